@@ -1,0 +1,1 @@
+"""Networkless verification of session tokens."""

@@ -1,0 +1,47 @@
+"""Why a session token was not accepted: the words that Clerk's own SDKs use, where they have one."""
+
+from enum import StrEnum, unique
+
+__all__ = ["TokenVerificationReason"]
+
+
+@unique
+class TokenVerificationReason(StrEnum):
+    """The reason on a `TokenVerificationError` and on a signed-out `RequestState`.
+
+    Each member is its string, the same one that Clerk's JavaScript and Python SDKs use where they
+    have one, so that dashboards and alerts built on those keep working.
+    """
+
+    TOKEN_EXPIRED = "token-expired"
+    """`exp` has passed, beyond the clock skew allowed."""
+    TOKEN_INVALID = "token-invalid"
+    """Not a session token at all: its form, its header or the type of a claim is wrong."""
+    TOKEN_INVALID_ALGORITHM = "token-invalid-algorithm"
+    """The header names an algorithm that the key is not for (`none` and HS256 among them)."""
+    TOKEN_INVALID_AUDIENCE = "token-invalid-audience"
+    """`aud` is missing or holds none of the audiences expected."""
+    TOKEN_INVALID_AUTHORIZED_PARTIES = "token-invalid-authorized-parties"
+    """`azp` is missing or is none of the authorized parties."""
+    TOKEN_INVALID_ISSUER = "token-invalid-issuer"
+    """`iss` is missing or is not the issuer expected: a token of another instance."""
+    TOKEN_INVALID_SIGNATURE = "token-invalid-signature"
+    """The signature does not belong to this token and key."""
+    TOKEN_IAT_IN_THE_FUTURE = "token-iat-in-the-future"
+    """`iat` lies in the future, beyond the clock skew allowed."""
+    TOKEN_NOT_ACTIVE_YET = "token-not-active-yet"
+    """`nbf` lies in the future, beyond the clock skew allowed."""
+    JWK_FAILED_TO_LOAD = "jwk-failed-to-load"
+    """The keys could not be had: nothing is known about the token."""
+    JWK_FAILED_TO_RESOLVE = "jwk-failed-to-resolve"
+    """The key that the token names is in the key set, but can't be used."""
+    JWK_KID_MISMATCH = "jwk-kid-mismatch"
+    """The token names a key that the instance does not have, or no key where one is needed."""
+    SESSION_TOKEN_MISSING = "session-token-missing"
+    """The request carries no session token: neither bearer header nor `__session` cookie."""
+    SESSION_PENDING = "session-pending"
+    """`sts` is pending: the user has tasks left, and `accept_pending` is not set."""
+    SESSION_INACTIVE = "session-inactive"
+    """`check_session` found the session revoked, ended, expired or gone."""
+    SESSION_CHECK_FAILED = "session-check-failed"
+    """`check_session` could not ask the service: nothing is known about the session."""
