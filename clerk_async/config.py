@@ -1,0 +1,294 @@
+"""Settings: the value objects that users pass, and how arguments and environment become one.
+
+Precedence is argument, then environment (`CLERK_SECRET_KEY`, `CLERK_API_URL`), then default.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import math
+import os
+import re
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import attrs
+
+from clerk_async.errors import ConfigurationError, InvalidArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["RateLimit", "RetryPolicy", "Timeouts"]
+
+DEFAULT_API_VERSION: Final = "2026-05-12"
+VERIFY_API_VERSION: Final = "2025-03-12"
+"""The last version that still has `verify`."""
+DEFAULT_BASE_URL: Final = "https://api.clerk.com/v1"
+DEFAULT_POOL_SIZE: Final = 100
+
+_LIVE_KEY_PREFIX: Final = "sk_live_"
+_OWN_HEADERS: Final = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "authorization",
+        "clerk-api-version",
+        "connection",
+        "content-length",
+        "content-type",
+        "cookie",
+        "host",
+        "transfer-encoding",
+    }
+)
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_VERSION = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+def check_number(
+    name: str, value: object, *, low: float = 0.0, low_is_allowed: bool = True
+) -> float:
+    """Give back a finite number that isn't below `low`; refuse anything else, booleans too."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidArgumentError(f"{name} must be a number, not {type(value).__name__}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number) or number < low or (number == low and not low_is_allowed):
+        bound = f"at least {low:g}" if low_is_allowed else f"more than {low:g}"
+        raise InvalidArgumentError(f"{name} must be a finite number, {bound}")
+    return number
+
+
+def check_integer(name: str, value: object, *, low: int, high: int | None = None) -> int:
+    """Give back an integer within bounds; refuse anything else, booleans and floats too."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidArgumentError(f"{name} must be an integer, not {type(value).__name__}")
+    if value < low or (high is not None and value > high):
+        bound = f"at least {low}" if high is None else f"from {low} to {high}"
+        raise InvalidArgumentError(f"{name} must be {bound}, not {value}")
+    return value
+
+
+def _seconds(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    check_number(attribute.name, value)
+
+
+def _positive_seconds(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    check_number(attribute.name, value, low_is_allowed=False)
+
+
+def _positive_seconds_or_none(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is not None:
+        check_number(attribute.name, value, low_is_allowed=False)
+
+
+def _positive_integer(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    check_integer(attribute.name, value, low=1)
+
+
+@attrs.frozen
+class Timeouts:
+    """How long one attempt may take, in seconds; None means no limit.
+
+    Waiting for a free connection of the pool counts against `RetryPolicy.deadline` only.
+
+    Attributes:
+        connect: To make a connection: name look-up, TCP, proxy and TLS.
+        attempt: From the free connection to the last byte of the body, `connect` included.
+
+    Raises:
+        InvalidArgumentError: If a value is not a finite number above zero.
+    """
+
+    connect: float | None = attrs.field(default=5.0, validator=_positive_seconds_or_none)
+    attempt: float | None = attrs.field(default=15.0, validator=_positive_seconds_or_none)
+
+
+@attrs.frozen
+class RetryPolicy:
+    """When and how often a failed call is tried again; all times in seconds.
+
+    The wait before retry n is drawn evenly from 0 to `base_delay` times 2 to the power of n - 1, at
+    most `max_delay` (full jitter). Where the service says `Retry-After`, the wait is that long and
+    up to a tenth longer, never shorter.
+
+    Attributes:
+        attempts: Requests per call at the most, the first included; 1 turns retries off.
+        deadline: For the whole call: queue, attempts and waits. None means no limit.
+        base_delay: The bound of the first wait.
+        max_delay: The bound of any wait that we choose.
+        max_retry_after: A `Retry-After` above this is raised at once, with the value on the error.
+
+    Raises:
+        InvalidArgumentError: If a value is not a finite number in its range.
+    """
+
+    attempts: int = attrs.field(default=3, validator=_positive_integer)
+    deadline: float | None = attrs.field(default=30.0, validator=_positive_seconds_or_none)
+    base_delay: float = attrs.field(default=0.25, validator=_seconds)
+    max_delay: float = attrs.field(default=8.0, validator=_seconds)
+    max_retry_after: float = attrs.field(default=120.0, validator=_seconds)
+
+
+@attrs.frozen
+class RateLimit:
+    """So many requests within any window of so many seconds.
+
+    Clerk's own limits are 1000 per 10 s for a production instance and 100 per 10 s for a
+    development one (https://clerk.com/docs/backend-requests/resources/rate-limits).
+
+    Attributes:
+        count: Requests, at least 1.
+        per: The length of the window in seconds.
+
+    Raises:
+        InvalidArgumentError: If `count` is not an integer above zero, or `per` not a finite number
+            above zero.
+    """
+
+    count: int = attrs.field(validator=_positive_integer)
+    per: float = attrs.field(default=10.0, validator=_positive_seconds)
+
+    def share(self, fraction: float) -> RateLimit:
+        """Give a part of this limit, at least one request per window.
+
+        Args:
+            fraction: The part, above 0 and up to 1.
+
+        Raises:
+            InvalidArgumentError: If `fraction` is outside that range.
+        """
+        part = check_number("fraction", fraction, low_is_allowed=False)
+        if part > 1:
+            raise InvalidArgumentError("fraction must be at most 1")
+        return RateLimit(max(1, int(self.count * part + 1e-9)), self.per)
+
+
+PRODUCTION_LIMIT: Final = RateLimit(1000, per=10.0)
+DEVELOPMENT_LIMIT: Final = RateLimit(100, per=10.0)
+
+
+@attrs.frozen
+class Endpoint:
+    """Where the service is and who we are to it; its repr hides the key."""
+
+    secret_key: str = attrs.field(repr=False)
+    base_url: str
+    api_version: str
+
+    @property
+    def key_limit(self) -> RateLimit:
+        """The limit that Clerk sets for a key of this kind."""
+        is_live = self.secret_key.startswith(_LIVE_KEY_PREFIX)
+        return PRODUCTION_LIMIT if is_live else DEVELOPMENT_LIMIT
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash that tells instances apart without giving the key away."""
+        return hashlib.sha256(b"clerk_async\0" + self.secret_key.encode()).hexdigest()
+
+
+def resolve_endpoint(
+    secret_key: str | None,
+    base_url: str | None,
+    api_version: str,
+    *,
+    allow_insecure: bool,
+    environ: Mapping[str, str] | None = None,
+) -> Endpoint:
+    """Make one endpoint of arguments and environment.
+
+    Raises:
+        ConfigurationError: If the key is missing or unusable, or the URL can't be used safely.
+    """
+    environ = os.environ if environ is None else environ
+    if secret_key is None:
+        secret_key = environ.get("CLERK_SECRET_KEY") or None
+        if secret_key is None:
+            raise ConfigurationError(
+                "no secret key: pass secret_key or set CLERK_SECRET_KEY "
+                '(you find it under "API keys" in the Clerk Dashboard)'
+            )
+    key = _check_key(secret_key)
+    if base_url is None:
+        from_environment = environ.get("CLERK_API_URL")
+        if from_environment:
+            url = _check_url("CLERK_API_URL", from_environment, allow_insecure=allow_insecure)
+            base_url = url if urlsplit(url).path else f"{url}/v1"
+        else:
+            base_url = DEFAULT_BASE_URL
+    else:
+        base_url = _check_url("base_url", base_url, allow_insecure=allow_insecure)
+    if not isinstance(api_version, str) or not _VERSION.fullmatch(api_version):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError("api_version must look like 2026-05-12")
+    return Endpoint(key, base_url, api_version)
+
+
+def _check_key(secret_key: object) -> str:
+    if not isinstance(secret_key, str):
+        raise ConfigurationError(f"secret_key must be a str, not {type(secret_key).__name__}")
+    key = secret_key.strip()
+    if not key:
+        raise ConfigurationError("secret_key is empty")
+    if key.startswith("pk_"):
+        raise ConfigurationError("this is a publishable key (pk_…); the secret key starts sk_")
+    if not all("!" <= character <= "~" for character in key):
+        raise ConfigurationError("secret_key holds whitespace, control or non-ASCII characters")
+    return key
+
+
+def _check_url(name: str, value: object, *, allow_insecure: bool) -> str:
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{name} must be a str, not {type(value).__name__}")
+    try:
+        parts = urlsplit(value.strip())
+        port = parts.port
+    except ValueError:
+        raise ConfigurationError(f"{name} is not a URL") from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ConfigurationError(f"{name} must be an http or https URL with a host")
+    if parts.username is not None or parts.password is not None:
+        raise ConfigurationError(f"{name} must not hold credentials")
+    if parts.query or parts.fragment or "?" in value or "#" in value:
+        raise ConfigurationError(f"{name} must have neither query nor fragment")
+    if re.search(r"[\s\x00-\x1f\\]", value.strip()) or port == 0:
+        raise ConfigurationError(f"{name} is not a URL")
+    if parts.scheme == "http" and not (allow_insecure or is_loopback(parts.hostname)):
+        raise ConfigurationError(
+            f"{name} is http://, which would send the secret key in the clear: "
+            "use https://, or pass allow_insecure=True if you must"
+        )
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address never leaves this machine."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """Give the user's extra headers; refuse those that are ours and those that break HTTP.
+
+    Raises:
+        ConfigurationError: If a name or value can't stand in a header, or the name is one that the
+            client sets itself.
+    """
+    checked: dict[str, str] = {}
+    for name, value in (headers or {}).items():
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError("headers: a name is not a valid header name")
+        if name.lower() in _OWN_HEADERS:
+            raise ConfigurationError(f"headers: {name} is set by the client itself")
+        if not isinstance(value, str) or re.search(r"[\x00-\x08\x0a-\x1f\x7f]", value):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"headers: the value of {name} is not a valid header value")
+        checked[name] = value
+    return checked

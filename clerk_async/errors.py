@@ -1,0 +1,358 @@
+"""Everything this library raises, in one tree.
+
+::
+
+    ClerkError
+    ├── ConfigurationError            the client can't be made from these settings
+    ├── InvalidArgumentError          (also ValueError) refused before anything was sent
+    ├── ApiError                      the service answered with an error status
+    │   ├── BadRequestError           400
+    │   ├── AuthenticationError       401
+    │   ├── PermissionDeniedError     403
+    │   ├── NotFoundError             404
+    │   ├── ConflictError             409
+    │   ├── GoneError                 410
+    │   ├── UnprocessableEntityError  422
+    │   ├── RateLimitedError          429
+    │   └── ServerError               500 and above
+    ├── TransportError                no whole answer came
+    │   ├── ConnectError              the request was never sent
+    │   ├── ConnectionLostError       it may have arrived
+    │   └── RequestTimeoutError       (also TimeoutError) `phase` says which wait ran out
+    ├── ResponseDecodeError           an answer came that can't be read
+    ├── ClientClosedError             the client was closed, before or during the call
+    ├── WrongLoopError                the client belongs to another running event loop
+    ├── TokenVerificationError        a session token was refused, `reason` says why
+    │   └── KeysUnavailableError      it could not be checked at all
+    ├── JournalError                  the journal of a bulk run can't be used
+    └── BulkRevocationError           raised by `RevocationReport.raise_for_failures()`
+
+`ApiError`, `TransportError` and `ResponseDecodeError` tell the `method`, the `path` (as sent,
+without the base URL) and the `attempts` made. What an error prints never holds a secret: keys and
+tokens that the service echoes back are replaced in messages, and stand unchanged only in
+`ApiError.errors`. All of them can be pickled, so that they cross process borders.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from clerk_async.bulk.report import RevocationReport
+    from clerk_async.tokens.reasons import TokenVerificationReason
+
+__all__ = [
+    "ApiError",
+    "AuthenticationError",
+    "BadRequestError",
+    "BulkRevocationError",
+    "ClerkError",
+    "ClientClosedError",
+    "ConfigurationError",
+    "ConflictError",
+    "ConnectError",
+    "ConnectionLostError",
+    "ErrorDetail",
+    "GoneError",
+    "InvalidArgumentError",
+    "JournalError",
+    "KeysUnavailableError",
+    "NotFoundError",
+    "PermissionDeniedError",
+    "RateLimitedError",
+    "RequestTimeoutError",
+    "ResponseDecodeError",
+    "ServerError",
+    "TokenVerificationError",
+    "TransportError",
+    "UnprocessableEntityError",
+    "WrongLoopError",
+    "error_class_for",
+    "redact",
+]
+
+REDACTED = "[redacted]"
+
+_SECRET_SHAPES = re.compile(
+    r"sk_(?:live|test)_[^\s\"'<>,;&]+"  # secret keys
+    r"|eyJ[\w-]+(?:\.[\w-]*)+"  # JSON web tokens, signed or encrypted
+    r"|__(?:session|refresh|client)\w*=[^\s\"'<>,;&]+"  # cookies
+)
+
+
+def redact(text: str, secrets: Iterable[str] = ()) -> str:
+    """Replace in `text` each of `secrets`, and whatever is shaped like a key, token or cookie."""
+    for secret in secrets:
+        if secret:
+            text = text.replace(secret, REDACTED)
+    return _SECRET_SHAPES.sub(REDACTED, text)
+
+
+@attrs.frozen
+class ErrorDetail:
+    """One entry of the service's `errors` array, as it came.
+
+    Attributes:
+        message: What went wrong, for developers.
+        long_message: The same, in a full sentence for users.
+        code: The machine-readable code, such as `resource_not_found`.
+        meta: Further facts, often the name of the parameter; None where the service gave none.
+    """
+
+    message: str
+    long_message: str
+    code: str
+    meta: Mapping[str, Any] | None = None
+
+
+def _rebuild(cls: type[ClerkError], args: tuple[Any, ...], state: dict[str, Any]) -> ClerkError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class ClerkError(Exception):
+    """The root of everything that this library raises."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (type(self), self.args, self.__dict__))
+
+
+class ConfigurationError(ClerkError):
+    """The client can't be made from these settings: the key, the URL or an option is wrong."""
+
+
+class InvalidArgumentError(ClerkError, ValueError):
+    """An argument was refused before anything was sent."""
+
+
+class _CallError(ClerkError):
+    """What every error of a call knows: the request, and how often it was sent."""
+
+    method: str
+    """The HTTP method, or an empty string where the call was never begun."""
+    path: str
+    """The path as sent, without the base URL."""
+    attempts: int
+    """How many requests were made, the failed last one included."""
+    _may_have_arrived: bool
+    _throttled: int
+
+    def __init__(
+        self, message: str, *, method: str = "", path: str = "", attempts: int = 0
+    ) -> None:
+        super().__init__(message)
+        self.method = method
+        self.path = path
+        self.attempts = attempts
+        self._may_have_arrived = False
+        self._throttled = 0
+
+
+class ApiError(_CallError):
+    """The service answered with an error status that has no class of its own.
+
+    Attributes:
+        status: The HTTP status.
+        errors: The entries of the body, unredacted; empty where the body held none.
+        code: The code of the first entry, or None.
+        trace_id: What Clerk's support asks for: `clerk_trace_id` of the body, else the `cf-ray`
+            header, else None.
+        retry_after: Seconds that the service asked to wait (RFC 9110, section 10.2.3), or None.
+    """
+
+    status: int
+    errors: tuple[ErrorDetail, ...]
+    code: str | None
+    trace_id: str | None
+    retry_after: float | None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        errors: tuple[ErrorDetail, ...] = (),
+        trace_id: str | None = None,
+        retry_after: float | None = None,
+        method: str = "",
+        path: str = "",
+        attempts: int = 0,
+    ) -> None:
+        super().__init__(message, method=method, path=path, attempts=attempts)
+        self.status = status
+        self.errors = errors
+        self.code = errors[0].code if errors else None
+        self.trace_id = trace_id
+        self.retry_after = retry_after
+
+
+class BadRequestError(ApiError):
+    """400: the service refused the request as it stands."""
+
+
+class AuthenticationError(ApiError):
+    """401: the secret key was refused; for `refresh`, the session can't be refreshed."""
+
+
+class PermissionDeniedError(ApiError):
+    """403: the key is known, but may not do this."""
+
+
+class NotFoundError(ApiError):
+    """404: no such session, user, organization or JWT template in this instance."""
+
+
+class ConflictError(ApiError):
+    """409: the resource is locked or in a state that doesn't allow this."""
+
+
+class GoneError(ApiError):
+    """410: the operation no longer exists in this version of the API."""
+
+
+class UnprocessableEntityError(ApiError):
+    """422: a parameter was understood but isn't valid."""
+
+
+class RateLimitedError(ApiError):
+    """429: too many requests for this instance; `retry_after` says when to come back."""
+
+
+class ServerError(ApiError):
+    """500 and above: the service, or a proxy in front of it, failed."""
+
+
+_CLASS_OF_STATUS: dict[int, type[ApiError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    409: ConflictError,
+    410: GoneError,
+    422: UnprocessableEntityError,
+    429: RateLimitedError,
+}
+_FIRST_SERVER_STATUS = 500
+
+
+def error_class_for(status: int) -> type[ApiError]:
+    """Give the class that stands for an HTTP status."""
+    if status >= _FIRST_SERVER_STATUS:
+        return ServerError
+    return _CLASS_OF_STATUS.get(status, ApiError)
+
+
+class TransportError(_CallError):
+    """No whole answer came: the network, TLS or the proxy in between failed."""
+
+
+class ConnectError(TransportError):
+    """No connection could be made, so the request was never sent."""
+
+
+class ConnectionLostError(TransportError):
+    """The connection broke after the request may have arrived: it may have taken effect."""
+
+
+class RequestTimeoutError(TransportError, TimeoutError):
+    """A wait ran out.
+
+    Attributes:
+        phase: `queue` (waiting for a free connection of the pool, or in a pause), `connect`
+            (nothing was sent) or `response` (sent; it may have taken effect).
+    """
+
+    phase: Literal["queue", "connect", "response"]
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        phase: Literal["queue", "connect", "response"],
+        method: str = "",
+        path: str = "",
+        attempts: int = 0,
+    ) -> None:
+        super().__init__(message, method=method, path=path, attempts=attempts)
+        self.phase = phase
+
+
+class ResponseDecodeError(_CallError):
+    """The service answered 200 with a body that can't be read as what was asked for.
+
+    Attributes:
+        json_path: Where in the body, such as `$.data[3].status`; `$` for the whole of it.
+        session_id: The session's id, where it could be read all the same.
+        status: The HTTP status of the answer.
+    """
+
+    json_path: str
+    session_id: str | None
+    status: int
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        json_path: str = "$",
+        session_id: str | None = None,
+        status: int = 200,
+        method: str = "",
+        path: str = "",
+        attempts: int = 0,
+    ) -> None:
+        super().__init__(message, method=method, path=path, attempts=attempts)
+        self.json_path = json_path
+        self.session_id = session_id
+        self.status = status
+
+
+class ClientClosedError(ClerkError):
+    """The client was closed before the call, or while it was in flight."""
+
+
+class WrongLoopError(ClerkError):
+    """The client is in use in another event loop that is running: each loop needs its own."""
+
+
+class TokenVerificationError(ClerkError):
+    """A session token was refused.
+
+    Attributes:
+        reason: Why; its values equal those of Clerk's own SDKs where they have one.
+    """
+
+    reason: TokenVerificationReason
+
+    def __init__(self, message: str, *, reason: TokenVerificationReason) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class KeysUnavailableError(TokenVerificationError):
+    """The keys can't be had, so the token could not be checked: it says nothing about the user."""
+
+
+class JournalError(ClerkError):
+    """The journal of a bulk run can't be read, written or trusted."""
+
+
+class BulkRevocationError(ClerkError):
+    """A bulk run ended with sessions that were not revoked.
+
+    Attributes:
+        report: The report of the run.
+    """
+
+    report: RevocationReport
+
+    def __init__(self, message: str, *, report: RevocationReport) -> None:
+        super().__init__(message)
+        self.report = report
