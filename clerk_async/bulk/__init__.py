@@ -1,0 +1,1 @@
+"""Bulk revocation: many ids, paced, journaled, one outcome each."""
