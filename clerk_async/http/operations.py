@@ -1,0 +1,270 @@
+"""The service's operations as a table, and the checks that arguments pass before any I/O.
+
+The table follows Clerk's Backend API (https://clerk.com/docs/reference/backend-api/tag/Sessions).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import quote
+
+import attrs
+
+from clerk_async.config import VERIFY_API_VERSION, check_integer
+from clerk_async.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["OPERATIONS", "Operation", "Request", "RetryClass", "check_session_id"]
+
+LIMIT_BOUNDS: Final = (1, 500)
+LIFETIME_BOUNDS: Final = (30, 315360000)
+"""Seconds that a token may live."""
+
+_PLAIN_SEGMENT = re.compile(r"[A-Za-z0-9_.~-]+")
+
+
+class RetryClass(Enum):
+    """What a repeat of an operation may do; `clerk_async.http.retry` draws the consequences."""
+
+    SAFE = "a repeat changes nothing, or has the same effect once more"
+    CREATES = "a repeat could make a second session"
+    CONSUMES = "a repeat is refused, as the first one used the token up"
+
+
+@attrs.frozen
+class Operation:
+    """One row of the table: method, path, what a repeat may do, and a version if it is pinned."""
+
+    name: str
+    method: str
+    head: str
+    tail: str = ""
+    retry: RetryClass = RetryClass.SAFE
+    api_version: str | None = None
+
+
+# The path is `head`, or `head`, the session's id and `tail`.
+LIST: Final = Operation("list", "GET", "/sessions")
+CREATE: Final = Operation("create", "POST", "/sessions", retry=RetryClass.CREATES)
+GET: Final = Operation("get", "GET", "/sessions/")
+REFRESH: Final = Operation("refresh", "POST", "/sessions/", "/refresh", retry=RetryClass.CONSUMES)
+REVOKE: Final = Operation("revoke", "POST", "/sessions/", "/revoke")
+VERIFY: Final = Operation("verify", "POST", "/sessions/", "/verify", api_version=VERIFY_API_VERSION)
+CREATE_TOKEN: Final = Operation("create_token", "POST", "/sessions/", "/tokens")
+CREATE_TOKEN_FROM_TEMPLATE: Final = Operation(
+    "create_token_from_template", "POST", "/sessions/", "/tokens/"
+)
+JWKS: Final = Operation("jwks", "GET", "/jwks")
+
+OPERATIONS: Final[Mapping[str, Operation]] = {
+    row.name: row
+    for row in (
+        LIST,
+        CREATE,
+        GET,
+        REFRESH,
+        REVOKE,
+        VERIFY,
+        CREATE_TOKEN,
+        CREATE_TOKEN_FROM_TEMPLATE,
+        JWKS,
+    )
+}
+
+
+class Request:
+    """What one call sends, each time it is sent."""
+
+    __slots__ = ("body", "operation", "path", "query", "secrets")
+
+    def __init__(
+        self,
+        operation: Operation,
+        path: str,
+        query: str = "",
+        body: Mapping[str, Any] | None = None,
+        secrets: tuple[str, ...] = (),
+    ) -> None:
+        self.operation = operation
+        self.path = path
+        self.query = query
+        self.body = body
+        self.secrets = secrets
+
+    def __repr__(self) -> str:
+        return f"Request({self.operation.name}, {self.path!r})"
+
+
+def path_segment(name: str, value: object) -> str:
+    """Encode `value` as one segment of a path; refuse what could lead out of it.
+
+    A path such as `/sessions/../users/user_1` would be normalised on its way and reach another
+    resource with the master key.
+    """
+    if not isinstance(value, str):
+        raise InvalidArgumentError(f"{name} must be a str, not {type(value).__name__}")
+    if _PLAIN_SEGMENT.fullmatch(value):
+        if value in {".", ".."}:
+            raise InvalidArgumentError(f"{name} must not be {value!r}")
+        return value
+    if not value:
+        raise InvalidArgumentError(f"{name} is empty")
+    for character in value:
+        if character in "/\\?#" or character.isspace() or not character.isprintable():
+            raise InvalidArgumentError(
+                f"{name} holds {character!a}: slashes, ?, #, "
+                "whitespace and control characters can't stand in one"
+            )
+    return quote(value, safe="")
+
+
+def check_session_id(value: object) -> str:
+    """Give a session's id encoded for a path.
+
+    Raises:
+        InvalidArgumentError: If it isn't a str, is empty, `.` or `..`, or holds a slash, `?`, `#`,
+            whitespace or a control character.
+    """
+    return path_segment("session_id", value)
+
+
+def for_session(operation: Operation, session_id: object, **body: Any) -> Request:
+    """Build a request for one session, with the parameters that aren't None."""
+    segment = path_segment("session_id", session_id)
+    return Request(
+        operation, f"{operation.head}{segment}{operation.tail}", body=_given(body) or None
+    )
+
+
+def revoke_request(session_id: object) -> Request:
+    """Build a revoke: no body, nothing to check but the id."""
+    return Request(REVOKE, f"/sessions/{path_segment('session_id', session_id)}/revoke")
+
+
+def list_request(
+    *,
+    client_id: object,
+    user_id: object,
+    status: object,
+    limit: object,
+    offset: object,
+) -> Request:
+    """Build a list, always in the shape that tells the total count."""
+    query: dict[str, str] = {}
+    for name, value in (("client_id", client_id), ("user_id", user_id), ("status", status)):
+        if value is not None:
+            query[name] = check_text(name, getattr(value, "value", value))
+    query["paginated"] = "true"
+    if limit is not None:
+        query["limit"] = str(
+            check_integer("limit", limit, low=LIMIT_BOUNDS[0], high=LIMIT_BOUNDS[1])
+        )
+    if offset is not None:
+        query["offset"] = str(check_integer("offset", offset, low=0))
+    encoded = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items())
+    return Request(LIST, LIST.head, encoded)
+
+
+def create_request(user_id: object, active_organization_id: object) -> Request:
+    """Build a create."""
+    body = {"user_id": check_text("user_id", user_id)}
+    if active_organization_id is not None:
+        body["active_organization_id"] = check_text(
+            "active_organization_id", active_organization_id
+        )
+    return Request(CREATE, CREATE.head, body=body)
+
+
+def token_request(session_id: object, template: object, expires_in_seconds: object) -> Request:
+    """Build a create_token, or with a template a create_token_from_template."""
+    lifetime = expires_in_seconds
+    if lifetime is not None:
+        low, high = LIFETIME_BOUNDS
+        lifetime = check_integer("expires_in_seconds", lifetime, low=low, high=high)
+    if template is None:
+        return for_session(CREATE_TOKEN, session_id, expires_in_seconds=lifetime)
+    request = for_session(CREATE_TOKEN_FROM_TEMPLATE, session_id, expires_in_seconds=lifetime)
+    request.path += path_segment("template_name", template)
+    return request
+
+
+def verify_request(session_id: object, token: object) -> Request:
+    """Build a verify, which names an API version of its own."""
+    text = check_text("token", token)
+    request = for_session(VERIFY, session_id, token=text)
+    request.secrets = (text,)
+    return request
+
+
+def refresh_request(
+    session_id: object,
+    *,
+    expired_token: object,
+    refresh_token: object,
+    request_origin: object,
+    request_headers: object,
+    format: object,  # noqa: A002 - the service's own name
+    request_originating_ip: object,
+) -> Request:
+    """Build a refresh."""
+    expired = check_text("expired_token", expired_token)
+    refresh = check_text("refresh_token", refresh_token)
+    if format not in {None, "token", "cookie"}:
+        raise InvalidArgumentError('format must be "token" or "cookie"')
+    ip = request_originating_ip
+    headers = _headers(request_headers)
+    request = for_session(
+        REFRESH,
+        session_id,
+        expired_token=expired,
+        refresh_token=refresh,
+        request_origin=check_text("request_origin", request_origin),
+        request_headers=headers,
+        format=format,
+        request_originating_ip=None if ip is None else check_text("request_originating_ip", ip),
+    )
+    request.secrets = (expired, refresh, *_secret_headers(headers))
+    return request
+
+
+def check_text(name: str, value: object) -> str:
+    """Give back a string that isn't empty and that UTF-8 can carry."""
+    if not isinstance(value, str):
+        raise InvalidArgumentError(f"{name} must be a str, not {type(value).__name__}")
+    if not value.strip():
+        raise InvalidArgumentError(f"{name} is empty")
+    if not value.isprintable():
+        raise InvalidArgumentError(f"{name} holds control characters")
+    return value
+
+
+def _given(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
+def _headers(headers: object) -> Mapping[str, Any] | None:
+    """Give headers as they are: names to a str, or to a list of them as Clerk's own SDKs send."""
+    if headers is None:
+        return None
+    if not isinstance(headers, Mapping):
+        raise InvalidArgumentError("request_headers must be a mapping")
+    checked: dict[str, Any] = {}
+    for name, value in cast("Mapping[object, object]", headers).items():
+        values = [value] if isinstance(value, str) else value
+        if not isinstance(name, str) or not isinstance(values, list | tuple):
+            raise InvalidArgumentError("request_headers must map names to a str or a list of them")
+        if not all(isinstance(one, str) for one in cast("list[object]", values)):
+            raise InvalidArgumentError(f"request_headers: a value of {name} is no str")
+        checked[name] = value
+    return checked
+
+
+def _secret_headers(headers: Mapping[str, Any] | None) -> Iterator[str]:
+    for name, value in (headers or {}).items():
+        if name.lower() in {"authorization", "cookie", "proxy-authorization"}:
+            yield from [value] if isinstance(value, str) else value

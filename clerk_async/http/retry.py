@@ -1,0 +1,135 @@
+"""Whether a failed attempt is tried again, and after how long. Pure: no I/O, no clock.
+
+The table is that of the README: by what a repeat of the operation may do, and by what is known of
+the failed attempt.
+"""
+
+from __future__ import annotations
+
+import math
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Final
+
+from clerk_async.errors import ApiError, ConnectError, RequestTimeoutError, TransportError
+from clerk_async.http.operations import RetryClass
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from clerk_async.config import RetryPolicy
+    from clerk_async.errors import ClerkError
+
+__all__ = ["RetryQuota", "backoff", "is_retryable", "parse_retry_after"]
+
+TOO_MANY_REQUESTS: Final = 429
+UNAVAILABLE: Final = 503
+CONFLICT: Final = 409
+PASSING_STATUSES: Final = frozenset({500, 502, 503, 504, 520, 522, 523, 524})
+LOCKED_CODE: Final = "resource_locked"
+
+JITTER_ABOVE_RETRY_AFTER: Final = 0.1
+"""The wait after a Retry-After is up to this part longer, so that clients don't return at once."""
+
+QUOTA_SIZE: Final = 500
+QUOTA_PER_RETRY: Final = 5
+QUOTA_PER_TIMEOUT: Final = 10
+QUOTA_PER_SUCCESS: Final = 1
+
+
+def is_retryable(retry: RetryClass, error: ClerkError) -> bool:
+    """Whether an attempt that failed with `error` may be sent again."""
+    if isinstance(error, ApiError):
+        return _is_retryable_answer(retry, error)
+    if isinstance(error, ConnectError):
+        return not getattr(error, "_is_final", False)
+    if isinstance(error, RequestTimeoutError) and error.phase != "response":
+        return error.phase == "connect"
+    return isinstance(error, TransportError) and retry is RetryClass.SAFE
+
+
+def _is_retryable_answer(retry: RetryClass, error: ApiError) -> bool:
+    status = error.status
+    if status == TOO_MANY_REQUESTS:
+        return True
+    is_locked = status == CONFLICT and error.code == LOCKED_CODE
+    if retry is RetryClass.SAFE:
+        return is_locked or status in PASSING_STATUSES
+    if status == UNAVAILABLE and error.retry_after is not None:
+        return True
+    return is_locked and retry is RetryClass.CREATES
+
+
+def pauses_client(error: ApiError) -> bool:
+    """Whether an answer tells the whole client to wait: 429, and 503 with Retry-After."""
+    return error.status == TOO_MANY_REQUESTS or (
+        error.status == UNAVAILABLE and error.retry_after is not None
+    )
+
+
+def backoff(
+    policy: RetryPolicy, retry: int, retry_after: float | None, random: Callable[[], float]
+) -> float:
+    """Give the seconds to wait before retry number `retry`, counted from 1.
+
+    Full jitter, as in https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/.
+    After a Retry-After never less than it says.
+
+    Args:
+        policy: The bounds.
+        retry: Which retry this is.
+        retry_after: What the service asked for, if it did.
+        random: Gives a number from 0 up to 1.
+    """
+    if retry_after is not None:
+        return retry_after * (1 + JITTER_ABOVE_RETRY_AFTER * random())
+    exponent = min(retry - 1, 64)  # past this every bound is reached, and floats end at 1024
+    return min(policy.base_delay * 2.0**exponent, policy.max_delay) * random()
+
+
+def parse_retry_after(value: str | None, now: float) -> float | None:
+    """Read a Retry-After header as seconds from now; None for what makes no sense.
+
+    Args:
+        value: Whole or decimal seconds, or an HTTP date (RFC 9110, section 10.2.3). A date that is
+            past means 0.
+        now: The time, in seconds since the epoch.
+    """
+    if value is None:
+        return None
+    text = value.strip()
+    if text.isascii() and text.replace(".", "", 1).isdigit():
+        seconds = float(text)  # too many digits give infinity: longer than any policy allows
+        return seconds if not math.isnan(seconds) else None
+    if not text or text[0] in "+-." or not text[0].isalpha():
+        return None
+    try:
+        moment = parsedate_to_datetime(text)
+        return max(0.0, moment.timestamp() - now) if moment.tzinfo is not None else None
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+
+
+class RetryQuota:
+    """What a client may spend on retries, so that an outage isn't met with triple load.
+
+    As in the standard mode of AWS's SDKs: 500 tokens; a retry takes 5, or 10 after a timeout; a
+    call that succeeds gives back what its last retry took, or 1.
+    """
+
+    __slots__ = ("tokens",)
+
+    def __init__(self) -> None:
+        self.tokens = QUOTA_SIZE
+
+    def take(self, error: ClerkError) -> int:
+        """Pay for one retry; 0 means that there's not enough left."""
+        price = QUOTA_PER_TIMEOUT if isinstance(error, TimeoutError) else QUOTA_PER_RETRY
+        if self.tokens < price:
+            return 0
+        self.tokens -= price
+        return price
+
+    def give_back(self, paid: int) -> None:
+        """Note a success after `paid` tokens for its last retry, or none."""
+        if self.tokens < QUOTA_SIZE:
+            self.tokens = min(QUOTA_SIZE, self.tokens + (paid or QUOTA_PER_SUCCESS))

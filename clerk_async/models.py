@@ -1,0 +1,319 @@
+"""What the service's answers become: frozen values, decoded in `clerk_async.http.decode`.
+
+Times are aware UTC datetimes, exact to the millisecond. A `Session` keeps them as the integers that
+came over the wire and makes a datetime when one is looked at, so a long list costs nothing extra.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
+
+import attrs
+
+from clerk_async.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from clerk_async.errors import ResponseDecodeError
+
+__all__ = [
+    "ApiResponse",
+    "Cookies",
+    "Session",
+    "SessionActivity",
+    "SessionPage",
+    "SessionStatus",
+    "SessionTask",
+    "Token",
+    "UnreadableItem",
+]
+
+T = TypeVar("T")
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+FIRST_MILLISECOND = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
+LAST_MILLISECOND = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
+
+
+class SessionStatus(StrEnum):
+    """The status of a session; open, as the service adds values without notice.
+
+    An unknown status is a member of its own that reads and compares as its string. Every member
+    equals its plain string: `session.status == "active"`.
+    """
+
+    ABANDONED = "abandoned"
+    ACTIVE = "active"
+    ENDED = "ended"
+    EXPIRED = "expired"
+    PENDING = "pending"
+    REMOVED = "removed"
+    REPLACED = "replaced"
+    REVOKED = "revoked"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        if not isinstance(value, str) or not value:
+            return None
+        member = str.__new__(cls, value)
+        member._name_ = value.upper()
+        member._value_ = value
+        return member
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return (SessionStatus, (self.value,))
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the user is still signed in, or about to be: active or pending."""
+        return self.value in _LIVE
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether such a session can never become active again."""
+        return self.value in _TERMINAL
+
+
+_LIVE = frozenset({"active", "pending"})
+_TERMINAL = frozenset({"abandoned", "ended", "expired", "removed", "replaced", "revoked"})
+
+
+def datetime_of(milliseconds: int | None) -> datetime | None:
+    """Make a datetime of Unix milliseconds, without a float in between."""
+    return None if milliseconds is None else _EPOCH + timedelta(0, 0, 0, milliseconds)
+
+
+def _milliseconds(value: datetime | int | None) -> int | None:
+    if value is None or type(value) is int:
+        return value
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise InvalidArgumentError("a time must be an aware datetime or Unix milliseconds")
+    return (value - _EPOCH) // _MILLISECOND
+
+
+@attrs.frozen(kw_only=True)
+class SessionActivity:
+    """The device and place of a session's latest activity; None where the service said nothing."""
+
+    id: str | None = None
+    is_mobile: bool | None = None
+    device_type: str | None = None
+    browser_name: str | None = None
+    browser_version: str | None = None
+    ip_address: str | None = None
+    city: str | None = None
+    country: str | None = None
+    object: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class SessionTask:
+    """Something the user must still do before a pending session becomes active."""
+
+    key: str
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class Session:
+    """A sign-in session.
+
+    Only `id` and `status` are always there: every other field is None where the service sent null,
+    nothing, or something of another type. Times may be given as aware datetimes or as Unix
+    milliseconds, and are read as aware UTC datetimes.
+
+    Attributes:
+        id: Such as `sess_…`.
+        status: The status; open, see `SessionStatus`.
+        user_id: Whose session it is.
+        client_id: The client (browser or device) that it belongs to.
+        actor: Who impersonates the user, if anybody.
+        last_active_organization_id: The organization that was active last.
+        latest_activity: Device and place of the latest activity.
+        tasks: What is left to do before a pending session becomes active.
+        object: `session`.
+    """
+
+    id: str
+    status: SessionStatus = attrs.field(converter=SessionStatus)
+    user_id: str | None = None
+    client_id: str | None = None
+    actor: Mapping[str, Any] | None = None
+    last_active_organization_id: str | None = None
+    latest_activity: SessionActivity | None = None
+    tasks: tuple[SessionTask, ...] | None = None
+    object: str | None = None
+    _last_active_at: int | None = attrs.field(
+        default=None, alias="last_active_at", converter=_milliseconds
+    )
+    _expire_at: int | None = attrs.field(default=None, alias="expire_at", converter=_milliseconds)
+    _abandon_at: int | None = attrs.field(default=None, alias="abandon_at", converter=_milliseconds)
+    _updated_at: int | None = attrs.field(default=None, alias="updated_at", converter=_milliseconds)
+    _created_at: int | None = attrs.field(default=None, alias="created_at", converter=_milliseconds)
+
+    @property
+    def last_active_at(self) -> datetime | None:
+        """When the session was last active."""
+        return datetime_of(self._last_active_at)
+
+    @property
+    def expire_at(self) -> datetime | None:
+        """When it expires."""
+        return datetime_of(self._expire_at)
+
+    @property
+    def abandon_at(self) -> datetime | None:
+        """When it counts as abandoned."""
+        return datetime_of(self._abandon_at)
+
+    @property
+    def updated_at(self) -> datetime | None:
+        """When it was last changed."""
+        return datetime_of(self._updated_at)
+
+    @property
+    def created_at(self) -> datetime | None:
+        """When it was created."""
+        return datetime_of(self._created_at)
+
+    def __repr__(self) -> str:
+        facts = [f"id={self.id!r}", f"status={self.status.value!r}"]
+        for name in SESSION_FIELDS:
+            value = getattr(self, name)
+            if name not in {"id", "status", "object"} and value is not None:
+                facts.append(f"{name}={value!r}")
+        return f"Session({', '.join(facts)})"
+
+
+SESSION_FIELDS = tuple(field.name.lstrip("_") for field in attrs.fields(Session))
+
+
+@attrs.frozen(kw_only=True)
+class UnreadableItem:
+    """An entry of a list that is no session.
+
+    Attributes:
+        index: Its place in the list, from 0.
+        session_id: Its id, if that could be read.
+        error: What is wrong with it, and where.
+    """
+
+    index: int
+    session_id: str | None
+    error: ResponseDecodeError
+
+
+@attrs.frozen(kw_only=True)
+class SessionPage(Sequence[Session]):
+    """One page of sessions, newest first; a sequence of them.
+
+    Attributes:
+        data: The sessions that could be read.
+        total_count: How many sessions match on all pages; None where the service didn't say.
+        unreadable: The entries of this page that could not be read.
+    """
+
+    data: tuple[Session, ...]
+    total_count: int | None = None
+    unreadable: tuple[UnreadableItem, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(self.data)
+
+    @overload
+    def __getitem__(self, index: int) -> Session: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Session, ...]: ...
+    def __getitem__(self, index: int | slice) -> Session | tuple[Session, ...]:
+        return self.data[index]
+
+
+@attrs.frozen(kw_only=True)
+class Token:
+    """A session token.
+
+    Attributes:
+        jwt: The JSON web token; its repr hides it.
+        object: `token`.
+    """
+
+    jwt: str = attrs.field(repr=lambda _: "'[hidden]'")
+    object: str | None = "token"
+
+
+@attrs.frozen(kw_only=True)
+class Cookies:
+    """The cookies of a refreshed session.
+
+    Attributes:
+        cookies: Set-Cookie lines, to be sent to the browser as they are; their repr is hidden.
+        object: `cookies`.
+    """
+
+    cookies: tuple[str, ...] = attrs.field(repr=lambda _: "'[hidden]'")
+    object: str | None = "cookies"
+
+
+class ResponseHeaders(Mapping[str, str]):
+    """The headers of an answer: names in any case, the first value of each; cookies not shown."""
+
+    __slots__ = ("_pairs",)
+
+    def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
+        self._pairs = tuple(pairs)
+
+    def __getitem__(self, name: str) -> str:
+        wanted = name.lower()
+        for key, value in self._pairs:
+            if key.lower() == wanted:
+                return value
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(key for key, _ in self._pairs))
+
+    def __len__(self) -> int:
+        return len({key.lower() for key, _ in self._pairs})
+
+    def get_all(self, name: str) -> tuple[str, ...]:
+        """Give every value of a header that may come more than once."""
+        wanted = name.lower()
+        return tuple(value for key, value in self._pairs if key.lower() == wanted)
+
+    def __repr__(self) -> str:
+        shown = [
+            (key, "[hidden]" if "cookie" in key.lower() else value) for key, value in self._pairs
+        ]
+        return f"ResponseHeaders({shown!r})"
+
+
+@attrs.frozen(kw_only=True)
+class ApiResponse(Generic[T]):
+    """An answer with what surrounds it, as `with_http_info` gives it.
+
+    Attributes:
+        data: What the plain method gives back.
+        status: The HTTP status.
+        headers: The headers, by names in any case; Set-Cookie is not shown in their repr.
+        attempts: How many requests it took, the first included.
+        trace_id: What Clerk's support asks for, from the `cf-ray` header; None without one.
+    """
+
+    data: T
+    status: int
+    headers: Mapping[str, str]
+    attempts: int
+    trace_id: str | None = None
+    _throttled: int = attrs.field(default=0, repr=False)
+    _may_have_arrived: bool = attrs.field(default=False, repr=False)
