@@ -1,4 +1,6 @@
-"""Why a session token was not accepted: the words that Clerk's own SDKs use, where they have one."""
+"""Why a session token was not accepted, in the words of Clerk's own SDKs where they have one."""
+
+# ruff: noqa: S105 - the names of reasons, not passwords
 
 from enum import StrEnum, unique
 
@@ -45,3 +47,25 @@ class TokenVerificationReason(StrEnum):
     """`check_session` found the session revoked, ended, expired or gone."""
     SESSION_CHECK_FAILED = "session-check-failed"
     """`check_session` could not ask the service: nothing is known about the session."""
+    SESSION_REFRESH_FAILED = "session-refresh-failed"
+    """The token has expired, and the service could not be asked for a new one."""
+    SESSION_REFRESH_REFUSED = "session-refresh-refused"
+    """The token has expired, and the service refused a new one for a reason not listed here."""
+
+    # What the service answers to `refresh`, in its own spelling. Each means: sign in again, or
+    # let the browser take Clerk's handshake.
+    REFRESH_REQUEST_ORIGIN_INVALID = "refresh_request_origin_invalid"
+    REFRESH_REQUEST_ORIGIN_AZP_MISMATCH = "refresh_request_origin_azp_mismatch"
+    REFRESH_SID_MISMATCH = "refresh_sid_mismatch"
+    REFRESH_TOKEN_NOT_FOUND = "refresh_token_not_found"
+    EXPIRED_SESSION_TOKEN_INVALID = "expired_session_token_invalid"
+    EXPIRED_SESSION_TOKEN_MISSING_AZP = "expired_session_token_missing_azp"
+    EXPIRED_SESSION_TOKEN_MISSING_SID = "expired_session_token_missing_sid"
+    REFRESH_SESSION_NOT_FOUND = "session_refresh_session_not_found"
+    REFRESH_INACTIVE_SESSION = "session_refresh_inactive_session"
+    REFRESH_USER_NOT_FOUND = "session_refresh_user_not_found"
+    REFRESH_CANNOT_DETERMINE_AGE = "session_refresh_cannot_determine_session_token_age"
+    REFRESH_TOKEN_TOO_OLD = "session_refresh_expired_session_token_too_old"
+    REFRESH_TOKEN_MISSING_IAT = "session_refresh_expired_session_token_missing_iat"
+    REFRESH_TOKEN_CONSUMED = "session_refresh_expired_session_token_consumed"
+    REFRESH_TOKEN_INELIGIBLE = "session_refresh_session_token_ineligible"

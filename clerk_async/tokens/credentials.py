@@ -1,0 +1,221 @@
+"""What a request carries: its tokens, its cookies and where it came from.
+
+Reads any framework's request by what all of them have, and imports none: a mapping or a list of
+headers, an object with `.headers` (Starlette, FastAPI, Litestar, aiohttp, Flask, Django, httpx,
+requests, http.server), a WSGI environ or an ASGI scope.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, cast
+from urllib.parse import urlsplit
+
+import attrs
+
+from clerk_async.errors import InvalidArgumentError
+
+__all__ = ["Credentials", "SessionCookie", "read_credentials"]
+
+_MAX_SESSION_COOKIES: Final = 16
+_SESSION_COOKIE = re.compile(r"__session(?:_([A-Za-z0-9_-]{8}))?")
+_REFRESH_COOKIE = re.compile(r"__refresh(?:_([A-Za-z0-9_-]{8}))?")
+_KEPT_BACK: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@attrs.frozen(repr=False)
+class SessionCookie:
+    """A session cookie; the suffix tells the instance, where several share a domain."""
+
+    token: str
+    suffix: str | None
+
+
+@attrs.frozen(repr=False)
+class Credentials:
+    """What a request carries.
+
+    Attributes:
+        bearer: The token of the Authorization header, or None.
+        session_cookies: The session cookies, in the order of the header.
+        refresh_tokens: The refresh tokens by the suffix of their cookies.
+        method: The HTTP method, where the request tells.
+        origins: Where the request says it came to and from, the likeliest first.
+        headers: The other headers, for the service; without what holds secrets.
+    """
+
+    bearer: str | None
+    session_cookies: tuple[SessionCookie, ...]
+    refresh_tokens: Mapping[str | None, str]
+    method: str | None
+    origins: tuple[str, ...]
+    headers: Mapping[str, list[str]]
+
+    def refresh_token_for(self, suffix: str | None) -> str | None:
+        """Give the refresh token that belongs to a session cookie of this suffix."""
+        tokens = self.refresh_tokens
+        found = tokens.get(suffix) or tokens.get(None)
+        if found is None and len(tokens) == 1:
+            return next(iter(tokens.values()))
+        return found
+
+    def origin_for(self, party: str | None) -> str | None:
+        """Give the request's origin: the one the token was made for, if it is among them."""
+        if party in self.origins or not self.origins:
+            return party
+        return self.origins[0]
+
+
+def read_credentials(request: object) -> Credentials:
+    """Read what a request carries.
+
+    Raises:
+        InvalidArgumentError: If this is nothing that headers can be read from.
+    """
+    headers: dict[str, list[str]] = {}
+    for name, value in _headers_of(request):
+        headers.setdefault(name, []).append(value)
+    sessions: list[SessionCookie] = []
+    refresh: dict[str | None, str] = {}
+    for name, value in _cookies("; ".join(headers.get("cookie", ()))):
+        if session := _SESSION_COOKIE.fullmatch(name):
+            sessions.append(SessionCookie(value, session[1]))
+        elif match := _REFRESH_COOKIE.fullmatch(name):
+            refresh.setdefault(match[1], value)
+    return Credentials(
+        _bearer(headers.get("authorization", ())),
+        tuple(sessions[:_MAX_SESSION_COOKIES]),
+        refresh,
+        _method_of(request),
+        tuple(_origins(request, headers)),
+        {name: values for name, values in headers.items() if name not in _KEPT_BACK},
+    )
+
+
+def _bearer(values: Iterable[str]) -> str | None:
+    """Find the first bearer token; the scheme's case counts for nothing (RFC 9110, 11.1)."""
+    for value in values:
+        scheme, _, token = value.strip(" \t").partition(" ")
+        token = token.lstrip(" ")
+        if token and scheme.lower() == "bearer":
+            return token
+    return None
+
+
+def _cookies(header: str) -> Iterator[tuple[str, str]]:
+    for pair in header.split(";"):
+        name, found, value = pair.partition("=")
+        value = value.strip(" \t")
+        if len(value) > 1 and value[0] == value[-1] == '"':
+            value = value[1:-1]
+        if found and value:
+            yield name.strip(" \t"), value
+
+
+def _headers_of(request: object) -> Iterator[tuple[str, str]]:
+    source = _header_source(request)
+    environ = cast("Mapping[str, object]", source)
+    if isinstance(source, Mapping) and _is_environ(environ):
+        return _environ_headers(environ)
+    return _pairs(request, environ)
+
+
+def _pairs(request: object, source: object) -> Iterator[tuple[str, str]]:
+    items = getattr(source, "items", None)
+    try:
+        pairs = cast("Iterable[Any]", items() if callable(items) else source)
+        for name, value in pairs:
+            for one in cast("list[object]", value) if isinstance(value, list | tuple) else [value]:
+                yield _text(name).lower(), _text(one)
+    except (TypeError, ValueError):
+        raise _no_request(request) from None
+
+
+def _header_source(request: object) -> object:
+    if isinstance(request, Mapping):
+        scope = cast("Mapping[str, object]", request)
+        if "type" in scope and isinstance(scope.get("headers"), list | tuple):  # ASGI
+            return scope["headers"]
+        return scope
+    for name in ("headers", "META", "environ"):
+        source = getattr(request, name, None)
+        if source is not None:
+            return source
+    if request is None or isinstance(request, str | bytes) or not isinstance(request, Iterable):
+        raise _no_request(request)
+    return cast("object", request)
+
+
+def _no_request(request: object) -> InvalidArgumentError:
+    return InvalidArgumentError(
+        f"no headers can be read from {type(request).__name__}: hand over the request, its "
+        "headers, a WSGI environ or an ASGI scope"
+    )
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    if isinstance(value, str):
+        return value
+    raise TypeError
+
+
+def _is_environ(source: Mapping[str, object]) -> bool:
+    return "REQUEST_METHOD" in source or "wsgi.version" in source or "HTTP_COOKIE" in source
+
+
+def _environ_headers(environ: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    for name, value in environ.items():
+        if name.startswith("HTTP_") and isinstance(value, str):
+            yield name[5:].replace("_", "-").lower(), value
+
+
+def _detail(request: object, attribute: str, environ: str, scope: str) -> str | None:
+    """Read one detail of a request, wherever its framework keeps it."""
+    if isinstance(request, Mapping):
+        mapping = cast("Mapping[str, object]", request)
+        value = mapping.get(environ) or (mapping.get(scope) if "type" in mapping else None)
+    else:
+        value = getattr(request, attribute, None)
+    return value if isinstance(value, str) else None
+
+
+def _method_of(request: object) -> str | None:
+    method = _detail(request, "method", "REQUEST_METHOD", "method")
+    return None if method is None else method.upper()
+
+
+def _origins(request: object, headers: Mapping[str, list[str]]) -> Iterator[str]:
+    """Tell the origins, as Clerk's JavaScript SDK does: forwarded headers, then the URL."""
+
+    def first(name: str) -> str | None:
+        value = headers.get(name, [""])[0].split(",")[0].strip()
+        return value or None
+
+    host = first("x-forwarded-host") or first("host")
+    scheme = (
+        first("cloudfront-forwarded-proto")
+        or first("x-forwarded-proto")
+        or _detail(request, "scheme", "wsgi.url_scheme", "scheme")
+    )
+    url = getattr(request, "url", None)
+    if url is not None and not isinstance(request, Mapping):
+        parts = urlsplit(str(url))
+        scheme = scheme or parts.scheme or None
+        host = host or parts.netloc or None
+    if host is not None:
+        if scheme is None:
+            scheme = "http" if urlsplit(f"//{host}").hostname in _LOOPBACK else "https"
+        yield _without_default_port(f"{scheme}://{host}".lower())
+    origin = first("origin")
+    if origin is not None and origin != "null":
+        yield origin
+
+
+def _without_default_port(origin: str) -> str:
+    if origin.startswith("https://"):
+        return origin.removesuffix(":443")
+    return origin.removesuffix(":80")

@@ -1,0 +1,174 @@
+"""The form of a token: a JWS in compact serialization (RFC 7515, section 7.1), and nothing else.
+
+Strict where the RFC is strict: unpadded base64url in its one canonical spelling, JSON objects
+without duplicate names, no header that changes how the token is to be read. What the header says
+about keys is never followed; it only picks, by `kid`, among the keys of the verifier.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+from typing import Any, Final, cast
+
+import attrs
+import msgspec
+
+from clerk_async.tokens.reasons import TokenVerificationReason
+from clerk_async.tokens.refusal import cut, malformed, refused
+
+__all__ = [
+    "MAX_TOKEN_CHARS",
+    "Compact",
+    "Header",
+    "canonical_base64url",
+    "json_object",
+    "parse",
+    "read_header",
+]
+
+MAX_TOKEN_CHARS: Final = 16_384
+"""Longer tokens are refused unread: no proxy would carry them, and reading costs time."""
+_MAX_KID_CHARS: Final = 256
+_SEGMENTS_AND_DOTS: Final = b".."
+
+_ALPHABET: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+_TO_STANDARD: Final = bytes.maketrans(b"-_", b"+/")
+# By length modulo 4, the characters that leave no stray bits behind (RFC 4648, section 3.5).
+_LAST_OF: Final = {0: frozenset(_ALPHABET), 2: frozenset(b"AQgw"), 3: frozenset(_ALPHABET[::4])}
+_PADDING: Final = (b"", b"", b"==", b"=")
+
+# Each would change how the token is read, or bring its own key (RFC 7515, section 4.1; RFC 7797;
+# RFC 7516; RFC 7519, section 5.2).
+_FORBIDDEN_HEADERS: Final = frozenset(
+    {"b64", "crit", "cty", "enc", "epk", "jku", "jwk", "x5c", "x5u", "zip"}
+)
+# Clerk signs machine tokens with the same key as session tokens; their category tells them apart
+# (`JWT_CATEGORY_M2M_TOKEN` in Clerk's JavaScript SDK).
+_MACHINE_CATEGORY: Final = "cl_B7d4PD333AAA"
+_MACHINE_TOKEN_PREFIXES: Final = ("ak_", "m2m_", "mt_", "oat_")
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+
+@attrs.frozen
+class Header:
+    """What counts of a token's header, after the checks that need no key."""
+
+    algorithm: str
+    kid: str | None
+
+
+@attrs.frozen(repr=False)
+class Compact:
+    """A token taken apart; nothing in it is to be believed before its signature holds."""
+
+    header_segment: bytes
+    signing_input: bytes
+    payload_segment: bytes
+    signature_segment: bytes
+
+
+def parse(token: object) -> Compact:
+    """Take a token apart at its two dots.
+
+    Raises:
+        TokenVerificationError: If it is no string of three base64url segments, or too long.
+    """
+    if not isinstance(token, str):
+        raise malformed(f"a str is needed, not {type(token).__name__}")
+    if len(token) > MAX_TOKEN_CHARS:
+        raise malformed(f"{len(token)} characters, at most {MAX_TOKEN_CHARS} are read")
+    try:
+        raw = token.encode("ascii")
+    except UnicodeEncodeError:
+        raise malformed("it holds characters outside ASCII") from None
+    # One pass in C: whatever stays when the alphabet is taken out must be the two dots.
+    if raw.translate(None, _ALPHABET) != _SEGMENTS_AND_DOTS:
+        raise malformed(_what_is_wrong(token))
+    signing_input, _, signature = raw.rpartition(b".")
+    header, _, payload = signing_input.partition(b".")
+    return Compact(header, signing_input, payload, signature)
+
+
+def _what_is_wrong(token: str) -> str:
+    if token.startswith(_MACHINE_TOKEN_PREFIXES):
+        return "it looks like a machine token or API key, which this does not verify"
+    if token != token.strip():
+        return "there is whitespace around it"
+    dots = token.count(".")
+    if dots != len(_SEGMENTS_AND_DOTS):
+        return f"it has {dots + 1} segments, a signed token has three"
+    return "it holds characters that base64url doesn't know"
+
+
+def canonical_base64url(segment: bytes) -> bytes | None:
+    """Decode unpadded base64url of known alphabet; None where it is not the canonical spelling."""
+    rest = len(segment) % 4
+    if not segment:
+        return b""
+    if rest == 1 or segment[-1] not in _LAST_OF[rest]:
+        return None
+    return binascii.a2b_base64(segment.translate(_TO_STANDARD) + _PADDING[rest])
+
+
+def json_object(segment: bytes, what: str) -> dict[str, Any]:
+    """Read a segment as a JSON object, its names unique at every depth.
+
+    Raises:
+        TokenVerificationError: If it is anything else.
+    """
+    raw = canonical_base64url(segment)
+    if raw is None:
+        raise malformed(f"its {what} is not canonical base64url")
+    try:
+        value = _decode(raw)
+        # Written again a value has no duplicates: equal bytes prove that none were read. That is
+        # so for nearly all tokens; the others are read once more by a slower, stricter reader.
+        if _encode(value) != raw:
+            json.loads(raw, object_pairs_hook=_unique)
+    except (ValueError, RecursionError):  # both readers' errors are ValueErrors
+        raise malformed(f"its {what} is not JSON with unique names") from None
+    if not isinstance(value, dict):
+        raise malformed(f"its {what} is not a JSON object")
+    return cast("dict[str, Any]", value)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError
+    return value
+
+
+def read_header(segment: bytes) -> Header:
+    """Read the header and refuse what no session token of Clerk's has.
+
+    Raises:
+        TokenVerificationError: If it is malformed, names a key of its own, or belongs to a token
+            of another kind.
+    """
+    header = json_object(segment, "header")
+    algorithm = header.get("alg")
+    if not isinstance(algorithm, str) or not algorithm:
+        raise refused(
+            TokenVerificationReason.TOKEN_INVALID_ALGORITHM, "The token names no algorithm."
+        )
+    forbidden = _FORBIDDEN_HEADERS.intersection(header)
+    if forbidden:
+        raise malformed(f"its header holds {', '.join(sorted(forbidden))}")
+    kind = header.get("typ")
+    if kind is not None and not (isinstance(kind, str) and kind.upper() == "JWT"):
+        raise malformed(f"its type is {cut(kind)}, a session token's is 'JWT'")
+    if header.get("cat") == _MACHINE_CATEGORY:
+        raise malformed("it is a machine token")
+    kid = header.get("kid")
+    if kid is not None and not (isinstance(kid, str) and len(kid) <= _MAX_KID_CHARS):
+        raise malformed("its kid is not a string of reasonable length")
+    if kid == "":
+        raise refused(
+            TokenVerificationReason.JWK_KID_MISMATCH,
+            "The token's kid is empty, which names no key.",
+        )
+    return Header(algorithm, kid)

@@ -1,0 +1,318 @@
+"""Public keys: from a PEM, a JWK or a key set (RFC 7517) to something that checks signatures.
+
+Each key is good for exactly one algorithm, settled here by its type and its `alg`, never by a
+token: RSA keys for RS256, P-256 keys for ES256, Ed25519 keys for EdDSA.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import attrs
+import msgspec
+
+from clerk_async.errors import ConfigurationError
+from clerk_async.tokens.jose import canonical_base64url
+from clerk_async.tokens.refusal import cut
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+__all__ = [
+    "ALGORITHMS",
+    "KeySetUnreadableError",
+    "UnusableKey",
+    "VerificationKey",
+    "key_from",
+    "read_key_set",
+    "require_cryptography",
+]
+
+ALGORITHMS: Final = frozenset({"EdDSA", "ES256", "RS256"})
+_MIN_RSA_BITS: Final = 2048
+_MAX_RSA_BITS: Final = 8192  # each check of a larger one would cost milliseconds
+_MIN_RSA_EXPONENT: Final = 3
+_ES256_COORDINATE: Final = 32
+_ED25519_KEY_BYTES: Final = 32
+
+Check = Callable[[bytes, bytes], bool]
+"""Whether a signature (first) is that of this key over the data (second)."""
+
+
+@attrs.frozen(eq=False)
+class VerificationKey:
+    """A public key, ready to check signatures. Compared by identity: each is parsed once."""
+
+    kid: str | None
+    algorithm: str
+    is_signed_by: Check = attrs.field(repr=False)
+    source: Mapping[str, Any] | None = attrs.field(default=None, repr=False)
+
+
+@attrs.frozen(eq=False)
+class UnusableKey:
+    """A key of the set that this library can't or won't check signatures with, and why."""
+
+    kid: str
+    why: str
+
+
+class KeySetUnreadableError(Exception):
+    """A key set that can't be read; never leaves this package."""
+
+
+class _UnusableKeyError(Exception):
+    pass
+
+
+def require_cryptography() -> None:
+    """Load what checks signatures, at the first verifier rather than on import.
+
+    Raises:
+        ConfigurationError: If the extra `jwt` is not installed.
+    """
+    try:
+        import_module("cryptography.hazmat.primitives.asymmetric.padding")
+    except ImportError:
+        raise ConfigurationError(
+            "Verifying session tokens needs the extra `jwt`, which is not installed: "
+            "pip install 'clerk-async[jwt]'"
+        ) from None
+
+
+def key_from(jwt_key: str | bytes | Mapping[str, Any]) -> VerificationKey:
+    r"""Make the one key of a verifier from a PEM or a JWK.
+
+    A PEM may have lost its line breaks, hold `\n` as two characters, end its lines with CRLF or
+    stand without its BEGIN and END lines: dashboards, shells and env files do all of that.
+
+    Raises:
+        ConfigurationError: If it is no public key that can be used.
+    """
+    require_cryptography()
+    if isinstance(jwt_key, bytes):
+        jwt_key = jwt_key.decode("ascii", "replace")
+    try:
+        if isinstance(jwt_key, str):
+            return _from_pem(jwt_key)
+        if isinstance(cast("object", jwt_key), Mapping):
+            return _from_jwk(jwt_key)
+    except _UnusableKeyError as error:
+        raise ConfigurationError(f"jwt_key can't be used: {error}.") from None
+    raise ConfigurationError(
+        f"jwt_key must be a PEM (str) or a JWK (dict), not {type(jwt_key).__name__}."
+    )
+
+
+_ARMOUR = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DOTALL)
+
+
+def _from_pem(text: str) -> VerificationKey:
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - heavy
+    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415 - heavy
+        load_pem_public_key,
+    )
+
+    text = text.replace("\\r", "").replace("\\n", "\n").strip().strip("\"'")
+    if text.startswith("{"):
+        raise _UnusableKeyError("it is JSON; hand over a JWK as a dict")
+    armoured = _ARMOUR.search(text)
+    label, body = armoured.groups() if armoured else ("PUBLIC KEY", text)
+    if "PRIVATE" in label:
+        raise _UnusableKeyError("it is a private key; only the public one is needed here")
+    body = "".join(body.split())
+    pem = f"-----BEGIN {label}-----\n{body}\n-----END {label}-----\n"
+    try:
+        binascii.a2b_base64(body, strict_mode=True)
+        public = load_pem_public_key(pem.encode("ascii"))
+    except (ValueError, UnsupportedAlgorithm):  # binascii.Error and UnicodeError are ValueErrors
+        raise _UnusableKeyError(
+            "it is not the PEM of a public key; copy it whole from the dashboard's API keys page"
+        ) from None
+    return _ready(public, kid=None, source=None)
+
+
+def _from_jwk(jwk: Mapping[str, Any]) -> VerificationKey:
+    if "d" in jwk or jwk.get("kty") == "oct":
+        raise _UnusableKeyError("it is a private or a symmetric key; a public one is needed")
+    use, operations = jwk.get("use"), jwk.get("key_ops")
+    if use not in {None, "sig"} or (
+        operations is not None and "verify" not in cast("list[object]", operations)
+    ):
+        raise _UnusableKeyError("it is not for checking signatures")
+    kid = jwk.get("kid")
+    if not (kid is None or (isinstance(kid, str) and kid)):
+        raise _UnusableKeyError("its kid is not a string")
+    try:
+        public = _public_key(jwk)
+    except (ValueError, TypeError, KeyError):
+        raise _UnusableKeyError("its numbers are not those of a public key") from None
+    key = _ready(public, kid=kid, source=dict(jwk))
+    names = {"EdDSA", "Ed25519"} if key.algorithm == "EdDSA" else {key.algorithm}
+    if jwk.get("alg") not in {None, *names}:
+        raise _UnusableKeyError(
+            f"it is for {cut(jwk.get('alg'))}, which is not one of {', '.join(sorted(ALGORITHMS))}"
+        )
+    return key
+
+
+def _public_key(jwk: Mapping[str, Any]) -> object:
+    """Build the key of RFC 7518, section 6, or of RFC 8037."""
+    from cryptography.hazmat.primitives.asymmetric import (  # noqa: PLC0415 - heavy
+        ec,
+        ed25519,
+        rsa,
+    )
+
+    kind, curve = jwk["kty"], jwk.get("crv")
+    if kind == "RSA":
+        return rsa.RSAPublicNumbers(_number(jwk["e"]), _number(jwk["n"])).public_key()
+    if kind == "EC" and curve == "P-256":
+        x, y = _number(jwk["x"]), _number(jwk["y"])
+        return ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1()).public_key()
+    if kind == "OKP" and curve == "Ed25519":
+        return ed25519.Ed25519PublicKey.from_public_bytes(_octets(jwk["x"]))
+    raise _UnusableKeyError(f"its kind {cut(kind)} with curve {cut(curve)} is not known here")
+
+
+def _octets(text: str) -> bytes:
+    octets = canonical_base64url(text.encode("ascii")) if _is_base64url(text) else None
+    if not octets:
+        raise ValueError
+    return octets
+
+
+_is_base64url = re.compile(r"[A-Za-z0-9_-]+").fullmatch
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(_octets(text), "big")
+
+
+def _ready(public: object, *, kid: str | None, source: Mapping[str, Any] | None) -> VerificationKey:
+    """Pin a key to its one algorithm."""
+    from cryptography.hazmat.primitives.asymmetric import (  # noqa: PLC0415 - heavy
+        ec,
+        ed25519,
+        rsa,
+    )
+
+    if isinstance(public, rsa.RSAPublicKey):
+        if not _MIN_RSA_BITS <= public.key_size <= _MAX_RSA_BITS:
+            raise _UnusableKeyError(
+                f"its RSA key has {public.key_size} bits, "
+                f"{_MIN_RSA_BITS} to {_MAX_RSA_BITS} are accepted"
+            )
+        if public.public_numbers().e < _MIN_RSA_EXPONENT:
+            raise _UnusableKeyError("its RSA exponent is too small")
+        return VerificationKey(kid, "RS256", _rs256(public), source)
+    if isinstance(public, ec.EllipticCurvePublicKey) and isinstance(public.curve, ec.SECP256R1):
+        return VerificationKey(kid, "ES256", _es256(public), source)
+    if isinstance(public, ed25519.Ed25519PublicKey):
+        return VerificationKey(kid, "EdDSA", _eddsa(public), source)
+    raise _UnusableKeyError("it is neither an RSA nor a P-256 nor an Ed25519 key")
+
+
+def _rs256(public: RSAPublicKey) -> Check:
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - heavy
+    from cryptography.hazmat.primitives.asymmetric.padding import (  # noqa: PLC0415 - heavy
+        PKCS1v15,
+    )
+    from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415 - heavy
+
+    verify, padding, digest = public.verify, PKCS1v15(), SHA256()
+    size = (public.key_size + 7) // 8
+
+    def is_signed_by(signature: bytes, data: bytes) -> bool:
+        if len(signature) != size:
+            return False
+        try:
+            verify(signature, data, padding, digest)
+        except InvalidSignature:
+            return False
+        return True
+
+    return is_signed_by
+
+
+def _es256(public: EllipticCurvePublicKey) -> Check:
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - heavy
+    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA  # noqa: PLC0415 - heavy
+    from cryptography.hazmat.primitives.asymmetric.utils import (  # noqa: PLC0415 - heavy
+        encode_dss_signature,
+    )
+    from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415 - heavy
+
+    verify, ecdsa = public.verify, ECDSA(SHA256())
+
+    def is_signed_by(signature: bytes, data: bytes) -> bool:
+        # Two coordinates one after the other (RFC 7518, section 3.4), not DER.
+        if len(signature) != 2 * _ES256_COORDINATE:
+            return False
+        r = int.from_bytes(signature[:_ES256_COORDINATE], "big")
+        s = int.from_bytes(signature[_ES256_COORDINATE:], "big")
+        try:
+            verify(encode_dss_signature(r, s), data, ecdsa)
+        except InvalidSignature:
+            return False
+        return True
+
+    return is_signed_by
+
+
+def _eddsa(public: Ed25519PublicKey) -> Check:
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - heavy
+
+    verify = public.verify
+
+    def is_signed_by(signature: bytes, data: bytes) -> bool:
+        try:
+            verify(signature, data)
+        except InvalidSignature:
+            return False
+        return True
+
+    return is_signed_by
+
+
+def read_key_set(
+    body: bytes, known: Mapping[str, VerificationKey | UnusableKey]
+) -> dict[str, VerificationKey | UnusableKey]:
+    """Read the answer of a JWKS endpoint; a key that did not change stays the same object.
+
+    Keys without a `kid` are left out, since no token could name them. A key that can't be used
+    costs itself, not the set.
+
+    Raises:
+        KeySetUnreadableError: If it is no key set, or one without a usable key.
+    """
+    try:
+        entries = cast("list[object]", msgspec.json.decode(body)["keys"])
+        jwks = [cast("dict[str, Any]", entry) for entry in entries if isinstance(entry, dict)]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise KeySetUnreadableError("the answer is not a JSON Web Key Set") from None
+    keys: dict[str, VerificationKey | UnusableKey] = {}
+    for jwk in jwks:
+        kid = jwk.get("kid")
+        if isinstance(kid, str) and kid and not isinstance(keys.get(kid), VerificationKey):
+            keys[kid] = _same_or_new(kid, jwk, known.get(kid))
+    if not any(isinstance(key, VerificationKey) for key in keys.values()):
+        raise KeySetUnreadableError("the key set holds no key that can be used")
+    return keys
+
+
+def _same_or_new(
+    kid: str, jwk: dict[str, Any], before: VerificationKey | UnusableKey | None
+) -> VerificationKey | UnusableKey:
+    if isinstance(before, VerificationKey) and before.source == jwk:
+        return before
+    try:
+        return _from_jwk(jwk)
+    except _UnusableKeyError as error:
+        return UnusableKey(kid, str(error))

@@ -1,0 +1,33 @@
+"""How a token is refused: one short way to make each error, so that messages stay alike."""
+
+from __future__ import annotations
+
+from clerk_async.errors import KeysUnavailableError, TokenVerificationError
+from clerk_async.tokens.reasons import TokenVerificationReason
+
+__all__ = ["cut", "malformed", "refused", "unavailable"]
+
+_SHOWN = 80
+
+
+def refused(reason: TokenVerificationReason, message: str) -> TokenVerificationError:
+    """Make the error for a token that was checked and not accepted."""
+    return TokenVerificationError(message, reason=reason)
+
+
+def malformed(message: str) -> TokenVerificationError:
+    """Make the error for something that is no session token of Clerk's at all."""
+    return TokenVerificationError(
+        f"Not a session token: {message}.", reason=TokenVerificationReason.TOKEN_INVALID
+    )
+
+
+def unavailable(message: str) -> KeysUnavailableError:
+    """Make the error for a token that could not be checked."""
+    return KeysUnavailableError(message, reason=TokenVerificationReason.JWK_FAILED_TO_LOAD)
+
+
+def cut(value: object) -> str:
+    """Show a value that came from outside: quoted, on one line and never long."""
+    text = ascii(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

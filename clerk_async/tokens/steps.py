@@ -1,0 +1,239 @@
+"""Verifying one token, step by step, without any I/O.
+
+A verification is a generator: it yields what it needs from outside (a fetch of keys, a look at a
+session) and gets the answer back, so that the async and the sync verifier share every rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
+
+import attrs
+
+from clerk_async.errors import ConfigurationError, NotFoundError, TokenVerificationError
+from clerk_async.tokens.cache import TokenCache, Verified
+from clerk_async.tokens.claims import SessionClaims, read_claims
+from clerk_async.tokens.jose import Header, canonical_base64url, json_object, parse, read_header
+from clerk_async.tokens.jwks import KeySetStatus, KeysNeeded
+from clerk_async.tokens.keys import ALGORITHMS, VerificationKey
+from clerk_async.tokens.reasons import TokenVerificationReason as Reason
+from clerk_async.tokens.refusal import cut, malformed, refused
+
+if TYPE_CHECKING:
+    from clerk_async.tokens.rules import Rules
+
+__all__ = ["Examined", "Need", "RefreshNeeded", "SessionNeeded", "Steps", "Verification"]
+
+T = TypeVar("T")
+
+_MAX_HEADERS: Final = 64
+
+
+@attrs.frozen
+class SessionNeeded:
+    """A look at a session is needed: the answer is the session."""
+
+    session_id: str
+
+
+@attrs.frozen(repr=False)
+class RefreshNeeded:
+    """A new token is needed: the answer is the service's Set-Cookie lines."""
+
+    session_id: str
+    user_id: str
+    expired_token: str
+    refresh_token: str
+    request_origin: str
+    request_headers: Mapping[str, list[str]]
+
+
+Need: TypeAlias = KeysNeeded | SessionNeeded | RefreshNeeded
+Steps: TypeAlias = Generator[Need, Any, T]
+
+
+class Keys(Protocol):
+    """Where keys come from: see `clerk_async.tokens.jwks`."""
+
+    def find(self, kid: str | None) -> Generator[KeysNeeded, None, VerificationKey]:
+        """Find the key of this id."""
+        ...
+
+    def knows(self, kid: str | None) -> bool:
+        """Tell whether a key of this id is at hand."""
+        ...
+
+    def vouches_for(self, key: VerificationKey) -> bool:
+        """Tell whether this key is still to be trusted, with nothing else to do."""
+        ...
+
+    def prepare(self) -> Generator[KeysNeeded, None, None]:
+        """Make the keys ready."""
+        ...
+
+    def status(self, cached_tokens: int) -> KeySetStatus:
+        """Tell the figures."""
+        ...
+
+
+@attrs.frozen(repr=False)
+class Examined:
+    """A token whose signature holds and whose claims pass, expiry not yet looked at."""
+
+    token: str
+    key: VerificationKey
+    payload: Mapping[str, Any]
+    claims: SessionClaims | None = None
+
+
+class Verification:
+    """The rules, the keys and the memory of one verifier."""
+
+    def __init__(
+        self,
+        *,
+        rules: Rules,
+        keys: Keys,
+        cache_size: int,
+        can_look_up: bool,
+        clock: Callable[[], float],
+    ) -> None:
+        self.rules = rules
+        self.keys = keys
+        self.can_look_up = can_look_up
+        self._cache = TokenCache(cache_size)
+        self._headers: dict[bytes, Header] = {}
+        self._clock = clock
+
+    def recall(self, token: object) -> SessionClaims | None:
+        """Give the claims of a token verified before, if nothing but the rules is to be asked.
+
+        Raises:
+            TokenVerificationError: If a rule refuses it by now: it has expired meanwhile.
+        """
+        if not isinstance(token, str):
+            return None
+        entry = self._cache.get(token)
+        if entry is None or not self.keys.vouches_for(entry.key):
+            return None
+        claims = entry.claims
+        try:
+            now = self._clock()
+            self.rules.check(claims.raw, now)
+            self.rules.check_expiry(claims.raw["exp"], now)
+        except TokenVerificationError:
+            self._cache.drop(token)
+            raise
+        return claims
+
+    def verify(self, token: str, *, check_session: bool) -> Steps[SessionClaims]:
+        """Verify a token, and its session with the service where that is asked for.
+
+        Raises:
+            TokenVerificationError: If it is refused.
+            KeysUnavailableError: If the keys to check it with can't be had.
+            ClerkError: If the session can't be looked up.
+        """
+        examined = yield from self.examine(token)
+        claims = self.accept(examined)
+        if check_session:
+            yield from self.check_session(claims)
+        return claims
+
+    def examine(self, token: str) -> Steps[Examined]:
+        """Check everything about a token but its expiry.
+
+        Raises:
+            TokenVerificationError: If it is refused.
+            KeysUnavailableError: If the keys to check it with can't be had.
+        """
+        parts = parse(token)
+        header = self._headers.get(parts.header_segment)
+        if header is None:
+            header = read_header(parts.header_segment)
+        if header.algorithm not in ALGORITHMS:
+            raise _wrong_algorithm(header.algorithm)
+        key = yield from self.keys.find(header.kid)
+        entry = self._cache.get(token)
+        if entry is not None:
+            if entry.key is key:
+                self.rules.check(entry.claims.raw, self._clock())
+                return Examined(token, key, entry.claims.raw, entry.claims)
+            self._cache.drop(token)
+        if key.algorithm != header.algorithm:
+            raise _wrong_algorithm(header.algorithm)
+        signature = canonical_base64url(parts.signature_segment)
+        if signature is None or not key.is_signed_by(signature, parts.signing_input):
+            raise refused(
+                Reason.TOKEN_INVALID_SIGNATURE,
+                "The signature does not belong to this token: it was altered, or signed with "
+                "another key.",
+            )
+        if len(self._headers) < _MAX_HEADERS:  # only headers that a signature vouches for
+            self._headers[parts.header_segment] = header
+        payload = json_object(parts.payload_segment, "payload")
+        self.rules.check(payload, self._clock())
+        return Examined(token, key, payload)
+
+    def accept(self, examined: Examined) -> SessionClaims:
+        """Check the expiry of a token that passed all else, and remember it.
+
+        Raises:
+            TokenVerificationError: If it has expired, or a claim can't be read.
+        """
+        self.rules.check_expiry(examined.payload.get("exp"), self._clock())
+        if examined.claims is not None:
+            return examined.claims
+        claims = read_claims(examined.payload)
+        self._cache.put(examined.token, Verified(examined.key, claims))
+        return claims
+
+    def check_session(self, claims: SessionClaims) -> Steps[None]:
+        """Ask the service whether the session is still alive.
+
+        Raises:
+            TokenVerificationError: If it is not.
+            ConfigurationError: If the verifier has no client to ask with.
+            ClerkError: If the service can't be asked.
+        """
+        if not self.can_look_up:
+            raise ConfigurationError(
+                "check_session and refresh_if_expired ask the service: hand the verifier a "
+                "client with sessions=."
+            )
+        if claims.session_id is None:
+            raise malformed(
+                "it names no session (made from a JWT template?), so none can be checked"
+            )
+        try:
+            session = yield SessionNeeded(claims.session_id)
+        except NotFoundError:
+            raise refused(
+                Reason.SESSION_INACTIVE, "The token's session no longer exists."
+            ) from None
+        status = session.status
+        if status == "active" or (status == "pending" and self.rules.accept_pending):
+            return
+        raise refused(
+            Reason.SESSION_PENDING if status == "pending" else Reason.SESSION_INACTIVE,
+            f"The token's session is {cut(str(status))}: the user must sign in again.",
+        )
+
+    def has_key_of(self, token: str) -> bool:
+        """Tell whether the key that a token names is at hand."""
+        try:
+            return self.keys.knows(read_header(parse(token).header_segment).kid)
+        except TokenVerificationError:
+            return False
+
+    def status(self) -> KeySetStatus:
+        """Tell the figures of the keys and of the tokens remembered."""
+        return self.keys.status(len(self._cache))
+
+
+def _wrong_algorithm(algorithm: str) -> TokenVerificationError:
+    return refused(
+        Reason.TOKEN_INVALID_ALGORITHM,
+        f"The token says that it is signed with {cut(algorithm)}, which its key is not for.",
+    )

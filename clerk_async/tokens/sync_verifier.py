@@ -1,0 +1,168 @@
+"""`TokenVerifier`: the same verifier for sync code, from any number of threads."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from concurrent.futures import TimeoutError as WaitTimeoutError
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from clerk_async.errors import ClerkError
+from clerk_async.tokens.jwks import Flight, KeysNeeded
+from clerk_async.tokens.requests import RequestState, authenticate
+from clerk_async.tokens.settings import Verifier
+from clerk_async.tokens.sources import SessionsSource
+from clerk_async.tokens.steps import Need, RefreshNeeded, SessionNeeded, Steps
+
+if TYPE_CHECKING:
+    from clerk_async.tokens.claims import SessionClaims
+
+__all__ = ["TokenVerifier"]
+
+T = TypeVar("T")
+
+
+class TokenVerifier(Verifier[SessionsSource]):
+    """Verifies session tokens without asking the service, but for its public keys now and then.
+
+    The sync twin of `AsyncTokenVerifier`, thread-safe. Make one for the life of the app: it
+    remembers keys and tokens. Keys are fetched in a thread of their own, which holds up neither
+    requests nor the end of the program, and a forked child fetches for itself. Times are seconds.
+
+    Example:
+        >>> from clerk_async import SessionsApi, TokenVerifier
+        >>> def user_of(token: str) -> str:
+        ...     with SessionsApi() as sessions:
+        ...         verifier = TokenVerifier(
+        ...             sessions=sessions, authorized_parties=["https://app.example.com"]
+        ...         )
+        ...         return verifier.verify(token).user_id
+    """
+
+    def verify(self, token: str, *, check_session: bool = False) -> SessionClaims:
+        """Verify a session token and tell what it says.
+
+        Args:
+            token: The token; whitespace around it is not forgiven.
+            check_session: Also look the session up (one `get`): for paths that must see a
+                revocation at once, as a token stays valid for up to a minute after it.
+
+        Raises:
+            TokenVerificationError: If it is refused; `reason` says why, the message what to do.
+            KeysUnavailableError: If it could not be checked, as the keys can't be had.
+            ConfigurationError: If `check_session` is asked of a verifier without `sessions`.
+            ClerkError: With `check_session`, if the session could not be looked up.
+        """
+        claims = self._recall(token)
+        if claims is not None and not check_session:
+            return claims
+        return self._run(self._verification.verify(token, check_session=check_session))
+
+    def authenticate_request(
+        self, request: object, *, check_session: bool = False, refresh_if_expired: bool = False
+    ) -> RequestState:
+        """Find out who sent a request.
+
+        The token is that of the Authorization header (`Bearer`), else of the `__session` cookies,
+        the first that verifies. Refused tokens raise nothing: see `RequestState`.
+
+        Args:
+            request: A request of any framework, its headers, a WSGI environ or an ASGI scope.
+            check_session: As in `verify`.
+            refresh_if_expired: Whether an expired token of a GET request that carries the
+                `__refresh` cookie is exchanged for a new one. The state then holds the new token,
+                and Set-Cookie lines that must go onto the response.
+
+        Raises:
+            InvalidArgumentError: If no headers can be read from `request`.
+            ConfigurationError: If the service is to be asked by a verifier without `sessions`.
+        """
+        return self._run(
+            authenticate(
+                self._verification,
+                request,
+                check_session=check_session,
+                refresh_if_expired=refresh_if_expired,
+            )
+        )
+
+    def warm_up(self) -> None:
+        """Fetch the keys now, at the start of an app, so that no request waits for them.
+
+        Raises:
+            KeysUnavailableError: If they can't be had.
+        """
+        self._run(self._verification.keys.prepare())
+
+    # --- meeting the needs of a verification ---
+
+    def _run(self, steps: Steps[T]) -> T:
+        try:
+            need = next(steps)
+            while True:
+                try:
+                    answer = self._meet(need)
+                except ClerkError as error:
+                    need = steps.throw(error)
+                else:
+                    need = steps.send(answer)
+        except StopIteration as stop:
+            return cast("T", stop.value)
+
+    def _meet(self, need: Need) -> object:
+        sessions = self._sessions
+        match need:
+            case KeysNeeded():
+                self._meet_keys(need)
+                return None
+            case SessionNeeded(session_id) if sessions is not None:
+                return sessions.get(session_id)
+            case RefreshNeeded() if sessions is not None:
+                answer = sessions.refresh(
+                    need.session_id,
+                    expired_token=need.expired_token,
+                    refresh_token=need.refresh_token,
+                    request_origin=need.request_origin,
+                    request_headers=need.request_headers,
+                    format="cookie",
+                )
+                return getattr(answer, "cookies", ())
+            case _:
+                raise AssertionError
+
+    def _meet_keys(self, need: KeysNeeded) -> None:
+        flight = need.flight
+        if need.start:
+            # A thread of its own: Ctrl-C in who waits must not end the fetch for the others. A
+            # daemon, as a program need not wait for keys in order to end.
+            run = contextvars.copy_context().run
+            thread = threading.Thread(
+                target=run, args=(self._fly, flight), name="clerk_async: fetching keys", daemon=True
+            )
+            try:
+                thread.start()
+            except RuntimeError:  # no thread can be had, as at the end of the interpreter
+                self._fly(flight)
+        if need.patience != 0:
+            with suppress(WaitTimeoutError):
+                flight.landed.result(need.patience)
+
+    def _fetch(self) -> bytes:
+        if self._sessions is not None:
+            return self._sessions._fetch_jwks()  # noqa: SLF001 - offered to verifiers alone
+        import asyncio  # noqa: PLC0415 - heavy
+
+        from clerk_async.tokens.published import fetch_published  # noqa: PLC0415 - heavy
+
+        return asyncio.run(fetch_published(self._key_set_url))
+
+    def _fly(self, flight: Flight) -> None:
+        try:
+            body = self._fetch()
+        except ClerkError as error:
+            self._fetched.fail(flight, f"{type(error).__name__}: {error}")
+        except BaseException as error:  # noqa: BLE001 - whatever it is, waiters must be told
+            self._fetched.fail(flight, type(error).__name__)
+        else:
+            self._fetched.land(flight, body)
