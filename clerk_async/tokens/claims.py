@@ -18,6 +18,7 @@ __all__ = ["Actor", "Organization", "SessionClaims", "read_claims"]
 
 _LAST_SECOND: Final = 253_402_300_799  # the end of the year 9999, where datetime ends
 _VERSION_2: Final = 2
+_FACTORS: Final = 2
 
 
 @attrs.frozen
@@ -148,7 +149,7 @@ def read_claims(payload: Mapping[str, Any]) -> SessionClaims:
         _organization(payload, version, features or ""),
         _text(payload, "pla"),
         tuple(features.split(",")) if features else (),
-        cast("Mapping[str, Any]", _frozen(payload)),
+        _frozen(payload),
     )
 
 
@@ -169,11 +170,13 @@ def _text(claims: Mapping[str, Any], name: str) -> str | None:
 
 
 def _factor_verification_age(value: object) -> tuple[int, int] | None:
-    match value:
-        case [int() as first, int() as second]:
-            return (first, second)
-        case _:
-            return None
+    if not isinstance(value, list):
+        return None
+    ages = cast("list[object]", value)
+    if len(ages) != _FACTORS or not all(type(age) is int for age in ages):
+        return None
+    first, second = cast("list[int]", ages)
+    return (first, second)
 
 
 def _actor(value: object) -> Actor | None:
@@ -241,18 +244,26 @@ def granted_permissions(features: str, permissions: str, feature_map: str) -> li
             bits = int(digits)
         except ValueError:  # more digits than Python reads
             continue
-        granted += [
-            f"org:{feature}:{name}" for n, name in enumerate(names) if name and bits >> n & 1
-        ]
+        for name in names:
+            if bits & 1 and name:
+                granted.append(f"org:{feature}:{name}")
+            bits >>= 1
     return granted
 
 
-def _frozen(value: object) -> object:
-    if isinstance(value, dict):
-        members = cast("dict[str, object]", value)
-        return MappingProxyType({name: _frozen(member) for name, member in members.items()})
-    if isinstance(value, list):
-        return tuple(_frozen(item) for item in cast("list[object]", value))
+def _frozen(members: Mapping[str, Any]) -> Mapping[str, Any]:
+    view = dict(members)
+    for name, value in members.items():
+        if type(value) is dict or type(value) is list:
+            view[name] = _frozen_value(value)
+    return MappingProxyType(view)
+
+
+def _frozen_value(value: object) -> object:
+    if type(value) is dict:
+        return _frozen(cast("dict[str, Any]", value))
+    if type(value) is list:
+        return tuple(map(_frozen_value, cast("list[object]", value)))
     return value
 
 

@@ -60,7 +60,7 @@ class Header:
     kid: str | None
 
 
-@attrs.frozen(repr=False)
+@attrs.define(repr=False, eq=False)
 class Compact:
     """A token taken apart; nothing in it is to be believed before its signature holds."""
 

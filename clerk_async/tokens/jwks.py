@@ -127,10 +127,13 @@ class FixedKey:
         self.hits += 1
         return self._key
 
-    def vouches_for(self, key: VerificationKey) -> bool:
-        """Tell whether this key is still to be trusted, with nothing else to do."""
+    def at_hand(self, kid: str | None) -> VerificationKey | None:
+        """Give the key of this id if there is nothing to do for it first."""
+        key = self._key
+        if key.kid is not None and key.kid != kid:
+            return None
         self.hits += 1
-        return key is self._key
+        return key
 
     def knows(self, kid: str | None) -> bool:
         """Tell whether a key of this id is at hand."""
@@ -181,12 +184,15 @@ class FetchedKeys:
 
     # --- asking ---
 
-    def vouches_for(self, key: VerificationKey) -> bool:
-        """Tell whether this key is still to be trusted, with nothing else to do."""
-        if self._clock() < self._fresh_until and self._keys.get(key.kid or "") is key:
-            self.hits += 1
-            return True
-        return False
+    def at_hand(self, kid: str | None) -> VerificationKey | None:
+        """Give the key of this id if there is nothing to do for it first."""
+        if kid is None or self._clock() >= self._fresh_until:
+            return None
+        key = self._keys.get(kid)
+        if not isinstance(key, VerificationKey):
+            return None
+        self.hits += 1
+        return key
 
     def knows(self, kid: str | None) -> bool:
         """Tell whether a key of this id is at hand."""

@@ -92,7 +92,7 @@ class Verifier(Generic[SourceT]):
         self._key_set_url = ""
         if issuer is not None and jwt_key is None and sessions is None:
             self._key_set_url = _key_set_url(issuer)
-        self._recall = self._verification.recall
+        self._at_once = self._verification.at_once
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} with keys from {self.key_status().source}>"

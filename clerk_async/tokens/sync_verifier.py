@@ -54,8 +54,8 @@ class TokenVerifier(Verifier[SessionsSource]):
             ConfigurationError: If `check_session` is asked of a verifier without `sessions`.
             ClerkError: With `check_session`, if the session could not be looked up.
         """
-        claims = self._recall(token)
-        if claims is not None and not check_session:
+        claims = None if check_session else self._at_once(token)
+        if claims is not None:
             return claims
         return self._run(self._verification.verify(token, check_session=check_session))
 

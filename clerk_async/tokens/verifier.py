@@ -50,8 +50,8 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
             ConfigurationError: If `check_session` is asked of a verifier without `sessions`.
             ClerkError: With `check_session`, if the session could not be looked up.
         """
-        claims = self._recall(token)
-        if claims is not None and not check_session:
+        claims = None if check_session else self._at_once(token)
+        if claims is not None:
             return claims
         return await self._run(self._verification.verify(token, check_session=check_session))
 
