@@ -1,0 +1,133 @@
+"""One session: the request, and what its answer means.
+
+The rules are those of Clerk's page on revoking (https://clerk.com/docs/reference/backend-api), as far
+as it says: a 200 is the confirmation, whatever status the session carries. What a second revocation
+answers is documented nowhere, so a 400 is followed by one look at the session.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from clerk_async.bulk.report import RevocationStatus
+from clerk_async.errors import (
+    ApiError,
+    AuthenticationError,
+    BadRequestError,
+    ClerkError,
+    ConflictError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitedError,
+    ResponseDecodeError,
+    ServerError,
+    TransportError,
+)
+from clerk_async.http.pacing import SendRefused
+
+if TYPE_CHECKING:
+    from clerk_async.bulk.target import RevocationTarget
+    from clerk_async.http.pacing import Pacer
+    from clerk_async.models import Session
+
+__all__ = ["Verdict", "is_key_refused", "is_passing", "revoke_one"]
+
+RESOURCE_LOCKED: Final = "resource_locked"
+
+
+@attrs.define
+class Verdict:
+    """What one round for one session came to.
+
+    Attributes:
+        status: What became of it; `not_attempted` where the run was stopped before the send.
+        error: Why it failed.
+        attempts: How often the revocation was sent in this round.
+        session: The session as it came back.
+        may_have_arrived: Whether the service may have acted on an attempt that got no answer.
+    """
+
+    status: RevocationStatus
+    error: ClerkError | None = None
+    attempts: int = 0
+    session: Session | None = None
+    may_have_arrived: bool = False
+
+
+def is_passing(error: ClerkError | None) -> bool:
+    """Whether the reason may be gone a little later."""
+    if isinstance(error, ConflictError):
+        return error.code == RESOURCE_LOCKED
+    return isinstance(error, TransportError | ServerError | RateLimitedError)
+
+
+def is_key_refused(error: ClerkError | None) -> bool:
+    """Whether every further request would be refused too."""
+    return isinstance(error, AuthenticationError | PermissionDeniedError)
+
+
+def is_answer(error: BaseException) -> bool:
+    """Whether it tells of this request alone, and not of a client that can't be used any more."""
+    return isinstance(error, ApiError | TransportError | ResponseDecodeError)
+
+
+async def revoke_one(
+    target: RevocationTarget, session_id: str, pacer: Pacer, *, may_have_arrived: bool
+) -> Verdict:
+    """Revoke one session, and tell what became of it.
+
+    Args:
+        target: What sends.
+        session_id: A well-formed id.
+        pacer: What lets each send out.
+        may_have_arrived: Whether an earlier round of ours may have revoked it.
+
+    Raises:
+        ClerkError: If the client can't be used any more: closed, or of another loop.
+    """
+    try:
+        reply = await target.revoke(session_id, pacer=pacer, quota=False)
+    except SendRefused:
+        return Verdict(RevocationStatus.NOT_ATTEMPTED, may_have_arrived=may_have_arrived)
+    except (ApiError, TransportError, ResponseDecodeError) as error:
+        error.__traceback__ = None  # its frames would keep the request's buffers alive
+        return await _judge(target, session_id, pacer, error, may_have_arrived=may_have_arrived)
+    return Verdict(RevocationStatus.REVOKED, attempts=reply.attempts, session=reply.data)
+
+
+async def _judge(
+    target: RevocationTarget,
+    session_id: str,
+    pacer: Pacer,
+    error: ApiError | TransportError | ResponseDecodeError,
+    *,
+    may_have_arrived: bool,
+) -> Verdict:
+    attempts = error.attempts
+    arrived = may_have_arrived or error._may_have_arrived  # noqa: SLF001 - told to us alone
+    if isinstance(error, NotFoundError):
+        return Verdict(RevocationStatus.NOT_FOUND, attempts=attempts)
+    failed = Verdict(RevocationStatus.FAILED, error, attempts, may_have_arrived=arrived)
+    if not isinstance(error, BadRequestError | ResponseDecodeError):
+        return failed
+    # a 200 that can't be read may be a proxy's page as well as the service's word
+    arrived = arrived or isinstance(error, ResponseDecodeError)
+    failed.may_have_arrived = arrived
+    try:
+        session = await target.get(session_id, pacer=pacer, quota=False)
+    except SendRefused:
+        return failed
+    except NotFoundError:
+        return Verdict(RevocationStatus.NOT_FOUND, attempts=attempts)
+    except (ApiError, TransportError, ResponseDecodeError) as trouble:
+        trouble.__traceback__ = None
+        if is_passing(trouble) or is_key_refused(trouble):
+            failed.error = trouble
+        return failed
+    if not session.status.is_terminal:
+        failed.session = session
+        return failed
+    status = RevocationStatus.REVOKED if arrived else RevocationStatus.ALREADY_INACTIVE
+    return Verdict(status, attempts=attempts, session=session)

@@ -1,0 +1,234 @@
+"""The input of a run, read one by one: what is malformed, what came before, what is done already."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Iterator
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
+
+import attrs
+
+from clerk_async.errors import ClerkError, InvalidArgumentError
+from clerk_async.http.operations import check_session_id
+
+if TYPE_CHECKING:
+    from clerk_async.bulk.journal import OpenJournal
+    from clerk_async.bulk.sweep import Owner
+
+__all__ = ["Duplicates", "IdIntake", "Input", "Job", "Work", "check_input"]
+
+DUPLICATES_WINDOW: Final = 50_000
+"""An id is sent once if it comes again within so many ids."""
+BREATH: Final = 256
+"""After so many items without a wait the loop gets its turn."""
+
+T = TypeVar("T")
+
+
+@attrs.define(eq=False)
+class Job:
+    """One session to revoke, or to report as malformed.
+
+    Attributes:
+        index: Its place in the input.
+        session_id: None where something else was given.
+        error: Why it can't be sent, or why its first round failed.
+        attempts: Sends in earlier rounds.
+        may_have_arrived: Whether one of these may have taken effect.
+        is_last_round: Whether a passing failure is final now.
+        owner: The user that `revoke_all` found it at.
+    """
+
+    index: int
+    session_id: str | None
+    error: ClerkError | None = None
+    attempts: int = 0
+    may_have_arrived: bool = False
+    is_last_round: bool = False
+    owner: Owner | None = None
+
+
+class Work(Protocol):
+    """Where the engine gets its jobs from."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the input was read to its end."""
+        ...
+
+    @property
+    def resumed(self) -> int:
+        """How many an earlier run of the journal had done."""
+        ...
+
+    @property
+    def total(self) -> int | None:
+        """How many sessions there are, as far as that is known."""
+        ...
+
+    def use_journal(self, journal: OpenJournal | None) -> None:
+        """Skip what is done in there."""
+        ...
+
+    async def take(self) -> Job | None:
+        """Give the next job; None if there is none now (more may come while others are busy)."""
+        ...
+
+    async def take_rest(self) -> Job | None:
+        """Give the next that a stopped run has to report; None at the end."""
+        ...
+
+    def finished(self, job: Job, *, is_done: bool) -> None:
+        """Note that a job has its outcome."""
+        ...
+
+
+class Duplicates:
+    """Knows the last so many ids exactly, and nothing older."""
+
+    __slots__ = ("_counts", "_order", "_size")
+
+    def __init__(self, size: int = DUPLICATES_WINDOW) -> None:
+        self._size = size
+        self._order: deque[str] = deque()
+        self._counts: dict[str, int] = {}
+
+    def saw(self, value: str) -> bool:
+        """Whether it was among the last ids; it is from now on."""
+        counts, order = self._counts, self._order
+        count = counts.get(value, 0)
+        counts[value] = count + 1
+        order.append(value)
+        if len(order) > self._size:
+            oldest = order.popleft()
+            left = counts[oldest] - 1
+            if left:
+                counts[oldest] = left
+            else:
+                del counts[oldest]
+        return count > 0
+
+
+def check_input(name: str, values: object) -> None:
+    """Refuse what can't be a row of ids.
+
+    Raises:
+        InvalidArgumentError: If it is a single string (its letters would be taken for ids), or can't
+            be iterated over.
+    """
+    if isinstance(values, str | bytes | bytearray):
+        raise InvalidArgumentError(f"{name} must be several ids, such as a list, not one string")
+    if not isinstance(values, Iterable | AsyncIterable):
+        raise InvalidArgumentError(
+            f"{name} must be an iterable or async iterable, not {type(values).__name__}"
+        )
+
+
+class Input(Generic[T]):
+    """An iterable or async iterable, read by many workers one item at a time.
+
+    Attributes:
+        exhausted: Whether it was read to its end.
+        size: How many items there are, where a collection says so; such a one is read to its end
+            even by a run that was stopped.
+    """
+
+    def __init__(self, values: Iterable[T] | AsyncIterable[T]) -> None:
+        self.exhausted = False
+        self.size: int | None = len(values) if isinstance(values, Collection) else None
+        self._sync: Iterator[T] | None = None
+        self._async: AsyncIterator[T] | None = None
+        if isinstance(values, AsyncIterable):
+            self._async = aiter(values)
+        else:
+            self._sync = iter(values)
+        self._turn: asyncio.Lock | None = None
+        self._breath = 0
+
+    async def read(self) -> tuple[T] | None:
+        """Give the next item in a tuple of one; None at the end."""
+        if self.exhausted:
+            return None
+        if self._sync is not None:
+            self._breath += 1
+            if self._breath % BREATH == 0:
+                await asyncio.sleep(0)
+            for item in self._sync:
+                return (item,)
+            self.exhausted = True
+            return None
+        if self._turn is None:
+            self._turn = asyncio.Lock()
+        async with self._turn:
+            if self.exhausted or self._async is None:
+                return None
+            try:
+                return (await anext(self._async),)
+            except StopAsyncIteration:
+                self.exhausted = True
+                return None
+
+
+class IdIntake:
+    """The ids of `revoke_many`, as `Work`."""
+
+    def __init__(self, session_ids: Iterable[str] | AsyncIterable[str]) -> None:
+        self._input: Input[object] = Input(session_ids)
+        self._duplicates = Duplicates()
+        self._journal: OpenJournal | None = None
+        self._dropped = 0
+        self._index = 0
+        self.resumed = 0
+
+    @property
+    def exhausted(self) -> bool:
+        """See `Work`."""
+        return self._input.exhausted
+
+    @property
+    def total(self) -> int | None:
+        """See `Work`."""
+        if self.exhausted:
+            return self._index + self.resumed
+        return None if self._input.size is None else self._input.size - self._dropped
+
+    def use_journal(self, journal: OpenJournal | None) -> None:
+        """See `Work`."""
+        self._journal = journal
+
+    async def take(self) -> Job | None:
+        """See `Work`."""
+        while True:
+            read = await self._input.read()
+            if read is None:
+                return None
+            job = self._job(read[0])
+            if job is not None:
+                return job
+
+    async def take_rest(self) -> Job | None:
+        """See `Work`."""
+        return None if self._input.size is None else await self.take()
+
+    def finished(self, job: Job, *, is_done: bool) -> None:
+        """See `Work`."""
+
+    def _job(self, value: object) -> Job | None:
+        try:
+            check_session_id(value)
+        except InvalidArgumentError as error:
+            self._index += 1
+            error.__traceback__ = None
+            text = str(value) if isinstance(value, str) else None
+            return Job(self._index, text, error)
+        session_id = str(value)
+        journal = self._journal
+        if self._duplicates.saw(session_id) or (journal and journal.is_done(session_id)):
+            self._dropped += 1
+            return None
+        if journal and journal.was_done_earlier(session_id):
+            self.resumed += 1
+            return None
+        self._index += 1
+        return Job(self._index, session_id)

@@ -1,0 +1,182 @@
+"""The values of a bulk run: what became of one session, of all of them, and how far it is."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Final, Literal
+
+import attrs
+
+from clerk_async.errors import BulkRevocationError
+
+if TYPE_CHECKING:
+    from clerk_async.errors import ClerkError
+    from clerk_async.models import Session
+
+__all__ = [
+    "RevocationOutcome",
+    "RevocationPause",
+    "RevocationProgress",
+    "RevocationReport",
+    "RevocationStatus",
+    "StopReason",
+]
+
+StopReason = Literal["authentication", "max_failures", "deadline", "should_stop"]
+
+
+class RevocationStatus(str, Enum):
+    """What became of one session; every member equals its plain string."""
+
+    REVOKED = "revoked"
+    """The service confirmed it."""
+    ALREADY_INACTIVE = "already_inactive"
+    """The session had ended before, in whatever way."""
+    NOT_FOUND = "not_found"
+    """The service knows no such session; it forgets old ones."""
+    FAILED = "failed"
+    """It may still be live; the outcome's `error` says why."""
+    NOT_ATTEMPTED = "not_attempted"
+    """The run was stopped before a request for it was sent."""
+    PLANNED = "planned"
+    """A dry run would have revoked it."""
+
+    __str__ = str.__str__
+    __format__ = str.__format__
+
+    @property
+    def is_done(self) -> bool:
+        """Whether such a session can't be used any more, so that a resumed run skips it."""
+        return self in _DONE
+
+
+_DONE: Final = frozenset(
+    {RevocationStatus.REVOKED, RevocationStatus.ALREADY_INACTIVE, RevocationStatus.NOT_FOUND}
+)
+
+
+@attrs.frozen
+class RevocationOutcome:
+    """What became of one session.
+
+    Attributes:
+        session_id: The id as it was given; None where something other than a string was given, and
+            where sessions of a user could not be listed or one of them had no readable id.
+        status: What became of it.
+        error: Why it failed; None for every other status.
+        attempts: How often its revocation was sent, 0 if never.
+        session: The session as the service last gave it back, if it did.
+        user_id: Whose session `revoke_all` found it to be; None in other runs.
+    """
+
+    session_id: str | None
+    status: RevocationStatus
+    error: ClerkError | None = None
+    attempts: int = 0
+    session: Session | None = attrs.field(default=None, repr=False)
+    user_id: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class RevocationPause:
+    """Why nothing is sent at the moment.
+
+    Attributes:
+        seconds: How long it still lasts.
+        reason: `window` (the run has used its rate limit and waits for the next window),
+            `rate_limited` (the service answered 429) or `unavailable` (503 with Retry-After).
+    """
+
+    seconds: float
+    reason: Literal["window", "rate_limited", "unavailable"]
+
+
+@attrs.frozen(kw_only=True)
+class RevocationProgress:
+    """A snapshot of a run.
+
+    Attributes:
+        done: Sessions with an outcome, those done by an earlier run of the journal included.
+        total: How many there are; None while that isn't known.
+        counts: How many outcomes have each status; the statuses that none has are left out.
+        resumed: How many an earlier run of the journal had done.
+        rate: Outcomes per second, over the last seconds.
+        eta: Seconds until the end at this rate; None while `total` or the rate isn't known.
+        pause: Why nothing is sent at the moment; None while something is.
+        elapsed: Seconds since the start.
+    """
+
+    done: int
+    total: int | None
+    counts: dict[RevocationStatus, int]
+    resumed: int
+    rate: float
+    eta: float | None
+    pause: RevocationPause | None
+    elapsed: float
+
+
+@attrs.frozen(kw_only=True)
+class RevocationReport:
+    """The end of a run.
+
+    The counts of the six statuses and `resumed` add up to `total`.
+
+    Attributes:
+        total: Sessions that the run read, each once.
+        revoked: See `RevocationStatus`, as for the next five.
+        already_inactive: Ended before.
+        not_found: Unknown to the service.
+        failed: May still be live.
+        not_attempted: Read, but not sent, as the run was stopped.
+        planned: What a dry run would have revoked.
+        resumed: Done by an earlier run of the journal, and so not sent again.
+        failures: The outcomes with status `failed`, in the order of the input.
+        throttled: How many requests the service answered with 429.
+        elapsed: Seconds.
+        stopped_by: What ended the run early: `authentication` (401 or 403), `max_failures`,
+            `deadline` or `should_stop`; None if nothing did.
+        exhausted: Whether the input was read to its end. A list is, even where the run was stopped;
+            an iterator is left where it was.
+    """
+
+    total: int = 0
+    revoked: int = 0
+    already_inactive: int = 0
+    not_found: int = 0
+    failed: int = 0
+    not_attempted: int = 0
+    planned: int = 0
+    resumed: int = 0
+    failures: tuple[RevocationOutcome, ...] = ()
+    throttled: int = 0
+    elapsed: float = 0.0
+    stopped_by: StopReason | None = None
+    exhausted: bool = True
+
+    @property
+    def ok(self) -> bool:
+        """Whether every session of the input is done (or planned, in a dry run)."""
+        return (
+            self.failed == 0
+            and self.not_attempted == 0
+            and self.stopped_by is None
+            and self.exhausted
+        )
+
+    def raise_for_failures(self) -> None:
+        """Raise unless `ok`.
+
+        Raises:
+            BulkRevocationError: If a session failed or wasn't attempted; its `report` is this one.
+        """
+        if self.ok:
+            return
+        parts = [f"{self.failed} failed"] if self.failed else []
+        if self.not_attempted:
+            parts.append(f"{self.not_attempted} not attempted")
+        if self.stopped_by is not None:
+            parts.append(f"stopped by {self.stopped_by}")
+        if not self.exhausted:
+            parts.append("the input was not read to its end")
+        raise BulkRevocationError(f"of {self.total} sessions: {', '.join(parts)}", report=self)
