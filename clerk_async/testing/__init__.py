@@ -1,0 +1,65 @@
+"""FakeClerk: a Clerk Sessions service for tests, over real HTTP on loopback.
+
+Example:
+    ```python
+    from clerk_async import SessionsApi
+    from clerk_async.testing import FakeClerk, Fault
+
+    with FakeClerk() as fake:
+        session = fake.add_session(user_id="user_1")
+        fake.inject(Fault.status(503, operation="revoke"))
+        with SessionsApi(fake.secret_key, base_url=fake.base_url) as sessions:
+            assert sessions.revoke(session.id).status == "revoked"
+        assert [request.status for request in fake.requests] == [503, 200]
+    ```
+
+Read `fake.py` first, then `operations.py` (what each operation answers), `faults.py` (what can go
+wrong) and `wire.py` (how both meet HTTP). Nothing here is imported by the client.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .fake import FakeClerk
+    from .faults import Fault, Injected
+    from .keys import SigningKey
+    from .record import ReceivedRequest
+    from .serve import serve
+    from .state import FakeSession
+
+__all__ = [
+    "FakeClerk",
+    "FakeSession",
+    "Fault",
+    "Injected",
+    "ReceivedRequest",
+    "SigningKey",
+    "serve",
+]
+
+_HOMES = {
+    "FakeClerk": "fake",
+    "FakeSession": "state",
+    "Fault": "faults",
+    "Injected": "faults",
+    "ReceivedRequest": "record",
+    "SigningKey": "keys",
+    "serve": "serve",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # aiohttp is loaded by the first use: the pytest plugin lives in this package.
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

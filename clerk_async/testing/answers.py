@@ -1,0 +1,104 @@
+"""What the service answers, as values: a status, a body, headers; and Clerk's error bodies.
+
+Codes and statuses are those of Clerk's error catalogue, https://clerk.com/docs/errors/backend-api.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from attrs import field, frozen
+
+JSON = "application/json"
+
+#: The code and message that go with a status where nothing more special is asked for.
+ERRORS_BY_STATUS: dict[int, tuple[str, str]] = {
+    400: ("bad_request", "The request is not valid."),
+    401: ("authentication_invalid", "Invalid authentication"),
+    403: ("authorization_invalid", "You are not authorized to perform this request"),
+    404: ("resource_not_found", "not found"),
+    405: ("method_not_allowed", "method not allowed"),
+    409: ("resource_locked", "The resource is locked, please try again"),
+    410: ("operation_deprecated", "This operation is deprecated"),
+    422: ("form_param_value_invalid", "is invalid"),
+    429: ("too_many_requests", "Too many requests. Please try again in a bit."),
+    500: ("internal_clerk_error", "Oops, an unexpected error occurred"),
+    502: ("bad_gateway", "Bad gateway"),
+    503: ("service_unavailable", "Service unavailable"),
+    504: ("gateway_timeout", "Gateway timeout"),
+}
+
+
+@frozen
+class Answer:
+    """One HTTP answer. `value` is the JSON behind `body`, where there is one."""
+
+    status: int
+    body: bytes = field(repr=False)
+    headers: dict[str, str] = field(factory=dict[str, str], repr=False)
+    content_type: str | None = JSON
+
+
+class Refusal(Exception):  # noqa: N818 - it is an answer, the operations raise it to end early
+    """An operation that is refused, with Clerk's status, code and message."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        long_message: str | None = None,
+        meta: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(f"{status} {code}")
+        self.status = status
+        self.code = code
+        self.message = message
+        self.long_message = message if long_message is None else long_message
+        self.meta = meta
+        self.headers = headers or {}
+
+
+def encode(value: Any, *, status: int = 200) -> Answer:
+    """An answer that carries a JSON value."""
+    return Answer(status, msgspec.json.encode(value))
+
+
+def error_body(
+    code: str,
+    message: str,
+    *,
+    trace_id: str,
+    long_message: str | None = None,
+    meta: dict[str, Any] | None = None,
+) -> bytes:
+    """Clerk's error body: a list of one error, and the trace id its support asks for."""
+    error: dict[str, Any] = {
+        "message": message,
+        "long_message": message if long_message is None else long_message,
+        "code": code,
+    }
+    if meta is not None:
+        error["meta"] = meta
+    return msgspec.json.encode({"errors": [error], "clerk_trace_id": trace_id})
+
+
+def refuse(refusal: Refusal, trace_id: str) -> Answer:
+    """The answer for a refusal."""
+    body = error_body(
+        refusal.code,
+        refusal.message,
+        trace_id=trace_id,
+        long_message=refusal.long_message,
+        meta=refusal.meta,
+    )
+    return Answer(refusal.status, body, refusal.headers)
+
+
+def error_for_status(status: int, trace_id: str, code: str | None = None) -> bytes:
+    """An error body that fits a status."""
+    usual, message = ERRORS_BY_STATUS.get(status, ("unexpected_error", "Unexpected error"))
+    return error_body(code or usual, message, trace_id=trace_id)

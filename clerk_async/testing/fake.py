@@ -1,0 +1,531 @@
+"""FakeClerk: what tests hold in their hands."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+import anyio.to_thread
+
+from .faults import Armed, Fault, Injected
+from .gauges import Gauges
+from .limits import LimitLike, SlidingWindow, read_limit
+from .operations import Operations, Rules
+from .server import HOST, ServerThread
+from .state import FakeSession, State
+from .tokens import Mint, mint
+from .wire import Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
+    from types import TracebackType
+
+    from .keys import SigningKey
+    from .record import ReceivedRequest
+
+SECRET_KEY = "sk_test_FakeClerkFakeClerkFakeClerkFakeClerk00"  # noqa: S105 - opens nothing but fakes
+LIVE_SECRET_KEY = "sk_live_FakeClerkFakeClerkFakeClerkFakeClerk00"  # noqa: S105 - likewise
+ORIGIN = "http://localhost:3000"
+_SESSIONS_PER_USER = 4
+
+
+class Sessions(Mapping[str, FakeSession]):
+    """The sessions by id, safe to walk through while the fake serves."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def __getitem__(self, session_id: str) -> FakeSession:
+        session = self._state.find(session_id)
+        if session is None:
+            raise KeyError(session_id)
+        return session
+
+    def __iter__(self) -> Iterator[str]:
+        with self._state.lock:
+            return iter(list(self._state.sessions))
+
+    def __len__(self) -> int:
+        return len(self._state.sessions)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} sessions>"
+
+
+class FakeClerk:
+    """A stateful Clerk instance on loopback, in a thread and event loop of its own.
+
+    Any Clerk SDK that is pointed at `base_url` with `secret_key` works against it. It serves sync
+    and async tests alike: `with` and `async with` both start and stop it.
+
+    Args:
+        secret_key: The only key that it lets in.
+        rate_limit: How many requests it takes in how many seconds: a `RateLimit`, or a pair;
+            None for any number. `GET /jwks` is never limited.
+        sessions: How many sessions it starts with, four to a user.
+        seed: Makes ids, and what happens by probability, the same in every run.
+        port: The port; 0 for a free one. A fake that is started again keeps its port.
+        production: Is it a production instance? They refuse to create sessions. By default the
+            kind of the secret key says so.
+        latency: Seconds that each answer takes, besides its faults.
+        revoke_inactive: What revoking a session that is not live answers, which is documented
+            nowhere: `bad_request` or `ok` (200 with the session as it is).
+        refresh_max_age: How old a token may be that is refreshed, in seconds from its `iat`.
+        issuer: The `iss` of its tokens; its own root by default, which publishes the key set
+            under `/.well-known/jwks.json`.
+        kid: The id of its first signing key; made up by default.
+        keep_requests: How many requests `requests` keeps, the newest ones; None for all.
+        clock: The wall clock, in seconds: sessions and tokens go by it.
+        monotonic: The clock of the rate limit and of `requests`, in seconds.
+
+    Attributes:
+        secret_key: The key that it lets in.
+        requests: What arrived, oldest first: a list that grows, and may be cleared.
+        production: Is it a production instance?
+        latency: Seconds that each answer takes.
+
+    Raises:
+        ValueError: If `rate_limit` or `revoke_inactive` makes no sense.
+    """
+
+    def __init__(
+        self,
+        *,
+        secret_key: str | None = None,
+        rate_limit: LimitLike | None = None,
+        sessions: int = 0,
+        seed: int = 0,
+        port: int = 0,
+        production: bool | None = None,
+        latency: float = 0.0,
+        revoke_inactive: str = "bad_request",
+        refresh_max_age: float = 86_400.0,
+        issuer: str | None = None,
+        kid: str | None = None,
+        keep_requests: int | None = None,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if revoke_inactive not in {"bad_request", "ok"}:
+            raise ValueError(f"revoke_inactive must be bad_request or ok, not {revoke_inactive!r}")
+        if secret_key is None:
+            secret_key = LIVE_SECRET_KEY if production else SECRET_KEY
+        self.secret_key = secret_key
+        self.production = secret_key.startswith("sk_live_") if production is None else production
+        self.latency = latency
+        self.requests: list[ReceivedRequest] = []
+        self._keep_requests = keep_requests
+        self._issuer = issuer
+        self._monotonic = monotonic
+        self._state = State(seed=seed, clock=clock)
+        self._mint = Mint(seed=seed, kid=kid)
+        self._armed = Armed(random.Random(f"faults {seed}"))  # noqa: S311 - a seed repeats them
+        self._gauges = Gauges()
+        self._rules = Rules(
+            production=self.production,
+            revoke_inactive=revoke_inactive,
+            refresh_max_age=refresh_max_age,
+            cookie_suffix=f"{random.Random(seed).getrandbits(32):08x}",  # noqa: S311
+        )
+        self._rate_limit: LimitLike | None = None
+        self._window: SlidingWindow | None = None
+        self._thread = ServerThread(self._make_wire, self._gauges, port)
+        self.rate_limit = rate_limit
+        self._fill(sessions)
+
+    def _fill(self, count: int) -> None:
+        now = self._state.now()
+        user_id = client_id = ""
+        for number in range(count):
+            if number % _SESSIONS_PER_USER == 0:
+                user_id, client_id = self._state.new_id("user"), self._state.new_id("client")
+            self.add_session(
+                user_id=user_id, client_id=client_id, created_at=now - (count - number) * 1000
+            )
+
+    def _make_wire(self) -> Wire:
+        wire = Wire(
+            operations=Operations(self._state, self._mint, self._rules, lambda: self.issuer),
+            secret_key=self.secret_key,
+            armed=self._armed,
+            gauges=self._gauges,
+            log=self.requests,
+            log_size=self._keep_requests,
+            monotonic=self._monotonic,
+            latency=lambda: self.latency,
+        )
+        wire.window = self._window
+        return wire
+
+    # The server's life
+
+    def start(self) -> Self:
+        """Start serving; does nothing while it runs. After `stop`, the port is the same again.
+
+        Raises:
+            OSError: If the port is taken.
+        """
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Close every connection and end the thread; what the fake holds stays."""
+        self._thread.stop()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        return self.start()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self.stop)
+
+    def __repr__(self) -> str:
+        where = self._root if self._thread.port else "not started"
+        return f"<FakeClerk {where} sessions={len(self._state.sessions)}>"
+
+    # Where it is, and who it is
+
+    @property
+    def _root(self) -> str:
+        if not self._thread.port:
+            raise RuntimeError("the fake has no address yet: use `with FakeClerk() as fake:`")
+        return f"http://{HOST}:{self._thread.port}"
+
+    @property
+    def base_url(self) -> str:
+        """The API's base URL, with its `/v1`; it stays when the fake is stopped."""
+        return f"{self._root}/v1"
+
+    @property
+    def port(self) -> int:
+        """The port."""
+        return self._thread.port
+
+    @property
+    def issuer(self) -> str:
+        """The `iss` of tokens signed from now on."""
+        return self._root if self._issuer is None else self._issuer
+
+    @issuer.setter
+    def issuer(self, issuer: str | None) -> None:
+        self._issuer = issuer
+
+    @property
+    def rate_limit(self) -> LimitLike | None:
+        """How many requests it takes in how many seconds; None for any number.
+
+        Assigning starts an empty window.
+        """
+        return self._rate_limit
+
+    @rate_limit.setter
+    def rate_limit(self, limit: LimitLike | None) -> None:
+        figures = read_limit(limit)
+        self._rate_limit = limit
+        self._window = None if figures is None else SlidingWindow(*figures)
+        if self._thread.wire is not None:
+            self._thread.wire.window = self._window
+
+    # What it holds
+
+    @property
+    def sessions(self) -> Mapping[str, FakeSession]:
+        """The sessions by id, as they are now."""
+        return Sessions(self._state)
+
+    def add_session(
+        self,
+        *,
+        user_id: str | None = None,
+        status: str = "active",
+        client_id: str | None = None,
+        session_id: str | None = None,
+        actor: dict[str, Any] | None = None,
+        created_at: datetime | int | None = None,
+        last_active_at: datetime | int | None = None,
+        updated_at: datetime | int | None = None,
+        expire_at: datetime | int | None = None,
+        abandon_at: datetime | int | None = None,
+        last_active_organization_id: str | None = None,
+        latest_activity: dict[str, Any] | None = None,
+        tasks: list[dict[str, Any]] | None = None,
+        authorized_party: str | None = ORIGIN,
+        claims: Mapping[str, Any] | None = None,
+    ) -> FakeSession:
+        """Put a session in, and its user with it.
+
+        Args:
+            user_id: Whose it is; somebody new by default.
+            status: Any text, also one that Clerk does not know.
+            client_id: Its client; a new one by default.
+            session_id: Its id; made up by default.
+            actor: The impersonator, as the service sends it.
+            created_at: When it was created: an aware datetime, or Unix milliseconds; now by
+                default. So the other times, which follow from it.
+            last_active_at: When it was last active.
+            updated_at: When it was last changed.
+            expire_at: When it expires; in a week by default.
+            abandon_at: When it counts as abandoned; in thirty days by default.
+            last_active_organization_id: Its active organization; its tokens carry it.
+            latest_activity: The latest activity, as the service sends it.
+            tasks: The tasks that keep a session pending, as the service sends them.
+            authorized_party: The `azp` of its tokens; None for none.
+            claims: Claims that its tokens carry over the usual ones; None removes one.
+
+        Returns:
+            The session itself: it shows what is now, and assigning to it changes that.
+
+        Raises:
+            ValueError: If there is a session of that id, or a time has no time zone.
+        """
+        return self._state.add(
+            user_id=user_id,
+            client_id=client_id,
+            session_id=session_id,
+            status=status,
+            created_at=created_at,
+            times={
+                "last_active_at": last_active_at,
+                "updated_at": updated_at,
+                "expire_at": expire_at,
+                "abandon_at": abandon_at,
+            },
+            rest={
+                "actor": actor,
+                "last_active_organization_id": last_active_organization_id,
+                "latest_activity": latest_activity,
+                "tasks": tasks,
+                "authorized_party": authorized_party,
+                "claims": dict(claims or {}),
+            },
+        )
+
+    def remove_session(self, session_id: str) -> None:
+        """Purge a session, as the service does with old ones; an unknown id is ignored."""
+        self._state.remove(session_id)
+
+    def add_user(self, user_id: str | None = None) -> str:
+        """Make a user known, so that sessions can be created; gives back the id."""
+        with self._state.lock:
+            known = user_id or self._state.new_id("user")
+            self._state.users.add(known)
+            return known
+
+    def remove_user(self, user_id: str) -> None:
+        """Forget a user; the sessions stay."""
+        with self._state.lock:
+            self._state.users.discard(user_id)
+
+    def add_template(self, name: str, claims: Mapping[str, Any], *, lifetime: int = 60) -> None:
+        """Define a JWT template; `{{user.id}}`, `{{session.id}}` and `{{org.id}}` are filled in."""
+        with self._state.lock:
+            self._state.templates[name] = (dict(claims), lifetime)
+
+    # Faults
+
+    def inject(self, *faults: Fault) -> Injected:
+        """Arm faults, after those that are armed; the last one's handle comes back."""
+        if not faults:
+            raise TypeError("inject() needs a Fault")
+        return [self._armed.add(fault) for fault in faults][-1]
+
+    def clear_faults(self) -> None:
+        """Disarm every fault; what is held stays so until `release`."""
+        self._armed.clear()
+
+    def release(self) -> None:
+        """Answer the requests that `Fault.hold` keeps waiting now."""
+        wire = self._thread.wire
+        if wire is not None:
+            self._thread.call(wire.let_go)
+
+    def drop_connections(self) -> None:
+        """Close every connection from this side, idle ones too, and go on listening."""
+        self._thread.drop_connections()
+
+    # What there is to see, and waiting for it
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections are open now."""
+        return self._gauges.open_connections
+
+    @property
+    def max_open_connections(self) -> int:
+        """How many connections were ever open at once."""
+        return self._gauges.max_open_connections
+
+    @property
+    def total_connections(self) -> int:
+        """How many connections were ever made."""
+        return self._gauges.total_connections
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are being answered now, held ones too."""
+        return self._gauges.in_flight
+
+    @property
+    def max_in_flight(self) -> int:
+        """How many requests were ever being answered at once."""
+        return self._gauges.max_in_flight
+
+    @property
+    def held(self) -> int:
+        """How many requests `Fault.hold` keeps waiting now."""
+        return self._gauges.held
+
+    def wait_for(self, predicate: Callable[[], object], timeout: float = 5.0) -> None:
+        """Block until something about the fake holds: `fake.wait_for(lambda: fake.held == 3)`.
+
+        Raises:
+            TimeoutError: If it does not within so many seconds.
+        """
+        self._gauges.wait_for(predicate, timeout)
+
+    async def until(self, predicate: Callable[[], object], timeout: float = 5.0) -> None:  # noqa: ASYNC109
+        """The same as `wait_for`, for async tests: their loop goes on.
+
+        Raises:
+            TimeoutError: If it does not within so many seconds.
+        """
+        await self._gauges.until(predicate, timeout)
+
+    # Keys and tokens
+
+    @property
+    def jwk_set(self) -> dict[str, Any]:
+        """The body of `GET /jwks`."""
+        return self._mint.key_set()
+
+    @property
+    def jwt_key(self) -> str:
+        """The public key that verifies tokens signed from now on, as PEM.
+
+        Raises:
+            RuntimeError: If cryptography is not installed.
+        """
+        return self._mint.current.public_pem
+
+    @property
+    def signing_key(self) -> SigningKey:
+        """The key that signs from now on."""
+        return self._mint.current
+
+    def mint(
+        self,
+        session: FakeSession | str,
+        *,
+        expires_in: int | None = None,
+        issued_at: datetime | float | None = None,
+        template: str | None = None,
+        version: int = 2,
+    ) -> str:
+        """A token for a session, as `create_token` gives it, without a request.
+
+        Args:
+            session: The session, or its id.
+            expires_in: Seconds from its issue to its expiry, negative ones too; 60 by default.
+            issued_at: When it was issued: Unix seconds or a datetime; now by default.
+            template: The JWT template, None for a session token.
+            version: The version of a session token's claims, 1 or 2.
+
+        Raises:
+            KeyError: If there is no such session or template.
+            RuntimeError: If cryptography is not installed.
+        """
+        if issued_at is not None:
+            issued_at = issued_at if isinstance(issued_at, int | float) else issued_at.timestamp()
+        return mint(
+            self._mint,
+            self._state,
+            self.sessions[session] if isinstance(session, str) else session,
+            issuer=self.issuer,
+            expires_in=expires_in,
+            template=template,
+            issued_at=None if issued_at is None else int(issued_at),
+            version=version,
+        )
+
+    def expired_token(self, session: FakeSession | str, *, age: float = 120.0) -> str:
+        """A session token that was issued so many seconds ago, and lived for a minute."""
+        return self.mint(session, issued_at=self._state.now() / 1000 - age)
+
+    def refresh_token_for(self, session: FakeSession | str) -> str:
+        """What the session's `__refresh` cookie holds.
+
+        Raises:
+            KeyError: If there is no such session.
+        """
+        found = self.sessions[session] if isinstance(session, str) else session
+        return found.refresh_token
+
+    def sign(
+        self,
+        claims: Mapping[str, Any] | bytes,
+        *,
+        headers: Mapping[str, Any] | None = None,
+        key: SigningKey | str | None = None,
+    ) -> str:
+        """A token of just these claims, forged as a test needs it.
+
+        Args:
+            claims: The claims, or the payload's bytes as they are.
+            headers: Header fields over the usual `alg`, `cat`, `kid` and `typ`; None removes one.
+            key: The key, or the kid of a published one; the current one by default. It signs
+                with its own algorithm, whatever the header says.
+
+        Raises:
+            KeyError: If no published key has that kid.
+            RuntimeError: If cryptography is not installed.
+        """
+        return self._mint.sign(claims, headers, key)
+
+    def rotate_keys(
+        self, *, keep_old: bool = True, kid: str | None = None, algorithm: str = "RS256"
+    ) -> SigningKey:
+        """Sign with a new key from now on.
+
+        Args:
+            keep_old: Do the old keys stay in the key set?
+            kid: The new key's id; made up by default.
+            algorithm: RS256, ES256 or EdDSA.
+        """
+        old = list(self._mint.keys)
+        key = self._mint.add(kid, algorithm, sign_with_it=True)
+        if not keep_old:
+            for name in old:
+                if name != key.kid:
+                    self._mint.remove(name)
+        return key
+
+    def add_key(self, *, kid: str | None = None, algorithm: str = "RS256") -> SigningKey:
+        """Publish one more key, which signs only what `sign(…, key=…)` is told to."""
+        return self._mint.add(kid, algorithm, sign_with_it=False)
+
+    def remove_key(self, kid: str) -> None:
+        """Take a key out of the key set.
+
+        Raises:
+            KeyError: If there is none of that id.
+        """
+        self._mint.remove(kid)

@@ -1,0 +1,391 @@
+"""What can go wrong on purpose, and when.
+
+A `Fault` is a value: what happens, to which requests, how often. `FakeClerk.inject` arms it. Of
+several armed faults the first one that fits a request is the one that happens to it.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, cast
+
+import msgspec
+from attrs import field, frozen
+
+from .operations import OPERATIONS
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Mapping
+    from typing import Unpack
+
+    from .operations import Route
+
+Kind: TypeAlias = Literal["reply", "cut", "answer", "hold", "raw"]
+Stage: TypeAlias = Literal["before", "after", "body"]
+
+
+class Where(TypedDict, total=False):
+    """Which requests a fault happens to, how often, and how late; taken by every constructor.
+
+    Attributes:
+        operation: `list`, `create`, `get`, `refresh`, `revoke`, `verify`, `create_token`,
+            `create_token_from_template` or `jwks`; None (the default) for any.
+        session_id: Only requests for this session.
+        count: How many times; None for every time. Once by default, with a probability every time.
+        probability: How likely it is, from 0 to 1, drawn from the fake's seed.
+        after: How many requests that fit pass unharmed first.
+        delay: Seconds to wait before anything is answered, cut or sent.
+    """
+
+    operation: str | None
+    session_id: str | None
+    count: int | None
+    probability: float | None
+    after: int
+    delay: float
+
+
+def _known(_: object, __: object, value: str | None) -> None:
+    if value is not None and value not in OPERATIONS:
+        raise ValueError(f"operation must be one of {', '.join(OPERATIONS)}, not {value!r}")
+
+
+def _probable(_: object, __: object, value: float | None) -> None:
+    if value is not None and not 0 <= value <= 1:
+        raise ValueError(f"probability must be from 0 to 1, not {value}")
+
+
+def _not_negative(_: object, __: object, value: float | None) -> None:
+    if value is not None and not value >= 0:
+        raise ValueError(f"count, after and delay must be 0 or more, not {value}")
+
+
+@frozen(kw_only=True)
+class Fault:
+    """Something that goes wrong: make one with a class method, arm it with `fake.inject`.
+
+    Example:
+        ```python
+        fake.inject(Fault.status(503, retry_after=1, operation="revoke", count=3))
+        fake.inject(Fault.cut("after", probability=0.01))
+        ```
+    """
+
+    kind: Kind
+    operation: str | None = field(default=None, validator=_known)
+    session_id: str | None = None
+    count: int | None = field(default=1, validator=_not_negative)
+    probability: float | None = field(default=None, validator=_probable)
+    after: int = field(default=0, validator=_not_negative)
+    delay: float = field(default=0.0, validator=_not_negative)
+    process: bool = True
+    stage: Stage = "before"
+    reset: bool = False
+    code: int = 200
+    error_code: str | None = None
+    body: bytes | None = field(default=None, repr=False)
+    content_type: str | None = None
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    change: Callable[[Any], Any] | None = None
+    seconds: float = 0.0
+    pieces: int = 1
+    truncate: bool = False
+
+    @classmethod
+    def status(
+        cls,
+        code: int,
+        *,
+        retry_after: float | str | None = None,
+        error_code: str | None = None,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        process: bool = False,
+        **where: Unpack[Where],
+    ) -> Fault:
+        """Answer with a status and Clerk's error body for it.
+
+        Args:
+            code: The status.
+            retry_after: The Retry-After header, in seconds or as written (an HTTP date, or junk).
+            error_code: Clerk's code in the body; one that goes with the status by default.
+            body: Another body: bytes or text as it is, anything else as JSON.
+            headers: More headers.
+            process: Is the request acted on all the same?
+            **where: See `Where`.
+        """
+        return cls(
+            kind="reply",
+            code=code,
+            error_code=error_code,
+            body=None if body is None else _bytes(body),
+            headers=_headers(headers, retry_after),
+            process=process,
+            **_where(where),
+        )
+
+    @classmethod
+    def html(
+        cls, code: int = 502, *, retry_after: float | str | None = None, **where: Unpack[Where]
+    ) -> Fault:
+        """Answer with a status and a page of HTML, as a proxy in between does."""
+        page = f"<!DOCTYPE html><html><head><title>{code}</title></head><body>Error</body></html>"
+        return cls(
+            kind="reply",
+            code=code,
+            body=page.encode(),
+            content_type="text/html; charset=UTF-8",
+            headers=_headers(None, retry_after),
+            process=False,
+            **_where(where),
+        )
+
+    @classmethod
+    def empty(
+        cls, code: int = 503, *, retry_after: float | str | None = None, **where: Unpack[Where]
+    ) -> Fault:
+        """Answer with a status and no body at all."""
+        return cls(
+            kind="reply",
+            code=code,
+            body=b"",
+            content_type="",
+            headers=_headers(None, retry_after),
+            process=False,
+            **_where(where),
+        )
+
+    @classmethod
+    def redirect(cls, location: str, code: int = 302, **where: Unpack[Where]) -> Fault:
+        """Answer with a redirection, without acting on the request."""
+        return cls(
+            kind="reply",
+            code=code,
+            body=b"",
+            content_type="",
+            headers=(("Location", location),),
+            process=False,
+            **_where(where),
+        )
+
+    @classmethod
+    def cut(cls, stage: Stage, *, reset: bool = False, **where: Unpack[Where]) -> Fault:
+        """Cut the TCP connection.
+
+        Args:
+            stage: `before` the request's body is read and acted on; `after` it was acted on, but
+                before a byte of the answer; or in mid-`body` of the answer.
+            reset: Is it cut with a RST, rather than with a FIN?
+            **where: See `Where`.
+        """
+        return cls(kind="cut", stage=stage, reset=reset, process=stage != "before", **_where(where))
+
+    @classmethod
+    def delayed(
+        cls, seconds: float, *, process_first: bool = False, **where: Unpack[Where]
+    ) -> Fault:
+        """Answer as usual, but late: it waits before it acts on the request, or after."""
+        return cls(
+            kind="answer",
+            seconds=seconds,
+            stage="after" if process_first else "before",
+            **_where(where),
+        )
+
+    @classmethod
+    def hold(cls, *, process_first: bool = False, **where: Unpack[Where]) -> Fault:
+        """Answer as usual, but not before `fake.release()`: for tests that guess no times."""
+        return cls(kind="hold", stage="after" if process_first else "before", **_where(where))
+
+    @classmethod
+    def slow_body(cls, seconds: float, *, pieces: int = 10, **where: Unpack[Where]) -> Fault:
+        """Send the headers at once, and the body in pieces over so many seconds."""
+        return cls(kind="answer", stage="body", seconds=seconds, pieces=pieces, **_where(where))
+
+    @classmethod
+    def truncated_json(cls, **where: Unpack[Where]) -> Fault:
+        """Answer 200 with the first half of the JSON, as a whole body."""
+        return cls(kind="answer", truncate=True, **_where(where))
+
+    @classmethod
+    def not_json(cls, body: bytes | str = "OK", **where: Unpack[Where]) -> Fault:
+        """Act on the request and answer 200 with something that is not JSON."""
+        return cls(kind="reply", body=_bytes(body), content_type="text/plain", **_where(where))
+
+    @classmethod
+    def wrong_shape(cls, value: Any = None, **where: Unpack[Where]) -> Fault:
+        """Act on the request and answer 200 with other JSON (`null` by default)."""
+        return cls(kind="answer", change=lambda _: value, **_where(where))
+
+    @classmethod
+    def changed(cls, change: Callable[[Any], Any], **where: Unpack[Where]) -> Fault:
+        """Answer with what `change` makes of the usual JSON value."""
+        return cls(kind="answer", change=change, **_where(where))
+
+    @classmethod
+    def field(
+        cls, name: str, value: Any, *, item: int | None = None, **where: Unpack[Where]
+    ) -> Fault:
+        """Answer with another value in one field of the session, or of the sessions of a list.
+
+        Args:
+            name: The field.
+            value: Its value, of any type.
+            item: The index of the only session of a list that it happens to; None for all.
+            **where: See `Where`.
+        """
+
+        def set_it(part: dict[str, Any]) -> None:
+            part[name] = value
+
+        return cls(kind="answer", change=_on_items(set_it, item), **_where(where))
+
+    @classmethod
+    def null(cls, name: str, *, item: int | None = None, **where: Unpack[Where]) -> Fault:
+        """Answer with null in a field."""
+        return cls.field(name, None, item=item, **where)
+
+    @classmethod
+    def unknown_enum(
+        cls, value: str = "quantum", *, item: int | None = None, **where: Unpack[Where]
+    ) -> Fault:
+        """Answer with a status that no client has heard of."""
+        return cls.field("status", value, item=item, **where)
+
+    @classmethod
+    def missing(cls, name: str, *, item: int | None = None, **where: Unpack[Where]) -> Fault:
+        """Answer without a field."""
+
+        def drop(part: dict[str, Any]) -> None:
+            part.pop(name, None)
+
+        return cls(kind="answer", change=_on_items(drop, item), **_where(where))
+
+    @classmethod
+    def huge(cls, size: int, *, compressed: bool = False, **where: Unpack[Where]) -> Fault:
+        """Answer 200 with JSON of so many bytes; compressed, it is a small body that explodes."""
+        body = b'{"padding":"' + b"a" * max(0, size - 14) + b'"}'
+        headers: tuple[tuple[str, str], ...] = ()
+        if compressed:
+            import gzip  # noqa: PLC0415 - rarely needed
+
+            body = gzip.compress(body, compresslevel=6)
+            headers = (("Content-Encoding", "gzip"),)
+        return cls(kind="reply", body=body, headers=headers, **_where(where))
+
+    @classmethod
+    def with_headers(cls, headers: Mapping[str, str], **where: Unpack[Where]) -> Fault:
+        """Answer as usual, with more headers."""
+        return cls(kind="answer", headers=tuple(headers.items()), **_where(where))
+
+    @classmethod
+    def raw(cls, data: bytes, **where: Unpack[Where]) -> Fault:
+        """Send these bytes, which need not be HTTP, and close the connection."""
+        return cls(kind="raw", body=data, process=False, **_where(where))
+
+
+class Injected:
+    """A fault that is armed in a fake; `inject` gives it back.
+
+    Attributes:
+        fault: The fault.
+        seen: How many requests fitted it.
+        fired: How many times it happened.
+    """
+
+    def __init__(self, fault: Fault, remove: Callable[[Injected], None]) -> None:
+        self.fault = fault
+        self.seen = 0
+        self.fired = 0
+        self._remove = remove
+
+    def remove(self) -> None:
+        """Disarm it; what is happening already goes on."""
+        self._remove(self)
+
+    def __repr__(self) -> str:
+        return f"<Injected {self.fault!r} seen={self.seen} fired={self.fired}>"
+
+
+class Armed:
+    """The faults that are armed, in their order; safe to use from every thread."""
+
+    def __init__(self, random_: random.Random) -> None:
+        self._random = random_
+        self._lock = threading.Lock()
+        self._faults: tuple[Injected, ...] = ()
+
+    def add(self, fault: Fault) -> Injected:
+        """Arm a fault, after those that are armed."""
+        injected = Injected(fault, self._remove)
+        with self._lock:
+            self._faults = (*self._faults, injected)
+        return injected
+
+    def clear(self) -> None:
+        """Disarm all."""
+        with self._lock:
+            self._faults = ()
+
+    def pick(self, route: Route | None) -> Fault | None:
+        """What happens to a request, if anything."""
+        for injected in self._faults:
+            fault = injected.fault
+            if fault.operation is not None and (
+                route is None or route.operation != fault.operation
+            ):
+                continue
+            if fault.session_id is not None and (
+                route is None or route.session_id != fault.session_id
+            ):
+                continue
+            with self._lock:
+                if fault.count is not None and injected.fired >= fault.count:
+                    continue
+                injected.seen += 1
+                if injected.seen <= fault.after:
+                    continue
+                if fault.probability is not None and self._random.random() >= fault.probability:
+                    continue
+                injected.fired += 1
+            return fault
+        return None
+
+    def _remove(self, injected: Injected) -> None:
+        with self._lock:
+            self._faults = tuple(other for other in self._faults if other is not injected)
+
+
+def _where(where: Where) -> dict[str, Any]:
+    given: dict[str, Any] = {**where}
+    if given.get("probability") is not None:
+        given.setdefault("count", None)
+    return given
+
+
+def _headers(
+    headers: Mapping[str, str] | None, retry_after: float | str | None
+) -> tuple[tuple[str, str], ...]:
+    pairs = tuple((headers or {}).items())
+    return pairs if retry_after is None else (*pairs, ("Retry-After", str(retry_after)))
+
+
+def _bytes(body: Any) -> bytes:
+    if isinstance(body, bytes):
+        return body
+    return body.encode() if isinstance(body, str) else msgspec.json.encode(body)
+
+
+def _on_items(change: Callable[[dict[str, Any]], None], item: int | None) -> Callable[[Any], Any]:
+    def apply(value: Any) -> Any:
+        rows = value["data"] if "data" in value else value
+        if isinstance(rows, list):
+            every = cast(list[dict[str, Any]], rows)
+            for row in every if item is None else every[item : item + 1]:
+                change(row)
+        else:
+            change(rows)
+        return value
+
+    return apply

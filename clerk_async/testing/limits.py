@@ -1,0 +1,71 @@
+"""The service's rate limit: a true sliding window, and a block after a refusal.
+
+https://clerk.com/docs/backend-requests/resources/rate-limits
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Protocol, TypeAlias, runtime_checkable
+
+
+@runtime_checkable
+class Limit(Protocol):
+    """Anything that says how many requests may come in how many seconds."""
+
+    @property
+    def count(self) -> int:
+        """How many requests."""
+        ...
+
+    @property
+    def per(self) -> float:
+        """In how many seconds."""
+        ...
+
+
+LimitLike: TypeAlias = Limit | tuple[int, float]
+
+
+def read_limit(limit: LimitLike | None) -> tuple[int, float] | None:
+    """A limit as a plain pair.
+
+    Raises:
+        ValueError: If a figure is not positive.
+    """
+    if limit is None:
+        return None
+    count, per = limit if isinstance(limit, tuple) else (limit.count, limit.per)
+    if not (count >= 1 and 0 < per < math.inf):
+        raise ValueError(f"a rate limit needs a positive count and time, not {count} per {per}")
+    return int(count), float(per)
+
+
+class SlidingWindow:
+    """Counts the accepted requests of the last `per` seconds, exactly.
+
+    A request over the limit is refused with the whole seconds until the oldest one leaves the
+    window, and everything is refused until then.
+    """
+
+    def __init__(self, count: int, per: float) -> None:
+        self._count = count
+        self._per = per
+        self._accepted: deque[float] = deque()
+        self._blocked_until = -math.inf
+
+    def admit(self, now: float) -> int | None:
+        """None if the request may pass, else the whole seconds of its Retry-After."""
+        if now < self._blocked_until:
+            return max(1, math.ceil(self._blocked_until - now))
+        accepted = self._accepted
+        horizon = now - self._per
+        while accepted and accepted[0] <= horizon:
+            accepted.popleft()
+        if len(accepted) < self._count:
+            accepted.append(now)
+            return None
+        wait = max(1, math.ceil(accepted[0] + self._per - now))
+        self._blocked_until = now + wait
+        return wait

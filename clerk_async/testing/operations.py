@@ -1,0 +1,361 @@
+"""What each operation answers, given what the instance holds: no HTTP library, no waiting.
+
+The statuses and codes are those of the published contract of the Sessions API,
+https://clerk.com/docs/reference/backend-api/tag/Sessions.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, unquote
+
+import msgspec
+from attrs import frozen
+
+from .answers import Answer, Refusal, encode
+from .refresh import check_refresh, check_refresh_body, refresh_cookies
+from .state import FILTERS, LIVE, FakeSession, State
+from .tokens import Mint, mint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+API_VERSIONS = (
+    "2021-02-05",
+    "2024-10-01",
+    "2025-03-12",
+    "2025-04-10",
+    "2025-11-10",
+    "2026-05-12",
+)
+_LAST_WITH_VERIFY = "2025-03-12"
+_MAX_LIMIT = 500
+_DEFAULT_LIMIT = 10
+_LIFETIMES = range(30, 315_360_000 + 1)
+
+OPERATIONS = (
+    "list",
+    "create",
+    "get",
+    "refresh",
+    "revoke",
+    "verify",
+    "create_token",
+    "create_token_from_template",
+    "jwks",
+)
+
+
+@frozen
+class Route:
+    """Where a request leads: one of `OPERATIONS`, with what its path holds."""
+
+    operation: str
+    session_id: str | None = None
+    template: str | None = None
+
+
+@frozen
+class Call:
+    """One request, as far as an operation is concerned."""
+
+    route: Route
+    version: str
+    query: str
+    body: bytes
+
+
+@frozen
+class Rules:
+    """Where the service's behaviour is the instance's own, or documented nowhere."""
+
+    production: bool
+    revoke_inactive: str
+    refresh_max_age: float
+    cookie_suffix: str
+
+
+def find_route(method: str, path: str) -> Route | Refusal:
+    """The operation of a method and a path (as sent, with its `/v1`), or why there is none."""
+    if path in {"/v1/jwks", "/.well-known/jwks.json"}:
+        return _only("GET", method, Route("jwks"))
+    match [unquote(part) for part in path.split("/")]:
+        case ["", "v1", "sessions"]:
+            return Route("list") if method == "GET" else _only("POST", method, Route("create"))
+        case ["", "v1", "sessions", session_id, *rest] if session_id:
+            return _session_route(method, session_id, rest)
+        case _:
+            return Refusal(404, "resource_not_found", "not found")
+
+
+def _session_route(method: str, session_id: str, rest: list[str]) -> Route | Refusal:
+    match rest:
+        case []:
+            return _only("GET", method, Route("get", session_id))
+        case ["refresh" | "revoke" | "verify" as operation]:
+            return _only("POST", method, Route(operation, session_id))
+        case ["tokens"]:
+            return _only("POST", method, Route("create_token", session_id))
+        case ["tokens", template] if template:
+            route = Route("create_token_from_template", session_id, template)
+            return _only("POST", method, route)
+        case _:
+            return Refusal(404, "resource_not_found", "not found")
+
+
+def _only(allowed: str, method: str, route: Route) -> Route | Refusal:
+    if method == allowed:
+        return route
+    return Refusal(405, "method_not_allowed", "method not allowed", headers={"Allow": allowed})
+
+
+def check_version(headers: Mapping[str, str]) -> str:
+    """The API version that a request asks for; the oldest one where it asks for none.
+
+    Raises:
+        Refusal: If there is no such version.
+    """
+    version = headers.get("Clerk-API-Version", API_VERSIONS[0])
+    if version not in API_VERSIONS:
+        raise Refusal(
+            400,
+            "api_version_invalid",
+            "Invalid API version",
+            long_message=f"The API version must be one of {', '.join(API_VERSIONS)}.",
+        )
+    return version
+
+
+def check_key(headers: Mapping[str, str], secret_key: str) -> None:
+    """Let the instance's own key in, as a bearer token.
+
+    Raises:
+        Refusal: If the header is missing, of another form, or holds another key.
+    """
+    scheme, _, key = headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not key.strip():
+        raise Refusal(
+            401,
+            "authorization_header_format_invalid",
+            "Invalid Authorization header format",
+            long_message='Must be of the form "Bearer sk_test_…" or "Bearer sk_live_…".',
+        )
+    if key.strip() != secret_key:
+        raise Refusal(
+            401,
+            "clerk_key_invalid",
+            "The provided Clerk Secret Key is invalid. "
+            "Make sure that your Clerk Secret Key is correct.",
+        )
+
+
+class Operations:
+    """The eight operations and the key set, over one instance's state."""
+
+    def __init__(self, state: State, mint_: Mint, rules: Rules, issuer: Callable[[], str]) -> None:
+        self._state = state
+        self._mint = mint_
+        self._rules = rules
+        self._issuer = issuer
+        self._table: dict[str, Callable[[Call], Answer]] = {
+            "list": self._list,
+            "create": self._create,
+            "get": self._get,
+            "refresh": self._refresh,
+            "revoke": self._revoke,
+            "verify": self._verify,
+            "create_token": self._create_token,
+            "create_token_from_template": self._create_token,
+            "jwks": self._jwks,
+        }
+
+    def answer(self, call: Call) -> Answer:
+        """Do what a request asks for.
+
+        Raises:
+            Refusal: If the service would refuse it.
+        """
+        return self._table[call.route.operation](call)
+
+    def _list(self, call: Call) -> Answer:
+        query = dict(parse_qsl(call.query, keep_blank_values=True))
+        user_id, client_id = query.get("user_id") or None, query.get("client_id") or None
+        if user_id is None and client_id is None:
+            raise Refusal(
+                400,
+                "missing_query_parameter",
+                "Missing query parameter",
+                long_message="One of user_id and client_id must be given.",
+            )
+        status = query.get("status")
+        if status is not None and status not in FILTERS:
+            raise _invalid("form_param_value_invalid", "is not a session status", "status")
+        limit = _integer(query, "limit", _DEFAULT_LIMIT, 1, _MAX_LIMIT)
+        offset = _integer(query, "offset", 0, 0, None)
+        found = self._state.list(user_id=user_id, client_id=client_id, status=status)
+        page = [session.as_json() for session in found[offset : offset + limit]]
+        if _boolean(query, "paginated"):
+            return encode({"data": page, "total_count": len(found)})
+        return encode(page)
+
+    def _create(self, call: Call) -> Answer:
+        if self._rules.production:
+            raise Refusal(
+                400,
+                "request_invalid_for_environment",
+                "Request only valid for development instances",
+            )
+        body = _object(call.body)
+        user_id = body.get("user_id")
+        if user_id is None or user_id == "":
+            raise _invalid("form_param_missing", "is missing", "user_id")
+        organization = body.get("active_organization_id")
+        for name, value in (("user_id", user_id), ("active_organization_id", organization)):
+            if not isinstance(value, str | None):
+                raise _invalid("form_param_type_invalid", "must be a string", name)
+        if user_id not in self._state.users:
+            raise _missing("User")
+        session = self._state.add(
+            user_id=user_id,
+            client_id=None,
+            session_id=None,
+            status="active",
+            created_at=None,
+            times={},
+            rest={"last_active_organization_id": organization},
+        )
+        return encode(session.as_json())
+
+    def _get(self, call: Call) -> Answer:
+        return encode(self._session(call).as_json())
+
+    def _revoke(self, call: Call) -> Answer:
+        with self._state.lock:
+            session = self._session(call)
+            if session.status in LIVE:
+                session.status = "revoked"
+                session.updated_at = self._state.now()
+            elif self._rules.revoke_inactive != "ok":
+                raise Refusal(
+                    400,
+                    "session_not_active",
+                    "Session is not active",
+                    long_message=f"The session is {session.status} and cannot be revoked.",
+                )
+        return encode(session.as_json())
+
+    def _verify(self, call: Call) -> Answer:
+        if call.version > _LAST_WITH_VERIFY:
+            raise Refusal(
+                410,
+                "operation_deprecated",
+                "Operation deprecated",
+                long_message="Verify session tokens without a request: "
+                "https://clerk.com/docs/guides/sessions/manual-jwt-verification",
+            )
+        session = self._session(call)
+        token = _object(call.body).get("token")
+        claims = self._mint.read(token) if isinstance(token, str) else None
+        if (
+            claims is None
+            or claims.get("sid") != session.id
+            or claims.get("exp", 0) * 1000 <= self._state.now()
+            or session.status not in LIVE
+        ):
+            raise Refusal(400, "invalid_session_token", "The session token is not valid")
+        return encode(session.as_json())
+
+    def _create_token(self, call: Call) -> Answer:
+        session = self._session(call)
+        template = call.route.template
+        if template is not None and template not in self._state.templates:
+            raise _missing("JWT template")
+        if session.status not in LIVE:
+            raise _missing("Active session")
+        expires_in = _object(call.body).get("expires_in_seconds")
+        if expires_in is not None and (
+            not isinstance(expires_in, int)
+            or isinstance(expires_in, bool)
+            or expires_in not in _LIFETIMES
+        ):
+            text = f"must be an integer from {_LIFETIMES[0]} to {_LIFETIMES[-1]}"
+            raise _invalid("form_param_value_invalid", text, "expires_in_seconds")
+        jwt = mint(
+            self._mint,
+            self._state,
+            session,
+            issuer=self._issuer(),
+            expires_in=expires_in,
+            template=template,
+        )
+        return encode({"object": "token", "jwt": jwt})
+
+    def _refresh(self, call: Call) -> Answer:
+        body = _object(call.body)
+        check_refresh_body(body)
+        session = check_refresh(
+            body,
+            call.route.session_id or "",
+            self._state,
+            self._mint.read,
+            self._rules.refresh_max_age,
+        )
+        now = self._state.now()
+        session.last_active_at = session.updated_at = now
+        jwt = mint(self._mint, self._state, session, issuer=self._issuer())
+        if body.get("format") != "cookie":
+            return encode({"object": "token", "jwt": jwt})
+        cookies = refresh_cookies(session, jwt, self._rules.cookie_suffix, now // 1000)
+        return encode({"object": "cookies", "cookies": cookies})
+
+    def _jwks(self, call: Call) -> Answer:
+        del call
+        return encode(self._mint.key_set())
+
+    def _session(self, call: Call) -> FakeSession:
+        session = self._state.find(call.route.session_id or "")
+        if session is None:
+            raise _missing("Session")
+        return session
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    if not body:
+        return {}
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except msgspec.DecodeError:
+        raise Refusal(400, "request_body_invalid", "The request body is invalid") from None
+
+
+def _integer(
+    query: Mapping[str, str], name: str, default: int, least: int, most: int | None
+) -> int:
+    text = query.get(name)
+    if text is None:
+        return default
+    try:
+        number = int(text) if text.strip() == text and text.isascii() else least - 1
+    except ValueError:
+        number = least - 1
+    if number < least or (most is not None and number > most):
+        limits = f"{least} or more" if most is None else f"from {least} to {most}"
+        raise _invalid("form_param_value_invalid", f"must be an integer, {limits}", name)
+    return number
+
+
+def _boolean(query: Mapping[str, str], name: str) -> bool:
+    text = query.get(name, "false").lower()
+    if text not in {"true", "false", "1", "0"}:
+        raise _invalid("form_param_value_invalid", "must be true or false", name)
+    return text in {"true", "1"}
+
+
+def _missing(what: str) -> Refusal:
+    return Refusal(
+        404, "resource_not_found", f"{what} not found", long_message=f"{what} not found."
+    )
+
+
+def _invalid(code: str, message: str, name: str) -> Refusal:
+    return Refusal(422, code, message, long_message=f"{name} {message}", meta={"param_name": name})
