@@ -379,7 +379,8 @@ def _bytes(body: Any) -> bytes:
 
 def _on_items(change: Callable[[dict[str, Any]], None], item: int | None) -> Callable[[Any], Any]:
     def apply(value: Any) -> Any:
-        rows = value["data"] if "data" in value else value
+        page = cast(dict[str, Any], value) if isinstance(value, dict) else {}
+        rows: Any = page.get("data", cast(Any, value))
         if isinstance(rows, list):
             every = cast(list[dict[str, Any]], rows)
             for row in every if item is None else every[item : item + 1]:
