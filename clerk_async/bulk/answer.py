@@ -1,7 +1,7 @@
 """One session: the request, and what its answer means.
 
-The rules are those of Clerk's page on revoking (https://clerk.com/docs/reference/backend-api), as far
-as it says: a 200 is the confirmation, whatever status the session carries. What a second revocation
+The rules are those of Clerk's reference (https://clerk.com/docs/reference/backend-api), as far as it
+says: a 200 is the confirmation, whatever status the session carries. What a second revocation
 answers is documented nowhere, so a 400 is followed by one look at the session.
 """
 

@@ -1,4 +1,4 @@
-"""The input of a run, read one by one: what is malformed, what came before, what is done already."""
+"""The input of a run, read one by one: what is malformed, what came before, what is done."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from clerk_async.http.operations import check_session_id
 if TYPE_CHECKING:
     from clerk_async.bulk.journal import OpenJournal
     from clerk_async.bulk.sweep import Owner
+    from clerk_async.http.pacing import Pacer
 
 __all__ = ["Duplicates", "IdIntake", "Input", "Job", "Work", "check_input"]
 
@@ -38,6 +39,7 @@ class Job:
         may_have_arrived: Whether one of these may have taken effect.
         is_last_round: Whether a passing failure is final now.
         owner: The user that `revoke_all` found it at.
+        is_listing: Whether the sessions of its owner are to be listed instead.
     """
 
     index: int
@@ -47,14 +49,20 @@ class Job:
     may_have_arrived: bool = False
     is_last_round: bool = False
     owner: Owner | None = None
+    is_listing: bool = False
 
 
 class Work(Protocol):
     """Where the engine gets its jobs from."""
 
     @property
-    def exhausted(self) -> bool:
+    def is_read(self) -> bool:
         """Whether the input was read to its end."""
+        ...
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether all that the input stands for is known."""
         ...
 
     @property
@@ -79,8 +87,17 @@ class Work(Protocol):
         """Give the next that a stopped run has to report; None at the end."""
         ...
 
-    def finished(self, job: Job, *, is_done: bool) -> None:
+    def finished(self, job: Job) -> None:
         """Note that a job has its outcome."""
+        ...
+
+    async def list_sessions(self, job: Job, pacer: Pacer) -> None:
+        """Do a listing job; what it finds comes with the next `take`.
+
+        Raises:
+            ClerkError: If the sessions can't be listed.
+            SendRefused: If the run was stopped.
+        """
         ...
 
 
@@ -114,8 +131,8 @@ def check_input(name: str, values: object) -> None:
     """Refuse what can't be a row of ids.
 
     Raises:
-        InvalidArgumentError: If it is a single string (its letters would be taken for ids), or can't
-            be iterated over.
+        InvalidArgumentError: If it is a single string (its letters would be taken for ids), or
+            can't be iterated over.
     """
     if isinstance(values, str | bytes | bytearray):
         raise InvalidArgumentError(f"{name} must be several ids, such as a list, not one string")
@@ -182,6 +199,11 @@ class IdIntake:
         self.resumed = 0
 
     @property
+    def is_read(self) -> bool:
+        """See `Work`."""
+        return self._input.exhausted
+
+    @property
     def exhausted(self) -> bool:
         """See `Work`."""
         return self._input.exhausted
@@ -211,8 +233,11 @@ class IdIntake:
         """See `Work`."""
         return None if self._input.size is None else await self.take()
 
-    def finished(self, job: Job, *, is_done: bool) -> None:
+    def finished(self, job: Job) -> None:
         """See `Work`."""
+
+    async def list_sessions(self, job: Job, pacer: Pacer) -> None:
+        """See `Work`: here all sessions are given."""
 
     def _job(self, value: object) -> Job | None:
         try:

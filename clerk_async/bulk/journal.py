@@ -58,7 +58,9 @@ if TYPE_CHECKING:
 
 try:
     import fcntl
-except ImportError:  # pragma: no cover - Windows has no flock: there two runs at once aren't noticed
+except (
+    ImportError
+):  # pragma: no cover - Windows has no flock: there two runs at once aren't noticed
     fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Journal", "OpenJournal", "RunKind"]
@@ -98,9 +100,7 @@ class Journal:
     path: Path = attrs.field()
     accept_other_key: bool = attrs.field(default=False, kw_only=True)
 
-    def __init__(
-        self, path: str | os.PathLike[str], *, accept_other_key: bool = False
-    ) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, accept_other_key: bool = False) -> None:
         if isinstance(path, bytes) or not isinstance(path, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidArgumentError(f"journal must be a path, not {type(path).__name__}")
         text = os.fspath(path)
@@ -263,7 +263,9 @@ def _open(
         content = _read_all(fd, path)
         done, keep, other_key = _read(content, journal, instance=instance, run=run)
         if for_writing:
-            _begin(fd, content, keep, path, b"" if not other_key and keep else _header(instance, run))
+            _begin(
+                fd, content, keep, path, b"" if not other_key and keep else _header(instance, run)
+            )
         else:
             os.close(fd)
             fd = -1

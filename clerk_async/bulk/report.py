@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Literal
 
 import attrs
@@ -25,7 +25,7 @@ __all__ = [
 StopReason = Literal["authentication", "max_failures", "deadline", "should_stop"]
 
 
-class RevocationStatus(str, Enum):
+class RevocationStatus(StrEnum):
     """What became of one session; every member equals its plain string."""
 
     REVOKED = "revoked"
@@ -40,9 +40,6 @@ class RevocationStatus(str, Enum):
     """The run was stopped before a request for it was sent."""
     PLANNED = "planned"
     """A dry run would have revoked it."""
-
-    __str__ = str.__str__
-    __format__ = str.__format__
 
     @property
     def is_done(self) -> bool:

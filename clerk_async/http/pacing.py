@@ -1,8 +1,9 @@
 """When a request of a bulk run may leave: the window, the ramp, and the gate that uses both.
 
 `SendWindow` and `Ramp` are pure: the time is handed in. `KeyPacing` is the gate in front of the
-wire, one for a client and a limit, shared by all runs that use them. `RunPacer` is what one run
-hands to the transport, which calls it so, for every physical send, repeats included:
+wire, one for a client and a limit, shared by all runs that use them. `RunPacer` is one run's
+way through it, and a `Lane` of it what a worker hands to the transport, which calls it so, for every
+physical send, repeats included:
 
     ticket = await pacer.acquire()      # before the pool's slot is taken; may raise SendRefused
     try:
@@ -21,12 +22,13 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from clerk_async.config import RateLimit
 
 __all__ = [
     "KeyPacing",
+    "Lane",
     "Pacer",
     "Pacings",
     "PauseReason",
@@ -357,44 +359,18 @@ class RunPacer:
         may_send: Asked just before each send; False stops the run.
     """
 
-    def __init__(self, gate: KeyPacing, may_send: Callable[[], bool] | None = None) -> None:
+    def __init__(
+        self, gate: KeyPacing, may_send: Callable[[], Awaitable[bool] | bool] | None = None
+    ) -> None:
         self.gate = gate
+        self.may_send = may_send
         self.throttled = 0
         self.is_stopped = False
-        self._may_send = may_send
-        self._pauses: set[asyncio.Future[None]] = set()
+        self.pauses: set[asyncio.Future[None]] = set()
 
-    async def acquire(self) -> Ticket:
-        """See `Pacer.acquire`."""
-        if self.is_stopped:
-            raise SendRefused
-        ticket = await self.gate.acquire(self)
-        if self.is_stopped or (self._may_send is not None and not self._may_send()):
-            self.gate.answered(ticket, None, None)
-            raise SendRefused
-        return ticket
-
-    def sent(self, ticket: Ticket) -> None:
-        """See `Pacer.sent`."""
-        self.gate.sent(ticket)
-
-    def answered(self, ticket: Ticket, status: int | None, retry_after: float | None) -> None:
-        """See `Pacer.answered`."""
-        self.throttled += self.gate.answered(ticket, status, retry_after)
-
-    async def pause(self, seconds: float) -> None:
-        """See `Pacer.pause`."""
-        if self.is_stopped:
-            raise SendRefused
-        loop = asyncio.get_running_loop()
-        over: asyncio.Future[None] = loop.create_future()
-        timer = loop.call_later(seconds, _end, over)
-        self._pauses.add(over)
-        try:
-            await over
-        finally:
-            timer.cancel()
-            self._pauses.discard(over)
+    def lane(self) -> Lane:
+        """Give the pacer of one worker."""
+        return Lane(self)
 
     def stop(self) -> None:
         """Let nothing more out: ends every wait with `SendRefused`."""
@@ -402,9 +378,68 @@ class RunPacer:
             return
         self.is_stopped = True
         self.gate.turn_away(self)
-        for over in self._pauses:
+        for over in self.pauses:
             if not over.done():
                 over.set_exception(SendRefused)
+
+
+class Lane:
+    """The `Pacer` of one worker, which sends one request at a time.
+
+    Attributes:
+        sends: How many requests have left; the worker sets it back to 0.
+    """
+
+    __slots__ = ("_gate", "_run", "sends")
+
+    def __init__(self, run: RunPacer) -> None:
+        self._run = run
+        self._gate = run.gate
+        self.sends = 0
+
+    async def acquire(self) -> Ticket:
+        """See `Pacer.acquire`."""
+        run = self._run
+        if run.is_stopped:
+            raise SendRefused
+        ticket = await self._gate.acquire(run)
+        may_send = run.may_send
+        if may_send is None and not run.is_stopped:
+            return ticket
+        try:
+            is_allowed = not run.is_stopped and may_send is not None and may_send()
+            if is_allowed is not True and not isinstance(is_allowed, bool):
+                is_allowed = await is_allowed
+            if not is_allowed or run.is_stopped:
+                raise SendRefused
+        except BaseException:
+            self._gate.answered(ticket, None, None)
+            raise
+        return ticket
+
+    def sent(self, ticket: Ticket) -> None:
+        """See `Pacer.sent`."""
+        self.sends += 1
+        self._gate.sent(ticket)
+
+    def answered(self, ticket: Ticket, status: int | None, retry_after: float | None) -> None:
+        """See `Pacer.answered`."""
+        self._run.throttled += self._gate.answered(ticket, status, retry_after)
+
+    async def pause(self, seconds: float) -> None:
+        """See `Pacer.pause`."""
+        run = self._run
+        if run.is_stopped:
+            raise SendRefused
+        loop = asyncio.get_running_loop()
+        over: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(seconds, _end, over)
+        run.pauses.add(over)
+        try:
+            await over
+        finally:
+            timer.cancel()
+            run.pauses.discard(over)
 
 
 def _end(over: asyncio.Future[None]) -> None:

@@ -1,0 +1,70 @@
+"""How far a run is, how fast it goes, and when it will end."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from clerk_async.bulk.report import RevocationPause, RevocationProgress, RevocationStatus
+
+if TYPE_CHECKING:
+    from clerk_async.bulk.intake import Work
+    from clerk_async.config import RateLimit
+    from clerk_async.http.pacing import PauseReason
+
+__all__ = ["Meter"]
+
+RATE_OVER: Final = 10.0
+"""Seconds that the rate looks back."""
+SAMPLES: Final = 200
+
+
+class Meter:
+    """Counts outcomes and makes snapshots of them."""
+
+    def __init__(self, limit: RateLimit) -> None:
+        self._outcomes = 0
+        self._look_back = max(RATE_OVER, limit.per)
+        self._fastest = limit.count / limit.per
+        self._samples: deque[tuple[float, int]] = deque(maxlen=SAMPLES)
+
+    def count(self) -> None:
+        """Note one outcome."""
+        self._outcomes += 1
+
+    def snapshot(
+        self,
+        *,
+        now: float,
+        started_at: float,
+        counts: dict[RevocationStatus, int],
+        work: Work,
+        pause: tuple[float, PauseReason] | None,
+    ) -> RevocationProgress:
+        """Make a snapshot; the rate is that between this one and those of the last seconds."""
+        samples = self._samples
+        if not samples:
+            samples.append((started_at, 0))
+        while len(samples) > 1 and samples[1][0] <= now - self._look_back:
+            samples.popleft()
+        since, before = samples[0]
+        rate = (self._outcomes - before) / (now - since) if now > since else 0.0
+        samples.append((now, self._outcomes))
+        done = self._outcomes + work.resumed
+        total = work.total
+        eta = None
+        if total is not None:
+            left = max(0, total - done)
+            # a burst at the start of a window is faster than the run as a whole can be
+            steady = min(rate, self._fastest)
+            eta = 0.0 if not left else (left / steady if steady > 0 else None)
+        return RevocationProgress(
+            done=done,
+            total=total,
+            counts={status: count for status, count in counts.items() if count},
+            resumed=work.resumed,
+            rate=rate,
+            eta=eta,
+            pause=None if pause is None else RevocationPause(seconds=pause[0], reason=pause[1]),
+            elapsed=now - started_at,
+        )

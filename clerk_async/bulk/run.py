@@ -1,0 +1,481 @@
+"""The engine of a bulk run: workers, rounds, stop rules, and who is told what in which order.
+
+A worker takes a job, sends it, and tells its outcome: to the journal, then to `on_outcome`, then to
+the stream. Nothing is sent after a stop, whatever its reason; what is in flight then is finished,
+and gets its outcome as always. Only a cancelled run gives its requests a short grace and cuts them off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+
+from clerk_async.bulk.answer import Verdict, is_answer, is_key_refused, is_passing, revoke_one
+from clerk_async.bulk.journal import OpenJournal, open_journal
+from clerk_async.bulk.progress import Meter
+from clerk_async.bulk.report import RevocationOutcome, RevocationReport, RevocationStatus
+from clerk_async.bulk.stream import OutcomeStream
+from clerk_async.errors import ConnectionLostError, JournalError
+from clerk_async.http.pacing import RunPacer, SendRefused
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from clerk_async.bulk.intake import Job, Work
+    from clerk_async.bulk.journal import RunKind
+    from clerk_async.bulk.options import RunOptions
+    from clerk_async.bulk.report import StopReason
+    from clerk_async.bulk.target import RevocationTarget
+    from clerk_async.http.pacing import Lane
+
+__all__ = ["BulkRun"]
+
+_log = logging.getLogger("clerk_async")
+
+CANCEL_GRACE: Final = 2.0
+"""Seconds that a cancelled run leaves to what is in flight."""
+TICK: Final = 0.25
+"""Seconds between two progress snapshots."""
+DEFERRED_AT_MOST: Final = 1000
+"""So many ids wait for their second round; more start it before the input's end."""
+BREATH: Final = 256
+
+
+class BulkRun:
+    """One run, from its first send to its report.
+
+    Args:
+        target: What sends.
+        options: What was asked for.
+        work: Where the jobs come from.
+        kind: Which run it is, for the journal.
+    """
+
+    def __init__(
+        self, target: RevocationTarget, options: RunOptions, work: Work, kind: RunKind
+    ) -> None:
+        self._target = target
+        self._options = options
+        self._work = work
+        self._kind: RunKind = kind
+        limit = options.rate_limit or target.default_rate_limit
+        should_stop = None if options.should_stop is None else self._may_send
+        self._pacer = RunPacer(target.pacings.gate(limit), should_stop)
+        self._most_workers = min(options.concurrency or target.pool_size, target.pool_size)
+        self._journal: OpenJournal | None = None
+        self._counts = dict.fromkeys(RevocationStatus, 0)
+        self._failures: list[tuple[int, RevocationOutcome]] = []
+        self._deferred: deque[Job] = deque()
+        self._workers: set[asyncio.Task[None]] = set()
+        self._reading: set[asyncio.Task[None]] = set()
+        self._idle: list[asyncio.Future[None]] = []
+        self._busy = 0
+        self._ended: asyncio.Future[None] | None = None
+        self._is_stopped = False
+        self._is_abandoned = False
+        self._stopped_by: StopReason | None = None
+        self._trouble: BaseException | None = None
+        self._callback_turn = asyncio.Lock()
+        self._has_logged: set[str] = set()
+        self._stream: OutcomeStream | None = None
+        self._started_at = 0.0
+        self._meter = Meter(limit)
+
+    async def report(self) -> RevocationReport:
+        """Run to the end.
+
+        Raises:
+            JournalError: If the journal can't be used.
+            ClerkError: If the client was closed, or belongs to another loop.
+            Exception: What the input raised; everything in flight was finished before.
+        """
+        loop = asyncio.get_running_loop()
+        self._started_at = loop.time()
+        options = self._options
+        if options.journal is not None:
+            self._journal = await open_journal(
+                options.journal,
+                instance=self._target.key_fingerprint,
+                run=self._kind,
+                for_writing=not options.dry_run,
+            )
+            self._work.use_journal(self._journal)
+        timer = None
+        if options.deadline is not None:
+            timer = loop.call_later(options.deadline, self.stop, "deadline")
+        ticker = None
+        if options.on_progress is not None or options.should_stop is not None:
+            ticker = loop.create_task(self._tick())
+        try:
+            await self._send_all()
+            await self._tell_rest()
+            if self._trouble is None:
+                await self._tell_progress()
+        except asyncio.CancelledError:
+            self.stop(None)
+            with anyio.CancelScope(shield=True):
+                await self._wind_up()
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if ticker is not None:
+                ticker.cancel()
+            with anyio.CancelScope(shield=True):
+                await self._close_journal()
+        if self._trouble is not None:
+            raise self._trouble
+        return self._make_report()
+
+    async def outcomes(self) -> AsyncGenerator[RevocationOutcome, None]:
+        """Run, and give the outcomes in the order in which they are known.
+
+        Raises:
+            Exception: As `report` does.
+        """
+        stream = self._stream = OutcomeStream()
+        run = asyncio.get_running_loop().create_task(self.report())
+        run.add_done_callback(stream.end)
+        try:
+            while (outcome := await stream.get()) is not None:
+                yield outcome
+            await run
+        except asyncio.CancelledError:
+            run.cancel()
+            raise
+        finally:
+            self._is_abandoned = True
+            self.stop(None)
+            stream.close()
+            await _see_off(run)
+
+    def stop(self, reason: StopReason | None) -> None:
+        """Send nothing more; the first reason given is the one that is told."""
+        if self._is_stopped:
+            return
+        self._is_stopped = True
+        self._stopped_by = reason
+        self._pacer.stop()
+        for task in self._reading:
+            task.cancel()
+        self._wake()
+
+    # -- workers -------------------------------------------------------------------------------
+
+    async def _send_all(self) -> None:
+        self._ended = asyncio.get_running_loop().create_future()
+        self._add_worker()
+        await self._ended
+
+    def _add_worker(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._work_on())
+        self._workers.add(task)
+        task.add_done_callback(self._remove_worker)
+
+    def _remove_worker(self, task: asyncio.Task[None]) -> None:
+        self._workers.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._abort(error)
+        if not self._workers and self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
+
+    def _abort(self, error: BaseException) -> None:
+        if self._trouble is None:
+            self._trouble = error
+        self.stop(None)
+
+    async def _work_on(self) -> None:
+        lane = self._pacer.lane()
+        while not self._is_stopped:
+            job = await self._next_job()
+            if job is None:
+                return
+            if not self._idle and len(self._workers) < self._most_workers:
+                self._add_worker()
+            self._busy += 1
+            try:
+                await self._do(job, lane)
+            finally:
+                self._busy -= 1
+                if self._idle:
+                    self._wake()
+
+    async def _next_job(self) -> Job | None:
+        while not self._is_stopped:
+            if self._deferred and (
+                self._work.is_read or len(self._deferred) >= self._most_deferred()
+            ):
+                return self._deferred.popleft()
+            job = await self._read()
+            if job is not None:
+                return job
+            if self._deferred:
+                continue
+            if not self._busy:
+                self._wake()
+                return None
+            change: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._idle.append(change)
+            await change
+        return None
+
+    async def _read(self) -> Job | None:
+        task = asyncio.current_task()
+        if task is None or self._is_stopped:
+            return None
+        self._reading.add(task)
+        try:
+            return await self._work.take()
+        except asyncio.CancelledError:
+            if not self._is_stopped:
+                raise
+            return None
+        except Exception as error:  # noqa: BLE001 - the input's own: told when all is finished
+            self._abort(error)
+            return None
+        finally:
+            self._reading.discard(task)
+
+    def _wake(self) -> None:
+        idle, self._idle = self._idle, []
+        for change in idle:
+            if not change.done():
+                change.set_result(None)
+
+    def _most_deferred(self) -> int:
+        most = self._options.max_failures
+        if most is None:
+            return DEFERRED_AT_MOST
+        return max(1, min(DEFERRED_AT_MOST, most - self._counts[RevocationStatus.FAILED]))
+
+    async def _do(self, job: Job, lane: Lane) -> None:
+        if job.is_listing:
+            await self._list(job, lane)
+            return
+        if job.session_id is None or (job.error is not None and not job.is_last_round):
+            await self._tell(job, Verdict(RevocationStatus.FAILED, job.error))
+            return
+        if self._options.dry_run:
+            await self._tell(job, Verdict(RevocationStatus.PLANNED))
+            return
+        lane.sends = 0
+        try:
+            verdict = await revoke_one(
+                self._target, job.session_id, lane, may_have_arrived=job.may_have_arrived
+            )
+        except asyncio.CancelledError:
+            await self._tell(job, _cut_off(job, lane.sends))
+            raise
+        except Exception as error:  # noqa: BLE001 - the client can't be used any more
+            self._abort(error)
+            await self._tell(job, _cut_off(job, lane.sends))
+            return
+        if verdict.status is RevocationStatus.NOT_ATTEMPTED and job.attempts:
+            verdict.status, verdict.error = RevocationStatus.FAILED, job.error
+        verdict.attempts += job.attempts
+        if verdict.error is not None:
+            if is_key_refused(verdict.error):
+                self.stop("authentication")
+            elif not (job.is_last_round or self._is_stopped) and is_passing(verdict.error):
+                job.error = verdict.error
+                job.attempts = verdict.attempts
+                job.may_have_arrived = verdict.may_have_arrived
+                job.is_last_round = True
+                self._deferred.append(job)
+                return
+        await self._tell(job, verdict)
+
+    async def _list(self, job: Job, lane: Lane) -> None:
+        try:
+            await self._work.list_sessions(job, lane)
+        except SendRefused:
+            return
+        except Exception as error:  # noqa: BLE001 - sorted here
+            if not is_answer(error):
+                self._abort(error)
+                return
+            error.__traceback__ = None
+            job.error = error  # type: ignore[assignment]
+            if is_key_refused(job.error):
+                self.stop("authentication")
+            elif not (job.is_last_round or self._is_stopped) and is_passing(job.error):
+                job.is_last_round = True
+                self._deferred.append(job)
+                return
+            await self._tell(job, Verdict(RevocationStatus.FAILED, job.error))
+
+    # -- outcomes ------------------------------------------------------------------------------
+
+    async def _tell(self, job: Job, verdict: Verdict) -> None:
+        status = verdict.status
+        outcome = RevocationOutcome(
+            job.session_id,
+            status,
+            verdict.error,
+            verdict.attempts,
+            verdict.session,
+            None if job.owner is None else job.owner.user_id,
+        )
+        self._counts[status] += 1
+        self._meter.count()
+        if status is RevocationStatus.FAILED:
+            self._failures.append((job.index, outcome))
+            most = self._options.max_failures
+            if most is not None and self._counts[status] >= most:
+                self.stop("max_failures")
+        if self._journal is not None and (
+            status.is_done or (status is RevocationStatus.FAILED and verdict.attempts)
+        ):
+            self._note(job.session_id, status)
+        self._work.finished(job)
+        if self._options.on_outcome is not None:
+            await self._call("on_outcome", self._options.on_outcome, outcome)
+        if self._stream is not None:
+            await self._stream.put(outcome)
+
+    def _note(self, session_id: str | None, status: RevocationStatus) -> None:
+        if session_id is None or self._journal is None:
+            return
+        try:
+            self._journal.write(session_id, status)
+        except JournalError as error:
+            self._journal.abandon()
+            self._journal = None
+            self._abort(error)
+
+    async def _tell_rest(self) -> None:
+        """Tell what a stopped run leaves behind."""
+        while self._deferred:
+            job = self._deferred.popleft()
+            await self._tell(job, Verdict(RevocationStatus.FAILED, job.error, job.attempts))
+        if not self._is_stopped or self._is_abandoned or self._trouble is not None:
+            return
+        told = 0
+        while (rest := await self._work.take_rest()) is not None:
+            verdict = Verdict(RevocationStatus.NOT_ATTEMPTED)
+            if rest.error is not None:
+                verdict = Verdict(RevocationStatus.FAILED, rest.error)
+            await self._tell(rest, verdict)
+            told += 1
+            if told % BREATH == 0:
+                await asyncio.sleep(0)
+
+    async def _call(self, name: str, callback: Callable[..., Any], *values: Any) -> Any:
+        try:
+            answer = callback(*values)
+            if inspect.isawaitable(answer):
+                async with self._callback_turn:
+                    answer = await answer
+        except Exception:  # noqa: BLE001 - a callback's trouble is not the run's
+            if name not in self._has_logged:
+                self._has_logged.add(name)
+                _log.exception("%s raised; the run goes on, and this is logged once", name)
+            return None
+        return answer
+
+    # -- stopping and progress -----------------------------------------------------------------
+
+    async def _may_send(self) -> bool:
+        if self._options.should_stop is not None and await self._call(
+            "should_stop", self._options.should_stop
+        ):
+            self.stop("should_stop")
+        return not self._is_stopped
+
+    async def _tick(self) -> None:
+        """Tell the progress, and ask whether to stop while no send does."""
+        while True:
+            await self._tell_progress()
+            if self._pacer.gate.pause() is not None and not self._is_stopped:
+                await self._may_send()
+            await asyncio.sleep(TICK)
+
+    async def _tell_progress(self) -> None:
+        if self._options.on_progress is not None:
+            loop = asyncio.get_running_loop()
+            progress = self._meter.snapshot(
+                now=loop.time(),
+                started_at=self._started_at,
+                counts=self._counts,
+                work=self._work,
+                pause=None if self._is_stopped else self._pacer.gate.pause(),
+            )
+            await self._call("on_progress", self._options.on_progress, progress)
+
+    # -- the end -------------------------------------------------------------------------------
+
+    async def _wind_up(self) -> None:
+        """Finish what is in flight within the grace, then cut it off, and tell all outcomes."""
+        if self._stream is not None:
+            self._stream.close()
+        try:
+            if self._workers:
+                await asyncio.wait(self._workers, timeout=CANCEL_GRACE)
+        finally:
+            workers = set(self._workers)
+            for task in workers:
+                task.cancel()
+            if workers:
+                await asyncio.wait(workers)
+        while self._deferred:
+            job = self._deferred.popleft()
+            await self._tell(job, Verdict(RevocationStatus.FAILED, job.error, job.attempts))
+
+    async def _close_journal(self) -> None:
+        journal, self._journal = self._journal, None
+        if journal is None:
+            return
+        try:
+            await journal.close()
+        except JournalError as error:
+            self._abort(error)
+
+    def _make_report(self) -> RevocationReport:
+        counts = self._counts
+        self._failures.sort(key=lambda entry: entry[0])
+        return RevocationReport(
+            total=sum(counts.values()) + self._work.resumed,
+            **{status.value: count for status, count in counts.items()},
+            resumed=self._work.resumed,
+            failures=tuple(outcome for _, outcome in self._failures),
+            throttled=self._pacer.throttled,
+            elapsed=asyncio.get_running_loop().time() - self._started_at,
+            stopped_by=self._stopped_by,
+            exhausted=self._work.exhausted,
+        )
+
+
+def _cut_off(job: Job, sends: int) -> Verdict:
+    attempts = job.attempts + sends
+    if not attempts:
+        return Verdict(RevocationStatus.NOT_ATTEMPTED)
+    error = job.error
+    if sends or error is None:
+        error = ConnectionLostError(
+            "the run ended before the answer came: the session may be revoked",
+            method="POST",
+            path=f"/sessions/{job.session_id}/revoke",
+            attempts=attempts,
+        )
+    return Verdict(RevocationStatus.FAILED, error, attempts)
+
+
+async def _see_off(run: asyncio.Task[Any]) -> None:
+    """Wait for a run that was stopped; whoever cancels the wait cuts the run off."""
+    cancelled = None
+    with anyio.CancelScope(shield=True):
+        while not run.done():
+            try:
+                await asyncio.wait([run])
+            except asyncio.CancelledError as error:
+                cancelled = error
+                run.cancel()
+    if not run.cancelled():
+        run.exception()  # seen: raised before, or of no use to somebody who went away
+    if cancelled is not None:
+        raise cancelled
