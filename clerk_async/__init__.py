@@ -1,1 +1,171 @@
-"""Placeholder: the public names come here."""
+"""The Clerk Sessions API for Python: async first, with bulk revocation and token verification.
+
+To read the code, begin with `sessions` (the eight operations as users see them), then
+`http.operations` (what is sent, as a table), `http.retry` (when it is sent again), `http.decode`
+(what an answer means), `http.calls` (one call from argument to answer) and `http.transport` (the one
+file that knows aiohttp). `sync` carries it all to code without an event loop; `bulk` revokes many
+sessions, `tokens` verifies session tokens without the network, `testing` is a server to test with.
+
+The names below are imported when they are first used, so that `import clerk_async` is light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from clerk_async.version import __version__
+
+if TYPE_CHECKING:
+    from clerk_async.bulk.journal import Journal
+    from clerk_async.bulk.report import (
+        RevocationOutcome,
+        RevocationProgress,
+        RevocationReport,
+        RevocationStatus,
+    )
+    from clerk_async.config import RateLimit, RetryPolicy, Timeouts
+    from clerk_async.errors import (
+        ApiError,
+        AuthenticationError,
+        BadRequestError,
+        BulkRevocationError,
+        ClerkError,
+        ClientClosedError,
+        ConfigurationError,
+        ConflictError,
+        ConnectError,
+        ConnectionLostError,
+        ErrorDetail,
+        GoneError,
+        InvalidArgumentError,
+        JournalError,
+        KeysUnavailableError,
+        NotFoundError,
+        PermissionDeniedError,
+        RateLimitedError,
+        RequestTimeoutError,
+        ResponseDecodeError,
+        ServerError,
+        TokenVerificationError,
+        TransportError,
+        UnprocessableEntityError,
+        WrongLoopError,
+    )
+    from clerk_async.models import (
+        ApiResponse,
+        Cookies,
+        Session,
+        SessionActivity,
+        SessionPage,
+        SessionStatus,
+        SessionTask,
+        Token,
+        UnreadableItem,
+    )
+    from clerk_async.sessions import AsyncSessionsApi
+    from clerk_async.sync import SessionsApi
+    from clerk_async.tokens.claims import Actor, Organization, SessionClaims
+    from clerk_async.tokens.jwks import KeySetStatus
+    from clerk_async.tokens.reasons import TokenVerificationReason
+    from clerk_async.tokens.requests import RequestState
+    from clerk_async.tokens.sync_verifier import TokenVerifier
+    from clerk_async.tokens.verifier import AsyncTokenVerifier
+
+__all__ = [
+    "Actor",
+    "ApiError",
+    "ApiResponse",
+    "AsyncSessionsApi",
+    "AsyncTokenVerifier",
+    "AuthenticationError",
+    "BadRequestError",
+    "BulkRevocationError",
+    "ClerkError",
+    "ClientClosedError",
+    "ConfigurationError",
+    "ConflictError",
+    "ConnectError",
+    "ConnectionLostError",
+    "Cookies",
+    "ErrorDetail",
+    "GoneError",
+    "InvalidArgumentError",
+    "Journal",
+    "JournalError",
+    "KeySetStatus",
+    "KeysUnavailableError",
+    "NotFoundError",
+    "Organization",
+    "PermissionDeniedError",
+    "RateLimit",
+    "RateLimitedError",
+    "RequestState",
+    "RequestTimeoutError",
+    "ResponseDecodeError",
+    "RetryPolicy",
+    "RevocationOutcome",
+    "RevocationProgress",
+    "RevocationReport",
+    "RevocationStatus",
+    "ServerError",
+    "Session",
+    "SessionActivity",
+    "SessionClaims",
+    "SessionPage",
+    "SessionStatus",
+    "SessionTask",
+    "SessionsApi",
+    "Timeouts",
+    "Token",
+    "TokenVerificationError",
+    "TokenVerificationReason",
+    "TokenVerifier",
+    "TransportError",
+    "UnprocessableEntityError",
+    "UnreadableItem",
+    "WrongLoopError",
+    "__version__",
+]
+
+_HOME = {
+    "clerk_async.bulk.journal": "Journal",
+    "clerk_async.bulk.report": (
+        "RevocationOutcome RevocationProgress RevocationReport RevocationStatus"
+    ),
+    "clerk_async.config": "RateLimit RetryPolicy Timeouts",
+    "clerk_async.errors": (
+        "ApiError AuthenticationError BadRequestError BulkRevocationError ClerkError "
+        "ClientClosedError ConfigurationError ConflictError ConnectError ConnectionLostError "
+        "ErrorDetail GoneError InvalidArgumentError JournalError KeysUnavailableError "
+        "NotFoundError PermissionDeniedError RateLimitedError RequestTimeoutError "
+        "ResponseDecodeError ServerError TokenVerificationError TransportError "
+        "UnprocessableEntityError WrongLoopError"
+    ),
+    "clerk_async.models": (
+        "ApiResponse Cookies Session SessionActivity SessionPage SessionStatus SessionTask Token "
+        "UnreadableItem"
+    ),
+    "clerk_async.sessions": "AsyncSessionsApi",
+    "clerk_async.sync": "SessionsApi",
+    "clerk_async.tokens.claims": "Actor Organization SessionClaims",
+    "clerk_async.tokens.jwks": "KeySetStatus",
+    "clerk_async.tokens.reasons": "TokenVerificationReason",
+    "clerk_async.tokens.requests": "RequestState",
+    "clerk_async.tokens.sync_verifier": "TokenVerifier",
+    "clerk_async.tokens.verifier": "AsyncTokenVerifier",
+}
+_HOME_OF = {name: module for module, names in _HOME.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    module = _HOME_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -256,6 +256,20 @@ class TransportError(_CallError):
 class ConnectError(TransportError):
     """No connection could be made, so the request was never sent."""
 
+    _is_final: bool
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        is_final: bool = False,
+        method: str = "",
+        path: str = "",
+        attempts: int = 0,
+    ) -> None:
+        super().__init__(message, method=method, path=path, attempts=attempts)
+        self._is_final = is_final  # a repeat mends no certificate
+
 
 class ConnectionLostError(TransportError):
     """The connection broke after the request may have arrived: it may have taken effect."""

@@ -125,11 +125,11 @@ def _kind(value: object) -> str:
 
 
 def _array(value: Any) -> list[Any] | None:
-    return value if isinstance(value, list) else None
+    return value if isinstance(value, list) else None  # pyright: ignore[reportUnknownVariableType]
 
 
 def _object(value: Any) -> dict[str, Any] | None:
-    return value if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else None  # pyright: ignore[reportUnknownVariableType]
 
 
 def _exactly(expected: type, name: str, value: Any, _: Any) -> Any:

@@ -180,17 +180,29 @@ def create_request(user_id: object, active_organization_id: object) -> Request:
     return Request(CREATE, CREATE.head, body=body)
 
 
-def token_request(session_id: object, template: object, expires_in_seconds: object) -> Request:
-    """Build a create_token, or with a template a create_token_from_template."""
-    lifetime = expires_in_seconds
-    if lifetime is not None:
-        low, high = LIFETIME_BOUNDS
-        lifetime = check_integer("expires_in_seconds", lifetime, low=low, high=high)
-    if template is None:
-        return for_session(CREATE_TOKEN, session_id, expires_in_seconds=lifetime)
+def token_request(session_id: object, expires_in_seconds: object) -> Request:
+    """Build a create_token."""
+    lifetime = _lifetime(expires_in_seconds)
+    return for_session(CREATE_TOKEN, session_id, expires_in_seconds=lifetime)
+
+
+def template_token_request(
+    session_id: object, template_name: object, expires_in_seconds: object
+) -> Request:
+    """Build a create_token_from_template."""
+    lifetime = _lifetime(expires_in_seconds)
     request = for_session(CREATE_TOKEN_FROM_TEMPLATE, session_id, expires_in_seconds=lifetime)
-    request.path += path_segment("template_name", template)
+    request.path += path_segment("template_name", template_name)
     return request
+
+
+def _lifetime(seconds: object) -> int | None:
+    low, high = LIFETIME_BOUNDS
+    return (
+        None
+        if seconds is None
+        else check_integer("expires_in_seconds", seconds, low=low, high=high)
+    )
 
 
 def verify_request(session_id: object, token: object) -> Request:

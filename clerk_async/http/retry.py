@@ -41,7 +41,7 @@ def is_retryable(retry: RetryClass, error: ClerkError) -> bool:
     if isinstance(error, ApiError):
         return _is_retryable_answer(retry, error)
     if isinstance(error, ConnectError):
-        return not getattr(error, "_is_final", False)
+        return not error._is_final  # noqa: SLF001 - set where TLS failed
     if isinstance(error, RequestTimeoutError) and error.phase != "response":
         return error.phase == "connect"
     return isinstance(error, TransportError) and retry is RetryClass.SAFE

@@ -1,0 +1,440 @@
+"""One call from argument to answer: queue, pause, attempts, waits, deadline.
+
+The decisions are made in `clerk_async.http.retry`, the sending in `clerk_async.http.transport`.
+What is shared by all views of a client (pool, brake, quota) is `Shared`; a `Caller` adds the
+options of one view.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import random
+import time
+import warnings
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import msgspec
+
+from clerk_async.errors import (
+    ApiError,
+    ClerkError,
+    ClientClosedError,
+    ConnectionLostError,
+    RateLimitedError,
+    RequestTimeoutError,
+    ResponseDecodeError,
+    ServerError,
+    TransportError,
+    WrongLoopError,
+)
+from clerk_async.http.decode import api_error
+from clerk_async.http.pacing import SendRefused
+from clerk_async.http.retry import (
+    TOO_MANY_REQUESTS,
+    UNAVAILABLE,
+    RetryQuota,
+    backoff,
+    is_retryable,
+    parse_retry_after,
+    pauses_client,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from clerk_async.config import RetryPolicy, Timeouts
+    from clerk_async.http.operations import Request
+    from clerk_async.http.pacing import Pacer, Ticket
+    from clerk_async.http.settings import WireSettings
+    from clerk_async.http.transport import Answer, Wire
+
+__all__ = ["Caller", "Shared"]
+
+_E = TypeVar("_E", bound=ApiError | TransportError | ResponseDecodeError)
+
+_SUCCESS: Final = range(200, 300)
+_JSON_HEADERS: Final = {"Content-Type": "application/json"}
+
+
+class Shared:
+    """What all views of one client have in common: the wire, the brake and the quota."""
+
+    def __init__(
+        self,
+        settings: WireSettings,
+        secret_key: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self.settings = settings
+        self.secrets = (secret_key,)
+        self.clock = clock
+        self.now = now
+        self.sleep = sleep
+        self.draw = draw
+        self.quota = RetryQuota()
+        self.paused_until = 0.0
+        self.is_closed = False
+        self._wire: Wire | None = None
+
+    def wire(self) -> Wire:
+        """Give the wire of the running loop, made on first use.
+
+        Raises:
+            ClientClosedError: If the client was closed.
+            WrongLoopError: If it is in use in another loop that is running.
+        """
+        loop = asyncio.get_running_loop()
+        wire = self._wire
+        if wire is not None and wire.loop is loop and not wire.is_closing:
+            return wire
+        if self.is_closed:
+            raise ClientClosedError("this client was closed")
+        if wire is not None:
+            if not wire.is_dead:
+                raise WrongLoopError(
+                    "this client is in use in another event loop that is running: "
+                    "make a client for each loop, or use SessionsApi from threads"
+                )
+            wire.abandon()
+            self.quota = RetryQuota()
+        return self._open()
+
+    def _open(self) -> Wire:
+        from clerk_async.http.transport import open_wire  # noqa: PLC0415 - heavy: on first use
+
+        owner = getattr(self.settings.client_session, "_loop", None)
+        if owner is not None and owner is not asyncio.get_running_loop():
+            raise WrongLoopError("the client_session that was handed in belongs to another loop")
+        self._wire = wire = open_wire(self.settings)
+        return wire
+
+    async def aclose(self) -> None:
+        """Close for good; calls in flight end with ClientClosedError."""
+        self.is_closed = True
+        wire, self._wire = self._wire, None
+        if wire is None:
+            return
+        if wire.loop is asyncio.get_running_loop() and wire.pid == os.getpid():
+            await wire.aclose()
+        elif wire.is_dead:
+            wire.abandon()
+        else:
+            self._wire, self.is_closed = wire, False
+            raise WrongLoopError("this client is in use in another event loop: close it there")
+
+    def forget(self) -> None:
+        """Let go of a wire that a fork has left behind."""
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.abandon()
+
+    def __del__(self) -> None:
+        wire = getattr(self, "_wire", None)
+        if wire is None or self.settings.client_session is not None:
+            return
+        if not wire.is_closing:
+            if wire.pid == os.getpid() and not wire.loop.is_closed():
+                warnings.warn(
+                    "unclosed clerk_async client: use `async with`, or await aclose()",
+                    ResourceWarning,
+                    stacklevel=2,
+                )
+            wire.abandon()
+
+
+class Caller:
+    """Makes calls with the options of one view of a client."""
+
+    def __init__(
+        self,
+        shared: Shared,
+        policy: RetryPolicy,
+        timeouts: Timeouts,
+    ) -> None:
+        self.shared = shared
+        self.policy = policy
+        self.timeouts = timeouts
+
+    async def call(
+        self, request: Request, *, pacer: Pacer | None = None, uses_quota: bool = True
+    ) -> Answer:
+        """Send a request as often as the retry table allows, and give the answer with a 2xx.
+
+        Args:
+            request: What to send.
+            pacer: Lets out each send of a bulk run, which then has no deadline of its own.
+            uses_quota: Whether retries are paid for from the client's quota.
+
+        Raises:
+            ApiError: If the service answered with an error that is not to be retried any more.
+            TransportError: If no whole answer came, likewise.
+            ClientClosedError: If the client was closed before or meanwhile.
+            WrongLoopError: If it belongs to another running loop.
+        """
+        wire = self.shared.wire()
+        task = asyncio.current_task()
+        if task is None:
+            raise WrongLoopError("a call must be made from within a task")
+        wire.tasks.add(task)
+        try:
+            return await _Call(self, wire, request, pacer, uses_quota=uses_quota).run()
+        except asyncio.CancelledError:
+            if wire.is_closing and task.cancelling() and task.uncancel() == 0:
+                raise ClientClosedError("the client was closed during the call") from None
+            raise
+        finally:
+            wire.tasks.discard(task)
+
+
+def _own_headers(request: Request) -> Mapping[str, str] | None:
+    """Give the headers that differ from the client's own."""
+    version = request.operation.api_version
+    if version is None:
+        return None if request.body is None else _JSON_HEADERS
+    headers = {"Clerk-API-Version": version}
+    return headers if request.body is None else {**headers, **_JSON_HEADERS}
+
+
+class _Call:
+    """One call under way."""
+
+    __slots__ = (
+        "attempts",
+        "caller",
+        "deadline",
+        "last",
+        "may_have_arrived",
+        "pacer",
+        "paid",
+        "request",
+        "shared",
+        "throttled",
+        "uses_quota",
+        "wire",
+    )
+
+    def __init__(
+        self,
+        caller: Caller,
+        wire: Wire,
+        request: Request,
+        pacer: Pacer | None,
+        *,
+        uses_quota: bool,
+    ) -> None:
+        self.caller = caller
+        self.shared = caller.shared
+        self.wire = wire
+        self.request = request
+        self.pacer = pacer
+        self.uses_quota = uses_quota
+        limit = caller.policy.deadline if pacer is None else None
+        self.deadline = math.inf if limit is None else self.shared.clock() + limit
+        self.attempts = 0
+        self.throttled = 0
+        self.paid = 0
+        self.may_have_arrived = False
+        self.last: ClerkError | None = None
+
+    async def run(self) -> Answer:
+        """Attempt after attempt, until one settles the call."""
+        request = self.request
+        body = None if request.body is None else msgspec.json.encode(request.body)
+        headers = _own_headers(request)
+        target = f"{request.path}?{request.query}" if request.query else request.path
+        while True:
+            try:
+                answer = await self._attempt(target, headers, body)
+            except (TransportError, ResponseDecodeError) as error:
+                failure: ApiError | TransportError | ResponseDecodeError = error
+            else:
+                if answer.status in _SUCCESS:
+                    if self.uses_quota:
+                        self.shared.quota.give_back(self.paid)
+                    answer.attempts = self.attempts
+                    answer.throttled = self.throttled
+                    answer.may_have_arrived = self.may_have_arrived
+                    return answer
+                failure = api_error(
+                    answer.status,
+                    answer.body,
+                    answer.headers,
+                    (*request.secrets, *self.shared.secrets),
+                    self.shared.now(),
+                )
+            self._note(failure)
+            if (
+                isinstance(failure, RequestTimeoutError)
+                and isinstance(self.last, ApiError | TransportError)
+                and self.shared.clock() >= self.deadline
+            ):
+                raise self._annotated(self.last)  # it tells more than that time ran out
+            wait = self._wait_before_retry(failure)
+            if wait is None:
+                raise failure
+            self.last = failure
+            await self._pause(wait)
+
+    async def _attempt(
+        self, target: str, headers: Mapping[str, str] | None, body: bytes | None
+    ) -> Answer:
+        """Wait for our turn, then send once."""
+        pacer, wire, timeouts = self.pacer, self.wire, self.caller.timeouts
+        ticket: Ticket | None = None
+        if pacer is None:
+            if self.shared.paused_until:
+                await self._wait_for_brake()
+        else:
+            ticket = await self._paced(pacer)
+        status: int | None = None
+        retry_after: float | None = None
+        try:
+            if wire.slots.locked():
+                await self._queue()
+            else:
+                await wire.slots.acquire()
+            try:
+                limit = timeouts.attempt
+                if self.deadline != math.inf:
+                    left = self.deadline - self.shared.clock()
+                    if left <= 0:
+                        raise self._out_of_time()
+                    limit = left if limit is None else min(limit, left)
+                if pacer is not None and ticket is not None:
+                    pacer.sent(ticket)
+                self.attempts += 1
+                answer = await wire.send(
+                    self.request.operation.method,
+                    target,
+                    headers,
+                    body,
+                    limit=limit,
+                    connect=timeouts.connect,
+                )
+            finally:
+                wire.slots.release()
+            status = answer.status
+            if pacer is not None and status not in _SUCCESS:
+                retry_after = parse_retry_after(
+                    answer.headers.get("Retry-After"), self.shared.now()
+                )
+        finally:
+            if pacer is not None and ticket is not None:
+                pacer.answered(ticket, status, retry_after)
+        return answer
+
+    async def _paced(self, pacer: Pacer) -> Ticket:
+        try:
+            while (left := self._brake()) > 0:
+                await pacer.pause(left)
+            return await pacer.acquire()
+        except SendRefused:
+            if self.last is not None:
+                raise self.last from None
+            raise
+
+    def _brake(self) -> float:
+        """Give the seconds that the whole client still has to wait."""
+        if not self.shared.paused_until:
+            return 0.0
+        left = self.shared.paused_until - self.shared.clock()
+        if left <= 0:
+            self.shared.paused_until = 0.0
+        return left
+
+    async def _wait_for_brake(self) -> None:
+        while (left := self._brake()) > 0:
+            if self.shared.clock() + left > self.deadline:
+                if self.last is not None:
+                    raise self.last
+                raise self._annotated(
+                    RateLimitedError(
+                        f"429: the service asked this client to wait, for {left:.1f} s from now, "
+                        "and the call's deadline ends before that",
+                        status=TOO_MANY_REQUESTS,
+                        retry_after=left,
+                    )
+                )
+            await self.shared.sleep(left)
+
+    async def _queue(self) -> None:
+        """Wait for a free connection; only the deadline counts here."""
+        left = None if self.deadline == math.inf else max(0.0, self.deadline - self.shared.clock())
+        try:
+            async with asyncio.timeout(left):
+                await self.wire.slots.acquire()
+        except TimeoutError:
+            raise self._out_of_time() from None
+
+    def _out_of_time(self) -> ClerkError:
+        if self.last is not None:
+            return self.last
+        return self._annotated(
+            RequestTimeoutError("no free connection before the deadline", phase="queue")
+        )
+
+    def _note(self, failure: ApiError | TransportError | ResponseDecodeError) -> None:
+        """Keep what a failed attempt means for the rest of the call, and for the client."""
+        if isinstance(failure, ApiError):
+            if failure.status == TOO_MANY_REQUESTS:
+                self.throttled += 1
+            if isinstance(failure, ServerError) and failure.status != UNAVAILABLE:
+                self.may_have_arrived = True
+            if pauses_client(failure):
+                pause = failure.retry_after
+                if pause is None:
+                    pause = backoff(self.caller.policy, self.attempts, None, self.shared.draw)
+                pause = min(pause, self.caller.policy.max_retry_after)
+                until = self.shared.clock() + pause
+                self.shared.paused_until = max(self.shared.paused_until, until)
+        elif isinstance(failure, ConnectionLostError) or (
+            isinstance(failure, RequestTimeoutError) and failure.phase == "response"
+        ):
+            self.may_have_arrived = True
+        self._annotated(failure)
+
+    def _annotated(self, error: _E) -> _E:
+        """Write on an error which call it ended."""
+        request = self.request
+        error.method = request.operation.method
+        error.path = f"{request.path}?{request.query}" if request.query else request.path
+        error.attempts = self.attempts
+        error._throttled = self.throttled  # noqa: SLF001 - for bulk runs, no part of the surface
+        error._may_have_arrived = self.may_have_arrived  # noqa: SLF001
+        return error
+
+    def _wait_before_retry(self, failure: ClerkError) -> float | None:
+        """Give the seconds to wait before the next attempt, or None where there's to be none."""
+        policy = self.caller.policy
+        if self.attempts >= policy.attempts:
+            return None
+        if not is_retryable(self.request.operation.retry, failure):
+            return None
+        retry_after = failure.retry_after if isinstance(failure, ApiError) else None
+        if retry_after is not None and retry_after > policy.max_retry_after:
+            return None
+        wait = backoff(policy, self.attempts, retry_after, self.shared.draw)
+        if self.shared.clock() + wait >= self.deadline:
+            return None
+        if self.uses_quota:
+            self.paid = self.shared.quota.take(failure)
+            if not self.paid:
+                return None
+        return wait
+
+    async def _pause(self, wait: float) -> None:
+        if self.pacer is None:
+            await self.shared.sleep(wait)
+            return
+        try:
+            await self.pacer.pause(wait)
+        except SendRefused:
+            if self.last is not None:
+                raise self.last from None
+            raise

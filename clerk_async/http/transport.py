@@ -1,0 +1,346 @@
+"""The one file that knows aiohttp: sends one attempt, and turns what happens into our own terms.
+
+A `Wire` belongs to one event loop: a session with its connection pool. It makes no decisions; when
+to send again is decided in `clerk_async.http.calls`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import socket
+import threading
+import urllib.request
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import unquote, urlsplit
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from clerk_async.errors import (
+    ClientClosedError,
+    ConfigurationError,
+    ConnectError,
+    ConnectionLostError,
+    RequestTimeoutError,
+    ResponseDecodeError,
+    redact,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from clerk_async.http.settings import WireSettings
+
+__all__ = ["Answer", "Wire", "open_wire"]
+
+MAX_BODY: Final = 64 * 2**20
+"""Bytes of a body, after decompression, that are read at the most; a full page is 0.5 MB."""
+CONNECT_SHARE: Final = 0.98
+"""The part of a short attempt that connecting may use, so that it is told from a late answer."""
+
+_FIRST_ERROR_STATUS: Final = 300
+
+
+class Answer:
+    """A status, the headers and a whole body."""
+
+    __slots__ = ("attempts", "body", "headers", "may_have_arrived", "status", "throttled")
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+        self.attempts = 0
+        self.throttled = 0
+        self.may_have_arrived = False
+
+
+class Wire:
+    """A session in one event loop, and the calls that are using it."""
+
+    def __init__(
+        self,
+        settings: WireSettings,
+        session: aiohttp.ClientSession,
+        *,
+        is_ours: bool,
+        proxy: tuple[URL, dict[str, str]] | None,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.pid = os.getpid()
+        self.slots = asyncio.Semaphore(settings.pool_size)
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.is_closing = False
+        self._session = session
+        self._is_ours = is_ours
+        self._base = settings.base_url
+        self._headers = settings.headers
+        self._extra: dict[str, Any] = {}
+        if proxy is not None:
+            self._extra = {"proxy": proxy[0], "proxy_headers": proxy[1]}
+        self._timeouts: dict[float | None, aiohttp.ClientTimeout] = {}
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether its loop can't run any more here: closed, stopped, or left behind by a fork."""
+        return (
+            self.pid != os.getpid()
+            or self.loop.is_closed()
+            or not (self.loop.is_running() or self.loop is asyncio.get_running_loop())
+        )
+
+    async def send(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str] | None,
+        body: bytes | None,
+        *,
+        limit: float | None,
+        connect: float | None,
+    ) -> Answer:
+        """Send one request and read the whole answer.
+
+        Args:
+            method: The HTTP method.
+            target: Path and query, encoded, below the base URL.
+            headers: Those that differ from the client's own, or None.
+            body: The encoded body, or None.
+            limit: Seconds for the whole attempt with its body.
+            connect: Seconds to make a connection, where there's none to reuse.
+
+        Raises:
+            TransportError: If no whole answer came.
+            ResponseDecodeError: If the answer is larger than anything we'd read.
+            ClientClosedError: If the session was closed by its owner.
+        """
+        if limit is not None and (connect is None or limit <= connect):
+            connect = limit * CONNECT_SHARE
+        timeout = self._timeouts.get(connect)
+        if timeout is None:
+            timeout = aiohttp.ClientTimeout(
+                total=None, connect=connect, sock_read=None, ceil_threshold=math.inf
+            )
+            if len(self._timeouts) < 16:  # noqa: PLR2004 - the usual ones; deadlines vary endlessly
+                self._timeouts[connect] = timeout
+        if not self._is_ours:
+            headers = {**self._headers, **(headers or {})}
+        response: aiohttp.ClientResponse | None = None
+        try:
+            async with asyncio.timeout(limit):
+                response = await self._session.request(
+                    method,
+                    URL(self._base + target, encoded=True),
+                    data=body,
+                    headers=headers,
+                    timeout=timeout,
+                    allow_redirects=False,
+                    skip_auto_headers=None if self._is_ours else _SKIPPED_HEADERS,
+                    **self._extra,
+                )
+                content = await _read(response)
+        except (aiohttp.ClientError, OSError, RuntimeError) as error:
+            if response is not None:
+                response.close()
+                if response.status >= _FIRST_ERROR_STATUS:
+                    return Answer(response.status, response.headers, b"")
+            raise self._translated(error) from None
+        except BaseException:
+            if response is not None:
+                response.close()
+            raise
+        return Answer(response.status, response.headers, content)
+
+    def _translated(self, error: Exception) -> Exception:  # noqa: PLR0911 - a table
+        """Say in our own terms what a low-level exception means for this request."""
+        if isinstance(error, RuntimeError):
+            if self._session.closed:
+                return ClientClosedError("the client_session that was handed in is closed")
+            return error
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            return RequestTimeoutError("no connection within the time allowed", phase="connect")
+        if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError):
+            return RequestTimeoutError("no whole answer within the time allowed", phase="response")
+        if isinstance(error, aiohttp.ClientSSLError):
+            return ConnectError(
+                f"TLS failed: {_told(error)} (if your network has its own certificate "
+                "authority, SSL_CERT_FILE or ssl_context tells us of it)",
+                is_final=True,
+            )
+        if isinstance(error, aiohttp.ClientHttpProxyError):
+            return ConnectError(f"the proxy refused to connect: {error.status}")
+        if isinstance(error, aiohttp.ClientConnectorError):
+            return ConnectError(f"can't connect: {_told(error)}")
+        return ConnectionLostError(f"the connection was lost: {_told(error)}")
+
+    async def aclose(self) -> None:
+        """Close what is ours; ends the calls in flight, which see `is_closing`."""
+        self.is_closing = True
+        for task in list(self.tasks):
+            task.cancel()
+        for _ in range(100):  # a cancelled call needs a few turns of the loop to let go
+            if not self.tasks:
+                break
+            await asyncio.sleep(0)
+        if self._is_ours:
+            await self._session.close()
+
+    def abandon(self) -> None:
+        """Let go of a wire whose loop can't run any more, without touching that loop.
+
+        After a fork the loop's selector is shared with the parent, so nothing here may go through
+        it: the child closes its own copies of the sockets and leaves the rest alone.
+        """
+        if not self._is_ours:
+            return
+        connector = self._session.connector
+        self._session.detach()
+        if connector is None:
+            return
+        idle = cast("Any", connector)._conns  # noqa: SLF001 - no public way leaves the loop alone
+        busy = cast("Any", connector)._acquired  # noqa: SLF001
+        protocols = [protocol for queue in idle.values() for protocol, _ in queue] + list(busy)
+        idle.clear()
+        busy.clear()
+        cast("Any", connector)._closed = True  # noqa: SLF001
+        for protocol in protocols:
+            _close_socket(getattr(protocol, "transport", None))
+
+
+def _close_socket(transport: Any) -> None:
+    """Close a transport's socket under it, so that nobody waits for it and nothing warns."""
+    with suppress(AttributeError):
+        inner = transport._ssl_protocol._transport  # noqa: SLF001
+        transport._closed = True  # noqa: SLF001
+        transport = inner
+    with suppress(AttributeError, OSError):
+        sock, transport._sock = transport._sock, None  # noqa: SLF001
+        if sock is not None:
+            sock.close()
+
+
+def _told(error: Exception) -> str:
+    """Give an exception's own words, without what they may quote of the request."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        return f"the answer isn't HTTP ({type(error).__name__})"
+    return redact(str(error)) or type(error).__name__
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """Read a body up to MAX_BODY bytes."""
+    length = response.content_length
+    if length is not None and length <= MAX_BODY and "Content-Encoding" not in response.headers:
+        return await response.read()
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in response.content.iter_any():
+        size += len(chunk)
+        if size > MAX_BODY or (length or 0) > MAX_BODY:
+            response.close()
+            raise ResponseDecodeError(
+                f"the body of the answer is larger than {MAX_BODY} bytes", status=response.status
+            )
+        chunks.append(chunk)
+    response.release()
+    return b"".join(chunks)
+
+
+_SKIPPED_HEADERS: Final = ("Content-Type",)  # a POST without a body has no type
+
+
+def open_wire(settings: WireSettings) -> Wire:
+    """Make a wire in the running loop, around the user's session or one of our own."""
+    if settings.client_session is not None:
+        return Wire(settings, settings.client_session, is_ours=False, proxy=_proxy_of(settings))
+    connector = aiohttp.TCPConnector(
+        limit=0,  # our own semaphore stands in front, where waiting costs no attempt's time
+        ssl=True if settings.ssl_context is None else settings.ssl_context,
+        resolver=_ThreadResolver(),
+    )
+    session = aiohttp.ClientSession(
+        connector=connector,
+        headers=settings.headers,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        skip_auto_headers=_SKIPPED_HEADERS,
+        trace_configs=list(settings.trace_configs),
+    )
+    session._retry_connection = False  # noqa: SLF001 - every send is ours to decide and to count
+    return Wire(settings, session, is_ours=True, proxy=_proxy_of(settings))
+
+
+def _proxy_of(settings: WireSettings) -> tuple[URL, dict[str, str]] | None:
+    """Find the proxy once: aiohttp's own look-up costs a thread for each request."""
+    proxy = settings.proxy
+    if proxy is None and settings.trust_env and settings.client_session is None:
+        target = urlsplit(settings.base_url)
+        if not urllib.request.proxy_bypass(target.netloc):
+            proxies = urllib.request.getproxies()
+            proxy = proxies.get(target.scheme) or proxies.get("all")
+    if proxy is None:
+        return None
+    try:
+        url = URL(proxy if "://" in proxy else f"http://{proxy}")
+        bare = url.with_user(None)
+    except ValueError:
+        raise ConfigurationError("the proxy is not a URL") from None
+    if bare.scheme not in {"http", "https"} or not bare.host:
+        raise ConfigurationError("the proxy must be an http or https URL with a host")
+    headers: dict[str, str] = {}
+    if url.user is not None:
+        login, password = unquote(url.raw_user or ""), unquote(url.raw_password or "")
+        headers["Proxy-Authorization"] = aiohttp.encode_basic_auth(login, password)
+    return bare, headers
+
+
+class _ThreadResolver(AbstractResolver):
+    """Looks names up in a daemon thread of its own.
+
+    The loop's executor refuses work as soon as the main thread has ended, though other threads may
+    still be calling.
+    """
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[list[Any]] = loop.create_future()
+
+        def look_up() -> None:
+            addresses: list[Any] = []
+            trouble: OSError | None = None
+            try:
+                addresses = socket.getaddrinfo(
+                    host, port, type=socket.SOCK_STREAM, family=family, flags=socket.AI_ADDRCONFIG
+                )
+            except (OSError, UnicodeError) as error:
+                trouble = error if isinstance(error, OSError) else OSError(None, "not a host name")
+            with suppress(RuntimeError):  # the loop has been closed meanwhile
+                loop.call_soon_threadsafe(settle, addresses, trouble)
+
+        def settle(addresses: list[Any], trouble: OSError | None) -> None:
+            if found.done():
+                return
+            if trouble is not None:
+                found.set_exception(trouble)
+            else:
+                found.set_result(addresses)
+
+        threading.Thread(target=look_up, name="clerk_async name look-up", daemon=True).start()
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address[0],
+                port=address[1],
+                family=kind,
+                proto=proto,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for kind, _, proto, _, address in await found
+        ]
+
+    async def close(self) -> None:
+        """Nothing to close: a look-up under way ends by itself."""

@@ -1,0 +1,123 @@
+"""The eight operations with what surrounds their answers."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from clerk_async.errors import GoneError, NotFoundError
+from clerk_async.http import operations
+from clerk_async.http.decode import decode_page, decode_refreshed, decode_session, decode_token
+from clerk_async.http.responses import with_info
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
+
+    from clerk_async.http.calls import Caller
+    from clerk_async.models import (
+        ApiResponse,
+        Cookies,
+        Session,
+        SessionPage,
+        SessionStatus,
+        Token,
+    )
+
+__all__ = ["AsyncSessionsWithHttpInfo"]
+
+VERIFY_ADVICE: Final = (
+    "verify is deprecated by Clerk and gone from API version 2025-04-10 on: verify session tokens "
+    "without the network instead, with AsyncTokenVerifier or TokenVerifier"
+)
+
+
+class AsyncSessionsWithHttpInfo:
+    """The eight operations of `AsyncSessionsApi`, each giving an `ApiResponse`."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def _ask(
+        self, request: operations.Request, decode: Callable[[bytes], Any]
+    ) -> ApiResponse[Any]:
+        return with_info(decode, await self._caller.call(request), request)
+
+    async def list(
+        self,
+        *,
+        client_id: str | None = None,
+        user_id: str | None = None,
+        status: SessionStatus | str | None = None,
+        limit: int | None = None,
+        offset: int | None = None,
+    ) -> ApiResponse[SessionPage]:
+        """List sessions, newest first, one page."""
+        request = operations.list_request(
+            client_id=client_id, user_id=user_id, status=status, limit=limit, offset=offset
+        )
+        return await self._ask(request, decode_page)
+
+    async def create(
+        self, user_id: str, *, active_organization_id: str | None = None
+    ) -> ApiResponse[Session]:
+        """Create a session, for tests: the service refuses it on production instances."""
+        request = operations.create_request(user_id, active_organization_id)
+        return await self._ask(request, decode_session)
+
+    async def get(self, session_id: str) -> ApiResponse[Session]:
+        """Get a session."""
+        return await self._ask(operations.for_session(operations.GET, session_id), decode_session)
+
+    async def refresh(
+        self,
+        session_id: str,
+        *,
+        expired_token: str,
+        refresh_token: str,
+        request_origin: str,
+        request_headers: Mapping[str, str | Sequence[str]] | None = None,
+        format: Literal["token", "cookie"] | None = "token",  # noqa: A002 - the service's own name
+        request_originating_ip: str | None = None,
+    ) -> ApiResponse[Token | Cookies]:
+        """Refresh a session with an expired session token and its refresh token."""
+        request = operations.refresh_request(
+            session_id,
+            expired_token=expired_token,
+            refresh_token=refresh_token,
+            request_origin=request_origin,
+            request_headers=request_headers,
+            format=format,
+            request_originating_ip=request_originating_ip,
+        )
+        return await self._ask(request, decode_refreshed)
+
+    async def revoke(self, session_id: str) -> ApiResponse[Session]:
+        """Revoke a session: its user must sign in again."""
+        return await self._ask(operations.revoke_request(session_id), decode_session)
+
+    def verify(self, session_id: str, token: str) -> Coroutine[Any, Any, ApiResponse[Session]]:
+        """Verify a session token over the network: deprecated by Clerk, use a verifier instead."""
+        warnings.warn(VERIFY_ADVICE, DeprecationWarning, stacklevel=2)
+        return self._verify(session_id, token)
+
+    async def _verify(self, session_id: str, token: str) -> ApiResponse[Session]:
+        request = operations.verify_request(session_id, token)
+        try:
+            return await self._ask(request, decode_session)
+        except (GoneError, NotFoundError) as error:
+            error.args = (f"{error.args[0]} ({VERIFY_ADVICE})",)
+            raise
+
+    async def create_token(
+        self, session_id: str, *, expires_in_seconds: int | None = None
+    ) -> ApiResponse[Token]:
+        """Create a session token."""
+        request = operations.token_request(session_id, expires_in_seconds)
+        return await self._ask(request, decode_token)
+
+    async def create_token_from_template(
+        self, session_id: str, template_name: str, *, expires_in_seconds: int | None = None
+    ) -> ApiResponse[Token]:
+        """Create a token with the claims of a JWT template of the instance."""
+        request = operations.template_token_request(session_id, template_name, expires_in_seconds)
+        return await self._ask(request, decode_token)

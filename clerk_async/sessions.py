@@ -1,0 +1,591 @@
+"""AsyncSessionsApi: Clerk's eight session operations, and what we build on them."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
+
+from clerk_async.config import (
+    DEFAULT_API_VERSION,
+    DEFAULT_POOL_SIZE,
+    RateLimit,
+    RetryPolicy,
+    Timeouts,
+    check_integer,
+    check_number,
+    resolve_endpoint,
+)
+from clerk_async.errors import InvalidArgumentError
+from clerk_async.http import operations
+from clerk_async.http.calls import Caller, Shared
+from clerk_async.http.decode import decode_page, decode_refreshed, decode_session, decode_token
+from clerk_async.http.pacing import Pacings
+from clerk_async.http.responses import decoded
+from clerk_async.http.settings import wire_settings
+from clerk_async.http_info import VERIFY_ADVICE, AsyncSessionsWithHttpInfo
+from clerk_async.paging import iterate_pages
+
+if TYPE_CHECKING:
+    import os
+    import ssl
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterable,
+        Callable,
+        Coroutine,
+        Iterable,
+        Mapping,
+        Sequence,
+    )
+    from datetime import datetime
+    from types import TracebackType
+
+    import aiohttp
+
+    from clerk_async.bulk.caller import CallerTarget
+    from clerk_async.bulk.journal import Journal
+    from clerk_async.bulk.options import OnOutcome, OnProgress, ShouldStop
+    from clerk_async.bulk.report import RevocationOutcome, RevocationReport
+    from clerk_async.models import (
+        Cookies,
+        Session,
+        SessionPage,
+        SessionStatus,
+        Token,
+        UnreadableItem,
+    )
+
+__all__ = ["AsyncSessionsApi"]
+
+DEFAULT_TIMEOUTS: Final = Timeouts()
+DEFAULT_RETRY: Final = RetryPolicy()
+DEFAULT_PAGE_SIZE: Final = 500
+
+
+class AsyncSessionsApi:
+    """Clerk's Sessions API for asyncio.
+
+    One client for a program, used by many tasks at once: it keeps connections open, retries what is
+    safe to retry, and pauses as a whole when the service says so. Constructing does no I/O and
+    needs no running loop.
+
+    Example:
+        >>> async with AsyncSessionsApi("sk_test_…") as sessions:
+        ...     page = await sessions.list(user_id="user_1", status="active")
+        ...     for session in page:
+        ...         await sessions.revoke(session.id)
+
+    Every operation can raise `ApiError` (by status: see `clerk_async.errors`), `TransportError`,
+    `ResponseDecodeError`, `ClientClosedError` and `WrongLoopError`; before anything is sent,
+    `InvalidArgumentError`.
+
+    Args:
+        secret_key: The instance's key, `sk_test_…` or `sk_live_…`; default: `CLERK_SECRET_KEY`.
+        base_url: With the version path; default: `CLERK_API_URL` (which gets `/v1` where it has no
+            path), else `https://api.clerk.com/v1`.
+        api_version: The `Clerk-API-Version` to ask for.
+        timeout: Seconds for one attempt with its body, or a `Timeouts`.
+        retry: When and how often to try again.
+        pool_size: Connections, and so requests, at once; others wait their turn.
+        rate_limit: For bulk runs, taken as it is; default: four fifths of the key's own limit.
+        client_session: An `aiohttp.ClientSession` of yours to send with; never closed by us.
+        ssl_context: For your own certificate authorities.
+        proxy: A URL, with credentials if need be.
+        trust_env: Whether `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` count.
+        trace_configs: aiohttp's hooks into its sending.
+        headers: Sent with every request; those that the client sets itself are refused.
+        allow_insecure: Whether a base URL may be http:// on a host that isn't this machine.
+
+    Raises:
+        ConfigurationError: If the key is missing, or an option can't be used.
+        InvalidArgumentError: If a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        secret_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        api_version: str = DEFAULT_API_VERSION,
+        timeout: float | Timeouts = DEFAULT_TIMEOUTS,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        pool_size: int = DEFAULT_POOL_SIZE,
+        rate_limit: RateLimit | None = None,
+        client_session: aiohttp.ClientSession | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        proxy: str | None = None,
+        trust_env: bool = True,
+        trace_configs: Sequence[aiohttp.TraceConfig] = (),
+        headers: Mapping[str, str] | None = None,
+        allow_insecure: bool = False,
+    ) -> None:
+        self._endpoint = resolve_endpoint(
+            secret_key, base_url, api_version, allow_insecure=allow_insecure
+        )
+        settings = wire_settings(
+            self._endpoint,
+            pool_size=pool_size,
+            client_session=client_session,
+            ssl_context=ssl_context,
+            proxy=proxy,
+            trust_env=trust_env,
+            trace_configs=trace_configs,
+            headers=headers,
+        )
+        self._shared = Shared(settings, self._endpoint.secret_key)
+        self._pacings = Pacings()
+        self._rate_limit = _checked_limit(rate_limit)
+        self._is_view = False
+        self._caller = Caller(self._shared, _checked_policy(retry), _checked_timeouts(timeout))
+
+    # --- the eight operations ---
+
+    async def list(
+        self,
+        *,
+        client_id: str | None = None,
+        user_id: str | None = None,
+        status: SessionStatus | str | None = None,
+        limit: int | None = None,
+        offset: int | None = None,
+    ) -> SessionPage:
+        """List sessions, newest first, one page.
+
+        The service wants one of `client_id` and `user_id`, and keeps no old inactive sessions.
+
+        Args:
+            client_id: Those of this client.
+            user_id: Those of this user.
+            status: Those with this status; sent as it is. The service's filter knows no `pending`.
+            limit: How many at most, 1 to 500; the service's default is 10.
+            offset: How many to skip; the default is 0.
+
+        Source: https://clerk.com/docs/reference/backend-api/tag/Sessions#operation/GetSessionList
+        """
+        request = operations.list_request(
+            client_id=client_id, user_id=user_id, status=status, limit=limit, offset=offset
+        )
+        return decoded(decode_page, await self._caller.call(request), request)
+
+    async def create(self, user_id: str, *, active_organization_id: str | None = None) -> Session:
+        """Create a session, for tests: the service refuses it on production instances.
+
+        Never sent again when the first may have arrived: that could make a second session.
+
+        Args:
+            user_id: Whose session.
+            active_organization_id: The organization to make active in it.
+        """
+        request = operations.create_request(user_id, active_organization_id)
+        return decoded(decode_session, await self._caller.call(request), request)
+
+    async def get(self, session_id: str) -> Session:
+        """Get a session.
+
+        Args:
+            session_id: Such as `sess_…`.
+        """
+        request = operations.for_session(operations.GET, session_id)
+        return decoded(decode_session, await self._caller.call(request), request)
+
+    async def refresh(
+        self,
+        session_id: str,
+        *,
+        expired_token: str,
+        refresh_token: str,
+        request_origin: str,
+        request_headers: Mapping[str, str | Sequence[str]] | None = None,
+        format: Literal["token", "cookie"] | None = "token",  # noqa: A002 - the service's own name
+        request_originating_ip: str | None = None,
+    ) -> Token | Cookies:
+        """Refresh a session with an expired session token and its refresh token.
+
+        An `AuthenticationError` here is about the session, not about the secret key; its `code`
+        says why. Never sent again when the first may have arrived: a refresh token is used up.
+
+        Args:
+            session_id: The session that the token belongs to.
+            expired_token: From the `__session` cookie.
+            refresh_token: From the `__refresh` cookie.
+            request_origin: Must equal the `azp` of the token.
+            request_headers: The headers of the request that is being served.
+            format: `token` gives a Token, `cookie` gives Cookies.
+            request_originating_ip: Where that request came from.
+        """
+        request = operations.refresh_request(
+            session_id,
+            expired_token=expired_token,
+            refresh_token=refresh_token,
+            request_origin=request_origin,
+            request_headers=request_headers,
+            format=format,
+            request_originating_ip=request_originating_ip,
+        )
+        return decoded(decode_refreshed, await self._caller.call(request), request)
+
+    async def revoke(self, session_id: str) -> Session:
+        """Revoke a session: its user must sign in again.
+
+        Session tokens that are out already stay valid until they expire, 60 s by default.
+
+        Args:
+            session_id: Such as `sess_…`.
+        """
+        request = operations.revoke_request(session_id)
+        return decoded(decode_session, await self._caller.call(request), request)
+
+    def verify(self, session_id: str, token: str) -> Coroutine[Any, Any, Session]:
+        """Verify a session token over the network: deprecated by Clerk, use a verifier instead.
+
+        Always asks for API version 2025-03-12, the last that has it.
+
+        Args:
+            session_id: The session that the token belongs to.
+            token: The session token.
+
+        Warns:
+            DeprecationWarning: Always; `AsyncTokenVerifier` does it better without the network.
+        """
+        warnings.warn(VERIFY_ADVICE, DeprecationWarning, stacklevel=2)
+        return self._verify(session_id, token)
+
+    async def _verify(self, session_id: str, token: str) -> Session:
+        return (await self.with_http_info._verify(session_id, token)).data  # noqa: SLF001
+
+    async def create_token(
+        self, session_id: str, *, expires_in_seconds: int | None = None
+    ) -> Token:
+        """Create a session token.
+
+        Args:
+            session_id: The session.
+            expires_in_seconds: Its lifetime, 30 to 315360000; the service's default is 60.
+        """
+        request = operations.token_request(session_id, expires_in_seconds)
+        return decoded(decode_token, await self._caller.call(request), request)
+
+    async def create_token_from_template(
+        self, session_id: str, template_name: str, *, expires_in_seconds: int | None = None
+    ) -> Token:
+        """Create a token with the claims of a JWT template of the instance.
+
+        Args:
+            session_id: The session.
+            template_name: Such as `custom_hasura`.
+            expires_in_seconds: Its lifetime, 30 to 315360000; default: the template's own.
+        """
+        request = operations.template_token_request(session_id, template_name, expires_in_seconds)
+        return decoded(decode_token, await self._caller.call(request), request)
+
+    # --- all pages ---
+
+    def iterate(
+        self,
+        *,
+        client_id: str | None = None,
+        user_id: str | None = None,
+        status: SessionStatus | str | None = None,
+        page_size: int = DEFAULT_PAGE_SIZE,
+        on_unreadable: Callable[[UnreadableItem], object] | None = None,
+    ) -> AsyncGenerator[Session, None]:
+        """Iterate over all sessions that match, page by page.
+
+        Sessions that end while this runs make the pages shrink, and others may then be skipped: to
+        revoke what you iterate over, use `revoke_all`.
+
+        Args:
+            client_id: Those of this client.
+            user_id: Those of this user.
+            status: Those with this status.
+            page_size: Sessions per request, 1 to 500.
+            on_unreadable: Told of each entry that is no session; without it they are logged.
+        """
+        low, high = operations.LIMIT_BOUNDS
+        check_integer("page_size", page_size, low=low, high=high)
+
+        def request_at(offset: int) -> operations.Request:
+            return operations.list_request(
+                client_id=client_id,
+                user_id=user_id,
+                status=status,
+                limit=page_size,
+                offset=offset,
+            )
+
+        request_at(0)
+
+        async def fetch(offset: int) -> SessionPage:
+            request = request_at(offset)
+            return decoded(decode_page, await self._caller.call(request), request)
+
+        return iterate_pages(fetch, page_size, on_unreadable)
+
+    # --- bulk revocation ---
+
+    async def revoke_many(
+        self,
+        session_ids: Iterable[str] | AsyncIterable[str],
+        *,
+        concurrency: int | None = None,
+        rate_limit: RateLimit | None = None,
+        journal: str | os.PathLike[str] | Journal | None = None,
+        dry_run: bool = False,
+        max_failures: int | None = None,
+        deadline: float | None = None,
+        should_stop: ShouldStop | None = None,
+        on_outcome: OnOutcome | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> RevocationReport:
+        """Revoke many sessions at once, as fast as the rate limit allows, and report.
+
+        One outcome for each id, one request for each in the good case, memory that does not grow
+        with the input. A refused key (401, 403) stops the run; the report says so.
+
+        Args:
+            session_ids: Any iterable or async iterable; it may be endless.
+            concurrency: Requests at once at the most; default: found out from the latency.
+            rate_limit: Taken as it is; default: the client's, else four fifths of the key's limit.
+            journal: A file to keep the outcomes in, so that a second run goes on where this one
+                ended; a path, or a `Journal`.
+            dry_run: Whether to send no revocation, and only say what would be done.
+            max_failures: Stop when more sessions than this have failed; None means no limit.
+            deadline: Seconds after which nothing more is sent; None means no limit.
+            should_stop: Asked before each send; true stops the run.
+            on_outcome: Told of each outcome, a plain or a coroutine function.
+            on_progress: Told now and then how far the run is, likewise.
+
+        Raises:
+            InvalidArgumentError: If an argument can't be used; nothing was sent.
+            JournalError: If the journal can't be used, or can't be written any more.
+        """
+        from clerk_async.bulk.revoke import revoke_many  # noqa: PLC0415 - on first use
+
+        return await revoke_many(
+            self._target(),
+            session_ids,
+            concurrency=concurrency,
+            rate_limit=rate_limit,
+            journal=journal,
+            dry_run=dry_run,
+            max_failures=max_failures,
+            deadline=deadline,
+            should_stop=should_stop,
+            on_outcome=on_outcome,
+            on_progress=on_progress,
+        )
+
+    def revoke_stream(
+        self,
+        session_ids: Iterable[str] | AsyncIterable[str],
+        *,
+        concurrency: int | None = None,
+        rate_limit: RateLimit | None = None,
+        journal: str | os.PathLike[str] | Journal | None = None,
+        dry_run: bool = False,
+        max_failures: int | None = None,
+        deadline: float | None = None,
+        should_stop: ShouldStop | None = None,
+        on_outcome: OnOutcome | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> AsyncGenerator[RevocationOutcome, None]:
+        """Revoke many sessions at once, and iterate over the outcomes as they come.
+
+        Args:
+            session_ids: Any iterable or async iterable; it may be endless.
+            concurrency: Requests at once at the most; default: found out from the latency.
+            rate_limit: Taken as it is; default: the client's, else four fifths of the key's limit.
+            journal: A file to keep the outcomes in, so that a second run goes on where this one
+                ended; a path, or a `Journal`.
+            dry_run: Whether to send no revocation, and only say what would be done.
+            max_failures: Stop when more sessions than this have failed; None means no limit.
+            deadline: Seconds after which nothing more is sent; None means no limit.
+            should_stop: Asked before each send; true stops the run.
+            on_outcome: Told of each outcome, a plain or a coroutine function.
+            on_progress: Told now and then how far the run is, likewise.
+
+        Raises:
+            InvalidArgumentError: If an argument can't be used; nothing was sent.
+            JournalError: If the journal can't be used, or can't be written any more.
+        """
+        from clerk_async.bulk.revoke import revoke_stream  # noqa: PLC0415 - on first use
+
+        return revoke_stream(
+            self._target(),
+            session_ids,
+            concurrency=concurrency,
+            rate_limit=rate_limit,
+            journal=journal,
+            dry_run=dry_run,
+            max_failures=max_failures,
+            deadline=deadline,
+            should_stop=should_stop,
+            on_outcome=on_outcome,
+            on_progress=on_progress,
+        )
+
+    async def revoke_all(
+        self,
+        *,
+        user_id: str | None = None,
+        user_ids: Iterable[str] | AsyncIterable[str] | None = None,
+        client_id: str | None = None,
+        except_session_ids: Iterable[str] = (),
+        created_before: datetime | None = None,
+        last_active_before: datetime | None = None,
+        actor: str | bool | None = None,
+        concurrency: int | None = None,
+        rate_limit: RateLimit | None = None,
+        journal: str | os.PathLike[str] | Journal | None = None,
+        dry_run: bool = False,
+        max_failures: int | None = None,
+        deadline: float | None = None,
+        should_stop: ShouldStop | None = None,
+        on_outcome: OnOutcome | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> RevocationReport:
+        """Revoke every live session of a user, of many users or of a client, and report.
+
+        Live are active and pending sessions. They are collected before the first is revoked, and
+        listed again until none is left.
+
+        Args:
+            user_id: Those of this user.
+            user_ids: Those of each of these users.
+            client_id: Those of this client.
+            except_session_ids: Spare these.
+            created_before: Only those created before this aware datetime.
+            last_active_before: Only those last active before it.
+            actor: Only those impersonated by this user id; True for by anybody, False for by none.
+            concurrency: Requests at once at the most; default: found out from the latency.
+            rate_limit: Taken as it is; default: the client's, else four fifths of the key's limit.
+            journal: A file to keep the outcomes in, so that a second run goes on where this one
+                ended; a path, or a `Journal`.
+            dry_run: Whether to send no revocation, and only say what would be done.
+            max_failures: Stop when more sessions than this have failed; None means no limit.
+            deadline: Seconds after which nothing more is sent; None means no limit.
+            should_stop: Asked before each send; true stops the run.
+            on_outcome: Told of each outcome, a plain or a coroutine function.
+            on_progress: Told now and then how far the run is, likewise.
+
+        Raises:
+            InvalidArgumentError: If an argument can't be used, or neither user nor client is given:
+                it never means everybody.
+            JournalError: If the journal can't be used, or can't be written any more.
+        """
+        from clerk_async.bulk.revoke import revoke_all  # noqa: PLC0415 - on first use
+
+        return await revoke_all(
+            self._target(),
+            user_id=user_id,
+            user_ids=user_ids,
+            client_id=client_id,
+            except_session_ids=except_session_ids,
+            created_before=created_before,
+            last_active_before=last_active_before,
+            actor=actor,
+            concurrency=concurrency,
+            rate_limit=rate_limit,
+            journal=journal,
+            dry_run=dry_run,
+            max_failures=max_failures,
+            deadline=deadline,
+            should_stop=should_stop,
+            on_outcome=on_outcome,
+            on_progress=on_progress,
+        )
+
+    # --- options and life ---
+
+    def with_options(
+        self,
+        *,
+        timeout: float | Timeouts | None = None,
+        retry: RetryPolicy | None = None,
+        rate_limit: RateLimit | None = None,
+    ) -> Self:
+        """Give a view of this client with other options; None leaves one as it is.
+
+        It shares the pool, the limits and the pauses, and closing it closes nothing.
+
+        Args:
+            timeout: Seconds for one attempt with its body, or a `Timeouts`.
+            retry: When and how often to try again.
+            rate_limit: For bulk runs.
+        """
+        caller = Caller(
+            self._shared,
+            self._caller.policy if retry is None else _checked_policy(retry),
+            self._caller.timeouts if timeout is None else _checked_timeouts(timeout),
+        )
+        limit = self._rate_limit if rate_limit is None else _checked_limit(rate_limit)
+        view = type(self).__new__(type(self))
+        changed = {"_is_view": True, "_caller": caller, "_rate_limit": limit}
+        view.__dict__.update({**self.__dict__, **changed})
+        return view
+
+    @property
+    def with_http_info(self) -> AsyncSessionsWithHttpInfo:
+        """The eight operations, with status, headers, attempts and trace id around the value."""
+        return AsyncSessionsWithHttpInfo(self._caller)
+
+    async def aclose(self) -> None:
+        """Close the connections; calls in flight end with `ClientClosedError`. Can be repeated.
+
+        Raises:
+            WrongLoopError: If the client is in use in another loop that is running.
+        """
+        if not self._is_view:
+            await self._shared.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(base_url={self._endpoint.base_url!r})"
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise TypeError(
+            f"{type(self).__name__} can't be pickled or copied, as it holds a secret key and open "
+            "connections: make one in each process"
+        )
+
+    async def _fetch_jwks(self) -> bytes:
+        return (await self._caller.call(operations.Request(operations.JWKS, "/jwks"))).body
+
+    def _target(self) -> CallerTarget:
+        from clerk_async.bulk.caller import CallerTarget  # noqa: PLC0415 - on first use
+
+        return CallerTarget(
+            self._caller,
+            self._endpoint,
+            self._rate_limit,
+            self._shared.settings.pool_size,
+            self._pacings,
+        )
+
+
+def _checked_timeouts(timeout: object) -> Timeouts:
+    if isinstance(timeout, Timeouts):
+        return timeout
+    return Timeouts(attempt=check_number("timeout", timeout, low_is_allowed=False))
+
+
+def _checked_policy(policy: object) -> RetryPolicy:
+    if not isinstance(policy, RetryPolicy):
+        raise InvalidArgumentError(f"retry must be a RetryPolicy, not {type(policy).__name__}")
+    return policy
+
+
+def _checked_limit(limit: object) -> RateLimit | None:
+    if limit is not None and not isinstance(limit, RateLimit):
+        raise InvalidArgumentError(f"rate_limit must be a RateLimit, not {type(limit).__name__}")
+    return limit
