@@ -5,25 +5,20 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
-
-import anyio.to_thread
+from typing import TYPE_CHECKING, Any
 
 from .faults import Armed, Fault, Injected
-from .gauges import Gauges
 from .limits import LimitLike, SlidingWindow, read_limit
+from .minting import Minting
 from .operations import Operations, Rules
-from .server import HOST, ServerThread
+from .served import Served
 from .state import FakeSession, State
-from .tokens import Mint, mint
 from .wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
-    from types import TracebackType
 
-    from .keys import SigningKey
     from .record import ReceivedRequest
 
 SECRET_KEY = "sk_test_FakeClerkFakeClerkFakeClerkFakeClerk00"  # noqa: S105 - opens nothing but fakes
@@ -55,7 +50,7 @@ class Sessions(Mapping[str, FakeSession]):
         return f"<{len(self)} sessions>"
 
 
-class FakeClerk:
+class FakeClerk(Served, Minting):
     """A stateful Clerk instance on loopback, in a thread and event loop of its own.
 
     Any Clerk SDK that is pointed at `base_url` with `secret_key` works against it. It serves sync
@@ -120,10 +115,9 @@ class FakeClerk:
         self._keep_requests = keep_requests
         self._issuer = issuer
         self._monotonic = monotonic
-        self._state = State(seed=seed, clock=clock)
-        self._mint = Mint(seed=seed, kid=kid)
+        Served.__init__(self, port)
+        Minting.__init__(self, State(seed=seed, clock=clock), seed=seed, kid=kid)
         self._armed = Armed(random.Random(f"faults {seed}"))  # noqa: S311 - a seed repeats them
-        self._gauges = Gauges()
         self._rules = Rules(
             production=self.production,
             revoke_inactive=revoke_inactive,
@@ -132,7 +126,6 @@ class FakeClerk:
         )
         self._rate_limit: LimitLike | None = None
         self._window: SlidingWindow | None = None
-        self._thread = ServerThread(self._make_wire, self._gauges, port)
         self.rate_limit = rate_limit
         self._fill(sessions)
 
@@ -160,65 +153,9 @@ class FakeClerk:
         wire.window = self._window
         return wire
 
-    # The server's life
-
-    def start(self) -> Self:
-        """Start serving; does nothing while it runs. After `stop`, the port is the same again.
-
-        Raises:
-            OSError: If the port is taken.
-        """
-        self._thread.start()
-        return self
-
-    def stop(self) -> None:
-        """Close every connection and end the thread; what the fake holds stays."""
-        self._thread.stop()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
-
-    async def __aenter__(self) -> Self:
-        return self.start()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(self.stop)
-
     def __repr__(self) -> str:
-        where = self._root if self._thread.port else "not started"
+        where = self._root if self.port else "not started"
         return f"<FakeClerk {where} sessions={len(self._state.sessions)}>"
-
-    # Where it is, and who it is
-
-    @property
-    def _root(self) -> str:
-        if not self._thread.port:
-            raise RuntimeError("the fake has no address yet: use `with FakeClerk() as fake:`")
-        return f"http://{HOST}:{self._thread.port}"
-
-    @property
-    def base_url(self) -> str:
-        """The API's base URL, with its `/v1`; it stays when the fake is stopped."""
-        return f"{self._root}/v1"
-
-    @property
-    def port(self) -> int:
-        """The port."""
-        return self._thread.port
 
     @property
     def issuer(self) -> str:
@@ -357,175 +294,3 @@ class FakeClerk:
         wire = self._thread.wire
         if wire is not None:
             self._thread.call(wire.let_go)
-
-    def drop_connections(self) -> None:
-        """Close every connection from this side, idle ones too, and go on listening."""
-        self._thread.drop_connections()
-
-    # What there is to see, and waiting for it
-
-    @property
-    def open_connections(self) -> int:
-        """How many connections are open now."""
-        return self._gauges.open_connections
-
-    @property
-    def max_open_connections(self) -> int:
-        """How many connections were ever open at once."""
-        return self._gauges.max_open_connections
-
-    @property
-    def total_connections(self) -> int:
-        """How many connections were ever made."""
-        return self._gauges.total_connections
-
-    @property
-    def in_flight(self) -> int:
-        """How many requests are being answered now, held ones too."""
-        return self._gauges.in_flight
-
-    @property
-    def max_in_flight(self) -> int:
-        """How many requests were ever being answered at once."""
-        return self._gauges.max_in_flight
-
-    @property
-    def held(self) -> int:
-        """How many requests `Fault.hold` keeps waiting now."""
-        return self._gauges.held
-
-    def wait_for(self, predicate: Callable[[], object], timeout: float = 5.0) -> None:
-        """Block until something about the fake holds: `fake.wait_for(lambda: fake.held == 3)`.
-
-        Raises:
-            TimeoutError: If it does not within so many seconds.
-        """
-        self._gauges.wait_for(predicate, timeout)
-
-    async def until(self, predicate: Callable[[], object], timeout: float = 5.0) -> None:  # noqa: ASYNC109
-        """The same as `wait_for`, for async tests: their loop goes on.
-
-        Raises:
-            TimeoutError: If it does not within so many seconds.
-        """
-        await self._gauges.until(predicate, timeout)
-
-    # Keys and tokens
-
-    @property
-    def jwk_set(self) -> dict[str, Any]:
-        """The body of `GET /jwks`."""
-        return self._mint.key_set()
-
-    @property
-    def jwt_key(self) -> str:
-        """The public key that verifies tokens signed from now on, as PEM.
-
-        Raises:
-            RuntimeError: If cryptography is not installed.
-        """
-        return self._mint.current.public_pem
-
-    @property
-    def signing_key(self) -> SigningKey:
-        """The key that signs from now on."""
-        return self._mint.current
-
-    def mint(
-        self,
-        session: FakeSession | str,
-        *,
-        expires_in: int | None = None,
-        issued_at: datetime | float | None = None,
-        template: str | None = None,
-        version: int = 2,
-    ) -> str:
-        """A token for a session, as `create_token` gives it, without a request.
-
-        Args:
-            session: The session, or its id.
-            expires_in: Seconds from its issue to its expiry, negative ones too; 60 by default.
-            issued_at: When it was issued: Unix seconds or a datetime; now by default.
-            template: The JWT template, None for a session token.
-            version: The version of a session token's claims, 1 or 2.
-
-        Raises:
-            KeyError: If there is no such session or template.
-            RuntimeError: If cryptography is not installed.
-        """
-        if issued_at is not None:
-            issued_at = issued_at if isinstance(issued_at, int | float) else issued_at.timestamp()
-        return mint(
-            self._mint,
-            self._state,
-            self.sessions[session] if isinstance(session, str) else session,
-            issuer=self.issuer,
-            expires_in=expires_in,
-            template=template,
-            issued_at=None if issued_at is None else int(issued_at),
-            version=version,
-        )
-
-    def expired_token(self, session: FakeSession | str, *, age: float = 120.0) -> str:
-        """A session token that was issued so many seconds ago, and lived for a minute."""
-        return self.mint(session, issued_at=self._state.now() / 1000 - age)
-
-    def refresh_token_for(self, session: FakeSession | str) -> str:
-        """What the session's `__refresh` cookie holds.
-
-        Raises:
-            KeyError: If there is no such session.
-        """
-        found = self.sessions[session] if isinstance(session, str) else session
-        return found.refresh_token
-
-    def sign(
-        self,
-        claims: Mapping[str, Any] | bytes,
-        *,
-        headers: Mapping[str, Any] | None = None,
-        key: SigningKey | str | None = None,
-    ) -> str:
-        """A token of just these claims, forged as a test needs it.
-
-        Args:
-            claims: The claims, or the payload's bytes as they are.
-            headers: Header fields over the usual `alg`, `cat`, `kid` and `typ`; None removes one.
-            key: The key, or the kid of a published one; the current one by default. It signs
-                with its own algorithm, whatever the header says.
-
-        Raises:
-            KeyError: If no published key has that kid.
-            RuntimeError: If cryptography is not installed.
-        """
-        return self._mint.sign(claims, headers, key)
-
-    def rotate_keys(
-        self, *, keep_old: bool = True, kid: str | None = None, algorithm: str = "RS256"
-    ) -> SigningKey:
-        """Sign with a new key from now on.
-
-        Args:
-            keep_old: Do the old keys stay in the key set?
-            kid: The new key's id; made up by default.
-            algorithm: RS256, ES256 or EdDSA.
-        """
-        old = list(self._mint.keys)
-        key = self._mint.add(kid, algorithm, sign_with_it=True)
-        if not keep_old:
-            for name in old:
-                if name != key.kid:
-                    self._mint.remove(name)
-        return key
-
-    def add_key(self, *, kid: str | None = None, algorithm: str = "RS256") -> SigningKey:
-        """Publish one more key, which signs only what `sign(…, key=…)` is told to."""
-        return self._mint.add(kid, algorithm, sign_with_it=False)
-
-    def remove_key(self, kid: str) -> None:
-        """Take a key out of the key set.
-
-        Raises:
-            KeyError: If there is none of that id.
-        """
-        self._mint.remove(kid)

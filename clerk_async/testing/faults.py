@@ -379,14 +379,17 @@ def _bytes(body: Any) -> bytes:
 
 def _on_items(change: Callable[[dict[str, Any]], None], item: int | None) -> Callable[[Any], Any]:
     def apply(value: Any) -> Any:
-        page = cast(dict[str, Any], value) if isinstance(value, dict) else {}
-        rows: Any = page.get("data", cast(Any, value))
-        if isinstance(rows, list):
-            every = cast(list[dict[str, Any]], rows)
-            for row in every if item is None else every[item : item + 1]:
-                change(row)
-        else:
-            change(rows)
+        rows = _rows(value)
+        for row in rows if item is None else rows[item : item + 1]:
+            change(row)
         return value
 
     return apply
+
+
+def _rows(value: Any) -> list[dict[str, Any]]:
+    if isinstance(value, list):
+        return cast(list[dict[str, Any]], value)
+    one = cast(dict[str, Any], value)
+    rows: list[dict[str, Any]] = one.get("data", [one])
+    return rows

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import threading
 import weakref
 from importlib import import_module
@@ -81,8 +82,8 @@ class _KeyPairs:
 _PAIRS = _KeyPairs()
 
 
-def make_key(kid: str, algorithm: str, borrower: object) -> SigningKey:
-    """A key pair for as long as the borrower lives.
+def make_key(kid: str | None, algorithm: str, borrower: object) -> SigningKey:
+    """A key pair for as long as the borrower lives; its kid follows from it where none is given.
 
     Raises:
         ValueError: If the algorithm is none of RS256, ES256 and EdDSA.
@@ -99,6 +100,8 @@ def make_key(kid: str, algorithm: str, borrower: object) -> SigningKey:
     private = _PAIRS.lend(algorithm, borrower)
     public = private.public_key()
     pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode("ascii")
+    if kid is None:
+        kid = f"ins_{hashlib.sha256(pem.encode('ascii')).hexdigest()[:27]}"
     jwk = {"use": "sig", "kid": kid, "alg": algorithm, **_public_numbers(public)}
     return SigningKey(kid=kid, algorithm=algorithm, jwk=jwk, public_pem=pem, private=private)
 

@@ -31,14 +31,20 @@ class _Counting(web.Server):  # type: ignore[misc,unused-ignore]
         super().__init__(wire.handle, handler_cancellation=True, access_log=None)
         self._wire = wire
         self._gauges = gauges
+        self.open: dict[RequestHandler, asyncio.Transport] = {}
+        self.all_gone = asyncio.Event()
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+        self.open[handler] = transport
         self._wire.connection_numbers[handler] = self._gauges.connected()
         super().connection_made(handler, transport)
 
     def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
-        if self._wire.connection_numbers.pop(handler, None) is not None:
+        if self.open.pop(handler, None) is not None:
+            del self._wire.connection_numbers[handler]
             self._gauges.disconnected()
+            if not self.open:
+                self.all_gone.set()
         super().connection_lost(handler, exc)
 
 
@@ -111,8 +117,8 @@ class ServerThread:
 
     def _drop(self) -> None:
         if self._server is not None:
-            for connection in self._server.connections:
-                connection.force_close()
+            for transport in list(self._server.open.values()):
+                transport.close()
 
     def _run(
         self,
@@ -136,11 +142,14 @@ class ServerThread:
             await stopping.wait()
         finally:
             server.close()
-            for connection in counting.connections:
-                connection.force_close()
+            for transport in list(counting.open.values()):
+                transport.abort()
             handlers = asyncio.all_tasks() - {asyncio.current_task()}
             for task in handlers:
                 task.cancel()
             await asyncio.gather(*handlers, return_exceptions=True)
+            if counting.open:
+                counting.all_gone.clear()
+                await counting.all_gone.wait()
             await server.wait_closed()
             self._server = None

@@ -58,9 +58,8 @@ class Mint:
         with self._lock:
             if self._current is None and not sign_with_it:
                 self.add(self._first_kid, "RS256", sign_with_it=True)
-            name = f"ins_{self._random.getrandbits(128):032x}" if kid is None else kid
-            key = make_key(name, algorithm, self)
-            self._keys[name] = key
+            key = make_key(kid, algorithm, self)
+            self._keys[key.kid] = key
             if sign_with_it:
                 self._current = key
             return key
