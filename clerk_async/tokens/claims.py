@@ -19,6 +19,7 @@ __all__ = ["Actor", "Organization", "SessionClaims", "read_claims"]
 _LAST_SECOND: Final = 253_402_300_799  # the end of the year 9999, where datetime ends
 _VERSION_2: Final = 2
 _FACTORS: Final = 2
+_CONTAINERS: Final = frozenset({dict, list})
 
 
 @attrs.frozen
@@ -254,7 +255,7 @@ def granted_permissions(features: str, permissions: str, feature_map: str) -> li
 def _frozen(members: Mapping[str, Any]) -> Mapping[str, Any]:
     view = dict(members)
     for name, value in members.items():
-        if type(value) is dict or type(value) is list:
+        if type(value) in _CONTAINERS:
             view[name] = _frozen_value(value)
     return MappingProxyType(view)
 

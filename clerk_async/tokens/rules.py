@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Rules"]
 
+_CENTURY = 100 * 365 * 86_400
 _MACHINE = "mch_"  # `M2M_SUBJECT_PREFIX` in Clerk's JavaScript SDK
 
 
@@ -104,7 +105,7 @@ class Rules:
         if start > now + self.clock_skew:
             raise refused(
                 reason,
-                f"The token begins ({claim}) in {start - int(now)} s; "
+                f"The token begins ({claim}) in {_span(start - int(now))}; "
                 f"{self.clock_skew:g} s of clock skew are allowed. Is this machine's clock right?",
             )
 
@@ -121,6 +122,10 @@ class Rules:
         if expiry <= now - self.clock_skew:
             raise refused(
                 Reason.TOKEN_EXPIRED,
-                f"The token expired {int(now) - expiry} s ago; "
+                f"The token expired {_span(int(now) - expiry)} ago; "
                 f"{self.clock_skew:g} s of clock skew are allowed.",
             )
+
+
+def _span(seconds: int) -> str:
+    return f"{seconds} s" if seconds < _CENTURY else "more than a century"

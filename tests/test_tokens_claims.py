@@ -1,0 +1,217 @@
+"""What `SessionClaims` tells of tokens of both versions, and that nobody can change it."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import pickle
+from datetime import UTC, datetime
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from token_samples import GONE, ISSUER, NOW, OURS, PARTY, Clock, claims, token
+
+from clerk_async.tokens.claims import (
+    Actor,
+    Organization,
+    SessionClaims,
+    granted_permissions,
+)
+from clerk_async.tokens.sync_verifier import TokenVerifier
+
+logging.getLogger("clerk_async.tokens").setLevel(logging.ERROR)
+
+VERIFIER = TokenVerifier(jwt_key=OURS.public_pem, clock=Clock(), accept_pending=True)
+
+
+def verified(**changes: Any) -> SessionClaims:
+    """Verify a token with these changes."""
+    return VERIFIER.verify(token(claims(**changes)))
+
+
+def test_the_standard_claims() -> None:
+    """Every claim of a version 2 token has its typed attribute."""
+    told = verified(pla="o:pro", fea="o:dashboard,u:beta")
+    assert attrs.asdict(told, recurse=False, filter=attrs.filters.exclude("raw")) == {
+        "user_id": "user_1",
+        "session_id": "sess_1",
+        "issuer": ISSUER,
+        "issued_at": datetime.fromtimestamp(NOW, UTC),
+        "expires_at": datetime.fromtimestamp(NOW + 60, UTC),
+        "not_before": datetime.fromtimestamp(NOW - 10, UTC),
+        "token_id": "0123456789abcdef0123",
+        "authorized_party": PARTY,
+        "version": 2,
+        "status": "active",
+        "factor_verification_age": (3, -1),
+        "actor": None,
+        "organization": None,
+        "plan": "o:pro",
+        "features": ("o:dashboard", "u:beta"),
+    }
+
+
+def test_a_template_token_has_little() -> None:
+    """A token made from a JWT template names no session and may lack nearly everything."""
+    made = token({"sub": "user_1", "exp": NOW + 60, "https://hasura.io/jwt/claims": {"a": [1]}})
+    told = VERIFIER.verify(made)
+    assert told.user_id == "user_1"
+    assert told.session_id is None
+    assert (told.issuer, told.issued_at, told.not_before, told.token_id) == (None,) * 4
+    assert (told.version, told.status, told.factor_verification_age) == (1, None, None)
+    assert (told.organization, told.plan, told.features) == (None, None, ())
+    assert told.raw["https://hasura.io/jwt/claims"]["a"] == (1,)
+
+
+def test_the_organization_of_version_2() -> None:
+    """The worked example of the documentation, `fpm` unfolded."""
+    told = verified(
+        fea="o:dashboard,o:teams",
+        o={"id": "org_1", "slg": "acme", "rol": "admin", "per": "manage,read", "fpm": "3,2"},
+    )
+    expected = {"org:dashboard:manage", "org:dashboard:read", "org:teams:read"}
+    assert told.organization == Organization("org_1", "acme", "org:admin", frozenset(expected))
+    assert told.has_role("org:admin")
+    assert not told.has_role("admin")
+    assert told.has_permission("org:teams:read")
+    assert not told.has_permission("org:teams:manage")
+
+
+def test_the_organization_of_version_1() -> None:
+    """The deprecated spelling gives the same object."""
+    granted = ["org:dashboard:manage", "org:teams:read"]
+    told = verified(
+        v=GONE,
+        org_id="org_1",
+        org_slug="acme",
+        org_role="org:admin",
+        org_permissions=granted,
+    )
+    assert told.version == 1
+    assert told.organization == Organization("org_1", "acme", "org:admin", frozenset(granted))
+    assert told.has_permission("org:teams:read")
+
+
+def test_a_version_2_token_is_not_read_as_version_1() -> None:
+    """Claims of the old spelling in a new token are custom ones, and grant nothing."""
+    told = verified(org_id="org_evil", org_role="org:admin", org_permissions=["org:a:b"])
+    assert told.organization is None
+    assert not told.has_role("org:admin")
+    assert not told.has_permission("org:a:b")
+
+
+def test_the_actor() -> None:
+    """Impersonation shows who really acts."""
+    told = verified(act={"iss": "https://dashboard.clerk.com", "sid": "sess_9", "sub": "user_9"})
+    assert told.actor == Actor("user_9", "sess_9", "https://dashboard.clerk.com")
+
+
+@pytest.mark.parametrize("age", [None, [], [1], [1, 2, 3], ["1", 2], [True, 1], "1,2", {}])
+def test_a_strange_factor_age_is_none(age: Any) -> None:
+    """What tells no ages is not taken for ages."""
+    assert verified(fva=age).factor_verification_age is None
+
+
+@pytest.mark.parametrize(
+    ("features", "permissions", "feature_map", "granted"),
+    [
+        ("o:a", "read", "1", ["org:a:read"]),
+        ("o:a,o:b", "x,y,z", "5,2", ["org:a:x", "org:a:z", "org:b:y"]),
+        ("u:p,o:a", "read", "1,1", ["org:a:read"]),  # fpm counts over the whole of fea
+        ("u:p,o:a", "read", "0,1", ["org:a:read"]),
+        ("uo:a,ou:b", "read", "1,1", ["org:a:read", "org:b:read"]),
+        ("u:a", "read", "1", []),
+        ("o:a", "read", "-1", []),
+        ("o:a", "read", "-3", []),
+        ("o:a", "read", "254", []),
+        ("o:a", "read", "255", ["org:a:read"]),
+        ("o:a", "read", "x", []),
+        ("o:a,o:b", "read", "x,1", ["org:b:read"]),
+        ("o:a", "read", "1.0", []),
+        ("o:a", "read", " 1", []),
+        ("o:a", "read", "+1", []),
+        ("o:a", "read", "0x1", []),
+        ("o:a", "read", "1_1", []),
+        ("o:a", "read", "\N{FULLWIDTH DIGIT ONE}", []),
+        ("o:a", "read", "\N{SUPERSCRIPT ONE}", []),
+        ("o:a", "read", "9" * 5000, []),
+        ("o:a", "read", "1,1,1", ["org:a:read"]),
+        ("o:a,o:b", "read", "1", ["org:a:read"]),
+        ("a", "read", "1", []),
+        ("o:", "read", "1", []),
+        ("", "read", "1", []),
+        ("o:a", "", "1", []),
+        ("o:a", "read", "", []),
+        ("o:a", ",read", "3", ["org:a:read"]),
+        ("o:a:b", "read", "1", ["org:a:b:read"]),
+    ],
+)
+def test_permissions_unfold(
+    features: str, permissions: str, feature_map: str, granted: list[str]
+) -> None:
+    """Bits grant what they say, and whatever is not a plain number grants nothing."""
+    assert granted_permissions(features, permissions, feature_map) == granted
+
+
+WORDS = st.text("abcxyz_", min_size=1, max_size=6)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["o", "u", "uo"]), WORDS, st.sets(st.integers(0, 5))), max_size=5
+    ),
+    st.lists(WORDS, min_size=1, max_size=6, unique=True),
+)
+def test_permissions_unfold_as_they_were_folded(
+    features: list[tuple[str, str, set[int]]], names: list[str]
+) -> None:
+    """Folding permissions into bits and unfolding them gives those of the organization."""
+    fea = ",".join(f"{scope}:{name}" for scope, name, _ in features)
+    fpm = ",".join(str(sum(1 << bit for bit in bits)) for _, _, bits in features)
+    expected = {
+        f"org:{feature}:{names[bit]}"
+        for scope, feature, bits in features
+        for bit in bits
+        if "o" in scope and bit < len(names)
+    }
+    assert set(granted_permissions(fea, ",".join(names), fpm)) == expected
+
+
+def test_nothing_in_claims_can_be_changed() -> None:
+    """One caller can't change what the next one gets: not an attribute, not a nested value."""
+    told = verified(o={"id": "org_1"}, roles=["user"], deep={"list": [{"a": 1}]})
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        told.user_id = "user_admin"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    assert told.organization is not None
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        told.organization.role = "org:admin"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    raw: Any = told.raw
+    with pytest.raises(TypeError):
+        raw["sub"] = "user_admin"
+    with pytest.raises(TypeError):
+        del raw["sub"]
+    with pytest.raises(TypeError):
+        raw["o"]["id"] = "org_2"
+    with pytest.raises(AttributeError):
+        raw["roles"].append("admin")
+    with pytest.raises(TypeError):
+        raw["deep"]["list"][0]["a"] = 2
+    assert raw["roles"] == ("user",)
+
+
+def test_claims_compare_pickle_and_copy() -> None:
+    """They are values: equal, hashable, and may go to another process."""
+    told = verified(custom={"a": [1, {"b": None}]})
+    again = pickle.loads(pickle.dumps(told))  # noqa: S301 - made here
+    assert again == told
+    assert hash(again) == hash(told)
+    assert copy.deepcopy(told) == told
+    assert again.raw["custom"]["a"][1]["b"] is None
+
+
+def test_the_repr_shows_no_custom_claims() -> None:
+    """Custom claims hold what they please; a log line of ours does not."""
+    assert "hunter2" not in repr(verified(custom="hunter2"))

@@ -1,0 +1,478 @@
+"""Nobody gets in with a forged token: each forgery is refused, with the reason that fits."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from token_samples import (
+    EDWARDS,
+    ELLIPTIC,
+    GONE,
+    ISSUER,
+    NOW,
+    OTHER,
+    OURS,
+    PARTY,
+    AsyncStub,
+    Clock,
+    SyncStub,
+    claims,
+    header,
+    key_set,
+    raw_token,
+    token,
+)
+
+from clerk_async.errors import TokenVerificationError
+from clerk_async.testing.keys import b64
+from clerk_async.tokens.reasons import TokenVerificationReason as Reason
+from clerk_async.tokens.sync_verifier import TokenVerifier
+from clerk_async.tokens.verifier import AsyncTokenVerifier
+
+logging.getLogger("clerk_async.tokens").setLevel(logging.ERROR)
+
+VERIFIER = TokenVerifier(
+    jwt_key=OURS.jwk, authorized_parties=[PARTY], issuer=ISSUER, clock=Clock(), token_cache_size=8
+)
+
+
+def refusal(forged: Any, verifier: TokenVerifier = VERIFIER) -> Reason:
+    """Verify, and give the reason of the refusal."""
+    with pytest.raises(TokenVerificationError) as caught:
+        verifier.verify(forged)
+    assert isinstance(forged, str) is False or len(forged) < 20 or forged not in str(caught.value)
+    return caught.value.reason
+
+
+def hs256(head: dict[str, Any], secret: bytes) -> str:
+    """Sign with a shared secret."""
+    signed = f"{b64(json.dumps(head).encode())}.{b64(json.dumps(claims()).encode())}"
+    return f"{signed}.{b64(hmac.digest(secret, signed.encode(), hashlib.sha256))}"
+
+
+def unsigned(algorithm: str, signature: str = "") -> str:
+    """Take the signature off."""
+    return f"{token(head=header(alg=algorithm)).rpartition('.')[0]}.{signature}"
+
+
+def segments(forged: str) -> list[str]:
+    """Take a token apart."""
+    return forged.split(".")
+
+
+GOOD = token()
+HEAD, BODY, SIGNATURE = segments(GOOD)
+SHORT = {**header(), "alg": "HS256"}
+PEM = OURS.public_pem.encode()
+STOLEN_JWK = {**OTHER.jwk, "kid": OURS.kid}
+
+
+def test_the_genuine_token_passes() -> None:
+    """The table below proves something only while its starting point is accepted."""
+    assert VERIFIER.verify(GOOD).user_id == "user_1"
+
+
+FORGERIES: dict[str, tuple[Any, Reason]] = {
+    # algorithms
+    "alg none": (unsigned("none"), Reason.TOKEN_INVALID_ALGORITHM),
+    "alg None": (unsigned("None"), Reason.TOKEN_INVALID_ALGORITHM),
+    "alg NONE": (unsigned("NONE"), Reason.TOKEN_INVALID_ALGORITHM),
+    "alg none, signature kept": (unsigned("none", SIGNATURE), Reason.TOKEN_INVALID_ALGORITHM),
+    "alg empty": (unsigned(""), Reason.TOKEN_INVALID_ALGORITHM),
+    "alg missing": (token(head=header(alg=GONE)), Reason.TOKEN_INVALID_ALGORITHM),
+    "alg a list": (token(head=header(alg=["RS256"])), Reason.TOKEN_INVALID_ALGORITHM),
+    "alg in lower case": (token(head=header(alg="rs256")), Reason.TOKEN_INVALID_ALGORITHM),
+    "HS256 keyed with the PEM": (hs256(SHORT, PEM), Reason.TOKEN_INVALID_ALGORITHM),
+    "HS256 keyed with the stripped PEM": (
+        hs256(SHORT, PEM.strip()),
+        Reason.TOKEN_INVALID_ALGORITHM,
+    ),
+    "HS256 keyed with n": (hs256(SHORT, OURS.jwk["n"].encode()), Reason.TOKEN_INVALID_ALGORITHM),
+    "RS512": (token(head=header(alg="RS512")), Reason.TOKEN_INVALID_ALGORITHM),
+    "PS256": (token(head=header(alg="PS256")), Reason.TOKEN_INVALID_ALGORITHM),
+    "ES256 claimed for an RSA key": (
+        token(head=header(alg="ES256")),
+        Reason.TOKEN_INVALID_ALGORITHM,
+    ),
+    "a real ES256 signature under an RSA kid": (
+        token(key=ELLIPTIC, head=header(ELLIPTIC, kid=OURS.kid)),
+        Reason.TOKEN_INVALID_ALGORITHM,
+    ),
+    "a real EdDSA signature under an RSA kid": (
+        token(key=EDWARDS, head=header(EDWARDS, kid=OURS.kid)),
+        Reason.TOKEN_INVALID_ALGORITHM,
+    ),
+    # headers that bring or change keys
+    "embedded jwk": (
+        token(key=OTHER, head=header(jwk=STOLEN_JWK)),
+        Reason.TOKEN_INVALID,
+    ),
+    "jku": (token(key=OTHER, head=header(jku="https://evil.example/jwks")), Reason.TOKEN_INVALID),
+    "x5u": (token(key=OTHER, head=header(x5u="https://evil.example/x")), Reason.TOKEN_INVALID),
+    "x5c": (token(key=OTHER, head=header(x5c=["MIIB"])), Reason.TOKEN_INVALID),
+    "jwk in a token of ours": (token(head=header(jwk=OURS.jwk)), Reason.TOKEN_INVALID),
+    "crit": (token(head=header(crit=["exp"])), Reason.TOKEN_INVALID),
+    "crit, empty": (token(head=header(crit=[])), Reason.TOKEN_INVALID),
+    "b64=false": (token(head=header(b64=False)), Reason.TOKEN_INVALID),
+    "b64=false, critical": (token(head=header(b64=False, crit=["b64"])), Reason.TOKEN_INVALID),
+    "compressed": (token(head=header(zip="DEF")), Reason.TOKEN_INVALID),
+    # key ids
+    "kid empty": (token(head=header(kid="")), Reason.JWK_KID_MISMATCH),
+    "kid missing": (token(head=header(kid=GONE)), Reason.JWK_KID_MISMATCH),
+    "kid a number": (token(head=header(kid=1)), Reason.TOKEN_INVALID),
+    "kid a path": (token(head=header(kid="../../dev/null")), Reason.JWK_KID_MISMATCH),
+    "kid of another instance": (token(key=OTHER), Reason.JWK_KID_MISMATCH),
+    "kid huge": (token(head=header(kid="k" * 5000)), Reason.TOKEN_INVALID),
+    "our kid, another's signature": (
+        token(key=OTHER, head=header(kid=OURS.kid)),
+        Reason.TOKEN_INVALID_SIGNATURE,
+    ),
+    # tokens of other kinds
+    "machine token of the same instance": (
+        token(head=header(cat="cl_B7d4PD333AAA")),
+        Reason.TOKEN_INVALID,
+    ),
+    "machine subject": (token(claims(sub="mch_1")), Reason.TOKEN_INVALID),
+    "OAuth access token": (token(head=header(typ="at+jwt")), Reason.TOKEN_INVALID),
+    "opaque API key": ("ak_0123456789abcdef", Reason.TOKEN_INVALID),
+    "nested JWT": (
+        raw_token(json.dumps(header(cty="JWT")).encode(), GOOD.encode()),
+        Reason.TOKEN_INVALID,
+    ),
+    "nested JWT without cty": (
+        raw_token(json.dumps(header()).encode(), GOOD.encode()),
+        Reason.TOKEN_INVALID,
+    ),
+    "JWE": (b64(b'{"alg":"RSA-OAEP","enc":"A256GCM"}') + ".a.b.c.d", Reason.TOKEN_INVALID),
+    "JWE header on three segments": (
+        token(head=header(alg="RSA-OAEP", enc="A256GCM")),
+        Reason.TOKEN_INVALID,
+    ),
+    # form
+    "not a string": (None, Reason.TOKEN_INVALID),
+    "bytes": (GOOD.encode(), Reason.TOKEN_INVALID),
+    "a list": ([GOOD], Reason.TOKEN_INVALID),
+    "empty": ("", Reason.TOKEN_INVALID),
+    "two dots alone": ("..", Reason.TOKEN_INVALID),
+    "two segments": (f"{HEAD}.{BODY}", Reason.TOKEN_INVALID),
+    "four segments": (f"{GOOD}.{SIGNATURE}", Reason.TOKEN_INVALID),
+    "duplicate segment": (f"{HEAD}.{HEAD}.{BODY}.{SIGNATURE}", Reason.TOKEN_INVALID),
+    "header and payload swapped": (
+        f"{BODY}.{HEAD}.{SIGNATURE}",
+        Reason.TOKEN_INVALID_ALGORITHM,
+    ),
+    "payload of another token": (
+        f"{HEAD}.{segments(token(claims(sub='user_2')))[1]}.{SIGNATURE}",
+        Reason.TOKEN_INVALID_SIGNATURE,
+    ),
+    "signature of another token": (
+        f"{HEAD}.{BODY}.{segments(token(claims(sub='user_2')))[2]}",
+        Reason.TOKEN_INVALID_SIGNATURE,
+    ),
+    "signature missing": (f"{HEAD}.{BODY}.", Reason.TOKEN_INVALID_SIGNATURE),
+    "signature too short": (GOOD[:-4], Reason.TOKEN_INVALID_SIGNATURE),
+    "signature too long": (f"{GOOD}AAAA", Reason.TOKEN_INVALID_SIGNATURE),
+    "signature with a zero byte in front": (
+        f"{HEAD}.{BODY}.AA{SIGNATURE}",
+        Reason.TOKEN_INVALID_SIGNATURE,
+    ),
+    "huge": (f"{HEAD}.{'A' * 2_000_000}.{SIGNATURE}", Reason.TOKEN_INVALID),
+    "huge but signed": (token(claims(custom="x" * 20_000)), Reason.TOKEN_INVALID),
+    "space in front": (f" {GOOD}", Reason.TOKEN_INVALID),
+    "newline behind": (f"{GOOD}\n", Reason.TOKEN_INVALID),
+    "newline within": (f"{HEAD}.{BODY[:8]}\n{BODY[8:]}.{SIGNATURE}", Reason.TOKEN_INVALID),
+    "padding on the signature": (f"{GOOD}==", Reason.TOKEN_INVALID),
+    "padding on the payload": (f"{HEAD}.{BODY}=.{SIGNATURE}", Reason.TOKEN_INVALID),
+    "standard base64": (GOOD.replace("-", "+").replace("_", "/"), Reason.TOKEN_INVALID),
+    "a null byte": (f"{GOOD}\0", Reason.TOKEN_INVALID),
+    "letters outside ASCII": (f"{GOOD}é", Reason.TOKEN_INVALID),
+    "quoted": (f'"{GOOD}"', Reason.TOKEN_INVALID),
+    "with its scheme": (f"Bearer {GOOD}", Reason.TOKEN_INVALID),
+    "header not JSON": (raw_token(b"alg=RS256", b"{}"), Reason.TOKEN_INVALID),
+    "header a list": (raw_token(b'["RS256"]', b"{}"), Reason.TOKEN_INVALID),
+    "header with a byte order mark": (
+        raw_token(b"\xef\xbb\xbf" + json.dumps(header()).encode(), json.dumps(claims()).encode()),
+        Reason.TOKEN_INVALID,
+    ),
+    # JSON games, all truly signed
+    "payload not JSON": (token(b"sub=user_1"), Reason.TOKEN_INVALID),
+    "payload a list": (token(b"[1,2]"), Reason.TOKEN_INVALID),
+    "payload empty": (token(b""), Reason.TOKEN_INVALID),
+    "payload deep": (token(b"[" * 11_000), Reason.TOKEN_INVALID),
+    "payload not UTF-8": (token(b'{"sub":"\xff"}'), Reason.TOKEN_INVALID),
+    "payload with trailing text": (
+        token(msgspec.json.encode(claims()) + b"{}"),
+        Reason.TOKEN_INVALID,
+    ),
+    "NaN as exp": (token(json.dumps(claims(exp=float("nan"))).encode()), Reason.TOKEN_INVALID),
+    "Infinity as exp": (token(json.dumps(claims(exp=float("inf"))).encode()), Reason.TOKEN_INVALID),
+    "duplicate sub": (
+        token(msgspec.json.encode(claims())[:-1] + b',"sub":"user_admin"}'),
+        Reason.TOKEN_INVALID,
+    ),
+    "duplicate sub, escaped": (
+        token(msgspec.json.encode(claims())[:-1] + b',"s\\u0075b":"user_admin"}'),
+        Reason.TOKEN_INVALID,
+    ),
+    "duplicate deep down": (
+        token(msgspec.json.encode(claims())[:-1] + b',"o":{"id":"a","id":"b"}}'),
+        Reason.TOKEN_INVALID,
+    ),
+    "duplicate alg": (
+        raw_token(
+            json.dumps(header()).encode()[:-1] + b',"alg":"RS256"}', json.dumps(claims()).encode()
+        ),
+        Reason.TOKEN_INVALID,
+    ),
+    # claims, all truly signed
+    "sub missing": (token(claims(sub=GONE)), Reason.TOKEN_INVALID),
+    "sub empty": (token(claims(sub="")), Reason.TOKEN_INVALID),
+    "sub null": (token(claims(sub=None)), Reason.TOKEN_INVALID),
+    "sub a number": (token(claims(sub=1)), Reason.TOKEN_INVALID),
+    "sid a list": (token(claims(sid=["sess_1"])), Reason.TOKEN_INVALID),
+    "sts a list": (token(claims(sts=["pending"])), Reason.TOKEN_INVALID),
+    "act a string": (token(claims(act="user_2")), Reason.TOKEN_INVALID),
+    "o a list": (token(claims(o=["org_1"])), Reason.TOKEN_INVALID),
+    "v a string": (token(claims(v="2")), Reason.TOKEN_INVALID),
+    "exp missing": (token(claims(exp=GONE)), Reason.TOKEN_INVALID),
+    "exp null": (token(claims(exp=None)), Reason.TOKEN_INVALID),
+    "exp a string": (token(claims(exp=str(NOW + 60))), Reason.TOKEN_INVALID),
+    "exp a float": (token(claims(exp=NOW + 60.5)), Reason.TOKEN_INVALID),
+    "exp a whole float": (token(claims(exp=NOW + 60.0)), Reason.TOKEN_INVALID),
+    "exp true": (token(claims(exp=True)), Reason.TOKEN_INVALID),
+    "exp a list": (token(claims(exp=[NOW + 60])), Reason.TOKEN_INVALID),
+    "exp far beyond the calendar": (token(claims(exp=10**15)), Reason.TOKEN_INVALID),
+    "exp of hundreds of digits": (
+        token(json.dumps(claims(exp=10**400)).encode()),
+        Reason.TOKEN_INVALID,
+    ),
+    "exp negative": (token(claims(exp=-1)), Reason.TOKEN_EXPIRED),
+    "exp zero": (token(claims(exp=0)), Reason.TOKEN_EXPIRED),
+    "expired": (token(claims(exp=NOW - 5)), Reason.TOKEN_EXPIRED),
+    "nbf a string": (token(claims(nbf="1")), Reason.TOKEN_INVALID),
+    "nbf a float": (token(claims(nbf=1.5)), Reason.TOKEN_INVALID),
+    "nbf negative": (token(claims(nbf=-1)), Reason.TOKEN_INVALID),
+    "nbf soon": (token(claims(nbf=NOW + 6)), Reason.TOKEN_NOT_ACTIVE_YET),
+    "nbf far in the future": (token(claims(nbf=10**15)), Reason.TOKEN_NOT_ACTIVE_YET),
+    "iat a string": (token(claims(iat="1")), Reason.TOKEN_INVALID),
+    "iat a float": (token(claims(iat=NOW + 0.5)), Reason.TOKEN_INVALID),
+    "iat negative": (token(claims(iat=-1)), Reason.TOKEN_INVALID),
+    "iat soon": (token(claims(iat=NOW + 6)), Reason.TOKEN_IAT_IN_THE_FUTURE),
+    "iat far in the future": (
+        token(json.dumps(claims(iat=10**400)).encode()),
+        Reason.TOKEN_IAT_IN_THE_FUTURE,
+    ),
+    "azp missing": (token(claims(azp=GONE)), Reason.TOKEN_INVALID_AUTHORIZED_PARTIES),
+    "azp null": (token(claims(azp=None)), Reason.TOKEN_INVALID_AUTHORIZED_PARTIES),
+    "azp empty": (token(claims(azp="")), Reason.TOKEN_INVALID_AUTHORIZED_PARTIES),
+    "azp another's": (
+        token(claims(azp="https://evil.example")),
+        Reason.TOKEN_INVALID_AUTHORIZED_PARTIES,
+    ),
+    "azp ours and more": (
+        token(claims(azp=f"{PARTY}.evil")),
+        Reason.TOKEN_INVALID_AUTHORIZED_PARTIES,
+    ),
+    "azp in capitals": (token(claims(azp=PARTY.upper())), Reason.TOKEN_INVALID_AUTHORIZED_PARTIES),
+    "azp a list": (token(claims(azp=[PARTY])), Reason.TOKEN_INVALID_AUTHORIZED_PARTIES),
+    "issuer missing": (token(claims(iss=GONE)), Reason.TOKEN_INVALID_ISSUER),
+    "issuer another's": (
+        token(claims(iss="https://clerk.evil.example")),
+        Reason.TOKEN_INVALID_ISSUER,
+    ),
+    "issuer with a slash": (token(claims(iss=f"{ISSUER}/")), Reason.TOKEN_INVALID_ISSUER),
+    "issuer a list": (token(claims(iss=[ISSUER])), Reason.TOKEN_INVALID_ISSUER),
+    "session pending": (token(claims(sts="pending")), Reason.SESSION_PENDING),
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_forgery_is_refused(name: str) -> None:
+    """Each forgery of the table is refused with its own reason."""
+    forged, reason = FORGERIES[name]
+    assert refusal(forged) is reason
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+async def test_forgery_is_refused_by_the_async_verifier_too(name: str) -> None:
+    """Both verifiers run the same rules: keys that are fetched refuse what a fixed key refuses."""
+    forged, reason = FORGERIES[name]
+    verifier = AsyncTokenVerifier(
+        sessions=AsyncStub(), authorized_parties=[PARTY], issuer=ISSUER, clock=Clock()
+    )
+    with pytest.raises(TokenVerificationError) as caught:
+        await verifier.verify(forged)
+    assert caught.value.reason is reason
+
+
+AUDIENCES: dict[str, tuple[Any, bool]] = {
+    "ours": ("api", True),
+    "ours in a list": (["web", "api"], True),
+    "missing": (GONE, False),
+    "another's": ("web", False),
+    "empty list": ([], False),
+    "empty string": ("", False),
+    "null": (None, False),
+    "a number": (1, False),
+    "an object": ({"api": True}, False),
+    "a list with a number": (["api", 1], False),
+    "a list in a list": ([["api"]], False),
+    "ours as a part": ("api.evil", False),
+    "ours in one string": ("api web", False),
+}
+
+
+@pytest.mark.parametrize("name", AUDIENCES)
+def test_audience_games(name: str) -> None:
+    """With `audience` given, `aud` must be it or hold it; nothing else will do."""
+    audience, passes = AUDIENCES[name]
+    verifier = TokenVerifier(
+        jwt_key=OURS.jwk, audience=["api"], authorized_parties=[PARTY], clock=Clock()
+    )
+    forged = token(claims(aud=audience))
+    if passes:
+        assert verifier.verify(forged).user_id == "user_1"
+    else:
+        assert refusal(forged, verifier) is Reason.TOKEN_INVALID_AUDIENCE
+
+
+@pytest.mark.parametrize("name", AUDIENCES)
+def test_audience_is_ignored_where_none_is_given(name: str) -> None:
+    """Without `audience`, an `aud` of any shape is no reason to refuse."""
+    assert VERIFIER.verify(token(claims(aud=AUDIENCES[name][0])))
+
+
+@pytest.mark.parametrize("key", [OURS, ELLIPTIC, EDWARDS], ids=lambda key: key.algorithm)
+def test_each_algorithm_is_pinned_to_its_key(key: Any) -> None:
+    """With keys of three kinds in the set, a token passes only with the algorithm of its key."""
+    stub = SyncStub(body=key_set(OURS, ELLIPTIC, EDWARDS))
+    verifier = TokenVerifier(sessions=stub, clock=Clock(), authorized_parties=[PARTY])
+    assert verifier.verify(token(key=key)).user_id == "user_1"
+    for algorithm in {"RS256", "ES256", "EdDSA"} - {key.algorithm}:
+        forged = token(key=key, head=header(key, alg=algorithm))
+        assert refusal(forged, verifier) is Reason.TOKEN_INVALID_ALGORITHM
+
+
+@pytest.mark.parametrize("signature", [b"", b"\0" * 64, b"\xff" * 64, b"\0" * 63, b"\0" * 65])
+def test_degenerate_elliptic_signatures(signature: bytes) -> None:
+    """ES256 signatures of zeros, of too large numbers and of wrong lengths are refused."""
+    verifier = TokenVerifier(jwt_key=ELLIPTIC.jwk, clock=Clock(), authorized_parties=[PARTY])
+    forged = f"{token(key=ELLIPTIC).rpartition('.')[0]}.{b64(signature)}"
+    assert refusal(forged, verifier) is Reason.TOKEN_INVALID_SIGNATURE
+
+
+@pytest.mark.parametrize("key", [OURS, ELLIPTIC, EDWARDS], ids=lambda key: key.algorithm)
+def test_a_bit_flipped_in_any_character_is_refused(key: Any) -> None:
+    """Every character of a token counts: flipping any of its bits refuses it."""
+    verifier = TokenVerifier(jwt_key=key.jwk, clock=Clock(), authorized_parties=[PARTY])
+    genuine = token(key=key)
+    verifier.verify(genuine)
+    for place, character in enumerate(genuine):
+        for bit in range(7):
+            forged = genuine[:place] + chr(ord(character) ^ 1 << bit) + genuine[place + 1 :]
+            refusal(forged, verifier)
+
+
+@pytest.mark.parametrize("last", [OURS, ELLIPTIC, EDWARDS], ids=lambda key: key.algorithm)
+def test_a_token_has_one_spelling(last: Any) -> None:
+    """Unused bits at the end of base64url make no second token: a list of used ones would leak."""
+    verifier = TokenVerifier(jwt_key=last.jwk, clock=Clock(), authorized_parties=[PARTY])
+    genuine = token(key=last)
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    for character in alphabet.replace(genuine[-1], ""):
+        assert refusal(genuine[:-1] + character, verifier) is Reason.TOKEN_INVALID_SIGNATURE
+
+
+def test_two_verifiers_share_nothing() -> None:
+    """A token of instance B never passes at instance A, whoever verified it before."""
+    same_id = {**OTHER.jwk, "kid": OURS.kid}
+    ours = TokenVerifier(jwt_key=OURS.jwk, clock=Clock(), authorized_parties=[PARTY])
+    others = TokenVerifier(jwt_key=same_id, clock=Clock(), authorized_parties=[PARTY])
+    forged = token(key=OTHER, head=header(OTHER, kid=OURS.kid))
+    assert others.verify(forged)
+    assert refusal(forged, ours) is Reason.TOKEN_INVALID_SIGNATURE
+    assert ours.verify(GOOD)
+    assert refusal(GOOD, others) is Reason.TOKEN_INVALID_SIGNATURE
+
+
+# --- generated ---
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+CLAIM_NAMES = st.sampled_from([*sorted(claims()), "o", "act", "fea", "pla", "org_id", "custom"])
+quickly = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@quickly
+@given(st.text(max_size=400))
+def test_any_text_is_refused_cleanly(text: str) -> None:
+    """Whatever text arrives, the answer is a TokenVerificationError."""
+    refusal(text)
+
+
+@quickly
+@given(st.binary(max_size=200), st.binary(max_size=200))
+def test_any_signed_bytes_are_refused_cleanly(head: bytes, payload: bytes) -> None:
+    """Even with a true signature, bytes that are no token are a TokenVerificationError."""
+    refusal(raw_token(head, payload))
+
+
+@quickly
+@given(st.dictionaries(CLAIM_NAMES, JSON, max_size=3))
+def test_claims_of_any_type_never_crash(changes: dict[str, Any]) -> None:
+    """Truly signed claims of any type pass or are refused; nothing else comes out."""
+    forged = token(json.dumps({**claims(), **changes}).encode())
+    try:
+        accepted = VERIFIER.verify(forged)
+    except TokenVerificationError:
+        return
+    assert accepted.user_id
+    assert accepted.authorized_party == PARTY
+    assert accepted.expires_at.timestamp() > NOW - 5
+
+
+@quickly
+@given(st.dictionaries(st.sampled_from([*sorted(header()), "crit", "jwk", "x"]), JSON, max_size=3))
+def test_headers_of_any_type_never_crash(changes: dict[str, Any]) -> None:
+    """Truly signed headers of any type pass only with our key, algorithm and kind."""
+    forged = raw_token(json.dumps({**header(), **changes}).encode(), json.dumps(claims()).encode())
+    try:
+        VERIFIER.verify(forged)
+    except TokenVerificationError:
+        return
+    told = {**header(), **changes}
+    assert (told["alg"], told["kid"]) == ("RS256", OURS.kid)
+    assert not {"crit", "jwk"} & told.keys()
+
+
+@quickly
+@given(st.integers(0, len(GOOD) - 1), st.characters(max_codepoint=255))
+def test_one_character_replaced_is_refused(place: int, character: str) -> None:
+    """No other character at any place gives a second valid token."""
+    forged = GOOD[:place] + character + GOOD[place + 1 :]
+    if forged != GOOD:
+        refusal(forged)
+
+
+@quickly
+@given(st.integers(-120, 120))
+def test_expiry_is_exact(offset: int) -> None:
+    """A token passes while `exp` plus five seconds lies ahead, not a second longer."""
+    made = token(claims(exp=NOW + offset))
+    if offset > -5:
+        assert VERIFIER.verify(made).expires_at.timestamp() == NOW + offset
+    else:
+        assert refusal(made) is Reason.TOKEN_EXPIRED

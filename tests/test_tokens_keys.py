@@ -1,0 +1,291 @@
+"""Which public keys are taken, in which spellings, and that bad ones fail at construction."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import subprocess
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+from token_samples import (
+    EDWARDS,
+    ELLIPTIC,
+    NOW,
+    OURS,
+    PARTY,
+    AsyncStub,
+    Clock,
+    SyncStub,
+    claims,
+    header,
+    token,
+)
+
+from clerk_async.errors import ConfigurationError, TokenVerificationError
+from clerk_async.tokens.reasons import TokenVerificationReason as Reason
+from clerk_async.tokens.sync_verifier import TokenVerifier
+from clerk_async.tokens.verifier import AsyncTokenVerifier
+
+if TYPE_CHECKING:
+    from clerk_async.testing.keys import SigningKey
+
+logging.getLogger("clerk_async.tokens").setLevel(logging.ERROR)
+
+PEM = OURS.public_pem
+BODY = "".join(PEM.splitlines()[1:-1])
+PKCS1 = OURS.private.public_key().public_bytes(Encoding.PEM, PublicFormat.PKCS1).decode()
+
+SPELLINGS: dict[str, Any] = {
+    "as downloaded": PEM,
+    "as bytes": PEM.encode(),
+    "literal \\n": PEM.replace("\n", "\\n"),
+    "literal \\r\\n": PEM.replace("\n", "\\r\\n"),
+    "CRLF": PEM.replace("\n", "\r\n"),
+    "old Mac line ends": PEM.replace("\n", "\r"),
+    "no line breaks at all": PEM.replace("\n", ""),
+    "spaces for line breaks": PEM.strip().replace("\n", " "),
+    "without armour": BODY,
+    "without armour, with line breaks": "\n".join(PEM.splitlines()[1:-1]),
+    "whitespace around": f"\n\n  {PEM}\n\n",
+    "quoted": f'"{PEM}"',
+    "quoted, literal \\n": "'" + PEM.replace("\n", "\\n") + "'",
+    "indented": textwrap.indent(PEM, "    "),
+    "PKCS #1": PKCS1,
+    "JWK": OURS.jwk,
+    "JWK without kid": {k: v for k, v in OURS.jwk.items() if k != "kid"},
+    "JWK without alg and use": {k: OURS.jwk[k] for k in ("kty", "n", "e")},
+    "JWK with key_ops": {**OURS.jwk, "key_ops": ["verify"]},
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_every_spelling_of_a_key_verifies(spelling: str) -> None:
+    """The key is taken however the dashboard, a shell or an env file has left it."""
+    verifier = TokenVerifier(jwt_key=SPELLINGS[spelling], clock=Clock())
+    assert verifier.verify(token()).user_id == "user_1"
+
+
+@pytest.mark.parametrize("key", [ELLIPTIC, EDWARDS], ids=lambda key: key.algorithm)
+def test_other_kinds_of_keys_verify_as_pem_too(key: SigningKey) -> None:
+    """A PEM says by its type which algorithm it is for."""
+    verifier = TokenVerifier(jwt_key=key.public_pem, clock=Clock())
+    assert verifier.verify(token(key=key)).user_id == "user_1"
+    with pytest.raises(TokenVerificationError) as caught:
+        verifier.verify(token())
+    assert caught.value.reason is Reason.TOKEN_INVALID_ALGORITHM
+
+
+def public_pem(private: Any) -> str:
+    """Give a public key as PEM."""
+    public = private.public_key()
+    pem: bytes = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return pem.decode()
+
+
+def base64url(number: int) -> str:
+    """Write a number of a JWK."""
+    raw = number.to_bytes((number.bit_length() + 7) // 8, "big")
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+PRIVATE = OURS.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+WEAK = rsa.generate_private_key(65537, 1024)  # noqa: S505 - to be refused
+BAD: dict[str, tuple[Any, str]] = {
+    "empty": ("", "not the PEM"),
+    "text": ("hello", "not the PEM"),
+    "truncated": (PEM[:200], "not the PEM"),
+    "one character lost": (BODY[:100] + BODY[101:], "not the PEM"),
+    "secret key by mistake": ("sk_live_0123456789", "not the PEM"),
+    "private key": (PRIVATE, "private key"),
+    "JSON text": ('{"kty": "RSA"}', "as a dict"),
+    "RSA of 1024 bits": (public_pem(WEAK), "1024 bits"),
+    "RSA of 1024 bits as JWK": (
+        {
+            "kty": "RSA",
+            "n": base64url(WEAK.public_key().public_numbers().n),
+            "e": "AQAB",
+        },
+        "1024 bits",
+    ),
+    "RSA with exponent 1": ({**OURS.jwk, "e": "AQ"}, "can't be used"),
+    "RSA with an even exponent": ({**OURS.jwk, "e": "Ag"}, "can't be used"),
+    "P-384": (public_pem(ec.generate_private_key(ec.SECP384R1())), "neither"),
+    "DSA": (public_pem(dsa.generate_private_key(2048)), "neither"),
+    "secp256k1": (public_pem(ec.generate_private_key(ec.SECP256K1())), "neither"),
+    "JWK empty": ({}, "can't be used"),
+    "JWK symmetric": ({"kty": "oct", "k": "AAAA"}, "symmetric"),
+    "JWK private": ({**OURS.jwk, "d": "AAAA"}, "private"),
+    "JWK for encryption": ({**OURS.jwk, "use": "enc"}, "not for checking"),
+    "JWK for signing alone": ({**OURS.jwk, "key_ops": ["sign"]}, "not for checking"),
+    "JWK of RS512": ({**OURS.jwk, "alg": "RS512"}, "RS512"),
+    "JWK of HS256": ({**OURS.jwk, "alg": "HS256"}, "HS256"),
+    "JWK with padding": ({**OURS.jwk, "n": OURS.jwk["n"] + "="}, "numbers"),
+    "JWK with a number for n": ({**OURS.jwk, "n": 5}, "numbers"),
+    "JWK without n": ({k: v for k, v in OURS.jwk.items() if k != "n"}, "numbers"),
+    "JWK with a numeric kid": ({**OURS.jwk, "kid": 5}, "kid"),
+    "JWK off the curve": ({**ELLIPTIC.jwk, "y": ELLIPTIC.jwk["x"]}, "numbers"),
+    "JWK of another curve": ({**ELLIPTIC.jwk, "crv": "P-521"}, "P-521"),
+    "JWK Ed25519 cut short": ({**EDWARDS.jwk, "x": "AAAA"}, "numbers"),
+    "a list": ([PEM], "must be a PEM"),
+    "a number": (5, "must be a PEM"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_key_fails_at_construction(name: str) -> None:
+    """Not at the first request of a user, and the message says what is wrong, never the key."""
+    bad, told = BAD[name]
+    with pytest.raises(ConfigurationError, match=told) as caught:
+        TokenVerifier(jwt_key=bad)
+    assert "sk_live" not in str(caught.value)
+    assert "MIIEv" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_kid_counts_only_where_the_key_has_one() -> None:
+    """A PEM has no id and takes any; a JWK with an id takes only its own."""
+    others = token(head=header(kid="ins_other"))
+    none = token(head=header(kid=None))
+    by_pem = TokenVerifier(jwt_key=PEM, clock=Clock())
+    assert by_pem.verify(others)
+    assert by_pem.verify(none)
+    by_jwk = TokenVerifier(jwt_key=OURS.jwk, clock=Clock())
+    for refused in (others, none):
+        with pytest.raises(TokenVerificationError) as caught:
+            by_jwk.verify(refused)
+        assert caught.value.reason is Reason.JWK_KID_MISMATCH
+    assert by_jwk.key_status().kids == (OURS.kid,)
+
+
+async def test_a_fixed_key_never_goes_online() -> None:
+    """With `jwt_key`, `sessions` only serves `check_session`."""
+    stub = AsyncStub()
+    verifier = AsyncTokenVerifier(jwt_key=PEM, sessions=stub, clock=Clock())
+    await verifier.warm_up()
+    await verifier.verify(token(), check_session=True)
+    with pytest.raises(TokenVerificationError):
+        await verifier.verify(token(key=ELLIPTIC))
+    assert stub.fetches == 0
+    assert verifier.key_status().source == "jwt_key"
+
+
+SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
+    "no keys": ({}, "needs keys"),
+    "empty parties": ({"jwt_key": PEM, "authorized_parties": []}, "authorized_parties"),
+    "empty party": ({"jwt_key": PEM, "authorized_parties": [""]}, "authorized_parties"),
+    "party None": ({"jwt_key": PEM, "authorized_parties": [None]}, "authorized_parties"),
+    "empty audience": ({"jwt_key": PEM, "audience": []}, "audience"),
+    "empty audience string": ({"jwt_key": PEM, "audience": ""}, "audience"),
+    "negative skew": ({"jwt_key": PEM, "clock_skew": -1}, "clock_skew"),
+    "NaN skew": ({"jwt_key": PEM, "clock_skew": float("nan")}, "clock_skew"),
+    "infinite skew": ({"jwt_key": PEM, "clock_skew": float("inf")}, "clock_skew"),
+    "skew a string": ({"jwt_key": PEM, "clock_skew": "5"}, "clock_skew"),
+    "no ttl": ({"jwt_key": PEM, "key_ttl": 0}, "key_ttl"),
+    "age below ttl": ({"jwt_key": PEM, "key_ttl": 10, "key_max_age": 5}, "key_max_age"),
+    "negative cooldown": ({"jwt_key": PEM, "kid_cooldown": -0.1}, "kid_cooldown"),
+    "negative cache": ({"jwt_key": PEM, "token_cache_size": -1}, "token_cache_size"),
+    "cache a float": ({"jwt_key": PEM, "token_cache_size": 1.5}, "token_cache_size"),
+    "issuer empty": ({"issuer": ""}, "issuer"),
+    "issuer a host": ({"issuer": "clerk.example.com"}, "issuer"),
+    "issuer a number": ({"issuer": 5}, "issuer"),
+    "issuer with a user": ({"issuer": "https://me:pw@clerk.example.com"}, "issuer"),
+    "issuer with a query": ({"issuer": "https://clerk.example.com?x=1"}, "issuer"),
+    "issuer broken": ({"issuer": "https://[clerk"}, "issuer"),
+    "issuer in plain text": ({"issuer": "http://clerk.example.com"}, "https"),
+    "issuer a file": ({"issuer": "file:///etc/passwd"}, "issuer"),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_wrong_setting_fails_at_construction(name: str) -> None:
+    """Each is a ConfigurationError that names the setting."""
+    options, told = SETTINGS[name]
+    with pytest.raises(ConfigurationError, match=told):
+        TokenVerifier(**options)
+    with pytest.raises(ConfigurationError, match=told):
+        AsyncTokenVerifier(**options)
+
+
+def test_unchecked_parties_warn_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Leaving out `authorized_parties` is told once in the log, not by every token."""
+    caplog.set_level(logging.WARNING, "clerk_async.tokens")
+    verifier = TokenVerifier(jwt_key=PEM, clock=Clock())
+    for n in range(3):
+        verifier.verify(token(claims(jti=str(n), azp="https://anything.example")))
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "authorized_parties" in caplog.text
+    caplog.clear()
+    TokenVerifier(jwt_key=PEM, authorized_parties=[PARTY], clock=Clock())
+    assert not caplog.records
+
+
+def test_one_name_may_stand_without_a_list() -> None:
+    """A single party or audience as a str means that one, not its letters."""
+    verifier = TokenVerifier(jwt_key=PEM, authorized_parties=PARTY, audience="api", clock=Clock())
+    assert verifier.verify(token(claims(aud="api")))
+    with pytest.raises(TokenVerificationError):
+        verifier.verify(token(claims(aud="a")))
+
+
+def test_refusals_tell_by_how_many_seconds() -> None:
+    """Expiry and clock errors say how far off they are: that tells skew from attack."""
+    verifier = TokenVerifier(jwt_key=PEM, clock=Clock())
+    for changes, told in (
+        ({"exp": NOW - 30}, "expired 30 s ago"),
+        ({"nbf": NOW + 42}, "in 42 s"),
+        ({"iat": NOW + 99}, "in 99 s"),
+    ):
+        with pytest.raises(TokenVerificationError, match=told):
+            verifier.verify(token(claims(**changes)))
+
+
+async def test_pending_sessions_are_let_in_where_they_are_welcome() -> None:
+    """`accept_pending` decides; without it the reason says so."""
+    pending = token(claims(sts="pending"))
+    stub = AsyncStub(sessions={"sess_1": "pending"})
+    welcome = AsyncTokenVerifier(sessions=stub, accept_pending=True, clock=Clock())
+    assert (await welcome.verify(pending, check_session=True)).status == "pending"
+    with pytest.raises(TokenVerificationError) as caught:
+        await AsyncTokenVerifier(sessions=stub, clock=Clock()).verify(pending)
+    assert caught.value.reason is Reason.SESSION_PENDING
+
+
+def test_repr_shows_no_key_and_no_token() -> None:
+    """A verifier in a log or traceback tells nothing secret."""
+    verifier = TokenVerifier(sessions=SyncStub(), clock=Clock())
+    verifier.verify(token())
+    assert repr(verifier) == "<TokenVerifier with keys from sessions>"
+    assert token().split(".")[1] not in repr(verifier._verification.__dict__)
+
+
+def test_a_missing_extra_is_named() -> None:
+    """Without cryptography the error says which extra is missing and how to install it."""
+    program = """
+        import sys
+        sys.modules["cryptography"] = None
+        from clerk_async.errors import ConfigurationError
+        from clerk_async.tokens.sync_verifier import TokenVerifier
+        try:
+            TokenVerifier(jwt_key="whatever")
+        except ConfigurationError as error:
+            assert "pip install 'clerk-async[jwt]'" in str(error), error
+        else:
+            raise SystemExit("no error")
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=60)
+
+
+def test_importing_the_verifier_loads_no_cryptography() -> None:
+    """The heavy parts come with the first verifier, not with an import."""
+    program = "import sys, clerk_async.tokens.verifier; assert 'cryptography' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
