@@ -11,7 +11,8 @@ from clerk_async.http.responses import decoded, with_info
 if TYPE_CHECKING:
     from clerk_async.config import Endpoint, RateLimit
     from clerk_async.http.calls import Caller
-    from clerk_async.http.pacing import Pacer, Pacings
+    from clerk_async.http.gate import Pacings
+    from clerk_async.http.pacing import Pacer
     from clerk_async.models import ApiResponse, Session, SessionPage
 
 __all__ = ["CallerTarget"]

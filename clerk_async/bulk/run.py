@@ -21,7 +21,8 @@ from clerk_async.bulk.progress import Meter
 from clerk_async.bulk.report import RevocationOutcome, RevocationReport, RevocationStatus
 from clerk_async.bulk.stream import OutcomeStream
 from clerk_async.errors import ConnectionLostError, JournalError
-from clerk_async.http.pacing import RunPacer, SendRefused
+from clerk_async.http.gate import RunPacer
+from clerk_async.http.pacing import SendRefused
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from clerk_async.bulk.options import RunOptions
     from clerk_async.bulk.report import StopReason
     from clerk_async.bulk.target import RevocationTarget
-    from clerk_async.http.pacing import Lane
+    from clerk_async.http.gate import Lane
 
 __all__ = ["BulkRun"]
 

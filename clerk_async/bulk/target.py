@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from clerk_async.config import RateLimit
-    from clerk_async.http.pacing import Pacer, Pacings
+    from clerk_async.http.gate import Pacings
+    from clerk_async.http.pacing import Pacer
     from clerk_async.models import Session, SessionPage
 
 __all__ = ["RevocationTarget", "RevokeReply"]

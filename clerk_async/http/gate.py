@@ -1,0 +1,262 @@
+"""The gate in front of the wire, which a bulk run's requests pass one by one.
+
+`KeyPacing` is one for a client and a limit, shared by all runs that use them. `RunPacer` is one
+run's way through it, and a `Lane` of it what a worker hands to the transport.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from typing import TYPE_CHECKING
+
+from clerk_async.http.pacing import (
+    SERVICE_UNAVAILABLE,
+    TOO_MANY_REQUESTS,
+    Ramp,
+    SendRefused,
+    SendWindow,
+    Ticket,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from clerk_async.config import RateLimit
+    from clerk_async.http.pacing import PauseReason
+
+__all__ = ["KeyPacing", "Lane", "Pacings", "RunPacer"]
+
+
+class KeyPacing:
+    """The gate of one client for one limit, shared by its runs: first come, first served."""
+
+    def __init__(self, limit: RateLimit, *, clock: Callable[[], float] | None = None) -> None:
+        self.limit = limit
+        self._clock = clock
+        self._now: Callable[[], float] = clock or _no_clock
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._window = SendWindow(limit.per)
+        self._ramp = Ramp(limit.count, limit.per)
+        self._waiting: deque[tuple[asyncio.Future[Ticket], RunPacer]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def acquire(self, run: RunPacer) -> Ticket:
+        """Wait for a place; see `Pacer.acquire`."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._start(loop)
+        if not self._waiting:
+            now = self._now()
+            if self._delay(now) <= 0:
+                return self._grant(now)
+        place: asyncio.Future[Ticket] = loop.create_future()
+        self._waiting.append((place, run))
+        self._let_out()
+        try:
+            return await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled() and place.exception() is None:
+                self.answered(place.result(), None, None)
+            raise
+
+    def sent(self, ticket: Ticket) -> None:
+        """See `Pacer.sent`."""
+        ticket.sent_at = self._now()
+
+    def answered(self, ticket: Ticket, status: int | None, retry_after: float | None) -> int:
+        """See `Pacer.answered`."""
+        if not ticket.is_open:
+            return 0
+        ticket.is_open = False
+        now = self._now()
+        window, ramp = self._window, self._ramp
+        was_sent = ticket.sent_at == ticket.sent_at  # not a NaN
+        is_refusal = status == TOO_MANY_REQUESTS
+        window.leave(now, has_arrived=was_sent and not is_refusal)
+        if is_refusal or (status == SERVICE_UNAVAILABLE and retry_after is not None):
+            used = window.used(now) - window.in_flight
+            ramp.refused(ticket, now, used, status or TOO_MANY_REQUESTS, retry_after)
+        elif was_sent and status is not None:
+            ramp.let_through(ticket, now - ticket.sent_at)
+        if self._waiting:
+            self._let_out()
+        return is_refusal
+
+    def turn_away(self, run: RunPacer) -> None:
+        """End the waits of one run with `SendRefused`."""
+        for place, owner in self._waiting:
+            if owner is run and not place.done():
+                place.set_exception(SendRefused)
+        self._waiting = deque(entry for entry in self._waiting if not entry[0].done())
+
+    def pause(self) -> tuple[float, PauseReason] | None:
+        """Give the seconds until something may leave, and why it may not now; None if it may."""
+        now = self._now() if self._loop else 0.0
+        if now < self._ramp.paused_until:
+            return self._ramp.paused_until - now, self._ramp.pause_reason
+        if self._waiting and not self._window.in_flight:
+            delay = self._delay(now)
+            if 0 < delay < math.inf:
+                return delay, "window"
+        return None
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        # what was in flight in a loop that is gone may have arrived: it keeps its place for `per`
+        self._loop = loop
+        self._now = self._clock or loop.time
+        self._waiting.clear()
+        self._timer = None
+        now = self._now()
+        while self._window.in_flight:
+            self._window.leave(now, has_arrived=True)
+
+    def _delay(self, now: float) -> float:
+        """Seconds until the next request may leave; inf if an answer has to come first."""
+        ramp, window = self._ramp, self._window
+        if now < ramp.paused_until:
+            return ramp.paused_until - now
+        if window.in_flight + 1 > ramp.concurrency:
+            return math.inf
+        if now < ramp.next_at:
+            return ramp.next_at - now
+        if window.used(now) + 1 <= ramp.allowance(now):
+            return 0.0
+        return window.free_at() - now
+
+    def _grant(self, now: float) -> Ticket:
+        self._ramp.take(now)
+        self._window.in_flight += 1
+        return Ticket(self._ramp.era)
+
+    def _let_out(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        now = self._now()
+        while self._waiting:
+            delay = self._delay(now)
+            if delay > 0:
+                if delay < math.inf and self._loop is not None:
+                    self._timer = self._loop.call_later(delay, self._let_out)
+                return
+            place, _ = self._waiting.popleft()
+            if not place.done():
+                place.set_result(self._grant(now))
+
+
+class Pacings:
+    """The gates of one client, one for each limit in use, so that runs at once share a window."""
+
+    def __init__(self, *, clock: Callable[[], float] | None = None) -> None:
+        self._clock = clock
+        self._gates: dict[RateLimit, KeyPacing] = {}
+
+    def gate(self, limit: RateLimit) -> KeyPacing:
+        """Give the gate for a limit; the same limit gives the same gate."""
+        gate = self._gates.get(limit)
+        if gate is None:
+            gate = self._gates[limit] = KeyPacing(limit, clock=self._clock)
+        return gate
+
+
+class RunPacer:
+    """One run's way through the gate: it can be stopped, and counts what was refused.
+
+    Args:
+        gate: The window to pass.
+        may_send: Asked just before each send; False stops the run.
+    """
+
+    def __init__(
+        self, gate: KeyPacing, may_send: Callable[[], Awaitable[bool]] | None = None
+    ) -> None:
+        self.gate = gate
+        self.may_send = may_send
+        self.throttled = 0
+        self.is_stopped = False
+        self.pauses: set[asyncio.Future[None]] = set()
+
+    def lane(self) -> Lane:
+        """Give the pacer of one worker."""
+        return Lane(self)
+
+    def stop(self) -> None:
+        """Let nothing more out: ends every wait with `SendRefused`."""
+        if self.is_stopped:
+            return
+        self.is_stopped = True
+        self.gate.turn_away(self)
+        for over in self.pauses:
+            if not over.done():
+                over.set_exception(SendRefused)
+
+
+class Lane:
+    """The `Pacer` of one worker, which sends one request at a time.
+
+    Attributes:
+        sends: How many requests have left; the worker sets it back to 0.
+    """
+
+    __slots__ = ("_gate", "_run", "sends")
+
+    def __init__(self, run: RunPacer) -> None:
+        self._run = run
+        self._gate = run.gate
+        self.sends = 0
+
+    async def acquire(self) -> Ticket:
+        """See `Pacer.acquire`."""
+        run = self._run
+        if run.is_stopped:
+            raise SendRefused
+        ticket = await self._gate.acquire(run)
+        if run.is_stopped:
+            self._gate.answered(ticket, None, None)
+            raise SendRefused
+        if run.may_send is None:
+            return ticket
+        is_allowed = False
+        try:
+            is_allowed = await run.may_send() and not run.is_stopped
+        finally:
+            if not is_allowed:
+                self._gate.answered(ticket, None, None)
+        if not is_allowed:
+            raise SendRefused
+        return ticket
+
+    def sent(self, ticket: Ticket) -> None:
+        """See `Pacer.sent`."""
+        self.sends += 1
+        self._gate.sent(ticket)
+
+    def answered(self, ticket: Ticket, status: int | None, retry_after: float | None) -> None:
+        """See `Pacer.answered`."""
+        self._run.throttled += self._gate.answered(ticket, status, retry_after)
+
+    async def pause(self, seconds: float) -> None:
+        """See `Pacer.pause`."""
+        run = self._run
+        if run.is_stopped:
+            raise SendRefused
+        loop = asyncio.get_running_loop()
+        over: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(seconds, _end, over)
+        run.pauses.add(over)
+        try:
+            await over
+        finally:
+            timer.cancel()
+            run.pauses.discard(over)
+
+
+def _end(over: asyncio.Future[None]) -> None:
+    if not over.done():
+        over.set_result(None)
+
+
+def _no_clock() -> float:
+    return 0.0
