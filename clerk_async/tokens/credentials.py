@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 import attrs
 
+from clerk_async.config import is_loopback
 from clerk_async.errors import InvalidArgumentError
 
-__all__ = ["Credentials", "SessionCookie", "read_credentials"]
+__all__ = ["Credentials", "SessionCookie", "method_of", "origin_for", "read_credentials"]
 
 _MAX_SESSION_COOKIES: Final = 16
 _SESSION_COOKIE = re.compile(r"__session(?:_([A-Za-z0-9_-]{8}))?")
 _REFRESH_COOKIE = re.compile(r"__refresh(?:_([A-Za-z0-9_-]{8}))?")
 _KEPT_BACK: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @attrs.frozen(repr=False)
@@ -41,16 +42,12 @@ class Credentials:
         bearer: The token of the Authorization header, or None.
         session_cookies: The session cookies, in the order of the header.
         refresh_tokens: The refresh tokens by the suffix of their cookies.
-        method: The HTTP method, where the request tells.
-        origins: Where the request says it came to and from, the likeliest first.
-        headers: The other headers, for the service; without what holds secrets.
+        headers: All headers, by their names in lower case.
     """
 
     bearer: str | None
     session_cookies: tuple[SessionCookie, ...]
     refresh_tokens: Mapping[str | None, str]
-    method: str | None
-    origins: tuple[str, ...]
     headers: Mapping[str, list[str]]
 
     def refresh_token_for(self, suffix: str | None) -> str | None:
@@ -61,11 +58,9 @@ class Credentials:
             return next(iter(tokens.values()))
         return found
 
-    def origin_for(self, party: str | None) -> str | None:
-        """Give the request's origin: the one the token was made for, if it is among them."""
-        if party in self.origins or not self.origins:
-            return party
-        return self.origins[0]
+    def harmless_headers(self) -> Mapping[str, list[str]]:
+        """Give the headers without those that hold secrets."""
+        return {name: values for name, values in self.headers.items() if name not in _KEPT_BACK}
 
 
 def read_credentials(request: object) -> Credentials:
@@ -88,9 +83,7 @@ def read_credentials(request: object) -> Credentials:
         _bearer(headers.get("authorization", ())),
         tuple(sessions[:_MAX_SESSION_COOKIES]),
         refresh,
-        _method_of(request),
-        tuple(_origins(request, headers)),
-        {name: values for name, values in headers.items() if name not in _KEPT_BACK},
+        headers,
     )
 
 
@@ -183,9 +176,16 @@ def _detail(request: object, attribute: str, environ: str, scope: str) -> str | 
     return value if isinstance(value, str) else None
 
 
-def _method_of(request: object) -> str | None:
+def method_of(request: object) -> str | None:
+    """Tell a request's method, if it has one: a mapping of headers has not."""
     method = _detail(request, "method", "REQUEST_METHOD", "method")
     return None if method is None else method.upper()
+
+
+def origin_for(party: str | None, request: object, headers: Mapping[str, list[str]]) -> str | None:
+    """Tell a request's origin: the one that its token was made for, if it is among the possible."""
+    origins = tuple(_origins(request, headers))
+    return party if party in origins or not origins else origins[0]
 
 
 def _origins(request: object, headers: Mapping[str, list[str]]) -> Iterator[str]:
@@ -201,18 +201,26 @@ def _origins(request: object, headers: Mapping[str, list[str]]) -> Iterator[str]
         or first("x-forwarded-proto")
         or _detail(request, "scheme", "wsgi.url_scheme", "scheme")
     )
-    url = getattr(request, "url", None)
-    if url is not None and not isinstance(request, Mapping):
-        parts = urlsplit(str(url))
-        scheme = scheme or parts.scheme or None
-        host = host or parts.netloc or None
+    url = None if isinstance(request, Mapping) else getattr(request, "url", None)
+    if url is not None:
+        with suppress(ValueError):  # an URL is often made from a Host header, which holds anything
+            parts = urlsplit(str(url))
+            scheme = scheme or parts.scheme or None
+            host = host or parts.netloc or None
     if host is not None:
         if scheme is None:
-            scheme = "http" if urlsplit(f"//{host}").hostname in _LOOPBACK else "https"
+            scheme = "http" if is_loopback(_hostname(host)) else "https"
         yield _without_default_port(f"{scheme}://{host}".lower())
     origin = first("origin")
     if origin is not None and origin != "null":
         yield origin
+
+
+def _hostname(host: str) -> str:
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:  # a Host header may hold anything
+        return ""
 
 
 def _without_default_port(origin: str) -> str:

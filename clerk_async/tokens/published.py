@@ -1,35 +1,37 @@
-"""The keys that an instance publishes, fetched without any credential."""
+"""The keys that an instance publishes: fetched without any credential, so none can leak there."""
 
 from __future__ import annotations
 
 from typing import Final
 
-import aiohttp
-
-from clerk_async.errors import ConnectionLostError, ServerError
+from clerk_async.config import RetryPolicy, Timeouts
+from clerk_async.http.calls import Caller, Shared
+from clerk_async.http.operations import Operation, Request
+from clerk_async.http.settings import USER_AGENT, WireSettings
 
 __all__ = ["fetch_published"]
 
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=10.0)
-_MAX_BYTES: Final = 1 << 20
-_OK: Final = 200
+_WELL_KNOWN: Final = "/.well-known/jwks.json"
+_KEYS: Final = Operation("published keys", "GET", _WELL_KNOWN)
+_HEADERS: Final = {
+    "Accept": "application/json",
+    "Accept-Encoding": "gzip, deflate",
+    "User-Agent": USER_AGENT,
+}
 
 
-async def fetch_published(url: str) -> bytes:
-    """Fetch a public key set.
+async def fetch_published(issuer: str) -> bytes:
+    """Fetch the key set below an issuer's URL, with the usual retries, redirects not followed.
+
+    A connection of its own each time: this happens every few minutes, and one that is kept would
+    have to be closed by somebody.
 
     Raises:
         ClerkError: If it can't be had.
     """
-    async with aiohttp.ClientSession(
-        timeout=_TIMEOUT, trust_env=True, cookie_jar=aiohttp.DummyCookieJar()
-    ) as session:
-        try:
-            async with session.get(url, allow_redirects=False) as response:
-                if response.status != _OK:
-                    raise ServerError(
-                        f"the issuer answered {response.status}", status=response.status
-                    )
-                return await response.content.read(_MAX_BYTES)
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise ConnectionLostError(f"{type(error).__name__} at {url}") from None
+    shared = Shared(WireSettings(base_url=issuer, headers=_HEADERS, pool_size=1), secret_key="")
+    try:
+        answer = await Caller(shared, RetryPolicy(), Timeouts()).call(Request(_KEYS, _WELL_KNOWN))
+        return answer.body
+    finally:
+        await shared.aclose()

@@ -21,7 +21,13 @@ from clerk_async.errors import (
     TokenVerificationError,
 )
 from clerk_async.tokens.claims import SessionClaims
-from clerk_async.tokens.credentials import Credentials, SessionCookie, read_credentials
+from clerk_async.tokens.credentials import (
+    Credentials,
+    SessionCookie,
+    method_of,
+    origin_for,
+    read_credentials,
+)
 from clerk_async.tokens.reasons import TokenVerificationReason as Reason
 from clerk_async.tokens.steps import Examined, RefreshNeeded, Steps, Verification
 
@@ -48,7 +54,7 @@ class RequestState:
         token: The session token, where signed in; the new one after a refresh.
         claims: What it says, where signed in.
         set_cookies: After a refresh, the Set-Cookie lines to put on the response, each a header of
-            its own; otherwise empty.
+            its own, whatever the status; otherwise empty.
         error: The exception behind `reason`, for logs; None where signed in or without a token.
     """
 
@@ -104,7 +110,7 @@ def authenticate(
         refusals.append(outcome)
     if refresh_if_expired:
         for refusal in refusals:
-            need = _refresh_for(refusal, credentials)
+            need = _refresh_for(refusal, credentials, request)
             if need is not None:
                 return (yield from _refresh(verification, need))
     return _verdict([refusal.error for refusal in refusals])
@@ -160,17 +166,21 @@ def _verdict(refusals: Sequence[ClerkError]) -> RequestState:
     return _signed_out(_reason_of(told), str(told), told)
 
 
-def _refresh_for(refusal: _Refusal, credentials: Credentials) -> RefreshNeeded | None:
+def _refresh_for(
+    refusal: _Refusal, credentials: Credentials, request: object
+) -> RefreshNeeded | None:
     """Tell what a refresh takes; None where the token or the request is not one to refresh."""
     examined = refusal.examined
     if examined is None or _reason_of(refusal.error) is not Reason.TOKEN_EXPIRED:
         return None
     session_id, party = examined.payload.get("sid"), examined.payload.get("azp")
     refresh_token = credentials.refresh_token_for(refusal.cookie.suffix)
-    origin = credentials.origin_for(party if isinstance(party, str) else None)
-    if credentials.method not in {None, "GET"} or not (refresh_token and origin):
+    if method_of(request) not in {None, "GET"} or not refresh_token:
         return None
     if not (isinstance(session_id, str) and session_id):
+        return None
+    origin = origin_for(party if isinstance(party, str) else None, request, credentials.headers)
+    if not origin:
         return None
     return RefreshNeeded(
         session_id,
@@ -178,7 +188,7 @@ def _refresh_for(refusal: _Refusal, credentials: Credentials) -> RefreshNeeded |
         refusal.cookie.token,
         refresh_token,
         origin,
-        credentials.headers,
+        credentials.harmless_headers(),
     )
 
 
@@ -195,7 +205,8 @@ def _refresh(verification: Verification, need: RefreshNeeded) -> Steps[RequestSt
         )
     outcome = yield from _try(verification, cookie, check_session=False)
     if isinstance(outcome, _Refusal):
-        return _verdict([outcome.error])
+        # The old refresh token is used up: the browser needs the new one, whatever came of this.
+        return attrs.evolve(_verdict([outcome.error]), set_cookies=tuple(lines))
     if (outcome.session_id, outcome.user_id) != (need.session_id, need.user_id):
         return _signed_out(
             Reason.SESSION_REFRESH_REFUSED, "The refreshed token belongs to another session."

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
+from clerk_async.config import is_loopback
 from clerk_async.errors import ConfigurationError
 from clerk_async.tokens.jwks import FetchedKeys, FixedKey, KeySetStatus
 from clerk_async.tokens.keys import key_from, require_cryptography
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["Verifier"]
 
 logger = logging.getLogger("clerk_async.tokens")
-
-_WELL_KNOWN = "/.well-known/jwks.json"
 
 SourceT = TypeVar("SourceT")
 
@@ -89,9 +88,7 @@ class Verifier(Generic[SourceT]):
             monotonic=monotonic,
         )
         self._sessions = sessions
-        self._key_set_url = ""
-        if issuer is not None and jwt_key is None and sessions is None:
-            self._key_set_url = _key_set_url(issuer)
+        self._issuer = self._verification.rules.issuer or ""
         self._at_once = self._verification.at_once
 
     def __repr__(self) -> str:
@@ -153,6 +150,8 @@ def _verification_from(
             "authorized_parties is not set: tokens made for any origin are accepted; list your "
             "frontend's origins to keep out cookies that leak from other subdomains"
         )
+    if jwt_key is None and not has_sessions:
+        _check_trustworthy(rules.issuer or "")
     keys = (
         FixedKey(key_from(jwt_key))
         if jwt_key is not None
@@ -173,18 +172,6 @@ def _verification_from(
     )
 
 
-def _key_set_url(issuer: str) -> str:
-    """Tell where an issuer publishes its keys.
-
-    Raises:
-        ConfigurationError: If keys fetched from there could not be trusted.
-    """
-    parts = urlsplit(issuer)
-    if parts.scheme != "https" and parts.hostname not in {"localhost", "127.0.0.1", "::1"}:
-        raise ConfigurationError("issuer must be an https:// URL: its keys decide who gets in.")
-    return issuer.rstrip("/") + _WELL_KNOWN
-
-
 def _checked_issuer(issuer: object) -> str:
     if not isinstance(issuer, str):
         raise ConfigurationError("issuer must be a str, such as https://clerk.example.com.")
@@ -198,6 +185,12 @@ def _checked_issuer(issuer: object) -> str:
     if not well_formed:
         raise ConfigurationError("issuer must be a URL, such as https://clerk.example.com.")
     return issuer.rstrip("/")
+
+
+def _check_trustworthy(issuer: str) -> None:
+    parts = urlsplit(issuer)
+    if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
+        raise ConfigurationError("issuer must be an https:// URL: its keys decide who gets in.")
 
 
 def _names(setting: str, value: str | Iterable[str] | None) -> frozenset[str] | None:

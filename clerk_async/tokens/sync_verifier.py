@@ -155,7 +155,7 @@ class TokenVerifier(Verifier[SessionsSource]):
 
         from clerk_async.tokens.published import fetch_published  # noqa: PLC0415 - heavy
 
-        return asyncio.run(fetch_published(self._key_set_url))
+        return asyncio.run(fetch_published(self._issuer))
 
     def _fly(self, flight: Flight) -> None:
         try:

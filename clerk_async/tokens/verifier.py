@@ -144,7 +144,7 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
             return await self._sessions._fetch_jwks()  # noqa: SLF001 - offered to verifiers alone
         from clerk_async.tokens.published import fetch_published  # noqa: PLC0415 - heavy
 
-        return await fetch_published(self._key_set_url)
+        return await fetch_published(self._issuer)
 
     async def _fly(self, flight: Flight) -> None:
         try:
