@@ -127,18 +127,25 @@ def _pairs(request: object, source: object) -> Iterator[tuple[str, str]]:
 
 
 def _header_source(request: object) -> object:
-    if isinstance(request, Mapping):
-        scope = cast("Mapping[str, object]", request)
-        if "type" in scope and isinstance(scope.get("headers"), list | tuple):  # ASGI
-            return scope["headers"]
-        return scope
+    # Attributes first: Starlette's and aiohttp's requests are mappings too, of other things.
     for name in ("headers", "META", "environ"):
         source = getattr(request, name, None)
         if source is not None:
             return source
-    if request is None or isinstance(request, str | bytes) or not isinstance(request, Iterable):
+    mapping = _plain_mapping(request)
+    if mapping is not None and "type" in mapping:  # ASGI
+        headers = mapping.get("headers")
+        return headers if isinstance(headers, list | tuple) else mapping
+    if isinstance(request, str | bytes) or not isinstance(request, Iterable):
         raise _no_request(request)
     return cast("object", request)
+
+
+def _plain_mapping(request: object) -> Mapping[str, object] | None:
+    """Give headers, a WSGI environ or an ASGI scope; None for a request that is an object."""
+    if isinstance(request, Mapping) and not hasattr(cast("object", request), "headers"):
+        return cast("Mapping[str, object]", request)
+    return None
 
 
 def _no_request(request: object) -> InvalidArgumentError:
@@ -168,8 +175,8 @@ def _environ_headers(environ: Mapping[str, object]) -> Iterator[tuple[str, str]]
 
 def _detail(request: object, attribute: str, environ: str, scope: str) -> str | None:
     """Read one detail of a request, wherever its framework keeps it."""
-    if isinstance(request, Mapping):
-        mapping = cast("Mapping[str, object]", request)
+    mapping = _plain_mapping(request)
+    if mapping is not None:
         value = mapping.get(environ) or (mapping.get(scope) if "type" in mapping else None)
     else:
         value = getattr(request, attribute, None)
@@ -201,7 +208,7 @@ def _origins(request: object, headers: Mapping[str, list[str]]) -> Iterator[str]
         or first("x-forwarded-proto")
         or _detail(request, "scheme", "wsgi.url_scheme", "scheme")
     )
-    url = None if isinstance(request, Mapping) else getattr(request, "url", None)
+    url = None if _plain_mapping(request) is not None else getattr(request, "url", None)
     if url is not None:
         with suppress(ValueError):  # an URL is often made from a Host header, which holds anything
             parts = urlsplit(str(url))
