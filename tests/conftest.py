@@ -1,0 +1,63 @@
+"""What every test gets: a clean environment, a loop that nobody blocks, and a fake service."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from blockbuster import blockbuster_ctx
+
+from clerk_async.testing import FakeClerk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_FROM_OUTSIDE = ("CLERK_", "SSL_CERT_", "PYTHONASYNCIODEBUG", "NO_COLOR", "FORCE_COLOR")
+_MAY_BLOCK = (
+    ("clerk_async/bulk/journal.py", "__enter__ open record close _append"),
+    ("importlib/__init__.py", "import_module"),
+    ("<frozen importlib._bootstrap>", "_find_and_load"),
+    ("warnings.py", "_formatwarnmsg_impl"),
+    ("linecache.py", "updatecache lazycache"),
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the marks that are ours."""
+    config.addinivalue_line(
+        "markers", "may_block: this test blocks its event loop on purpose; nobody watches it"
+    )
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no key, address, proxy or certificate of the machine reach a test."""
+    for name in list(os.environ):
+        if name.startswith(_FROM_OUTSIDE) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _nobody_blocks_the_loop(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test in which the library blocks a running event loop.
+
+    What may block is a journal's flushed line, which is what makes it safe to kill a run, and an
+    import on first use. The fake's own loop isn't watched: it belongs to the tests.
+    """
+    node: Any = request.node
+    if node.get_closest_marker("may_block") is not None:
+        yield
+        return
+    with blockbuster_ctx("clerk_async", excluded_modules=["clerk_async.testing"]) as watched:
+        for function in watched.functions.values():
+            for file, names in _MAY_BLOCK:
+                function.can_block_in(file, set(names.split()))
+        yield
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeClerk]:
+    """Give a running service of the test's own."""
+    with FakeClerk() as running:
+        yield running
