@@ -1,7 +1,7 @@
 """One session: the request, and what its answer means.
 
-The rules are those of Clerk's reference (https://clerk.com/docs/reference/backend-api), as far as it
-says: a 200 is the confirmation, whatever status the session carries. What a second revocation
+The rules are those of Clerk's reference (https://clerk.com/docs/reference/backend-api), as far as
+it says: a 200 is the confirmation, whatever status the session carries. What a second revocation
 answers is documented nowhere, so a 400 is followed by one look at the session.
 """
 
@@ -97,7 +97,7 @@ async def revoke_one(
     return Verdict(RevocationStatus.REVOKED, attempts=reply.attempts, session=reply.data)
 
 
-async def _judge(
+async def _judge(  # noqa: PLR0911 - a table of answers, one return each
     target: RevocationTarget,
     session_id: str,
     pacer: Pacer,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -12,6 +11,9 @@ from clerk_async.bulk.journal import Journal
 from clerk_async.bulk.report import RevocationOutcome, RevocationProgress
 from clerk_async.config import RateLimit, check_integer, check_number
 from clerk_async.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    import os
 
 __all__ = ["OnOutcome", "OnProgress", "RunOptions", "ShouldStop", "check_options"]
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from clerk_async.bulk.report import RevocationPause, RevocationProgress, RevocationStatus
+from clerk_async.bulk.report import RevocationPause, RevocationProgress
 
 if TYPE_CHECKING:
     from clerk_async.bulk.intake import Work
+    from clerk_async.bulk.ledger import Ledger
     from clerk_async.config import RateLimit
     from clerk_async.http.pacing import PauseReason
 
@@ -20,24 +21,19 @@ SAMPLES: Final = 200
 
 
 class Meter:
-    """Counts outcomes and makes snapshots of them."""
+    """Makes snapshots of a run."""
 
     def __init__(self, limit: RateLimit) -> None:
-        self._outcomes = 0
         self._look_back = max(RATE_OVER, limit.per)
         self._fastest = limit.count / limit.per
         self._samples: deque[tuple[float, int]] = deque(maxlen=SAMPLES)
-
-    def count(self) -> None:
-        """Note one outcome."""
-        self._outcomes += 1
 
     def snapshot(
         self,
         *,
         now: float,
         started_at: float,
-        counts: dict[RevocationStatus, int],
+        ledger: Ledger,
         work: Work,
         pause: tuple[float, PauseReason] | None,
     ) -> RevocationProgress:
@@ -48,9 +44,9 @@ class Meter:
         while len(samples) > 1 and samples[1][0] <= now - self._look_back:
             samples.popleft()
         since, before = samples[0]
-        rate = (self._outcomes - before) / (now - since) if now > since else 0.0
-        samples.append((now, self._outcomes))
-        done = self._outcomes + work.resumed
+        rate = (ledger.told - before) / (now - since) if now > since else 0.0
+        samples.append((now, ledger.told))
+        done = ledger.told + work.resumed
         total = work.total
         eta = None
         if total is not None:
@@ -61,7 +57,7 @@ class Meter:
         return RevocationProgress(
             done=done,
             total=total,
-            counts={status: count for status, count in counts.items() if count},
+            counts={status: count for status, count in ledger.counts.items() if count},
             resumed=work.resumed,
             rate=rate,
             eta=eta,

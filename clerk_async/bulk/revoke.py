@@ -17,6 +17,7 @@ A run that stops finishes what is in flight. So does one that is cancelled, with
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ from clerk_async.http.operations import check_session_id, path_segment
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+    from collections.abc import AsyncGenerator, Iterable
 
     from clerk_async.bulk.journal import Journal
     from clerk_async.bulk.options import OnOutcome, OnProgress, ShouldStop
@@ -223,12 +224,11 @@ def _run_of_ids(
     return BulkRun(target, options, IdIntake(session_ids), "revoke_many")
 
 
-def _check_exceptions(session_ids: object) -> frozenset[str]:
+def _check_exceptions(session_ids: Iterable[str]) -> frozenset[str]:
     check_input("except_session_ids", session_ids)
-    try:
-        exceptions = list(session_ids)  # type: ignore[call-overload]
-    except TypeError:
-        raise InvalidArgumentError("except_session_ids must be an iterable of ids") from None
+    if isinstance(session_ids, AsyncIterable):
+        raise InvalidArgumentError("except_session_ids must be a plain iterable of ids")
+    exceptions = list(session_ids)
     for session_id in exceptions:
         check_session_id(session_id)  # one that can't be right would protect nothing
     return frozenset(exceptions)

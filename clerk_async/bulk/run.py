@@ -2,13 +2,13 @@
 
 A worker takes a job, sends it, and tells its outcome: to the journal, then to `on_outcome`, then to
 the stream. Nothing is sent after a stop, whatever its reason; what is in flight then is finished,
-and gets its outcome as always. Only a cancelled run gives its requests a short grace and cuts them off.
+and gets its outcome as always. Only a cancelled run gives its requests a short grace, and then cuts
+them off.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from clerk_async.bulk.answer import Verdict, is_answer, is_key_refused, is_passing, revoke_one
-from clerk_async.bulk.journal import OpenJournal, open_journal
+from clerk_async.bulk.journal import open_journal
+from clerk_async.bulk.ledger import Callbacks, Ledger
 from clerk_async.bulk.progress import Meter
 from clerk_async.bulk.report import RevocationOutcome, RevocationReport, RevocationStatus
 from clerk_async.bulk.stream import OutcomeStream
@@ -25,10 +26,10 @@ from clerk_async.http.gate import RunPacer
 from clerk_async.http.pacing import SendRefused
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator
 
     from clerk_async.bulk.intake import Job, Work
-    from clerk_async.bulk.journal import RunKind
+    from clerk_async.bulk.journal_file import RunKind
     from clerk_async.bulk.options import RunOptions
     from clerk_async.bulk.report import StopReason
     from clerk_async.bulk.target import RevocationTarget
@@ -68,9 +69,8 @@ class BulkRun:
         should_stop = None if options.should_stop is None else self._may_send
         self._pacer = RunPacer(target.pacings.gate(limit), should_stop)
         self._most_workers = min(options.concurrency or target.pool_size, target.pool_size)
-        self._journal: OpenJournal | None = None
-        self._counts = dict.fromkeys(RevocationStatus, 0)
-        self._failures: list[tuple[int, RevocationOutcome]] = []
+        self._callbacks = Callbacks()
+        self._ledger = Ledger(self._callbacks, options.on_outcome)
         self._deferred: deque[Job] = deque()
         self._workers: set[asyncio.Task[None]] = set()
         self._reading: set[asyncio.Task[None]] = set()
@@ -81,9 +81,6 @@ class BulkRun:
         self._is_abandoned = False
         self._stopped_by: StopReason | None = None
         self._trouble: BaseException | None = None
-        self._callback_turn = asyncio.Lock()
-        self._has_logged: set[str] = set()
-        self._stream: OutcomeStream | None = None
         self._started_at = 0.0
         self._meter = Meter(limit)
 
@@ -99,13 +96,13 @@ class BulkRun:
         self._started_at = loop.time()
         options = self._options
         if options.journal is not None:
-            self._journal = await open_journal(
+            self._ledger.journal = await open_journal(
                 options.journal,
                 instance=self._target.key_fingerprint,
                 run=self._kind,
                 for_writing=not options.dry_run,
             )
-            self._work.use_journal(self._journal)
+            self._work.use_journal(self._ledger.journal)
         timer = None
         if options.deadline is not None:
             timer = loop.call_later(options.deadline, self.stop, "deadline")
@@ -139,7 +136,7 @@ class BulkRun:
         Raises:
             Exception: As `report` does.
         """
-        stream = self._stream = OutcomeStream()
+        stream = self._ledger.stream = OutcomeStream()
         run = asyncio.get_running_loop().create_task(self.report())
         run.add_done_callback(stream.end)
         try:
@@ -252,7 +249,7 @@ class BulkRun:
         most = self._options.max_failures
         if most is None:
             return DEFERRED_AT_MOST
-        return max(1, min(DEFERRED_AT_MOST, most - self._counts[RevocationStatus.FAILED]))
+        return max(1, min(DEFERRED_AT_MOST, most - self._ledger.failed))
 
     async def _do(self, job: Job, lane: Lane) -> None:
         if job.is_listing:
@@ -313,41 +310,16 @@ class BulkRun:
     # -- outcomes ------------------------------------------------------------------------------
 
     async def _tell(self, job: Job, verdict: Verdict) -> None:
-        status = verdict.status
-        outcome = RevocationOutcome(
-            job.session_id,
-            status,
-            verdict.error,
-            verdict.attempts,
-            verdict.session,
-            None if job.owner is None else job.owner.user_id,
-        )
-        self._counts[status] += 1
-        self._meter.count()
-        if status is RevocationStatus.FAILED:
-            self._failures.append((job.index, outcome))
-            most = self._options.max_failures
-            if most is not None and self._counts[status] >= most:
-                self.stop("max_failures")
-        if self._journal is not None and (
-            status.is_done or (status is RevocationStatus.FAILED and verdict.attempts)
-        ):
-            self._note(job.session_id, status)
-        self._work.finished(job)
-        if self._options.on_outcome is not None:
-            await self._call("on_outcome", self._options.on_outcome, outcome)
-        if self._stream is not None:
-            await self._stream.put(outcome)
-
-    def _note(self, session_id: str | None, status: RevocationStatus) -> None:
-        if session_id is None or self._journal is None:
-            return
+        ledger, most = self._ledger, self._options.max_failures
+        outcome = ledger.enter(job, verdict)
+        if most is not None and ledger.failed and ledger.failed >= most:
+            self.stop("max_failures")
         try:
-            self._journal.write(session_id, status)
+            ledger.note(outcome)
         except JournalError as error:
-            self._journal.abandon()
-            self._journal = None
             self._abort(error)
+        self._work.finished(job)
+        await ledger.tell(outcome)
 
     async def _tell_rest(self) -> None:
         """Tell what a stopped run leaves behind."""
@@ -366,23 +338,10 @@ class BulkRun:
             if told % BREATH == 0:
                 await asyncio.sleep(0)
 
-    async def _call(self, name: str, callback: Callable[..., Any], *values: Any) -> Any:
-        try:
-            answer = callback(*values)
-            if inspect.isawaitable(answer):
-                async with self._callback_turn:
-                    answer = await answer
-        except Exception:  # noqa: BLE001 - a callback's trouble is not the run's
-            if name not in self._has_logged:
-                self._has_logged.add(name)
-                _log.exception("%s raised; the run goes on, and this is logged once", name)
-            return None
-        return answer
-
     # -- stopping and progress -----------------------------------------------------------------
 
     async def _may_send(self) -> bool:
-        if self._options.should_stop is not None and await self._call(
+        if self._options.should_stop is not None and await self._callbacks.call(
             "should_stop", self._options.should_stop
         ):
             self.stop("should_stop")
@@ -402,18 +361,18 @@ class BulkRun:
             progress = self._meter.snapshot(
                 now=loop.time(),
                 started_at=self._started_at,
-                counts=self._counts,
+                ledger=self._ledger,
                 work=self._work,
                 pause=None if self._is_stopped else self._pacer.gate.pause(),
             )
-            await self._call("on_progress", self._options.on_progress, progress)
+            await self._callbacks.call("on_progress", self._options.on_progress, progress)
 
     # -- the end -------------------------------------------------------------------------------
 
     async def _wind_up(self) -> None:
         """Finish what is in flight within the grace, then cut it off, and tell all outcomes."""
-        if self._stream is not None:
-            self._stream.close()
+        if self._ledger.stream is not None:
+            self._ledger.stream.close()
         try:
             if self._workers:
                 await asyncio.wait(self._workers, timeout=CANCEL_GRACE)
@@ -428,22 +387,18 @@ class BulkRun:
             await self._tell(job, Verdict(RevocationStatus.FAILED, job.error, job.attempts))
 
     async def _close_journal(self) -> None:
-        journal, self._journal = self._journal, None
+        journal, self._ledger.journal = self._ledger.journal, None
         if journal is None:
             return
         try:
             await journal.close()
         except JournalError as error:
+            _log.warning("%s", error)  # a cancelled run can't raise it
             self._abort(error)
 
     def _make_report(self) -> RevocationReport:
-        counts = self._counts
-        self._failures.sort(key=lambda entry: entry[0])
-        return RevocationReport(
-            total=sum(counts.values()) + self._work.resumed,
-            **{status.value: count for status, count in counts.items()},
+        return self._ledger.report(
             resumed=self._work.resumed,
-            failures=tuple(outcome for _, outcome in self._failures),
             throttled=self._pacer.throttled,
             elapsed=asyncio.get_running_loop().time() - self._started_at,
             stopped_by=self._stopped_by,

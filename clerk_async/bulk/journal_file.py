@@ -1,0 +1,242 @@
+"""The journal's file: its lines, its lock, and how it is read; see `clerk_async.bulk.journal`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import stat
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, Literal
+
+import attrs
+import msgspec
+
+from clerk_async.bulk.report import RevocationStatus
+from clerk_async.errors import JournalError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+if sys.platform != "win32":  # there two runs at once are not noticed
+    import fcntl
+
+__all__ = ["RunKind", "append", "line_for", "open_file", "trouble"]
+
+RunKind = Literal["revoke_many", "revoke_all"]
+
+_log = logging.getLogger("clerk_async")
+
+VERSION: Final = 1
+_HEADER_START: Final = b'{"clerk_async_journal":'
+_DONE: Final = frozenset(status.value for status in RevocationStatus if status.is_done)
+_KNOWN: Final = _DONE | {RevocationStatus.FAILED.value}
+# a FIFO would keep us waiting for its other end
+_FLAGS: Final = (
+    getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+)
+
+
+class _Line(msgspec.Struct):
+    id: str | None = None
+    status: str | None = None
+    clerk_async_journal: int | None = None
+    instance: str | None = None
+    run: str | None = None
+
+
+_decode = msgspec.json.Decoder(_Line).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def line_for(session_id: str, status: RevocationStatus) -> bytes:
+    """Make the line of a session."""
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")[:-6]
+    return b'{"id": %b, "status": "%b", "at": "%bZ"}\n' % (
+        _encode(session_id),
+        status.value.encode(),
+        at.encode(),
+    )
+
+
+def append(fd: int, line: bytes, path: Path) -> None:
+    """Write a line in one go.
+
+    Raises:
+        JournalError: If it can't be written whole.
+    """
+    try:
+        written = os.write(fd, line)
+    except OSError as error:
+        raise trouble("can't be written", path, error) from None
+    if written != len(line):
+        raise JournalError(f"the journal {path} can't be written: the disk is full")
+
+
+def trouble(what: str, path: Path, error: OSError) -> JournalError:
+    """Make an error that names the file and the reason."""
+    return JournalError(f"the journal {path} {what}: {error.strerror or type(error).__name__}")
+
+
+def open_file(
+    path: Path, *, accept_other_key: bool, instance: str, run: RunKind, for_writing: bool
+) -> tuple[int, set[str]] | None:
+    """Open, lock and read a journal, or begin one: the descriptor and the ids that are done.
+
+    Without `for_writing` the descriptor is -1, and there is nothing where there is no file.
+
+    Raises:
+        JournalError: If it can't be read, written or trusted.
+    """
+    fd = _open(path, for_writing=for_writing)
+    if fd is None:
+        return None
+    try:
+        if for_writing:
+            _lock(fd, path)
+        with open(fd, "rb", closefd=False) as file:
+            content = file.read()
+        found = _read(content, path, run)
+        if not accept_other_key:
+            _check_key(found, instance, path)
+        if not for_writing:
+            os.close(fd)
+            return -1, found.done
+        _prepare(fd, path, content, found)
+        if found.instance != instance:
+            append(fd, _header(instance, run), path)
+            os.fsync(fd)
+    except OSError as error:
+        os.close(fd)
+        raise trouble("can't be used", path, error) from None
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd, found.done
+
+
+def _open(path: Path, *, for_writing: bool) -> int | None:
+    access = os.O_RDWR | os.O_APPEND | os.O_CREAT if for_writing else os.O_RDONLY
+    try:
+        fd = os.open(path, access | _FLAGS, 0o600)
+    except OSError as error:
+        if path.is_symlink():
+            raise JournalError(f"the journal {path} is a symbolic link: name the file") from None
+        if isinstance(error, FileNotFoundError) and not for_writing and path.parent.is_dir():
+            return None
+        raise trouble("can't be opened", path, error) from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise JournalError(f"the journal {path} is not a regular file")
+    return fd
+
+
+def _lock(fd: int, path: Path) -> None:
+    if sys.platform == "win32":
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise JournalError(f"the journal {path} is in use by another run") from None
+    except OSError as error:  # a file system without locks
+        _log.warning("the journal %s can't be locked: %s", path, error.strerror)
+
+
+@attrs.define
+class _Found:
+    """What a file holds: the key that wrote last, the ids, and how much of the file is whole."""
+
+    instance: str | None = None
+    done: set[str] = attrs.field(factory=set[str])
+    whole: int = 0
+    unreadable: int = 0
+
+
+def _read(content: bytes, path: Path, run: RunKind) -> _Found:
+    found = _Found(whole=content.rfind(b"\n") + 1)
+    lines = content[: found.whole].split(b"\n")
+    tail = content[found.whole :]
+    if not found.whole:
+        # new, or killed while the header was written
+        if tail.startswith(_HEADER_START) or _HEADER_START.startswith(tail):
+            return found
+        raise JournalError(f"{path} is not a journal of clerk_async")
+    found.instance = _check_header(_line(lines[0]), path, run)
+    for raw in lines[1:]:
+        line = _line(raw)
+        if line is not None and line.clerk_async_journal is not None:
+            found.instance = _check_header(line, path, run)
+        elif line is None or not line.id or line.status not in _KNOWN:
+            found.unreadable += bool(raw.strip())
+        elif line.status in _DONE:
+            found.done.add(line.id)
+    last = _line(tail)
+    if last is not None and last.id and last.status in _KNOWN:  # whole but for its newline
+        found.whole = len(content)
+        if last.status in _DONE:
+            found.done.add(last.id)
+    if found.unreadable:
+        _log.warning(
+            "the journal %s holds %d lines that can't be read; their sessions are sent again",
+            path,
+            found.unreadable,
+        )
+    return found
+
+
+def _line(raw: bytes) -> _Line | None:
+    try:
+        return _decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _check_header(line: _Line | None, path: Path, run: RunKind) -> str:
+    if line is None or line.clerk_async_journal is None or line.instance is None:
+        raise JournalError(f"{path} is not a journal of clerk_async")
+    if line.clerk_async_journal != VERSION:
+        raise JournalError(
+            f"the journal {path} has format {line.clerk_async_journal}; "
+            f"this release knows {VERSION}"
+        )
+    if line.run != run:
+        raise JournalError(
+            f"the journal {path} belongs to another kind of run: {line.run}, not {run}"
+        )
+    return line.instance
+
+
+def _header(instance: str, run: RunKind) -> bytes:
+    at = datetime.now(UTC).isoformat(timespec="seconds")[:-6]
+    header = {"clerk_async_journal": VERSION, "instance": instance, "run": run, "at": f"{at}Z"}
+    return _encode(header) + b"\n"
+
+
+def _check_key(found: _Found, instance: str, path: Path) -> None:
+    if found.instance not in {None, instance}:
+        raise JournalError(
+            f"the journal {path} belongs to another secret key; if the key was rotated and "
+            "the instance is the same, pass Journal(path, accept_other_key=True)"
+        )
+
+
+def _prepare(fd: int, path: Path, content: bytes, found: _Found) -> None:
+    """Make a file that was read ready for further lines."""
+    with contextlib.suppress(PermissionError):  # another owner's file that we may write
+        os.fchmod(fd, 0o600)
+    if found.whole < len(content):
+        os.ftruncate(fd, found.whole)
+    if found.whole and not content[: found.whole].endswith(b"\n"):
+        append(fd, b"\n", path)
+    if found.instance is None:
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # not every file system can
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
