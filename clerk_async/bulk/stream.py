@@ -44,7 +44,7 @@ class OutcomeStream:
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
         outcome = self._outcomes.popleft()
-        if self._room and len(self._outcomes) <= AHEAD_AT_MOST:
+        if self._room:  # one out, one in: never more wait for room than there are outcomes left
             _resolve(self._room.popleft())
         return outcome
 
