@@ -1,0 +1,38 @@
+"""The command line: `clerk-async`, or `python -m clerk_async`.
+
+Read `app` first (the commands as a table, the options that all share), then `exits` (the exit codes
+as a table), `revoke` (the commands of an incident) and `demo`. click is imported when a command
+runs, rich when something is drawn; `--help` loads no more than click.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["main"]
+
+_NEEDED = ("click", "rich")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and give its exit code; see `clerk_async.cli.exits`.
+
+    Args:
+        arguments: What follows the program's name; default: that of the process.
+    """
+    if any(find_spec(name) is None for name in _NEEDED):
+        message = (
+            "clerk-async: the command line needs the extra `cli`, which is not installed: "
+            "pip install 'clerk-async[cli]'"
+        )
+        if sys.stderr is not None:  # pyright: ignore[reportUnnecessaryComparison] - it may be closed
+            sys.stderr.write(message + "\n")
+        return 2
+    from clerk_async.cli.app import run  # noqa: PLC0415 - click is an extra
+
+    return run(sys.argv[1:] if arguments is None else list(arguments))

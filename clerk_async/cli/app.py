@@ -1,0 +1,223 @@
+"""The commands as a table, the options that all share, and where errors become exit codes."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from clerk_async.cli.exits import FAILED, INTERRUPTED, USAGE, exit_code_of
+from clerk_async.cli.output import Output
+from clerk_async.errors import ClerkError, redact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["Settings", "command", "pass_settings", "run"]
+
+COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
+    "Sessions": {
+        "list": ("sessions", "List the sessions of a user or a client."),
+        "get": ("sessions", "Show one session."),
+        "create": ("sessions", "Create a session (development instances only)."),
+        "token": ("session_tokens", "Create a session token, or one from a JWT template."),
+        "refresh": ("session_tokens", "Exchange an expired token for a new one."),
+    },
+    "In an incident": {
+        "revoke": ("revoke", "Revoke sessions by their ids, one or a million."),
+        "revoke-all": ("revoke", "Revoke every live session of users."),
+    },
+    "Check tokens": {
+        "verify-token": ("verify_token", "Verify a session token without asking the service."),
+        "verify": ("session_tokens", "Verify a token over the network (deprecated by Clerk)."),
+    },
+    "Try it": {
+        "demo": ("demo", "See the main job done: 2,000 sessions, in a minute, on this machine."),
+        "fake-server": ("fake_server", "Run a Clerk Sessions service to test against."),
+        "completion": ("completion", "Print the script that completes commands in your shell."),
+    },
+}
+"""By heading: each command's module and what it does in a line, so that help imports none."""
+
+
+class Settings:
+    """What the global options say."""
+
+    def __init__(self) -> None:
+        self.key_file: str | None = None
+        self.base_url: str | None = None
+        self.is_json = False
+        self.is_quiet = False
+        self._output: Output | None = None
+
+    @property
+    def out(self) -> Output:
+        """Where to print."""
+        if self._output is None:
+            self._output = Output(is_json=self.is_json, is_quiet=self.is_quiet)
+        return self._output
+
+
+pass_settings = click.make_pass_decorator(Settings, ensure=True)
+
+
+def _note(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    def note(context: click.Context, _: click.Parameter, value: Any) -> None:
+        if value not in {None, False}:
+            setattr(context.ensure_object(Settings), name, value)
+
+    return note
+
+
+def _shared_options(*, hidden: bool) -> list[click.Option]:
+    """Make the global options; commands take them too, so that nobody has to mind the order."""
+    rows: list[tuple[str, str, dict[str, Any]]] = [
+        (
+            "--key-file",
+            "key_file",
+            {
+                "metavar": "FILE",
+                "help": "Read the secret key from FILE instead of CLERK_SECRET_KEY.",
+            },
+        ),
+        (
+            "--base-url",
+            "base_url",
+            {
+                "metavar": "URL",
+                "help": "The API, with its version path; default: CLERK_API_URL, else Clerk's.",
+            },
+        ),
+        ("--json", "is_json", {"is_flag": True, "help": "Print results as JSON lines."}),
+        ("--quiet", "is_quiet", {"is_flag": True, "help": "Print results and errors only."}),
+    ]
+    return [
+        click.Option([flag], expose_value=False, callback=_note(name), hidden=hidden, **settings)
+        for flag, name, settings in rows
+    ]
+
+
+class _Command(click.Command):
+    """A command that takes the global options too."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.params.extend(_shared_options(hidden=True))
+
+
+def command(name: str, **settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
+    """Make a command of a function, with its one-line help from the table."""
+    short_help = next(rows[name][1] for rows in COMMANDS.values() if name in rows)
+    return click.command(name, cls=_Command, short_help=short_help, **settings)
+
+
+class _App(click.Group):
+    """The program: a group that imports a command when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return [name for rows in COMMANDS.values() for name in rows]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        for rows in COMMANDS.values():
+            if cmd_name in rows:
+                module = import_module(f"clerk_async.cli.{rows[cmd_name][0]}")
+                found: click.Command = getattr(module, cmd_name.replace("-", "_") + "_command")
+                return found
+        return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
+            from difflib import get_close_matches  # noqa: PLC0415 - only for a slip
+
+            near = get_close_matches(args[0], self.list_commands(ctx), 1)
+            hint = f" Did you mean {near[0]}?" if near else " See clerk-async --help."
+            ctx.fail(f"no such command: {args[0]}.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        width = max(len(name) for rows in COMMANDS.values() for name in rows)
+        for heading, rows in COMMANDS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name.ljust(width), text) for name, (_, text) in rows.items()])
+
+
+_HELP = """Clerk sessions from the command line: list them, revoke them, check their tokens.
+
+The secret key comes from CLERK_SECRET_KEY or from --key-file, never from an option, which would
+show in the list of processes.
+"""
+_EPILOG = """Exit codes: 0 done, 1 some sessions failed, 2 usage or not confirmed, 3 key refused,
+4 service or network out of reach, 130 interrupted."""
+
+
+def _version(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        from clerk_async.version import __version__  # noqa: PLC0415 - rarely asked
+
+        context.ensure_object(Settings).out.result(f"clerk-async {__version__}")
+        context.exit()
+
+
+app = _App(
+    "clerk-async",
+    help=_HELP,
+    epilog=_EPILOG,
+    callback=lambda: None,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    params=[
+        *_shared_options(hidden=False),
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_version,
+            help="Show the version and exit.",
+        ),
+    ],
+)
+
+
+def program_name() -> str:
+    """What was typed to start this program."""
+    return "python -m clerk_async" if sys.argv[0].endswith("__main__.py") else "clerk-async"
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and give its exit code."""
+    settings = Settings()
+    try:
+        code = app.main(
+            list(arguments), prog_name=program_name(), standalone_mode=False, obj=settings
+        )
+    except click.ClickException as error:
+        return _refuse_usage(error, settings)
+    except ClerkError as error:
+        settings.out.clear_live()
+        settings.out.error(str(error))
+        return exit_code_of(error)
+    except (KeyboardInterrupt, click.Abort):
+        settings.out.clear_live()
+        settings.out.error("interrupted")
+        return INTERRUPTED
+    return code if isinstance(code, int) else 0
+
+
+def _refuse_usage(error: click.ClickException, settings: Settings) -> int:
+    out = settings.out
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        out.err.write(error.format_message() + "\n")
+        return USAGE
+    out.error(redact(error.format_message()))
+    context = getattr(error, "ctx", None)
+    if isinstance(context, click.Context):
+        out.note(f"{context.get_usage()}\nTry: {context.command_path} --help")
+    return USAGE if isinstance(error, click.UsageError) else FAILED

@@ -1,0 +1,95 @@
+"""The exit codes, in one place, and which error leads to which.
+
+====  ==============================================================================
+code  meaning
+====  ==============================================================================
+0     done
+1     some sessions failed, or the service or a check said no
+2     usage: an argument, a file or a setting is wrong, or nobody confirmed
+3     the service refused the secret key
+4     the service or the network is out of reach
+130   interrupted by Ctrl-C; the command that resumes is printed
+====  ==============================================================================
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from clerk_async.errors import (
+    ApiError,
+    AuthenticationError,
+    ClerkError,
+    ConfigurationError,
+    InvalidArgumentError,
+    JournalError,
+    KeysUnavailableError,
+    PermissionDeniedError,
+    RateLimitedError,
+    ServerError,
+    TransportError,
+)
+
+if TYPE_CHECKING:
+    from clerk_async.bulk.report import RevocationReport
+
+__all__ = [
+    "DONE",
+    "FAILED",
+    "INTERRUPTED",
+    "KEY_REFUSED",
+    "OUT_OF_REACH",
+    "USAGE",
+    "exit_code_of",
+    "exit_code_of_report",
+    "is_out_of_reach",
+    "is_session_refusal",
+]
+
+DONE: Final = 0
+FAILED: Final = 1
+USAGE: Final = 2
+KEY_REFUSED: Final = 3
+OUT_OF_REACH: Final = 4
+INTERRUPTED: Final = 130
+
+_SESSION_CODE: Final = "session_"
+"""How the codes begin with which `refresh` refuses a session with 401, not the key.
+
+Source: https://clerk.com/docs/reference/backend-api/tag/Sessions#operation/RefreshSession
+"""
+
+
+def exit_code_of(error: ClerkError) -> int:
+    """Give the code for an error that ended a command."""
+    if isinstance(error, ConfigurationError | InvalidArgumentError | JournalError):
+        return USAGE
+    if isinstance(error, AuthenticationError | PermissionDeniedError):
+        return FAILED if is_session_refusal(error) else KEY_REFUSED
+    return OUT_OF_REACH if is_out_of_reach(error) else FAILED
+
+
+def exit_code_of_report(report: RevocationReport) -> int:
+    """Give the code for the end of a bulk run that nobody interrupted."""
+    if report.ok:
+        return DONE
+    if report.stopped_by == "authentication":
+        return KEY_REFUSED
+    is_nothing_done = not (report.revoked or report.already_inactive or report.not_found)
+    if (
+        is_nothing_done
+        and report.failures
+        and all(is_out_of_reach(outcome.error) for outcome in report.failures)
+    ):
+        return OUT_OF_REACH
+    return FAILED
+
+
+def is_out_of_reach(error: ClerkError | None) -> bool:
+    """Whether the network or the service, rather than the request, is at fault."""
+    return isinstance(error, TransportError | ServerError | RateLimitedError | KeysUnavailableError)
+
+
+def is_session_refusal(error: ApiError) -> bool:
+    """Whether a 401 is about the session that was asked for, not about the key."""
+    return (error.code or "").startswith(_SESSION_CODE)

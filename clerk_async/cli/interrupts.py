@@ -1,0 +1,84 @@
+"""Ctrl-C: the first stops a run gently, the second ends the program at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING, Any, Self
+
+from clerk_async.cli.exits import INTERRUPTED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType, TracebackType
+
+    from clerk_async.cli.output import Output
+
+__all__ = ["Interrupts"]
+
+
+class Interrupts:
+    """Listens for Ctrl-C while it is entered, in a running loop of the main thread.
+
+    Args:
+        out: Where to say that it was heard.
+        resume: What to print before the program ends at once: how to go on later.
+
+    Attributes:
+        is_asked: Whether the run was asked to stop.
+    """
+
+    def __init__(self, out: Output, resume: Callable[[], None] | None = None) -> None:
+        self.is_asked = False
+        self._out = out
+        self._resume = resume
+        self._before: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._asked: asyncio.Event | None = None
+
+    def check(self) -> bool:
+        """Tell whether to stop, as the `should_stop` of a bulk run."""
+        return self.is_asked
+
+    async def wait(self) -> None:
+        """Wait for the first Ctrl-C."""
+        if self._asked is not None:
+            await self._asked.wait()
+
+    def __enter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._asked = asyncio.Event()
+        if threading.current_thread() is threading.main_thread():
+            # Not loop.add_signal_handler: the second must be heard by a loop that is stuck, too.
+            self._before = signal.signal(signal.SIGINT, self._hear)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _hear(self, _: int, __: FrameType | None) -> None:
+        if self.is_asked:
+            self._leave_at_once()
+        self.is_asked = True
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._tell)
+
+    def _tell(self) -> None:
+        if self._asked is not None:
+            self._asked.set()
+        self._out.error("stopping: what is in flight is finished first (Ctrl-C again: at once)")
+
+    def _leave_at_once(self) -> None:
+        self._out.clear_live()
+        self._out.error("interrupted at once: what was in flight may or may not have happened")
+        if self._resume is not None:
+            self._resume()
+        os._exit(INTERRUPTED)  # a journal's lines are written already, each with its outcome

@@ -1,0 +1,162 @@
+"""What goes where: results to stdout, all else to stderr; a stream that closes is no trouble."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import sys
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+from clerk_async.errors import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["Output"]
+
+_STYLES: Final = {
+    "bold": "\x1b[1m",
+    "dim": "\x1b[2m",
+    "red": "\x1b[31m",
+    "green": "\x1b[32m",
+    "yellow": "\x1b[33m",
+    "cyan": "\x1b[36m",
+}
+_RESET: Final = "\x1b[0m"
+_CLEAR_LINE: Final = "\r\x1b[2K"
+_WIDTH_UNKNOWN: Final = 80
+
+
+class Stream:
+    """One of the two standard streams, which may be closed from the start or at any time."""
+
+    def __init__(self, stream: TextIO | None, descriptor: int) -> None:
+        self._stream = stream
+        self._descriptor = descriptor
+        self.is_open = stream is not None
+        self.is_terminal = stream is not None and stream.isatty()
+        self.has_colour = (
+            self.is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        )
+        encoding = (getattr(stream, "encoding", None) or "ascii").lower()
+        self.has_unicode = encoding.replace("-", "") == "utf8"
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+    def write(self, text: str) -> None:
+        """Write and flush, or do nothing once nobody reads any more."""
+        if not self.is_open or self._stream is None:
+            return
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError) as error:
+            self.is_open = False
+            self._let_go(error)
+
+    def _let_go(self, error: OSError | ValueError) -> None:
+        # What is left in the buffer must not raise again when the program ends.
+        try:
+            if self._stream is not None and self._stream.fileno() == self._descriptor:
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self._descriptor)
+                os.close(nowhere)
+        except (OSError, ValueError):
+            pass
+        quiet = (errno.EPIPE, errno.EBADF)
+        is_stdout = self._descriptor == 1
+        if is_stdout and isinstance(error, OSError) and error.errno not in quiet and sys.stderr:
+            Stream(sys.stderr, 2).write(f"clerk-async: stdout: {error.strerror}; going on\n")
+
+
+class Output:
+    """Where a command puts what it has to say.
+
+    Args:
+        is_json: Whether results are JSON lines.
+        is_quiet: Whether to leave out whatever is not a result or an error.
+    """
+
+    def __init__(self, *, is_json: bool = False, is_quiet: bool = False) -> None:
+        self.is_json = is_json
+        self.is_quiet = is_quiet
+        self.out = Stream(sys.stdout, 1)
+        self.err = Stream(sys.stderr, 2)
+        self._live = ""
+
+    def result(self, text: str = "") -> None:
+        """Print a line of the result for people."""
+        self._around_live(self.out, text + "\n")
+
+    def record(self, value: Mapping[str, Any]) -> None:
+        """Print a JSON line of the result."""
+        text = json.dumps(value, ensure_ascii=False, separators=(", ", ": "))
+        self._around_live(self.out, text + "\n")
+
+    def note(self, text: str) -> None:
+        """Tell something by the way on stderr, unless `--quiet`."""
+        if not self.is_quiet:
+            self._around_live(self.err, redact(text) + "\n")
+
+    def error(self, text: str) -> None:
+        """Tell on stderr what is wrong."""
+        prefix = paint(self.err, "clerk-async:", "red")
+        self._around_live(self.err, f"{prefix} {redact(text)}\n")
+
+    def live(self, text: str) -> None:
+        """Draw or redraw the one line at the bottom of the terminal."""
+        self._live = text
+        self.err.write(_CLEAR_LINE + text)
+
+    def clear_live(self) -> None:
+        """Take that line away."""
+        if self._live:
+            self._live = ""
+            self.err.write(_CLEAR_LINE)
+
+    def _around_live(self, stream: Stream, text: str) -> None:
+        live = self._live
+        if live and stream.is_terminal:
+            self.err.write(_CLEAR_LINE)
+        stream.write(text)
+        if live and stream.is_terminal:
+            self.err.write(live)
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print a table: drawn on a terminal, else lines with tabs between the cells."""
+        if not self.out.is_terminal:
+            for row in (columns, *rows):
+                self.result("\t".join(row))
+            return
+        from clerk_async.cli.tables import draw  # noqa: PLC0415 - rich, only when drawing
+
+        self.out.write(draw(columns, rows, terminal_width(), has_colour=self.out.has_colour))
+
+    def good(self, text: str) -> str:
+        """Colour text for stdout as good news."""
+        return paint(self.out, text, "green")
+
+    def bad(self, text: str) -> str:
+        """Colour text for stdout as bad news."""
+        return paint(self.out, text, "red")
+
+    def strong(self, text: str) -> str:
+        """Make text for stdout stand out."""
+        return paint(self.out, text, "bold")
+
+    def faint(self, text: str) -> str:
+        """Make text for stdout recede."""
+        return paint(self.out, text, "dim")
+
+
+def paint(stream: Stream, text: str, style: str) -> str:
+    """Colour text where the stream shows colours."""
+    return f"{_STYLES[style]}{text}{_RESET}" if stream.has_colour else text
+
+
+def terminal_width() -> int:
+    """How many characters fit in a line."""
+    return shutil.get_terminal_size((_WIDTH_UNKNOWN, 24)).columns

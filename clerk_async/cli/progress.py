@@ -1,0 +1,157 @@
+"""How far a run is: a bar on a terminal, else a plain line now and then."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal
+
+from clerk_async.bulk.report import RevocationStatus
+from clerk_async.cli.output import paint, terminal_width
+
+if TYPE_CHECKING:
+    from clerk_async.bulk.report import RevocationProgress
+    from clerk_async.cli.output import Output
+
+__all__ = ["Mode", "ProgressView", "duration", "number", "progress_view"]
+
+Mode = Literal["none", "bar", "text"]
+
+TEXT_EVERY: Final = 10.0
+"""Seconds between two plain lines."""
+BAR_MOST: Final = 30
+BAR_LEAST: Final = 8
+_MINUTE: Final = 60
+_HOUR: Final = 3600
+_WORDS: Final = (
+    (RevocationStatus.REVOKED, "revoked", "green"),
+    (RevocationStatus.PLANNED, "planned", "cyan"),
+    (RevocationStatus.ALREADY_INACTIVE, "already inactive", "dim"),
+    (RevocationStatus.NOT_FOUND, "not found", "dim"),
+    (RevocationStatus.FAILED, "failed", "red"),
+)
+_PAUSES: Final = {
+    "window": "rate limit used up, next window in",
+    "rate_limited": "the service said 429, waiting",
+    "unavailable": "the service said 503, waiting",
+}
+
+
+class ProgressView:
+    """Shows nothing; the others show something."""
+
+    def __init__(self, out: Output, total: int | None = None) -> None:
+        self._out = out
+        self._total = total
+
+    def update(self, progress: RevocationProgress) -> None:
+        """Show a snapshot."""
+
+    def close(self) -> None:
+        """Leave the terminal clean."""
+
+    def _total_of(self, progress: RevocationProgress) -> int | None:
+        return self._total if progress.total is None else progress.total
+
+    def _eta_of(self, progress: RevocationProgress) -> float | None:
+        if progress.eta is not None or self._total is None or progress.rate <= 0:
+            return progress.eta
+        return max(0, self._total - progress.done) / progress.rate
+
+
+class _Bar(ProgressView):
+    def update(self, progress: RevocationProgress) -> None:
+        err = self._out.err
+        total = self._total_of(progress)
+        facts = [_done(progress.done, total)]
+        if progress.rate > 0:
+            facts.append(f"{progress.rate:.0f}/s")
+        eta = self._eta_of(progress)
+        facts.append(f"{duration(eta)} left" if eta else duration(progress.elapsed))
+        room = terminal_width() - 1
+        bar_room = max(BAR_LEAST, min(BAR_MOST, room // 4))
+        line, used = "", 0
+        if total:
+            line = self._bar(min(1.0, progress.done / total), bar_room)
+            used = bar_room
+        words = [(fact, "") for fact in facts] + [
+            (f"{number(progress.counts[status])} {word}", style)
+            for status, word, style in _WORDS
+            if progress.counts.get(status)
+        ]
+        if progress.pause is not None:
+            words.append((_pause(progress), "yellow"))
+        for word, style in words:
+            gap = "  " if used else ""
+            if used + len(gap) + len(word) > room:
+                break
+            used += len(gap) + len(word)
+            line += gap + (paint(err, word, style) if style else word)
+        self._out.live(line)
+
+    def close(self) -> None:
+        self._out.clear_live()
+
+    def _bar(self, part: float, room: int) -> str:
+        err = self._out.err
+        full = int(part * room)
+        done, left = ("━", "─") if err.has_unicode else ("#", "-")
+        return paint(err, done * full, "green") + paint(err, left * (room - full), "dim")
+
+
+class _Lines(ProgressView):
+    def __init__(self, out: Output, total: int | None = None) -> None:
+        super().__init__(out, total)
+        self._told_at = 0.0
+
+    def update(self, progress: RevocationProgress) -> None:
+        if progress.elapsed - self._told_at < TEXT_EVERY:
+            return
+        self._told_at = progress.elapsed
+        parts = [f"{_done(progress.done, self._total_of(progress))} sessions"]
+        parts += [
+            f"{number(progress.counts[status])} {word}"
+            for status, word, _ in _WORDS
+            if progress.counts.get(status)
+        ]
+        parts.append(f"{progress.rate:.0f}/s")
+        eta = self._eta_of(progress)
+        if eta:
+            parts.append(f"about {duration(eta)} left")
+        if progress.pause is not None:
+            parts.append(_pause(progress))
+        self._out.note(f"{duration(progress.elapsed)}: {', '.join(parts)}")
+
+
+def progress_view(mode: Mode | None, out: Output, total: int | None = None) -> ProgressView:
+    """Make what was asked for; by default a bar where stderr is a terminal, else lines."""
+    if out.is_quiet:
+        mode = "none"
+    if mode is None:
+        mode = "bar" if out.err.is_terminal else "text"
+    kinds: dict[Mode, type[ProgressView]] = {"none": ProgressView, "bar": _Bar, "text": _Lines}
+    return kinds[mode](out, total)
+
+
+def number(value: int) -> str:
+    """Write a number as people read it: 40,000."""
+    return f"{value:,}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time as people read it: `8 s`, `2 min 05 s`, `1 h 20 min`."""
+    whole = round(seconds)
+    if whole < _MINUTE:
+        return f"{whole} s"
+    if whole < _HOUR:
+        return f"{whole // _MINUTE} min {whole % _MINUTE:02} s"
+    return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE:02} min"
+
+
+def _done(done: int, total: int | None) -> str:
+    return number(done) if total is None else f"{number(done)}/{number(total)}"
+
+
+def _pause(progress: RevocationProgress) -> str:
+    pause = progress.pause
+    if pause is None:
+        return ""
+    return f"{_PAUSES[pause.reason]} {duration(max(1.0, pause.seconds))}"
