@@ -12,8 +12,8 @@ and every further line one session, written when its outcome is known and before
 
     {"id": "sess_1", "status": "revoked", "at": "2026-03-01T12:00:00.123Z"}
 
-`status` is `revoked`, `already_inactive` or `not_found`, which a later run skips, or `failed`, which
-it sends again. Another header further down says from where on another key was used (see
+`status` is `revoked`, `already_inactive` or `not_found`, which a later run skips, or `failed`,
+which it sends again. Another header further down says from where on another key was used (see
 `Journal.accept_other_key`). Malformed ids and sessions that were not attempted are not written.
 
 What survives what

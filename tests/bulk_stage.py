@@ -1,0 +1,170 @@
+"""A stage for bulk runs: time that passes at once, a service with a true window, and a client."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import selectors
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import attrs
+
+from clerk_async.config import RateLimit
+from clerk_async.errors import RateLimitedError
+from clerk_async.http.gate import Pacings
+from clerk_async.http.pacing import SendRefused
+from clerk_async.models import ApiResponse, Session, SessionPage, SessionStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from clerk_async.errors import ClerkError
+    from clerk_async.http.pacing import Pacer, Ticket
+    from clerk_async.testing.limits import SlidingWindow
+
+T = TypeVar("T")
+
+UNLIMITED = RateLimit(1_000_000_000, per=1.0)
+
+
+class _Selector(selectors.DefaultSelector):
+    """Lets the time that nobody uses go by at once."""
+
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if not ready:
+            assert timeout is not None, "everybody waits for something that will never come"
+            self.now += max(0.0, timeout)
+        return ready
+
+
+class SimulatedLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time is made up; for tests without any I/O."""
+
+    def __init__(self) -> None:
+        self._made_up = _Selector()
+        super().__init__(self._made_up)
+
+    def time(self) -> float:
+        return self._made_up.now
+
+
+def simulate(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in made-up time; no task may be left at its end."""
+    loop = SimulatedLoop()
+    try:
+        result = loop.run_until_complete(main)
+        left = [task for task in asyncio.all_tasks(loop) if not task.done()]
+        assert not left, left
+        return result
+    finally:
+        loop.close()
+
+
+@attrs.define(eq=False)
+class Service:
+    """What answers: sessions, a sliding window, latency on the way there and back.
+
+    Attributes:
+        window: What the service lets through; None for all.
+        there: Draws the seconds from a send to its arrival.
+        back: Draws the seconds from the arrival to the answer.
+        arrivals: When each request arrived.
+        revocations: Which sessions were revoked, in order.
+        refused: How many requests got a 429.
+    """
+
+    window: SlidingWindow | None = None
+    there: Callable[[], float] = lambda: 0.0
+    back: Callable[[], float] = lambda: 0.0
+    arrivals: list[float] = attrs.field(factory=list[float])
+    revocations: list[str] = attrs.field(factory=list[str])
+    refused: int = 0
+
+    def hit(self) -> int | None:
+        """Count one arrival; the Retry-After of a refusal."""
+        now = asyncio.get_running_loop().time()
+        self.arrivals.append(now)
+        told = None if self.window is None else self.window.admit(now)
+        self.refused += told is not None
+        return told
+
+
+class Client:
+    """A `RevocationTarget` in front of a `Service`, without a wire and without repeats."""
+
+    key_fingerprint = "f1" * 32
+
+    def __init__(
+        self,
+        service: Service,
+        *,
+        limit: RateLimit = UNLIMITED,
+        pool_size: int = 100,
+        attempts: int = 3,
+    ) -> None:
+        self.service = service
+        self.default_rate_limit = limit
+        self.pool_size = pool_size
+        self.pacings = Pacings()
+        self.attempts = attempts
+        self.in_flight = 0
+        self.most_in_flight = 0
+
+    async def revoke(self, session_id: str, *, pacer: Pacer, quota: bool) -> ApiResponse[Session]:
+        assert not quota
+        last: ClerkError | None = None
+        for sent in range(1, self.attempts + 1):
+            try:
+                ticket = await pacer.acquire()
+            except SendRefused:
+                raise last or SendRefused from None
+            pacer.sent(ticket)
+            told = await self._trip(ticket, pacer)
+            if told is None:
+                self.service.revocations.append(session_id)
+                session = Session(id=session_id, status=SessionStatus.REVOKED)
+                return ApiResponse(data=session, status=200, headers={}, attempts=sent)
+            last = RateLimitedError("429", status=429, retry_after=told, attempts=sent)
+            if sent < self.attempts:
+                await pacer.pause(told)
+        raise last or AssertionError
+
+    async def _trip(self, ticket: Ticket, pacer: Pacer) -> int | None:
+        self.in_flight += 1
+        self.most_in_flight = max(self.in_flight, self.most_in_flight)
+        status = told = None
+        try:
+            await asyncio.sleep(self.service.there())
+            told = self.service.hit()
+            await asyncio.sleep(self.service.back())
+            status = 200 if told is None else 429
+        finally:
+            self.in_flight -= 1
+            pacer.answered(ticket, status, told)
+        return told
+
+    async def get(self, session_id: str, *, pacer: Pacer, quota: bool) -> Session:
+        raise NotImplementedError
+
+    async def list_page(self, **_: Any) -> SessionPage:
+        raise NotImplementedError
+
+
+def latency(low: float, high: float, seed: int) -> Callable[[], float]:
+    """Draw seconds evenly between two bounds."""
+    draw = random.Random(seed)
+    return lambda: draw.uniform(low, high)
+
+
+def most_in_any_window(arrivals: list[float], per: float) -> int:
+    """Count the fullest window (t - per, t]."""
+    times = sorted(arrivals)
+    most = first = 0
+    for last, time in enumerate(times):
+        while times[first] <= time - per:
+            first += 1
+        most = max(most, last - first + 1)
+    return most

@@ -1,0 +1,231 @@
+"""The gate: runs of many workers against a true sliding window, in made-up time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+from bulk_stage import Client, Service, latency, most_in_any_window, simulate
+
+from clerk_async.bulk.revoke import revoke_many
+from clerk_async.config import RateLimit
+from clerk_async.http.gate import KeyPacing, Pacings, RunPacer
+from clerk_async.http.pacing import SendRefused
+from clerk_async.testing.limits import SlidingWindow
+
+PER_SECOND = RateLimit(100, per=1.0)
+SESSIONS = 2000
+FLOOR = SESSIONS / 100
+"""Seconds that the limit alone makes of it."""
+
+
+def _ids(count: int) -> list[str]:
+    return [f"sess_{number}" for number in range(count)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("where", ["there", "back", "both"])
+def test_2000_sessions_meet_no_429_and_take_at_most_8_percent_more_than_the_limit_makes(
+    seed: int, where: str
+) -> None:
+    """5 to 150 ms of latency, all before the server counts, all after, or half and half."""
+    service = Service(SlidingWindow(100, 1.0))
+    if where == "both":
+        service.there = latency(0.0025, 0.075, seed)
+        service.back = latency(0.0025, 0.075, seed + 100)
+    else:
+        setattr(service, where, latency(0.005, 0.15, seed))
+    client = Client(service, limit=PER_SECOND)
+    report = simulate(revoke_many(client, _ids(SESSIONS)))
+    assert report.revoked == SESSIONS
+    assert service.refused == report.throttled == 0
+    assert most_in_any_window(service.arrivals, 1.0) <= 100
+    assert len(service.arrivals) == SESSIONS
+    assert report.elapsed <= FLOOR * 1.08
+
+
+def test_latency_that_jumps_overruns_no_window() -> None:
+    """Slow and quick spells in turn: what was held up arrives together with what is quick."""
+    service = Service(SlidingWindow(100, 1.0))
+    draw = random.Random(7)
+
+    def there() -> float:
+        spell = int(asyncio.get_running_loop().time() / 1.3)
+        return draw.uniform(0.4, 0.9) if spell % 2 else draw.uniform(0.0, 0.01)
+
+    service.there = there
+    report = simulate(revoke_many(Client(service, limit=PER_SECOND), _ids(1000)))
+    assert report.revoked == 1000
+    assert service.refused == 0
+
+
+@pytest.mark.parametrize("burst", [1, 5])
+@pytest.mark.parametrize("seed", range(3))
+def test_beside_a_neighbour_who_takes_half_nothing_is_lost_and_few_requests_are_refused(
+    seed: int, burst: int
+) -> None:
+    """At most 3 % of the requests get a 429."""
+    service = Service(SlidingWindow(100, 1.0), there=latency(0.005, 0.15, seed))
+    window = service.window
+    assert window is not None
+    draw = random.Random(seed)
+
+    async def main() -> tuple[int, int]:
+        async def neighbour() -> None:
+            while True:
+                for _ in range(burst):
+                    window.admit(asyncio.get_running_loop().time())
+                await asyncio.sleep(burst / 50 * draw.uniform(0.5, 1.5))
+
+        beside = asyncio.get_running_loop().create_task(neighbour())
+        report = await revoke_many(Client(service, limit=PER_SECOND), _ids(SESSIONS))
+        beside.cancel()
+        await asyncio.wait([beside])
+        assert report.throttled == service.refused
+        return report.revoked, report.throttled
+
+    revoked, throttled = simulate(main())
+    assert revoked == SESSIONS
+    assert throttled <= 0.03 * len(service.arrivals)
+
+
+def test_a_run_that_fits_the_limit_waits_for_no_window() -> None:
+    """80 requests of a limit of 80: a few round trips, no window of 10 s."""
+    service = Service(SlidingWindow(80, 10.0), back=lambda: 0.05)
+    client = Client(service, limit=RateLimit(80, per=10.0))
+    report = simulate(revoke_many(client, _ids(80)))
+    assert report.revoked == 80
+    assert report.elapsed < 0.25
+
+
+def test_two_runs_of_one_client_share_the_window() -> None:
+    """One after the other, and at once: the key has one limit."""
+    service = Service(SlidingWindow(50, 10.0), back=lambda: 0.01)
+    client = Client(service, limit=RateLimit(50, per=10.0))
+
+    async def main() -> float:
+        await revoke_many(client, _ids(50))
+        await asyncio.gather(
+            revoke_many(client, [f"sess_a{number}" for number in range(25)]),
+            revoke_many(client, [f"sess_b{number}" for number in range(25)]),
+        )
+        return asyncio.get_running_loop().time()
+
+    assert simulate(main()) >= 10.0
+    assert service.refused == 0
+    assert len(service.revocations) == 100
+
+
+def test_concurrency_stays_within_what_was_asked_for() -> None:
+    """An explicit number is the most, whatever the ramp would like."""
+    service = Service(back=lambda: 0.05)
+    client = Client(service)
+    report = simulate(revoke_many(client, _ids(200), concurrency=3))
+    assert report.revoked == 200
+    assert client.most_in_flight == 3
+
+
+def test_concurrency_without_a_limit_climbs_to_the_pool() -> None:
+    """With room in the limit, the pool is the bound."""
+    service = Service(back=lambda: 0.05)
+    client = Client(service, pool_size=70)
+    simulate(revoke_many(client, _ids(2000)))
+    assert client.most_in_flight == 70
+
+
+def test_after_a_429_nothing_is_sent_until_the_told_time_is_over() -> None:
+    """All workers wait together."""
+    service = Service(SlidingWindow(10, 5.0), back=lambda: 0.01)
+    report = simulate(revoke_many(Client(service, limit=RateLimit(1000, 5.0)), _ids(30)))
+    assert report.revoked == 30
+    assert report.throttled > 0
+    first_block = [arrival for arrival in service.arrivals if arrival < 5.0]
+    assert max(first_block) < 0.1
+
+
+def test_a_cancelled_wait_gives_its_place_back() -> None:
+    """Nobody else waits for a request that will never be sent."""
+
+    async def main() -> int:
+        gate = KeyPacing(RateLimit(1, per=5.0))
+        lane = RunPacer(gate).lane()
+        ticket = await lane.acquire()
+        waiting = asyncio.ensure_future(lane.acquire())
+        await asyncio.sleep(0)
+        gate.answered(ticket, None, None)  # never sent: the place is free, and granted
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        await asyncio.wait_for(lane.acquire(), 0.1)
+        return round(asyncio.get_running_loop().time() * 10)
+
+    assert simulate(main()) == 0
+
+
+def test_a_stopped_run_ends_its_waits_and_leaves_those_of_others() -> None:
+    """In the window, and in a pause."""
+
+    async def main() -> None:
+        gate = KeyPacing(RateLimit(1, per=5.0))
+        stopped, other = RunPacer(gate), RunPacer(gate)
+        lane = stopped.lane()
+        ticket = await lane.acquire()
+        lane.sent(ticket)
+        lane.answered(ticket, 200, None)
+        waits = [asyncio.ensure_future(lane.acquire()), asyncio.ensure_future(lane.pause(60.0))]
+        others = asyncio.ensure_future(other.lane().acquire())
+        await asyncio.sleep(0)
+        stopped.stop()
+        for wait in waits:
+            with pytest.raises(SendRefused):
+                await wait
+        with pytest.raises(SendRefused):
+            await lane.acquire()
+        with pytest.raises(SendRefused):
+            await lane.pause(1.0)
+        await others
+        assert asyncio.get_running_loop().time() == pytest.approx(5.0)
+
+    simulate(main())
+
+
+def test_a_gate_outlives_its_loop_and_remembers_the_window() -> None:
+    """What was in flight when the loop ended may have arrived."""
+    gate = Pacings(clock=iter([float(n) for n in range(100)]).__next__).gate(RateLimit(1, 1000.0))
+
+    async def send() -> None:
+        lane = RunPacer(gate).lane()
+        lane.sent(await lane.acquire())
+
+    async def wait() -> bool:
+        waiting = asyncio.ensure_future(RunPacer(gate).lane().acquire())
+        await asyncio.sleep(0)
+        has_to_wait = not waiting.done()
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        return has_to_wait
+
+    simulate(send())
+    assert simulate(wait())
+
+
+def test_may_send_is_asked_at_the_moment_of_the_send_and_no_stops_it() -> None:
+    """After the wait, not before."""
+
+    async def main() -> list[float]:
+        asked: list[float] = []
+
+        async def may_send() -> bool:
+            asked.append(asyncio.get_running_loop().time())
+            return len(asked) < 3
+
+        lane = RunPacer(KeyPacing(RateLimit(1, per=5.0)), may_send).lane()
+        for _ in range(2):
+            ticket = await lane.acquire()
+            lane.sent(ticket)
+            lane.answered(ticket, 200, None)
+        with pytest.raises(SendRefused):
+            await lane.acquire()
+        return asked
+
+    assert simulate(main()) == pytest.approx([0.0, 5.0, 10.0])

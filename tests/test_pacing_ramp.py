@@ -1,0 +1,116 @@
+"""The ramp: fast while nothing is refused, careful beside a neighbour."""
+
+from __future__ import annotations
+
+import pytest
+
+from clerk_async.http.pacing import Ramp, Ticket
+
+
+def _answers(ramp: Ramp, count: int, *, latency: float = 0.1) -> None:
+    for _ in range(count):
+        ramp.let_through(Ticket(ramp.era), latency)
+
+
+def test_concurrency_starts_at_16_and_doubles_with_each_round_trip() -> None:
+    """Each answer lets two requests go."""
+    ramp = Ramp(1000, 10.0)
+    assert ramp.concurrency == 16
+    _answers(ramp, 16)
+    assert ramp.concurrency == 32
+    _answers(ramp, 32)
+    assert ramp.concurrency == 64
+
+
+def test_concurrency_rises_to_what_the_latency_needs_and_no_further() -> None:
+    """A service that takes 5 s to answer 100 a second needs 500 at once to be kept busy."""
+    quick, slow = Ramp(1000, 10.0), Ramp(1000, 10.0)
+    _answers(quick, 5000, latency=0.01)
+    _answers(slow, 5000, latency=5.0)
+    assert quick.concurrency <= 1000 / 3 + 1
+    assert 500 <= slow.concurrency <= 1001
+
+
+def test_a_refusal_makes_everybody_wait_as_told_and_start_again_from_four() -> None:
+    """The Retry-After counts from now."""
+    ramp = Ramp(100, 10.0)
+    _answers(ramp, 20)
+    ramp.refused(Ticket(ramp.era), 5.0, 40, 429, 3.0)
+    assert ramp.paused_until == 8.0
+    assert ramp.pause_reason == "rate_limited"
+    assert ramp.concurrency == 4
+
+
+def test_those_in_flight_at_a_refusal_are_one_event_with_it() -> None:
+    """Ten refusals of one burst don't lower the allowance ten times."""
+    ramp = Ramp(100, 10.0)
+    burst = [Ticket(ramp.era) for _ in range(10)]
+    for ticket in burst:
+        ramp.refused(ticket, 5.0, 40, 429, 1.0)
+    assert ramp.era == 1
+    assert ramp.allowance(6.0) == pytest.approx(36.0)
+
+
+def test_the_longest_of_several_waits_counts() -> None:
+    """A shorter one told later doesn't shorten the pause."""
+    ramp = Ramp(100, 10.0)
+    burst = [Ticket(ramp.era) for _ in range(2)]
+    ramp.refused(burst[0], 5.0, 40, 429, 9.0)
+    ramp.refused(burst[1], 6.0, 40, 429, 1.0)
+    assert ramp.paused_until == 14.0
+
+
+def test_the_allowance_falls_to_nine_tenths_lingers_and_comes_back() -> None:
+    """Slow near where it was refused, faster beyond, and whole in the end."""
+    ramp = Ramp(100, 10.0)
+    ramp.refused(Ticket(ramp.era), 0.0, 50, 429, 0.0)
+    levels = [ramp.allowance(10.0 * window) for window in range(30)]
+    assert levels[0] == pytest.approx(45.0)
+    assert levels[8] == pytest.approx(50.0)
+    assert levels == sorted(levels)
+    assert levels[9] - levels[8] < 0.1
+    assert levels[-1] == 100
+
+
+def test_beside_a_neighbour_sends_are_spread_and_bursts_come_back_when_he_is_gone() -> None:
+    """A burst would fill the server's window before his requests come."""
+    ramp = Ramp(100, 10.0)
+    ramp.take(1.0)
+    assert ramp.next_at == 0.0
+    ramp.refused(Ticket(ramp.era), 1.0, 50, 429, 0.0)
+    ramp.take(1.0)
+    assert ramp.next_at == pytest.approx(1.0 + 10.0 / 45.0)
+    assert ramp.allowance(1_000.0) == 100
+    ramp.take(1_000.0)
+    assert ramp.next_at < 1_000.0
+
+
+def test_a_refusal_without_a_time_waits_longer_each_time_it_comes_again() -> None:
+    """1, 2, 4 … seconds, at most the window; and from 1 again after a success."""
+    ramp = Ramp(100, 10.0)
+    waits: list[float] = []
+    for _ in range(6):
+        now = ramp.paused_until
+        ramp.refused(Ticket(ramp.era), now, 10, 429, None)
+        waits.append(ramp.paused_until - now)
+    assert waits == [1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
+    _answers(ramp, 1)
+    now = ramp.paused_until
+    ramp.refused(Ticket(ramp.era), now, 10, 429, None)
+    assert ramp.paused_until - now == 1.0
+
+
+def test_a_503_with_a_time_pauses_but_tells_nothing_about_the_limit() -> None:
+    """The service is down, not shared."""
+    ramp = Ramp(100, 10.0)
+    ramp.refused(Ticket(ramp.era), 0.0, 10, 503, 7.0)
+    assert ramp.paused_until == 7.0
+    assert ramp.pause_reason == "unavailable"
+    assert ramp.allowance(7.0) == 100
+
+
+def test_no_pause_is_longer_than_two_minutes() -> None:
+    """Whatever a proxy says."""
+    ramp = Ramp(100, 10.0)
+    ramp.refused(Ticket(ramp.era), 0.0, 10, 429, 1e9)
+    assert ramp.paused_until == 120.0

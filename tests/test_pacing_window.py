@@ -1,0 +1,66 @@
+"""The send window: whatever the latency does, the server never sees more than the limit."""
+
+from __future__ import annotations
+
+import heapq
+import math
+
+from bulk_stage import most_in_any_window
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clerk_async.http.pacing import SendWindow
+
+PER = 1.0
+trips = st.lists(st.tuples(st.floats(0.0, 3.0), st.floats(0.0, 1.0)), min_size=1, max_size=120)
+
+
+@given(limit=st.integers(1, 12), trips=trips)
+def test_no_window_is_overrun_wherever_a_request_arrives_between_send_and_answer(
+    limit: int, trips: list[tuple[float, float]]
+) -> None:
+    """Latencies jump from nothing to thrice the window; arrivals are anywhere in between."""
+    window = SendWindow(PER)
+    answers: list[float] = []
+    arrivals: list[float] = []
+    now = 0.0
+    for latency, part in trips:
+        while True:
+            while answers and answers[0] <= now:
+                window.leave(heapq.heappop(answers), has_arrived=True)
+            if window.used(now) < limit:
+                break
+            now = min(window.free_at(), answers[0] if answers else math.inf)
+        window.in_flight += 1
+        arrivals.append(now + latency * part)
+        heapq.heappush(answers, now + latency)
+    assert most_in_any_window(arrivals, PER) <= limit
+
+
+@given(limit=st.integers(1, 50))
+def test_a_run_that_fits_the_limit_goes_out_at_once(limit: int) -> None:
+    """The window never holds back what it has room for."""
+    window = SendWindow(PER)
+    for _ in range(limit):
+        assert window.used(0.0) < limit
+        window.in_flight += 1
+    assert window.used(0.0) == limit
+
+
+def test_a_place_comes_free_per_seconds_after_the_answer() -> None:
+    """Not after the send: the request may have arrived just before the answer left."""
+    window = SendWindow(10.0)
+    window.in_flight += 1
+    assert window.free_at() == math.inf
+    window.leave(2.5, has_arrived=True)
+    assert window.used(12.4) == 1
+    assert window.free_at() == 12.5
+    assert window.used(12.5) == 0
+
+
+def test_what_never_left_takes_no_place() -> None:
+    """A cancelled wait or a refused request isn't counted by the server."""
+    window = SendWindow(10.0)
+    window.in_flight += 1
+    window.leave(1.0, has_arrived=False)
+    assert window.used(1.0) == 0
