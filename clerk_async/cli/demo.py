@@ -23,8 +23,7 @@ from clerk_async.testing import FakeClerk, Fault
 if TYPE_CHECKING:
     from clerk_async.bulk.report import RevocationOutcome, RevocationReport
     from clerk_async.cli.output import Output
-    from clerk_async.cli.output import terminal_width
-from clerk_async.cli.progress import Mode
+    from clerk_async.cli.progress import Mode
     from clerk_async.testing import FakeSession
 
 PRODUCTION_LIMIT: Final = (1000, 10.0)
@@ -178,10 +177,10 @@ def _introduce(out: Output, fake: FakeClerk, story: Story) -> None:
     users = len({session.user_id for session in fake.sessions.values()})
     must_go = len(story.targets(dict(fake.sessions)))
     paragraphs = (
-        f"A company has {number(total)} sessions of {users} users at Clerk; {number(live)} are live, "
-        f"the others have ended. The passwords of {len(story.leaked)} users have leaked, so their "
-        f"{number(must_go)} live sessions must go, now. The other {users - len(story.leaked)} users "
-        "must notice nothing, and the operator at this keyboard wants to stay signed in.",
+        f"A company has {number(total)} sessions of {users} users at Clerk; {number(live)} are "
+        f"live, the others have ended. The passwords of {len(story.leaked)} users have leaked, so their "
+        f"{number(must_go)} live sessions must go, now. The other {users - len(story.leaked)} "
+        "users must notice nothing, and the operator at this keyboard wants to stay signed in.",
         f"Clerk is played by a server on this machine ({fake.base_url}) with the rate limit of a "
         "production instance, 1,000 requests per 10 seconds. It makes trouble on purpose: 6 % of "
         "its answers are errors, cut connections or garbage, some after it has acted.",

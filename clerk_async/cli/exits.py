@@ -53,11 +53,9 @@ KEY_REFUSED: Final = 3
 OUT_OF_REACH: Final = 4
 INTERRUPTED: Final = 130
 
-_SESSION_CODE: Final = "session_"
-"""How the codes begin with which `refresh` refuses a session with 401, not the key.
-
-Source: https://clerk.com/docs/reference/backend-api/tag/Sessions#operation/RefreshSession
-"""
+_KEY_CODES: Final = frozenset(
+    {"clerk_key_invalid", "authentication_invalid", "authorization_header_format_invalid"}
+)
 
 
 def exit_code_of(error: ClerkError) -> int:
@@ -91,5 +89,8 @@ def is_out_of_reach(error: ClerkError | None) -> bool:
 
 
 def is_session_refusal(error: ApiError) -> bool:
-    """Whether a 401 is about the session that was asked for, not about the key."""
-    return (error.code or "").startswith(_SESSION_CODE)
+    """Whether a 401 is about a session, not about the key: `refresh` has such answers.
+
+    Source: https://clerk.com/docs/reference/backend-api/tag/Sessions#operation/RefreshSession
+    """
+    return error.path.endswith("/refresh") and error.code not in _KEY_CODES
