@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import attrs
@@ -12,10 +13,12 @@ import attrs
 from clerk_async import AsyncSessionsApi, ClerkError, RetryPolicy, SessionsApi
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable
 
     from clerk_async.testing import FakeClerk
 
+Call = Callable[[Any], Any]
+"""What to do with a client of either kind."""
 Mode = Literal["async", "sync"]
 MODES: Final[tuple[Mode, ...]] = ("async", "sync")
 OPERATIONS: Final = (

@@ -226,7 +226,7 @@ def refresh_request(
     """Build a refresh."""
     expired = check_text("expired_token", expired_token)
     refresh = check_text("refresh_token", refresh_token)
-    if format not in {None, "token", "cookie"}:
+    if format not in (None, "token", "cookie"):  # a tuple: what can't be hashed is refused too
         raise InvalidArgumentError('format must be "token" or "cookie"')
     ip = request_originating_ip
     headers = _headers(request_headers)
@@ -270,10 +270,19 @@ def _headers(headers: object) -> Mapping[str, Any] | None:
         values = [value] if isinstance(value, str) else value
         if not isinstance(name, str) or not isinstance(values, list | tuple):
             raise InvalidArgumentError("request_headers must map names to a str or a list of them")
-        if not all(isinstance(one, str) for one in cast("list[object]", values)):
-            raise InvalidArgumentError(f"request_headers: a value of {name} is no str")
+        for text in (name, *cast("list[object]", values)):
+            if not isinstance(text, str) or not _is_utf8(text):
+                raise InvalidArgumentError("request_headers: a name or value is no str for UTF-8")
         checked[name] = value
     return checked
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _secret_headers(headers: Mapping[str, Any] | None) -> Iterator[str]:
