@@ -9,6 +9,7 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 from cryptography.hazmat.primitives.serialization import (
@@ -17,6 +18,8 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 from token_samples import (
     EDWARDS,
     ELLIPTIC,
@@ -32,6 +35,7 @@ from token_samples import (
 )
 
 from clerk_async.errors import ConfigurationError, TokenVerificationError
+from clerk_async.tokens.keys import VerificationKey, read_key_set
 from clerk_async.tokens.reasons import TokenVerificationReason as Reason
 from clerk_async.tokens.sync_verifier import TokenVerifier
 from clerk_async.tokens.verifier import AsyncTokenVerifier
@@ -83,6 +87,20 @@ def test_other_kinds_of_keys_verify_as_pem_too(key: SigningKey) -> None:
     with pytest.raises(TokenVerificationError) as caught:
         verifier.verify(token())
     assert caught.value.reason is Reason.TOKEN_INVALID_ALGORITHM
+
+
+def test_the_new_name_of_an_algorithm_counts_where_the_key_set_uses_it() -> None:
+    """RFC 9864 renames EdDSA; each key is still pinned to the one name that it goes by."""
+    renamed = TokenVerifier(jwt_key={**EDWARDS.jwk, "alg": "Ed25519"}, clock=Clock())
+    new = token(key=EDWARDS, head=header(EDWARDS, alg="Ed25519"))
+    assert renamed.verify(new).user_id == "user_1"
+    for verifier, refused in (
+        (renamed, token(key=EDWARDS)),
+        (TokenVerifier(jwt_key=EDWARDS.jwk, clock=Clock()), new),
+    ):
+        with pytest.raises(TokenVerificationError) as caught:
+            verifier.verify(refused)
+        assert caught.value.reason is Reason.TOKEN_INVALID_ALGORITHM
 
 
 def public_pem(private: Any) -> str:
@@ -150,6 +168,29 @@ def test_a_bad_key_fails_at_construction(name: str) -> None:
     assert "sk_live" not in str(caught.value)
     assert "MIIEv" not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text("AQabc_-= ", max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=5,
+)
+NAMES = st.sampled_from(["kty", "kid", "use", "alg", "key_ops", "n", "e", "crv", "x", "y", "d"])
+
+
+@given(
+    st.sampled_from([OURS.jwk, ELLIPTIC.jwk, EDWARDS.jwk]),
+    st.dictionaries(NAMES, JSON, max_size=3),
+)
+def test_any_key_set_is_read_or_left(jwk: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Whatever stands in a key set, keys come out, or it can't be read; nothing else happens."""
+    changed = {**jwk, **changes}
+    keys = read_key_set(msgspec.json.encode({"keys": [changed, {**OURS.jwk, "kid": "good"}]}), {})
+    assert isinstance(keys["good"], VerificationKey)
+    try:
+        TokenVerifier(jwt_key=changed)
+    except ConfigurationError:
+        assert [key for key in keys.values() if isinstance(key, VerificationKey)] == [keys["good"]]
 
 
 def test_kid_counts_only_where_the_key_has_one() -> None:

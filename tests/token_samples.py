@@ -10,6 +10,7 @@ import attrs
 import msgspec
 
 from clerk_async.errors import ClerkError, ConnectError, NotFoundError
+from clerk_async.models import Cookies, Session, SessionStatus
 from clerk_async.testing.keys import SigningKey, b64, encode_jws, make_key, sign_bytes
 
 if TYPE_CHECKING:
@@ -91,20 +92,6 @@ class Clock:
         return self.now
 
 
-@attrs.frozen
-class SessionStub:
-    """A session, as far as a verifier looks at it."""
-
-    status: str
-
-
-@attrs.frozen
-class CookiesStub:
-    """The answer to a refresh."""
-
-    cookies: tuple[str, ...]
-
-
 @attrs.define
 class Service:
     """What both stub clients share: what the service would answer, and what it was asked."""
@@ -133,20 +120,20 @@ class Service:
         """Answer again."""
         self.error = None
 
-    def looked_up(self, session_id: str) -> SessionStub:
+    def looked_up(self, session_id: str) -> Session:
         """Answer a get."""
         if self.lookup_error is not None:
             raise self.lookup_error
         if session_id not in self.sessions:
             raise NotFoundError("no such session", status=404)
-        return SessionStub(self.sessions[session_id])
+        return Session(id=session_id, status=SessionStatus(self.sessions[session_id]))
 
-    def refreshed(self, session_id: str, body: dict[str, Any]) -> CookiesStub:
+    def refreshed(self, session_id: str, body: dict[str, Any]) -> Cookies:
         """Answer a refresh."""
         self.refreshes.append({"session_id": session_id, **body})
         if self.refresh_error is not None:
             raise self.refresh_error
-        return CookiesStub(self.cookies)
+        return Cookies(cookies=self.cookies)
 
 
 class AsyncStub(Service):
@@ -161,11 +148,11 @@ class AsyncStub(Service):
             await self.gate.wait()
         return self.fetched() if self.error is not None else answer
 
-    async def get(self, session_id: str) -> SessionStub:
+    async def get(self, session_id: str) -> Session:
         """Look at a session."""
         return self.looked_up(session_id)
 
-    async def refresh(self, session_id: str, **body: Any) -> CookiesStub:
+    async def refresh(self, session_id: str, **body: Any) -> Cookies:
         """Refresh a session."""
         return self.refreshed(session_id, body)
 
@@ -180,11 +167,11 @@ class SyncStub(Service):
             self.gate.wait(10)
         return self.fetched()
 
-    def get(self, session_id: str) -> SessionStub:
+    def get(self, session_id: str) -> Session:
         """Look at a session."""
         return self.looked_up(session_id)
 
-    def refresh(self, session_id: str, **body: Any) -> CookiesStub:
+    def refresh(self, session_id: str, **body: Any) -> Cookies:
         """Refresh a session."""
         return self.refreshed(session_id, body)
 

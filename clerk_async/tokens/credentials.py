@@ -135,7 +135,7 @@ def _header_source(request: object) -> object:
     mapping = _plain_mapping(request)
     if mapping is not None and "type" in mapping:  # ASGI
         headers = mapping.get("headers")
-        return headers if isinstance(headers, list | tuple) else mapping
+        return cast("object", headers) if isinstance(headers, list | tuple) else mapping
     if isinstance(request, str | bytes) or not isinstance(request, Iterable):
         raise _no_request(request)
     return cast("object", request)

@@ -6,7 +6,8 @@ tokens of one instance into another.
 
 What it decides:
 
-- no keys, or keys older than `key_max_age`: fetch, and everybody waits for that one fetch;
+- no keys, or keys older than `key_max_age`: fetch, and everybody waits for that one fetch; when
+  it fails the next token tries again, as turning users away unasked would be worse;
 - keys that near the end of `key_ttl`: fetch in the background, nobody waits;
 - keys past `key_ttl` (there was no traffic): fetch, and wait for it, but not for long;
 - a fetch failed: go on with the keys there are up to `key_max_age`, and try again now and then;
@@ -265,7 +266,7 @@ class FetchedKeys:
             if age is None or age >= self._max_age:
                 if flight is not None:
                     return KeysNeeded(flight, start=False, patience=None)
-                if (waited is not None and waited.failed) or now < self._retry_at:
+                if waited is not None and waited.failed:
                     raise unavailable(
                         f"The keys that session tokens are checked with can't be had "
                         f"({self._last_error}). This says nothing about the user."
@@ -336,9 +337,7 @@ class FetchedKeys:
                 return
             now = self._clock()
             wait = min(_FIRST_RETRY * 2 ** min(self._failures_in_a_row, 32), self._cooldown)
-            # With no keys at all each token is turned away: the second try comes at once.
-            is_first = self._fetched_at is None and not self._failures_in_a_row
-            self._retry_at = now if is_first else now + wait
+            self._retry_at = now + wait
             self._failures_in_a_row += 1
             self._failed_fetches += 1
             self._last_error = why

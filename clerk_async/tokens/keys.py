@@ -1,7 +1,8 @@
 """Public keys: from a PEM, a JWK or a key set (RFC 7517) to something that checks signatures.
 
 Each key is good for exactly one algorithm, settled here by its type and its `alg`, never by a
-token: RSA keys for RS256, P-256 keys for ES256, Ed25519 keys for EdDSA.
+token: RSA keys for RS256, P-256 keys for ES256, Ed25519 keys for EdDSA (which RFC 9864 calls
+Ed25519; a key set may do so too).
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ __all__ = [
     "require_cryptography",
 ]
 
-ALGORITHMS: Final = frozenset({"EdDSA", "ES256", "RS256"})
+ALGORITHMS: Final = frozenset({"Ed25519", "EdDSA", "ES256", "RS256"})
 _MIN_RSA_BITS: Final = 2048
 _MAX_RSA_BITS: Final = 8192  # each check of a larger one would cost milliseconds
 _MIN_RSA_EXPONENT: Final = 3
@@ -141,23 +142,23 @@ def _from_pem(text: str) -> VerificationKey:
 def _from_jwk(jwk: Mapping[str, Any]) -> VerificationKey:
     if "d" in jwk or jwk.get("kty") == "oct":
         raise _UnusableKeyError("it is a private or a symmetric key; a public one is needed")
-    use, operations = jwk.get("use"), jwk.get("key_ops")
-    if use not in {None, "sig"} or (
-        operations is not None and "verify" not in cast("list[object]", operations)
-    ):
+    use, operations = jwk.get("use", "sig"), jwk.get("key_ops", ["verify"])
+    if use != "sig" or not isinstance(operations, list) or "verify" not in operations:
         raise _UnusableKeyError("it is not for checking signatures")
     kid = jwk.get("kid")
     if not (kid is None or (isinstance(kid, str) and kid)):
         raise _UnusableKeyError("its kid is not a string")
     try:
         public = _public_key(jwk)
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError):
         raise _UnusableKeyError("its numbers are not those of a public key") from None
     key = _ready(public, kid=kid, source=dict(jwk))
-    names = {"EdDSA", "Ed25519"} if key.algorithm == "EdDSA" else {key.algorithm}
-    if jwk.get("alg") not in {None, *names}:
+    algorithm = jwk.get("alg", key.algorithm)
+    if algorithm == "Ed25519" and key.algorithm == "EdDSA":
+        return attrs.evolve(key, algorithm=algorithm)
+    if algorithm != key.algorithm:
         raise _UnusableKeyError(
-            f"it is for {cut(jwk.get('alg'))}, which is not one of {', '.join(sorted(ALGORITHMS))}"
+            f"it is for {cut(algorithm)}, where a key of its kind serves {key.algorithm}"
         )
     return key
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
@@ -27,6 +28,9 @@ SourceT = TypeVar("SourceT")
 
 class Verifier(Generic[SourceT]):
     """What the async and the sync verifier have in common: how they are made and looked at."""
+
+    _client: str
+    _is_async: bool
 
     def __init__(
         self,
@@ -72,6 +76,14 @@ class Verifier(Generic[SourceT]):
             ConfigurationError: If a setting is wrong, `jwt_key` is no public key that can be
                 used, or the extra `jwt` is not installed.
         """
+        fetch = None if sessions is None else getattr(sessions, "_fetch_jwks", None)
+        if sessions is not None and (
+            fetch is None or iscoroutinefunction(fetch) is not self._is_async
+        ):
+            raise ConfigurationError(
+                f"{type(self).__name__} needs {self._client} as sessions, "
+                f"not {type(sessions).__name__}."
+            )
         self._verification = _verification_from(
             jwt_key=jwt_key,
             has_sessions=sessions is not None,

@@ -7,16 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["AsyncSessionsSource", "HasStatus", "SessionsSource"]
+    from clerk_async.models import Session
 
-
-class HasStatus(Protocol):
-    """A session, as far as a verifier looks at it."""
-
-    @property
-    def status(self) -> str:
-        """The session's status."""
-        ...
+__all__ = ["AsyncSessionsSource", "SessionsSource"]
 
 
 class AsyncSessionsSource(Protocol):
@@ -24,7 +17,7 @@ class AsyncSessionsSource(Protocol):
 
     async def _fetch_jwks(self) -> bytes: ...
 
-    async def get(self, session_id: str) -> HasStatus:
+    async def get(self, session_id: str) -> Session:
         """Look at a session."""
         ...
 
@@ -47,7 +40,7 @@ class SessionsSource(Protocol):
 
     def _fetch_jwks(self) -> bytes: ...
 
-    def get(self, session_id: str) -> HasStatus:
+    def get(self, session_id: str) -> Session:
         """Look at a session."""
         ...
 

@@ -40,6 +40,9 @@ class TokenVerifier(Verifier[SessionsSource]):
         ...         return verifier.verify(token).user_id
     """
 
+    _client = "SessionsApi"
+    _is_async = False
+
     def verify(self, token: str, *, check_session: bool = False) -> SessionClaims:
         """Verify a session token and tell what it says.
 

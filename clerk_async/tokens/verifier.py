@@ -36,6 +36,9 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
         ...         return claims.user_id
     """
 
+    _client = "AsyncSessionsApi"
+    _is_async = True
+
     async def verify(self, token: str, *, check_session: bool = False) -> SessionClaims:
         """Verify a session token and tell what it says.
 

@@ -1,0 +1,108 @@
+"""Whole programs with a sync verifier: they end when they should, and survive a fork."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from typing import TYPE_CHECKING
+
+import pytest
+
+from clerk_async.testing import Fault
+
+if TYPE_CHECKING:
+    from clerk_async.testing import FakeClerk
+
+pytestmark = pytest.mark.slow
+
+SETUP = """
+    import os, sys, threading
+    from clerk_async import SessionsApi, TokenVerifier
+    key, url, token = sys.argv[1:4]
+    verifier = TokenVerifier(
+        sessions=SessionsApi(key, base_url=url), authorized_parties=["http://localhost:3000"]
+    )
+"""
+
+
+def run(fake: FakeClerk, body: str, *, timeout: float = 20) -> subprocess.CompletedProcess[str]:
+    """Run a program with a verifier in it."""
+    program = textwrap.dedent(SETUP) + textwrap.dedent(body)
+    made = fake.mint(fake.add_session(user_id="user_1"), expires_in=600)
+    return subprocess.run(
+        [sys.executable, "-X", "dev", "-c", program, fake.secret_key, fake.base_url, made],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def test_a_program_that_never_closes_ends(fake: FakeClerk) -> None:
+    """Its own exit code comes out, and nothing is printed by the interpreter."""
+    ended = run(fake, "print(verifier.verify(token).user_id); sys.exit(3)")
+    assert (ended.returncode, ended.stdout) == (3, "user_1\n"), ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_program_ends_while_keys_are_being_fetched(fake: FakeClerk) -> None:
+    """A fetch that hangs does not hold up the end of the program."""
+    fake.inject(Fault.hold(operation="jwks"))
+    body = """
+        threading.Thread(target=lambda: verifier.verify(token), daemon=True).start()
+        while not verifier.key_status().fetches:
+            pass
+        sys.exit(4)
+    """
+    assert run(fake, body).returncode == 4
+
+
+def test_a_forked_child_verifies(fake: FakeClerk) -> None:
+    """With keys at hand or none, a child goes its own way, and the parent goes on."""
+    body = """
+        for warm in (False, True):
+            if warm:
+                verifier.warm_up()
+            child = os.fork()
+            if child == 0:
+                os._exit(0 if verifier.verify(token).user_id == "user_1" else 1)
+            assert os.waitpid(child, 0)[1] == 0
+        print(verifier.verify(token).user_id)
+    """
+    ended = run(fake, body)
+    assert (ended.returncode, ended.stdout) == (0, "user_1\n"), ended.stderr
+
+
+def test_a_fork_during_a_fetch_leaves_the_child_free(fake: FakeClerk) -> None:
+    """The parent's fetch is none of the child's: it starts its own and does not wait forever."""
+    fake.inject(Fault.hold(operation="jwks", count=1))
+    body = """
+        threading.Thread(target=lambda: verifier.verify(token), daemon=True).start()
+        while not verifier.key_status().fetches:
+            pass
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if verifier.verify(token).user_id == "user_1" else 1)
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    """
+    ended = run(fake, body)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_ctrl_c_while_waiting_for_keys(fake: FakeClerk) -> None:
+    """KeyboardInterrupt comes out of `verify` at once, and the next call works."""
+    fake.inject(Fault.hold(operation="jwks", count=1))
+    body = """
+        import signal, _thread
+        def interrupt():
+            while not verifier.key_status().fetches:
+                pass
+            os.kill(os.getpid(), signal.SIGINT)
+        threading.Thread(target=interrupt, daemon=True).start()
+        try:
+            verifier.verify(token)
+        except KeyboardInterrupt:
+            sys.exit(5)
+    """
+    assert run(fake, body).returncode == 5

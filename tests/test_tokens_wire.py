@@ -1,0 +1,396 @@
+"""Verification against a service on loopback: counted fetches, rotation, outages, refresh."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from clients import ONCE, client_of, sync_client_of
+from token_samples import Clock, until
+
+from clerk_async import (
+    AsyncTokenVerifier,
+    ConfigurationError,
+    KeysUnavailableError,
+    TokenVerificationError,
+    TokenVerificationReason,
+    TokenVerifier,
+)
+from clerk_async.testing import FakeClerk, Fault
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from clerk_async import AsyncSessionsApi, SessionsApi
+
+ORIGIN = "http://localhost:3000"
+
+
+@pytest.fixture(autouse=True)
+def _quiet(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, "clerk_async.tokens")
+
+
+@pytest.fixture
+async def sessions(fake: FakeClerk) -> AsyncIterator[AsyncSessionsApi]:
+    """Give a client of the fake."""
+    async with client_of(fake, retry=ONCE) as client:
+        yield client
+
+
+@pytest.fixture
+def sync_sessions(fake: FakeClerk) -> Iterator[SessionsApi]:
+    """Give a sync client of the fake."""
+    with sync_client_of(fake, retry=ONCE) as client:
+        yield client
+
+
+def fetches(fake: FakeClerk) -> int:
+    """Count the fetches of keys that have arrived."""
+    return sum(request.operation == "jwks" for request in fake.requests)
+
+
+async def refusal(verifier: AsyncTokenVerifier, forged: str) -> TokenVerificationReason:
+    """Verify, and give the reason of the refusal."""
+    with pytest.raises(TokenVerificationError) as caught:
+        await verifier.verify(forged)
+    return caught.value.reason
+
+
+async def test_a_token_of_the_service_verifies(fake: FakeClerk, sessions: AsyncSessionsApi) -> None:
+    """From create_token to claims, over the wire, with one fetch of the keys."""
+    session = fake.add_session(user_id="user_1", last_active_organization_id="org_1")
+    made = await sessions.create_token(session.id)
+    verifier = AsyncTokenVerifier(
+        sessions=sessions, authorized_parties=[ORIGIN], issuer=fake.issuer
+    )
+    [claims] = {
+        id(told): told for told in [await verifier.verify(made.jwt) for _ in "abc"]
+    }.values()
+    assert (claims.user_id, claims.session_id) == ("user_1", session.id)
+    assert claims.has_role("org:admin")
+    assert claims.has_permission("org:dashboard:read")
+    assert fetches(fake) == 1
+    [fetch] = [request for request in fake.requests if request.operation == "jwks"]
+    assert (fetch.method, fetch.path) == ("GET", "/v1/jwks")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_both_versions_of_the_token_read_alike(fake: FakeClerk, version: int) -> None:
+    """The organization of a version 1 token is that of a version 2 token."""
+    session = fake.add_session(user_id="user_1", last_active_organization_id="org_1")
+    verifier = TokenVerifier(jwt_key=fake.jwt_key, authorized_parties=[ORIGIN])
+    organization = verifier.verify(fake.mint(session, version=version)).organization
+    assert organization is not None
+    assert (organization.id, organization.slug, organization.role) == (
+        "org_1",
+        "acme",
+        "org:admin",
+    )
+    assert organization.permissions == {
+        "org:dashboard:manage",
+        "org:dashboard:read",
+        "org:teams:read",
+    }
+
+
+def test_a_template_token_verifies(fake: FakeClerk, sync_sessions: SessionsApi) -> None:
+    """A token made from a JWT template names no session."""
+    session = fake.add_session(user_id="user_1")
+    made = sync_sessions.create_token_from_template(session.id, "custom_hasura")
+    verifier = TokenVerifier(sessions=sync_sessions, authorized_parties=[ORIGIN])
+    claims = verifier.verify(made.jwt)
+    assert (claims.user_id, claims.session_id) == ("user_1", None)
+    assert claims.raw["https://hasura.io/jwt/claims"]["x-hasura-user-id"] == "user_1"
+
+
+async def test_a_thousand_tasks_fetch_once(fake: FakeClerk, sessions: AsyncSessionsApi) -> None:
+    """On a cold cache, with the keys slow to come."""
+    fake.inject(Fault.hold(operation="jwks"))
+    made = fake.mint(fake.add_session(user_id="user_1"))
+    verifier = AsyncTokenVerifier(sessions=sessions, authorized_parties=[ORIGIN])
+    tasks = [asyncio.create_task(verifier.verify(made)) for _ in range(1000)]
+    await fake.until(lambda: fake.held == 1)
+    fake.release()
+    assert {claims.user_id for claims in await asyncio.gather(*tasks)} == {"user_1"}
+    assert fetches(fake) == 1
+
+
+def test_fifty_threads_fetch_once(fake: FakeClerk, sync_sessions: SessionsApi) -> None:
+    """On a cold cache, from fifty threads, with the keys slow to come."""
+    fake.inject(Fault.hold(operation="jwks"))
+    made = fake.mint(fake.add_session(user_id="user_1"))
+    verifier = TokenVerifier(sessions=sync_sessions, authorized_parties=[ORIGIN])
+    with ThreadPoolExecutor(50) as pool:
+        futures = [pool.submit(verifier.verify, made) for _ in range(50)]
+        fake.wait_for(lambda: fake.held == 1)
+        fake.release()
+        assert {future.result(10).user_id for future in futures} == {"user_1"}
+    assert fetches(fake) == 1
+
+
+async def test_a_thousand_unknown_kids_fetch_twice(
+    fake: FakeClerk, sessions: AsyncSessionsApi
+) -> None:
+    """The first fetch of all, and one for all the kids that nobody knows."""
+    session = fake.add_session(user_id="user_1")
+    claims = TokenVerifier(jwt_key=fake.jwt_key).verify(fake.mint(session)).raw
+    forged = [fake.sign(claims, headers={"kid": f"ins_{n}"}) for n in range(1000)]
+    verifier = AsyncTokenVerifier(sessions=sessions, authorized_parties=[ORIGIN])
+    reasons = await asyncio.gather(*(refusal(verifier, one) for one in forged))
+    assert set(reasons) == {TokenVerificationReason.JWK_KID_MISMATCH}
+    assert fetches(fake) <= 2
+
+
+async def test_two_instances_in_one_process(sessions: AsyncSessionsApi) -> None:
+    """A token of instance B is refused at A, also where both use one kid, whoever comes first."""
+    with FakeClerk(kid="ins_same", seed=1) as a, FakeClerk(kid="ins_same", seed=2) as b:
+        token_a = a.mint(a.add_session(user_id="user_a"))
+        token_b = b.mint(b.add_session(user_id="user_b"))
+        async with client_of(a) as sessions_a, client_of(b) as sessions_b:
+            at_a = AsyncTokenVerifier(sessions=sessions_a, authorized_parties=[ORIGIN])
+            at_b = AsyncTokenVerifier(sessions=sessions_b, authorized_parties=[ORIGIN])
+            assert (await at_b.verify(token_b)).user_id == "user_b"
+            assert await refusal(at_a, token_b) is TokenVerificationReason.TOKEN_INVALID_SIGNATURE
+            assert (await at_a.verify(token_a)).user_id == "user_a"
+            assert await refusal(at_b, token_a) is TokenVerificationReason.TOKEN_INVALID_SIGNATURE
+    elsewhere = AsyncTokenVerifier(sessions=sessions, authorized_parties=[ORIGIN])
+    assert await refusal(elsewhere, token_a) is TokenVerificationReason.JWK_KID_MISMATCH
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
+async def test_a_rotated_key_works_on_its_first_token(
+    fake: FakeClerk, sessions: AsyncSessionsApi, algorithm: str
+) -> None:
+    """The service rotates, and not one token of the new key is refused; the old one may stay."""
+    session = fake.add_session(user_id="user_1")
+    before = fake.mint(session)
+    verifier = AsyncTokenVerifier(sessions=sessions, authorized_parties=[ORIGIN])
+    await verifier.verify(before)
+    fake.rotate_keys(algorithm=algorithm)
+    after = fake.mint(session)
+    assert (await verifier.verify(after)).user_id == "user_1"
+    assert (await verifier.verify(before)).user_id == "user_1"
+    assert fetches(fake) == 2
+
+
+async def test_a_retired_key_is_refused_after_the_ttl(
+    fake: FakeClerk, sessions: AsyncSessionsApi
+) -> None:
+    """When a key is taken out of the set, its tokens die with it, cached ones too."""
+    ages = Clock(0.0)
+    before = fake.mint(fake.add_session(user_id="user_1"))
+    verifier = AsyncTokenVerifier(sessions=sessions, authorized_parties=[ORIGIN], monotonic=ages)
+    await verifier.verify(before)
+    fake.rotate_keys(keep_old=False)
+    ages.now = 301.0
+    assert await refusal(verifier, before) is TokenVerificationReason.JWK_KID_MISMATCH
+
+
+async def test_ten_minutes_of_outage(fake: FakeClerk, sessions: AsyncSessionsApi) -> None:
+    """The service is gone for ten minutes after the keys' ttl: users go on, the age is told."""
+    ages = Clock(0.0)
+    session = fake.add_session(user_id="user_1")
+    verifier = AsyncTokenVerifier(sessions=sessions, authorized_parties=[ORIGIN], monotonic=ages)
+    await verifier.verify(fake.mint(session))
+    fake.stop()
+    for ages.now in (250.0, 301.0, 450.0, 600.0, 900.0):
+        assert (await verifier.verify(fake.mint(session))).user_id == "user_1"
+    assert (verifier.key_status().age, verifier.key_status().is_stale) == (900.0, True)
+    ages.now = 3600.0
+    with pytest.raises(KeysUnavailableError):
+        await verifier.verify(fake.mint(session))
+    fake.start()
+    ages.now += 5.0
+    assert (await verifier.verify(fake.mint(session))).user_id == "user_1"
+    assert verifier.key_status().age == 0
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault.status(500, operation="jwks", count=None),
+        Fault.status(401, operation="jwks", count=None),
+        Fault.html(502, operation="jwks", count=None),
+        Fault.html(200, operation="jwks", count=None),
+        Fault.cut("after", operation="jwks", count=None),
+    ],
+    ids=["500", "401", "502 with HTML", "200 with HTML", "cut"],
+)
+async def test_no_keys_at_all(fake: FakeClerk, sessions: AsyncSessionsApi, fault: Fault) -> None:
+    """However the first fetch fails, it is KeysUnavailableError, and nobody is let in."""
+    made = fake.mint(fake.add_session(user_id="user_1"))
+    fake.inject(fault)
+    verifier = AsyncTokenVerifier(sessions=sessions, authorized_parties=[ORIGIN])
+    with pytest.raises(KeysUnavailableError) as caught:
+        await verifier.verify(made)
+    assert caught.value.reason is TokenVerificationReason.JWK_FAILED_TO_LOAD
+    assert fake.secret_key not in str(caught.value)
+    state = await verifier.authenticate_request({"authorization": f"Bearer {made}"})
+    assert state.status == "unknown"
+    fake.clear_faults()
+    assert (await verifier.verify(made)).user_id == "user_1"
+
+
+async def test_the_loop_goes_on_while_keys_are_fetched(
+    fake: FakeClerk, sessions: AsyncSessionsApi
+) -> None:
+    """A fetch that hangs blocks neither the loop nor tokens whose keys are at hand."""
+    ages = Clock(0.0)
+    session = fake.add_session(user_id="user_1")
+    verifier = AsyncTokenVerifier(sessions=sessions, authorized_parties=[ORIGIN], monotonic=ages)
+    await verifier.warm_up()
+    fake.inject(Fault.hold(operation="jwks"))
+    ages.now = 250.0
+    started = time.perf_counter()
+    for _ in range(100):
+        await verifier.verify(fake.mint(session))
+    assert time.perf_counter() - started < 2.0
+    await fake.until(lambda: fake.held == 1)
+    fake.release()
+    await until(lambda: verifier.key_status().age == 0)
+
+
+# --- issuer alone ---
+
+
+async def test_an_issuer_needs_no_secret_key(fake: FakeClerk) -> None:
+    """Its published keys are fetched once, without an Authorization header."""
+    made = fake.mint(fake.add_session(user_id="user_1"))
+    verifier = AsyncTokenVerifier(issuer=fake.issuer, authorized_parties=[ORIGIN])
+    assert {(await verifier.verify(made)).user_id for _ in range(3)} == {"user_1"}
+    [fetch] = fake.requests
+    assert (fetch.method, fetch.path) == ("GET", "/.well-known/jwks.json")
+    assert "Authorization" not in fetch.headers
+    assert "Clerk-API-Version" not in fetch.headers
+    assert verifier.key_status().source == "issuer"
+
+
+def test_an_issuer_serves_sync_code_too(fake: FakeClerk) -> None:
+    """A trailing slash makes no difference; a token of another issuer is refused."""
+    session = fake.add_session(user_id="user_1")
+    made = fake.mint(session)
+    verifier = TokenVerifier(issuer=f"{fake.issuer}/", authorized_parties=[ORIGIN])
+    assert verifier.verify(made).user_id == "user_1"
+    fake.issuer = "https://clerk.other.example"
+    with pytest.raises(TokenVerificationError) as caught:
+        verifier.verify(fake.mint(session))
+    assert caught.value.reason is TokenVerificationReason.TOKEN_INVALID_ISSUER
+
+
+async def test_an_issuer_that_redirects_is_not_followed(fake: FakeClerk) -> None:
+    """Keys come from the issuer itself, or not at all."""
+    with FakeClerk(seed=9) as evil:
+        made = evil.mint(evil.add_session(user_id="user_1"))
+        where = f"{evil.issuer}/.well-known/jwks.json"
+        fake.inject(Fault.status(302, headers={"Location": where}, count=None))
+        verifier = AsyncTokenVerifier(issuer=fake.issuer, authorized_parties=[ORIGIN])
+        assert await refusal(verifier, made) is TokenVerificationReason.JWK_FAILED_TO_LOAD
+        assert not evil.requests
+
+
+# --- check_session and refresh ---
+
+
+async def test_a_revoked_session_is_seen_at_once(
+    fake: FakeClerk, sessions: AsyncSessionsApi
+) -> None:
+    """The token lives on for a minute; `check_session` costs one get and sees the revocation."""
+    session = fake.add_session(user_id="user_1")
+    made = fake.mint(session)
+    verifier = AsyncTokenVerifier(sessions=sessions, authorized_parties=[ORIGIN])
+    await verifier.verify(made, check_session=True)
+    await sessions.revoke(session.id)
+    assert await verifier.verify(made)
+    with pytest.raises(TokenVerificationError, match="revoked") as caught:
+        await verifier.verify(made, check_session=True)
+    assert caught.value.reason is TokenVerificationReason.SESSION_INACTIVE
+    assert [request.operation for request in fake.requests].count("get") == 2
+    fake.remove_session(session.id)
+    with pytest.raises(TokenVerificationError, match="no longer exists"):
+        await verifier.verify(made, check_session=True)
+
+
+async def test_an_expired_token_is_refreshed(fake: FakeClerk, sessions: AsyncSessionsApi) -> None:
+    """An expired cookie and its refresh cookie become a new token and new cookies."""
+    session = fake.add_session(user_id="user_1")
+    verifier = AsyncTokenVerifier(sessions=sessions, authorized_parties=[ORIGIN])
+    headers = {
+        "host": "localhost:3000",
+        "cookie": f"__session={fake.expired_token(session)}; __refresh={session.refresh_token}",
+    }
+    plain = await verifier.authenticate_request(headers)
+    assert (plain.status, plain.reason) == ("signed_out", "token-expired")
+    state = await verifier.authenticate_request(headers, refresh_if_expired=True)
+    assert state.is_signed_in
+    assert state.claims is not None
+    assert state.claims.session_id == session.id
+    assert any(line.startswith(f"__session={state.token};") for line in state.set_cookies)
+    again = await verifier.authenticate_request(headers, refresh_if_expired=True)
+    assert (again.status, again.reason) == (
+        "signed_out",
+        "session_refresh_expired_session_token_consumed",
+    )
+
+
+def test_sync_code_refreshes_too(fake: FakeClerk, sync_sessions: SessionsApi) -> None:
+    """With suffixed cookies, through the sync client."""
+    session = fake.add_session(user_id="user_1")
+    verifier = TokenVerifier(sessions=sync_sessions, authorized_parties=[ORIGIN])
+    expired = fake.expired_token(session)
+    headers = {
+        "host": "localhost:3000",
+        "cookie": f"__session_abcdefgh={expired}; __refresh_abcdefgh={session.refresh_token}",
+    }
+    state = verifier.authenticate_request(headers, refresh_if_expired=True)
+    assert state.is_signed_in
+    assert state.set_cookies
+    session.status = "revoked"
+    refused = verifier.authenticate_request(
+        {**headers, "cookie": headers["cookie"].replace(expired, fake.expired_token(session))},
+        refresh_if_expired=True,
+    )
+    assert refused.reason == "session_refresh_inactive_session"
+
+
+async def test_no_secret_in_any_log_or_error(
+    fake: FakeClerk, sessions: AsyncSessionsApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever happens, at any level, key, tokens and cookies stay out."""
+    caplog.set_level(logging.DEBUG)
+    session = fake.add_session(user_id="user_1")
+    made, expired = fake.mint(session), fake.expired_token(session)
+    texts: list[str] = []
+
+    async def everything(verifier: AsyncTokenVerifier) -> None:
+        for headers in ({"authorization": f"Bearer {made}"}, {"cookie": f"__session={expired}"}):
+            state = await verifier.authenticate_request(headers, check_session=True)
+            texts.extend([repr(state), str(state.error), repr(verifier)])
+        with pytest.raises(TokenVerificationError) as caught:
+            await verifier.verify(expired)
+        texts.append(str(caught.value))
+
+    await everything(AsyncTokenVerifier(sessions=sessions, authorized_parties=[ORIGIN]))
+    fake.inject(Fault.status(500, count=None))
+    await everything(AsyncTokenVerifier(sessions=sessions, authorized_parties=[ORIGIN]))
+    seen = "\n".join([caplog.text, *texts])
+    for secret in (fake.secret_key, made, expired, session.refresh_token, made.split(".")[2]):
+        assert secret not in seen
+
+
+def test_the_kinds_of_client_are_told_apart(fake: FakeClerk, sync_sessions: SessionsApi) -> None:
+    """A sync client handed to the async verifier, or the other way round, is told at once."""
+    wrong: Any = sync_sessions
+    with pytest.raises(ConfigurationError, match="AsyncSessionsApi"):
+        AsyncTokenVerifier(sessions=wrong)
+    wrong = client_of(fake)
+    with pytest.raises(ConfigurationError, match="SessionsApi"):
+        TokenVerifier(sessions=wrong)
+    wrong = "sk_live_not_a_client"
+    with pytest.raises(ConfigurationError) as caught:
+        TokenVerifier(sessions=wrong)
+    assert "sk_live" not in str(caught.value)
