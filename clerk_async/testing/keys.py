@@ -25,6 +25,10 @@ ALGORITHMS = ("RS256", "ES256", "EdDSA")
 _COORDINATE = 32  # bytes of a number on P-256
 
 
+class CryptographyMissingError(RuntimeError):
+    """A token or a key is wanted, and cryptography is not installed."""
+
+
 @frozen(eq=False)
 class SigningKey:
     """A key pair of a fake instance.
@@ -48,12 +52,12 @@ def need_cryptography() -> None:
     """Load cryptography, or say how it is installed.
 
     Raises:
-        RuntimeError: If it is not installed.
+        CryptographyMissingError: If it is not installed.
     """
     try:
         import_module("cryptography.hazmat.primitives.asymmetric.rsa")
     except ImportError:
-        raise RuntimeError(
+        raise CryptographyMissingError(
             "FakeClerk's tokens and keys need cryptography: pip install 'clerk-async[jwt]'"
         ) from None
 

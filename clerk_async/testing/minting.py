@@ -106,7 +106,7 @@ class Minting:
 
         Args:
             claims: The claims, or the payload's bytes as they are.
-            headers: Header fields over the usual `alg`, `cat`, `kid` and `typ`; None removes one.
+            headers: Header fields over the usual `alg`, `kid` and `typ`; None removes one.
             key: The key, or the kid of a published one; the current one by default. It signs
                 with its own algorithm, whatever the header says.
 

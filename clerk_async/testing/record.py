@@ -30,7 +30,7 @@ class ReceivedRequest:
         connection: The number of the connection it came through, from 1.
         status: The status it was answered with; None while, or because, there is no answer.
         processed: Whether the fake acted on it (a fault may have kept it from that).
-        answered_at: When its answer was handed to the socket, or None.
+        ended_at: When it was answered, cut or given up, on the same clock; None before that.
     """
 
     method: str
@@ -44,7 +44,7 @@ class ReceivedRequest:
     body: bytes = field(default=b"", repr=False)
     status: int | None = None
     processed: bool = False
-    answered_at: float | None = None
+    ended_at: float | None = None
 
     @property
     def query(self) -> dict[str, str]:

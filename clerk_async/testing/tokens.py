@@ -88,7 +88,6 @@ class Mint:
             chosen = self.keys[key] if isinstance(key, str) else key or self.current
         header: dict[str, Any] = {
             "alg": chosen.algorithm,
-            "cat": "cl_B7d4PD111AAA",
             "kid": chosen.kid,
             "typ": "JWT",
             **(headers or {}),

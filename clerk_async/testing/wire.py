@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from .answers import Answer, Refusal, error_for_status, refuse
+from .keys import CryptographyMissingError
 from .operations import Call, Route, check_key, check_version, find_route
 from .record import ReceivedRequest
 
@@ -91,6 +92,7 @@ class Wire:
                 return self._send(received, self._process(received, found, query))
             return await self._misbehave(fault, request, received, found, query)
         finally:
+            received.ended_at = self._monotonic()
             self._gauges.ended()
 
     def _remember(self, received: ReceivedRequest) -> None:
@@ -115,6 +117,9 @@ class Wire:
             return self._operations.answer(Call(found, version, query, received.body))
         except Refusal as refusal:
             return refuse(refusal, self._trace())
+        except CryptographyMissingError as error:
+            missing = Refusal(501, "not_implemented", "Not implemented", long_message=str(error))
+            return refuse(missing, self._trace())
 
     def _admit(self, received: ReceivedRequest) -> None:
         if self.window is None or received.operation == "jwks":
@@ -182,7 +187,6 @@ class Wire:
 
     def _headers(self, received: ReceivedRequest, answer: Answer) -> dict[str, str]:
         received.status = answer.status
-        received.answered_at = self._monotonic()
         self._answers += 1
         headers = {"cf-ray": f"{self._answers:016x}-FRA", **answer.headers}
         if answer.content_type is not None:

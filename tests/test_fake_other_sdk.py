@@ -1,0 +1,120 @@
+"""The official SDK, pointed at a FakeClerk, works unchanged: a second witness."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from clerk_backend_api import Clerk, models
+from clerk_backend_api.security import verify_token
+from clerk_backend_api.security.types import VerifyTokenOptions
+from clerk_backend_api.utils import BackoffStrategy, RetryConfig
+
+from clerk_async.testing import FakeClerk, Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ORIGIN = "http://localhost:3000"
+
+
+@pytest.fixture
+def clerk(fake_clerk: FakeClerk) -> Iterator[Clerk]:
+    """The official client, told nothing but where to go and its key."""
+    once = RetryConfig("backoff", BackoffStrategy(1, 1, 1.0, 1), retry_connection_errors=False)
+    with Clerk(
+        bearer_auth=fake_clerk.secret_key, server_url=fake_clerk.base_url, retry_config=once
+    ) as clerk:
+        yield clerk
+
+
+class TestOfficialSdk:
+    def test_sessions_are_listed_newest_first(self, fake_clerk: FakeClerk, clerk: Clerk) -> None:
+        made = [fake_clerk.add_session(user_id="user_1").id for _ in range(3)]
+        fake_clerk.add_session(user_id="user_1", status="ended")
+        listed = clerk.sessions.list(
+            user_id="user_1", status=models.QueryParamStatus.ACTIVE, limit=2
+        )
+        assert [session.id for session in listed or []] == [made[2], made[1]]
+
+    def test_get_create_and_revoke(self, fake_clerk: FakeClerk, clerk: Clerk) -> None:
+        fake_clerk.add_user("user_1")
+        made = clerk.sessions.create(request=models.CreateSessionRequestBody(user_id="user_1"))
+        assert clerk.sessions.get(session_id=made.id) == made
+        assert clerk.sessions.revoke(session_id=made.id).status == "revoked"
+        assert fake_clerk.sessions[made.id].status == "revoked"
+
+    def test_every_status_of_the_contract_is_read(
+        self, fake_clerk: FakeClerk, clerk: Clerk
+    ) -> None:
+        for status in (
+            "active",
+            "revoked",
+            "ended",
+            "expired",
+            "removed",
+            "abandoned",
+            "replaced",
+            "pending",
+        ):
+            session = fake_clerk.add_session(
+                status=status,
+                last_active_organization_id="org_1",
+                tasks=[{"key": "choose-organization"}],
+                latest_activity={"object": "session_activity", "id": "a", "is_mobile": False},
+            )
+            assert clerk.sessions.get(session_id=session.id).status == status
+
+    def test_tokens_verify_with_its_own_verifier(self, fake_clerk: FakeClerk, clerk: Clerk) -> None:
+        session = fake_clerk.add_session()
+        token = clerk.sessions.create_token(session_id=session.id, expires_in_seconds=90).jwt
+        options = VerifyTokenOptions(jwt_key=fake_clerk.jwt_key, authorized_parties=[ORIGIN])
+        assert verify_token(token or "", options)["sid"] == session.id
+        fetched = VerifyTokenOptions(
+            secret_key=fake_clerk.secret_key,
+            api_url=fake_clerk.base_url.removesuffix("/v1"),
+            authorized_parties=[ORIGIN],
+        )
+        assert verify_token(token or "", fetched)["sid"] == session.id
+        assert fake_clerk.requests[-1].operation == "jwks"
+        template = clerk.sessions.create_token_from_template(
+            session_id=session.id, template_name="custom_hasura"
+        )
+        assert "sid" not in verify_token(template.jwt or "", options)
+
+    def test_both_forms_of_a_refresh(self, fake_clerk: FakeClerk, clerk: Clerk) -> None:
+        session = fake_clerk.add_session()
+        for form, kind in (("token", models.Token), ("cookie", models.Cookies)):
+            answer = clerk.sessions.refresh(
+                session_id=session.id,
+                expired_token=fake_clerk.expired_token(session),
+                refresh_token=fake_clerk.refresh_token_for(session),
+                request_origin=ORIGIN,
+                format_=models.Format(form),
+            )
+            assert type(answer).__name__.endswith(kind.__name__)
+
+    def test_errors_are_read_as_clerks(self, fake_clerk: FakeClerk, clerk: Clerk) -> None:
+        with pytest.raises(models.ClerkErrors) as caught:
+            clerk.sessions.get(session_id="sess_no")
+        assert caught.value.status_code == 404
+        assert caught.value.data.errors[0].code == "resource_not_found"
+        fake_clerk.inject(Fault.html(502))
+        with pytest.raises(models.SDKError) as failed:
+            clerk.sessions.revoke(session_id="sess_no")
+        assert failed.value.status_code == 502
+
+    def test_the_key_set_is_read(self, fake_clerk: FakeClerk, clerk: Clerk) -> None:
+        fake_clerk.add_key(algorithm="ES256")
+        fake_clerk.add_key(algorithm="EdDSA")
+        keys = clerk.jwks.get_jwks().keys or []
+        assert [key.kid for key in keys] == [key["kid"] for key in fake_clerk.jwk_set["keys"]]
+
+    async def test_its_async_half_works_too(self, fake_clerk: FakeClerk) -> None:
+        session = fake_clerk.add_session(user_id="user_1")
+        async with Clerk(
+            bearer_auth=fake_clerk.secret_key, server_url=fake_clerk.base_url
+        ) as clerk:
+            listed = await clerk.sessions.list_async(user_id="user_1")
+            assert [found.id for found in listed or []] == [session.id]
+            assert (await clerk.sessions.revoke_async(session_id=session.id)).status == "revoked"

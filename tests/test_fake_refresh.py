@@ -1,0 +1,217 @@
+"""FakeClerk refreshes what is in order, and names in a 401 what is not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fake_calls import Reply, post
+
+from clerk_async.testing import FakeClerk, FakeSession
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+NOW = 1_800_000_000
+ORIGIN = "http://localhost:3000"
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeClerk]:
+    """A fake whose time stands still."""
+    with FakeClerk(clock=lambda: NOW) as fake:
+        yield fake
+
+
+@pytest.fixture
+def session(fake: FakeClerk) -> FakeSession:
+    """A session that could be refreshed."""
+    return fake.add_session(user_id="user_1")
+
+
+def body(fake: FakeClerk, session: FakeSession, **changes: Any) -> dict[str, Any]:
+    """A refresh that would be answered, but for the changes."""
+    usual = {
+        "expired_token": fake.expired_token(session),
+        "refresh_token": fake.refresh_token_for(session.id),
+        "request_origin": ORIGIN,
+    }
+    return {**usual, **changes}
+
+
+def refresh(fake: FakeClerk, session: FakeSession, **changes: Any) -> Reply:
+    """Ask for a refresh."""
+    return post(fake, f"/sessions/{session.id}/refresh", body(fake, session, **changes))
+
+
+class TestAnswers:
+    def test_a_new_token(self, fake: FakeClerk, session: FakeSession) -> None:
+        for extra in ({}, {"format": "token"}, {"format": None, "request_headers": {"a": ["b"]}}):
+            reply = refresh(fake, session, **extra)
+            assert reply.status == 200
+            assert reply.json["object"] == "token"
+            verified = post(fake, f"/sessions/{session.id}/verify", {"token": reply.json["jwt"]})
+            assert verified.status == 200
+
+    def test_cookies(self, fake: FakeClerk, session: FakeSession) -> None:
+        reply = refresh(fake, session, format="cookie", request_originating_ip="203.0.113.7")
+        assert reply.json["object"] == "cookies"
+        named = dict(line.split("=", 1) for line in reply.json["cookies"])
+        suffixed = [name for name in named if name.startswith("__session_")]
+        assert len(suffixed[0]) == len("__session_") + 8
+        assert named["__session"] == named[suffixed[0]]
+        refresh_name = suffixed[0].replace("session", "refresh")
+        assert named[refresh_name].startswith(f"{session.refresh_token};")
+        assert "HttpOnly" in named[refresh_name]
+
+    def test_it_makes_the_session_active_now(self, fake: FakeClerk) -> None:
+        old = fake.add_session(created_at=1_000, expire_at=(NOW + 9) * 1000, abandon_at=NOW * 2000)
+        assert refresh(fake, old).status == 200
+        assert old.last_active_at == NOW * 1000
+
+
+class TestForm:
+    @pytest.mark.parametrize(
+        ("changes", "code"),
+        [
+            ({"expired_token": None}, "form_param_missing"),
+            ({"refresh_token": None}, "form_param_missing"),
+            ({"request_origin": None}, "form_param_missing"),
+            ({"expired_token": 7}, "form_param_type_invalid"),
+            ({"request_headers": "a"}, "form_param_type_invalid"),
+            ({"request_originating_ip": 7}, "form_param_type_invalid"),
+            ({"format": "jwt"}, "form_param_value_invalid"),
+            ({"suffixed_cookies": True}, "form_param_unknown"),
+        ],
+    )
+    def test_a_body_of_the_wrong_form_is_400(
+        self, fake: FakeClerk, session: FakeSession, changes: dict[str, Any], code: str
+    ) -> None:
+        reply = refresh(fake, session, **changes)
+        assert (reply.status, reply.code) == (400, code)
+
+    @pytest.mark.parametrize(
+        "origin",
+        ["localhost:3000", "ftp://x", "http://", "http://x:99999", "http://x/path", "", "*"],
+    )
+    def test_an_origin_that_is_none(
+        self, fake: FakeClerk, session: FakeSession, origin: str
+    ) -> None:
+        reply = refresh(fake, session, request_origin=origin)
+        assert (reply.status, reply.code) == (401, "refresh_request_origin_invalid")
+
+
+def refused_token(
+    make: Callable[[FakeClerk, FakeSession], dict[str, Any]], code: str, name: str
+) -> Any:
+    """A case of the table: what is sent instead, and the code that must come."""
+    return pytest.param(make, code, id=name)
+
+
+def claims(session: FakeSession, **changes: Any) -> dict[str, Any]:
+    """An expired session token's claims; a change to None leaves one out."""
+    usual = {"azp": ORIGIN, "sid": session.id, "iat": NOW - 120, "exp": NOW - 60, "jti": "1"}
+    return {name: value for name, value in {**usual, **changes}.items() if value is not None}
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("make", "code"),
+        [
+            refused_token(
+                lambda _fake, _session: {"expired_token": "junk"},
+                "expired_session_token_invalid",
+                "no token",
+            ),
+            refused_token(
+                lambda fake, session: {"expired_token": fake.mint(session)[:-4] + "AAAA"},
+                "expired_session_token_invalid",
+                "forged",
+            ),
+            refused_token(
+                lambda fake, s: {"expired_token": fake.sign(claims(s, azp=None))},
+                "expired_session_token_missing_azp",
+                "no azp",
+            ),
+            refused_token(
+                lambda _fake, _session: {"request_origin": "http://localhost:3001"},
+                "refresh_request_origin_azp_mismatch",
+                "other origin",
+            ),
+            refused_token(
+                lambda fake, s: {"expired_token": fake.sign(claims(s, sid=None))},
+                "expired_session_token_missing_sid",
+                "no sid",
+            ),
+            refused_token(
+                lambda fake, s: {"expired_token": fake.mint(s, template="custom_hasura")},
+                "expired_session_token_missing_sid",
+                "template",
+            ),
+            refused_token(
+                lambda fake, s: {"expired_token": fake.sign(claims(s, sid="sess_other"))},
+                "refresh_sid_mismatch",
+                "other session",
+            ),
+            refused_token(
+                lambda _fake, _session: {"refresh_token": "rt_other"},
+                "refresh_token_not_found",
+                "other refresh token",
+            ),
+            refused_token(
+                lambda fake, s: {"expired_token": fake.sign(claims(s, iat=None))},
+                "session_refresh_expired_session_token_missing_iat",
+                "no iat",
+            ),
+            refused_token(
+                lambda fake, s: {"expired_token": fake.sign(claims(s, iat="yesterday"))},
+                "session_refresh_cannot_determine_session_token_age",
+                "odd iat",
+            ),
+            refused_token(
+                lambda fake, s: {"expired_token": fake.sign(claims(s, iat=NOW - 86_401))},
+                "session_refresh_expired_session_token_too_old",
+                "too old",
+            ),
+            refused_token(
+                lambda fake, s: {"expired_token": fake.sign(claims(s, act={"sub": "user_admin"}))},
+                "session_refresh_session_token_ineligible",
+                "impersonated",
+            ),
+        ],
+    )
+    def test_every_401(
+        self,
+        fake: FakeClerk,
+        session: FakeSession,
+        make: Callable[[FakeClerk, FakeSession], dict[str, Any]],
+        code: str,
+    ) -> None:
+        reply = refresh(fake, session, **make(fake, session))
+        assert (reply.status, reply.code) == (401, code)
+
+    def test_a_token_is_consumed_by_its_first_use(
+        self, fake: FakeClerk, session: FakeSession
+    ) -> None:
+        token = fake.expired_token(session)
+        assert refresh(fake, session, expired_token=token, refresh_token="rt_other").status == 401
+        assert refresh(fake, session, expired_token=token).status == 200
+        reply = refresh(fake, session, expired_token=token)
+        assert (reply.status, reply.code) == (401, "session_refresh_expired_session_token_consumed")
+
+    def test_an_unknown_session_is_401_not_404(self, fake: FakeClerk, session: FakeSession) -> None:
+        request = body(fake, session)
+        fake.remove_session(session.id)
+        reply = post(fake, f"/sessions/{session.id}/refresh", request)
+        assert (reply.status, reply.code) == (401, "session_refresh_session_not_found")
+
+    @pytest.mark.parametrize("status", ["revoked", "ended", "expired", "abandoned"])
+    def test_a_session_that_is_not_live(
+        self, fake: FakeClerk, session: FakeSession, status: str
+    ) -> None:
+        session.status = status
+        assert refresh(fake, session).code == "session_refresh_inactive_session"
+
+    def test_a_user_who_is_gone(self, fake: FakeClerk, session: FakeSession) -> None:
+        fake.remove_user("user_1")
+        assert refresh(fake, session).code == "session_refresh_user_not_found"

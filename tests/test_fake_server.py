@@ -1,0 +1,222 @@
+"""FakeClerk's life: it starts at once, ends wholly, and its counters tell the truth."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import socket
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http.client import HTTPConnection
+
+import aiohttp
+import pytest
+from fake_calls import get, post
+
+from clerk_async.testing import FakeClerk, Fault, serve
+
+
+def names() -> set[str]:
+    """The names of the threads that run."""
+    return {thread.name for thread in threading.enumerate()}
+
+
+class TestLife:
+    def test_with_starts_and_stops_it(self) -> None:
+        with FakeClerk() as fake:
+            assert f"FakeClerk:{fake.port}" in names()
+            assert fake.base_url == f"http://127.0.0.1:{fake.port}/v1"
+            assert get(fake, "/jwks").status == 200
+        assert f"FakeClerk:{fake.port}" not in names()
+        with pytest.raises(ConnectionRefusedError):
+            get(fake, "/jwks")
+
+    async def test_async_with_does_too_and_keeps_the_loop_free(self) -> None:
+        async with FakeClerk() as fake, aiohttp.ClientSession() as http:
+            headers = {"Authorization": f"Bearer {fake.secret_key}"}
+            async with http.get(f"{fake.base_url}/jwks", headers=headers) as reply:
+                assert reply.status == 200
+        assert f"FakeClerk:{fake.port}" not in names()
+
+    async def test_async_with_stops_it_when_cancelled(self) -> None:
+        entered = asyncio.Event()
+        fake = FakeClerk()
+
+        async def run() -> None:
+            async with fake:
+                entered.set()
+                await asyncio.Event().wait()
+
+        task = asyncio.create_task(run())
+        await entered.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert f"FakeClerk:{fake.port}" not in names()
+
+    def test_start_and_stop_may_be_repeated(self) -> None:
+        fake = FakeClerk()
+        fake.stop()
+        fake.start()
+        assert fake.start() is fake
+        assert get(fake, "/jwks").status == 200
+        fake.stop()
+        fake.stop()
+        assert fake.open_connections == 0
+
+    def test_a_restart_keeps_port_state_limits_and_faults(self) -> None:
+        fake = FakeClerk(rate_limit=(3, 1000.0))
+        with fake:
+            session, port = fake.add_session(), fake.port
+            assert get(fake, f"/sessions/{session.id}").status == 200
+            fake.inject(Fault.status(500))
+        assert fake.base_url.endswith(f":{port}/v1")
+        with fake:
+            assert fake.port == port
+            found = [get(fake, f"/sessions/{session.id}").status for _ in range(4)]
+            assert found == [500, 200, 200, 429]
+
+    def test_before_the_start_it_has_no_address(self) -> None:
+        with pytest.raises(RuntimeError, match="with FakeClerk"):
+            FakeClerk().base_url  # noqa: B018 - reading it is what raises
+
+    def test_a_taken_port_is_said(self, fake_clerk: FakeClerk) -> None:
+        other = FakeClerk(port=fake_clerk.port)
+        with pytest.raises(OSError, match="in use"):
+            other.start()
+        other.stop()
+
+    def test_stopping_cuts_what_is_held_or_idle(self) -> None:
+        fake = FakeClerk().start()
+        fake.inject(Fault.hold())
+        with (
+            socket.create_connection(("127.0.0.1", fake.port), timeout=10) as idle,
+            socket.create_connection(("127.0.0.1", fake.port), timeout=10) as busy,
+        ):
+            busy.sendall(b"GET /v1/jwks HTTP/1.1\r\nHost: x\r\n\r\n")
+            fake.wait_for(lambda: fake.held == 1 and fake.open_connections == 2)
+            fake.stop()
+            assert idle.recv(1) == busy.recv(1) == b""
+        assert (fake.open_connections, fake.in_flight, fake.held) == (0, 0, 0)
+
+    def test_connections_can_be_dropped_from_this_side(self, fake_clerk: FakeClerk) -> None:
+        connection = HTTPConnection("127.0.0.1", fake_clerk.port, timeout=10)
+        for _ in range(2):
+            connection.request("GET", "/v1/jwks")
+            connection.getresponse().read()
+        assert (fake_clerk.open_connections, fake_clerk.total_connections) == (1, 1)
+        assert [request.connection for request in fake_clerk.requests] == [1, 1]
+        fake_clerk.drop_connections()
+        fake_clerk.wait_for(lambda: fake_clerk.open_connections == 0)
+        connection.close()
+        assert get(fake_clerk, "/jwks").status == 200
+        assert fake_clerk.total_connections == 2
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("ending", ["", "raise SystemExit(7)", "1 / 0"])
+    def test_a_program_that_never_stops_it_ends_quietly(self, ending: str) -> None:
+        program = (
+            "from clerk_async.testing import FakeClerk, Fault\n"
+            "import http.client\n"
+            "fake = FakeClerk().start()\n"
+            "c = http.client.HTTPConnection('127.0.0.1', fake.port); c.request('GET', '/v1/jwks')\n"
+            "assert c.getresponse().status == 401; c.close()\n"
+            f"{ending}\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-X", "dev", "-W", "error", "-c", program],
+            capture_output=True,
+            timeout=30,
+            check=False,
+            text=True,
+        )
+        assert done.returncode == {"": 0, "1 / 0": 1}.get(ending, 7)
+        assert done.stderr == "" or (ending == "1 / 0" and "Resource" not in done.stderr)
+
+
+class TestWaiting:
+    def test_wait_for_wakes_when_it_happens(self, fake_clerk: FakeClerk) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(fake_clerk.wait_for, lambda: len(fake_clerk.requests) == 2)
+            get(fake_clerk, "/jwks")
+            get(fake_clerk, "/jwks")
+            waiting.result(timeout=5)
+
+    def test_what_never_happens_is_a_timeout(self, fake_clerk: FakeClerk) -> None:
+        with pytest.raises(TimeoutError, match="0 requests in flight"):
+            fake_clerk.wait_for(lambda: fake_clerk.requests, timeout=0.01)
+
+    async def test_until_lets_the_loop_go_on(self, fake_clerk: FakeClerk) -> None:
+        fake_clerk.inject(Fault.hold(count=None))
+        loop = asyncio.get_running_loop()
+        asked = [loop.run_in_executor(None, get, fake_clerk, "/jwks") for _ in range(3)]
+        await fake_clerk.until(lambda: fake_clerk.held == 3)
+        fake_clerk.release()
+        assert [reply.status for reply in await asyncio.gather(*asked)] == [200] * 3
+        await fake_clerk.until(lambda: True)
+        with pytest.raises(TimeoutError, match="did not happen"):
+            await fake_clerk.until(lambda: False, timeout=0.01)
+
+
+class TestLoad:
+    def test_many_threads_at_once_lose_nothing(self) -> None:
+        with FakeClerk(sessions=400) as fake, ThreadPoolExecutor(16) as pool:
+            paths = [f"/sessions/{session_id}/revoke" for session_id in fake.sessions]
+            replies = list(pool.map(partial(post, fake), paths))
+            assert {reply.status for reply in replies} == {200}
+            assert {session.status for session in fake.sessions.values()} == {"revoked"}
+            assert len(fake.requests) == 400
+            assert fake.max_open_connections <= 16
+            fake.wait_for(lambda: fake.open_connections == 0)
+
+    def test_sessions_can_be_walked_through_while_it_grows(self, fake_clerk: FakeClerk) -> None:
+        first = fake_clerk.add_session()
+        for session_id in fake_clerk.sessions:
+            assert session_id == first.id
+            fake_clerk.add_session()
+        assert len(fake_clerk.sessions) == 2
+        with pytest.raises(KeyError):
+            fake_clerk.sessions["sess_no"]
+
+
+class TestServe:
+    def test_it_prints_how_to_reach_it_and_serves_until_stopped(self) -> None:
+        stop, lines = threading.Event(), io.StringIO()
+        printed = threading.Event()
+
+        class Output(io.StringIO):
+            def flush(self) -> None:
+                lines.write(self.getvalue())
+                printed.set()
+
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(serve, 0, 12, seed=3, output=Output(), stop=stop)
+            try:
+                assert printed.wait(10)
+                text = lines.getvalue()
+                settings = dict(
+                    line.removeprefix("export ").split("=")
+                    for line in text.splitlines()
+                    if line.startswith("export ")
+                )
+                port = int(settings["CLERK_API_URL"].rsplit(":", 1)[1])
+                connection = HTTPConnection("127.0.0.1", port, timeout=10)
+                user = text.split("from ")[1].split()[0]
+                key = settings["CLERK_SECRET_KEY"]
+                connection.request(
+                    "GET",
+                    f"/v1/sessions?user_id={user}",
+                    headers={"Authorization": f"Bearer {key}"},
+                )
+                reply = connection.getresponse()
+                assert reply.status == 200
+                assert len(json.loads(reply.read())) == 4
+                connection.close()
+            finally:
+                stop.set()
+            running.result(timeout=10)
+        assert "12 sessions of 3 users" in text

@@ -1,0 +1,253 @@
+"""FakeClerk's tokens are real: other libraries verify them, and it reads what they sign."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from fake_calls import get, post
+from joserfc import jwt as jose
+from joserfc.jwk import ECKey, KeySet, OKPKey, RSAKey
+
+from clerk_async.testing import FakeClerk
+from clerk_async.testing.keys import b64, unb64
+
+SESSION_CLAIMS = {"azp", "exp", "fva", "iat", "iss", "jti", "nbf", "sid", "sub"}
+VERSION_2_CLAIMS = {*SESSION_CLAIMS, "fea", "pla", "sts", "v"}
+NOW = 1_800_000_000
+
+
+@pytest.fixture
+def fake() -> Any:
+    """A fake whose time stands still."""
+    with FakeClerk(clock=lambda: NOW) as fake:
+        yield fake
+
+
+def parts(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The header and the claims, unchecked."""
+    header, claims, _ = token.split(".")
+    return json.loads(unb64(header)), json.loads(unb64(claims))
+
+
+class TestSessionTokens:
+    def test_claims_of_version_2(self, fake: FakeClerk) -> None:
+        session = fake.add_session(user_id="user_1", created_at=(NOW - 300) * 1000)
+        token = post(fake, f"/sessions/{session.id}/tokens").json["jwt"]
+        header, claims = parts(token)
+        assert (header["alg"], header["typ"]) == ("RS256", "JWT")
+        assert header["kid"] == fake.signing_key.kid
+        assert set(claims) == VERSION_2_CLAIMS
+        assert (claims["iat"], claims["nbf"], claims["exp"]) == (NOW, NOW - 10, NOW + 60)
+        assert (claims["sub"], claims["sid"], claims["v"]) == ("user_1", session.id, 2)
+        assert claims["iss"] == fake.issuer == f"http://127.0.0.1:{fake.port}"
+        assert claims["azp"] == "http://localhost:3000"
+        assert claims["fva"] == [5, -1]
+        assert claims["sts"] == "active"
+
+    def test_organization_actor_and_own_claims(self, fake: FakeClerk) -> None:
+        session = fake.add_session(
+            last_active_organization_id="org_1",
+            actor={"sub": "user_admin", "sid": "sess_admin", "iss": "https://x"},
+            claims={"email": "a@b.c", "fva": None},
+            authorized_party=None,
+            status="pending",
+        )
+        _, claims = parts(fake.mint(session))
+        assert claims["o"] == {
+            "id": "org_1",
+            "slg": "acme",
+            "rol": "admin",
+            "per": "manage,read",
+            "fpm": "3,2",
+        }
+        assert claims["fea"] == "o:dashboard,o:teams"
+        assert claims["act"]["sub"] == "user_admin"
+        assert (claims["email"], claims["sts"]) == ("a@b.c", "pending")
+        assert "fva" not in claims
+        assert "azp" not in claims
+
+    def test_claims_of_version_1(self, fake: FakeClerk) -> None:
+        session = fake.add_session(last_active_organization_id="org_1")
+        _, claims = parts(fake.mint(session, version=1))
+        organization = {"org_id", "org_slug", "org_role", "org_permissions"}
+        assert set(claims) == SESSION_CLAIMS | organization
+        assert (claims["org_id"], claims["org_role"]) == ("org_1", "org:admin")
+        assert "org:teams:read" in claims["org_permissions"]
+        assert "org_id" not in parts(fake.mint(fake.add_session(), version=1))[1]
+
+    @pytest.mark.parametrize("path", ["tokens", "tokens/custom_hasura"])
+    @pytest.mark.parametrize("lifetime", [30, 315_360_000])
+    def test_expires_in_seconds(self, fake: FakeClerk, path: str, lifetime: int) -> None:
+        session = fake.add_session()
+        body = {"expires_in_seconds": lifetime}
+        token = post(fake, f"/sessions/{session.id}/{path}", body).json["jwt"]
+        assert parts(token)[1]["exp"] == NOW + lifetime
+
+    def test_every_token_has_an_id_of_its_own(self, fake: FakeClerk) -> None:
+        session = fake.add_session()
+        assert len({parts(fake.mint(session))[1]["jti"] for _ in range(50)}) == 50
+
+    def test_minting_at_any_time(self, fake: FakeClerk) -> None:
+        session = fake.add_session()
+        at = datetime(2026, 1, 1, tzinfo=UTC)
+        claims = parts(fake.mint(session.id, issued_at=at, expires_in=-5))[1]
+        assert (claims["iat"], claims["exp"]) == (at.timestamp(), at.timestamp() - 5)
+        assert parts(fake.expired_token(session, age=90))[1]["exp"] == NOW - 30
+        with pytest.raises(KeyError):
+            fake.mint("sess_no")
+
+
+class TestTemplates:
+    def test_own_claims_and_no_sid(self, fake: FakeClerk) -> None:
+        session = fake.add_session(user_id="user_1")
+        token = post(fake, f"/sessions/{session.id}/tokens/custom_hasura").json["jwt"]
+        claims = parts(token)[1]
+        assert "sid" not in claims
+        assert claims["https://hasura.io/jwt/claims"]["x-hasura-user-id"] == "user_1"
+        assert claims["sub"] == "user_1"
+
+    def test_templates_can_be_added(self, fake: FakeClerk) -> None:
+        session = fake.add_session(user_id="user_1", last_active_organization_id="org_1")
+        template = {
+            "aud": ["a", "{{org.id}}"],
+            "who": "user {{user.id}} in {{session.id}}",
+            "level": 7,
+        }
+        fake.add_template("mine/ü", template, lifetime=900)
+        claims = parts(post(fake, f"/sessions/{session.id}/tokens/mine%2F%C3%BC").json["jwt"])[1]
+        assert claims["aud"] == ["a", "org_1"]
+        assert claims["who"] == f"user user_1 in {session.id}"
+        assert (claims["level"], claims["exp"]) == (7, NOW + 900)
+        assert claims["azp"] == "http://localhost:3000"
+        with pytest.raises(KeyError):
+            fake.mint(session, template="none")
+
+
+# joserfc warns that RFC 9864 would rather call it Ed25519; Clerk's key sets say EdDSA.
+@pytest.mark.filterwarnings("ignore:EdDSA is deprecated")
+class TestOtherLibraries:
+    @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
+    def test_pyjwt_and_joserfc_verify_what_it_signs(
+        self, fake_clerk: FakeClerk, algorithm: str
+    ) -> None:
+        fake_clerk.rotate_keys(algorithm=algorithm)
+        session = fake_clerk.add_session()
+        token = post(fake_clerk, f"/sessions/{session.id}/tokens").json["jwt"]
+        by_pem = jwt.decode(token, fake_clerk.jwt_key, algorithms=[algorithm])
+        assert by_pem["sid"] == session.id
+        published = get(fake_clerk, "/jwks").json
+        keys = jwt.PyJWKSet.from_dict(published)
+        by_set = jwt.decode(token, keys[fake_clerk.signing_key.kid].key, algorithms=[algorithm])
+        assert by_set == by_pem
+        key_set = KeySet.import_key_set(published)
+        assert jose.decode(token, key_set, algorithms=[algorithm]).claims == by_pem
+
+    @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
+    def test_it_reads_what_they_sign(self, fake_clerk: FakeClerk, algorithm: str) -> None:
+        key = fake_clerk.rotate_keys(algorithm=algorithm)
+        session = fake_clerk.add_session()
+        claims = parts(fake_clerk.mint(session))[1]
+        kinds: dict[str, Any] = {"RS256": RSAKey, "ES256": ECKey, "EdDSA": OKPKey}
+        pem = key.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        header = {"alg": algorithm, "kid": key.kid}
+        made = [
+            jwt.encode(claims, key.private, algorithm=algorithm, headers={"kid": key.kid}),
+            jose.encode(header, claims, kinds[algorithm].import_key(pem), algorithms=[algorithm]),
+        ]
+        for token in made:
+            reply = post(fake_clerk, f"/sessions/{session.id}/verify", {"token": token})
+            assert reply.status == 200
+            forged = token[:-8] + ("AAAAAAAA" if token[-8:] != "AAAAAAAA" else "BBBBBBBB")
+            reply = post(fake_clerk, f"/sessions/{session.id}/verify", {"token": forged})
+            assert reply.code == "invalid_session_token"
+
+
+class TestKeys:
+    def test_the_public_key_set_needs_no_key(self, fake_clerk: FakeClerk) -> None:
+        public = get(fake_clerk, "/.well-known/jwks.json", key=None)
+        assert public.status == 200
+        assert public.json == get(fake_clerk, "/jwks").json == fake_clerk.jwk_set
+        (key,) = public.json["keys"]
+        assert set(key) == {"kty", "use", "kid", "alg", "n", "e"}
+
+    def test_rotation_keeps_or_drops_the_old_key(self, fake_clerk: FakeClerk) -> None:
+        old = fake_clerk.signing_key
+        new = fake_clerk.rotate_keys()
+        assert fake_clerk.signing_key is new
+        assert fake_clerk.jwt_key == new.public_pem != old.public_pem
+        assert {key["kid"] for key in fake_clerk.jwk_set["keys"]} == {old.kid, new.kid}
+        last = fake_clerk.rotate_keys(keep_old=False, kid="ins_mine")
+        assert [key["kid"] for key in fake_clerk.jwk_set["keys"]] == [last.kid] == ["ins_mine"]
+
+    def test_the_same_kid_can_get_another_key(self, fake_clerk: FakeClerk) -> None:
+        old = fake_clerk.signing_key
+        new = fake_clerk.rotate_keys(keep_old=False, kid=old.kid)
+        assert (new.kid, new.jwk == old.jwk) == (old.kid, False)
+        assert fake_clerk.jwk_set == {"keys": [new.jwk]}
+
+    def test_more_keys_sign_only_when_told(self, fake_clerk: FakeClerk) -> None:
+        more = fake_clerk.add_key(kid="ins_more", algorithm="ES256")
+        session = fake_clerk.add_session()
+        assert fake_clerk.signing_key is not more
+        for key in (more, "ins_more"):
+            header, claims = parts(fake_clerk.sign({"sub": "x"}, key=key))
+            assert (header["alg"], header["kid"], claims) == ("ES256", "ins_more", {"sub": "x"})
+        assert parts(fake_clerk.mint(session))[0]["kid"] != "ins_more"
+        fake_clerk.remove_key("ins_more")
+        with pytest.raises(KeyError):
+            fake_clerk.remove_key("ins_more")
+        with pytest.raises(KeyError):
+            fake_clerk.sign({}, key="ins_more")
+
+    def test_two_instances_never_share_a_key(self) -> None:
+        first, second = FakeClerk(), FakeClerk()
+        assert first.jwt_key != second.jwt_key
+        assert first.signing_key.kid != second.signing_key.kid
+        same = FakeClerk(kid=first.signing_key.kid)
+        assert same.signing_key.kid == first.signing_key.kid
+        assert same.jwt_key != first.jwt_key
+
+    def test_key_pairs_are_used_again(self) -> None:
+        first = FakeClerk()
+        pem = first.jwt_key
+        del first
+        later = [FakeClerk() for _ in range(3)]
+        assert pem in {fake.jwt_key for fake in later}
+
+    def test_unknown_algorithms_are_refused(self, fake_clerk: FakeClerk) -> None:
+        with pytest.raises(ValueError, match="RS256, ES256, EdDSA"):
+            fake_clerk.add_key(algorithm="HS256")
+
+    def test_the_issuer_can_be_set(self, fake_clerk: FakeClerk) -> None:
+        session = fake_clerk.add_session()
+        fake_clerk.issuer = "https://clerk.example.com"
+        assert parts(fake_clerk.mint(session))[1]["iss"] == "https://clerk.example.com"
+        assert parts(FakeClerk(issuer="https://x").mint(session))[1]["iss"] == "https://x"
+
+
+class TestSign:
+    def test_headers_are_added_changed_and_removed(self, fake_clerk: FakeClerk) -> None:
+        token = fake_clerk.sign(
+            {"sub": "x"}, headers={"alg": "none", "typ": None, "crit": ["b64"], "b64": False}
+        )
+        header, claims = parts(token)
+        assert header.keys() == {"alg", "kid", "crit", "b64"}
+        assert header["alg"] == "none"
+        assert claims == {"sub": "x"}
+
+    def test_the_payload_can_be_any_bytes(self, fake_clerk: FakeClerk) -> None:
+        payload = b'{"sub": 1, "sub": 2, "exp": NaN}'
+        assert unb64(fake_clerk.sign(payload).split(".")[1]) == payload
+        key = jwt.PyJWK.from_dict(fake_clerk.jwk_set["keys"][0])
+        assert jwt.api_jws.decode(fake_clerk.sign(payload), key, algorithms=["RS256"]) == payload
+
+    def test_base64url_has_no_padding(self) -> None:
+        for length in range(5):
+            data = bytes(range(250, 250 + length))
+            assert "=" not in b64(data)
+            assert unb64(b64(data)) == data
