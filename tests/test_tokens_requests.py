@@ -150,7 +150,9 @@ def test_any_request_will_do(shape: str) -> None:
     assert state.claims.user_id == "user_1"
 
 
-@pytest.mark.parametrize("nothing", [None, 5, "Bearer x", b"x", object(), [1], [("a",)], {"a": 1}])
+@pytest.mark.parametrize(
+    "nothing", [None, 5, "Bearer x", b"x", object(), [1], [("a",)], {"cookie": 1}, {1: 2}]
+)
 def test_what_is_no_request_is_an_error(nothing: Any) -> None:
     """A mistake in the program is told as one, not as a signed-out user."""
     with pytest.raises(InvalidArgumentError, match="no headers can be read"):

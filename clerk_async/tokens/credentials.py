@@ -18,11 +18,19 @@ import attrs
 from clerk_async.config import is_loopback
 from clerk_async.errors import InvalidArgumentError
 
-__all__ = ["Credentials", "SessionCookie", "method_of", "origin_for", "read_credentials"]
+__all__ = [
+    "Credentials",
+    "SessionCookie",
+    "origin_for",
+    "read_credentials",
+    "session_cookie_of",
+]
 
 _MAX_SESSION_COOKIES: Final = 16
 _SESSION_COOKIE = re.compile(r"__session(?:_([A-Za-z0-9_-]{8}))?")
 _REFRESH_COOKIE = re.compile(r"__refresh(?:_([A-Za-z0-9_-]{8}))?")
+_COOKIE_LENGTH: Final = len("cookie")
+_AUTHORIZATION_LENGTH: Final = len("authorization")
 _KEPT_BACK: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
 
 
@@ -34,33 +42,49 @@ class SessionCookie:
     suffix: str | None
 
 
-@attrs.frozen(repr=False)
+@attrs.define(repr=False, eq=False)
 class Credentials:
-    """What a request carries.
+    """What a request carries; what is seldom needed is only read when it is asked for.
 
     Attributes:
+        request: The request, in whatever shape it came.
         bearer: The token of the Authorization header, or None.
-        session_cookies: The session cookies, in the order of the header.
-        refresh_tokens: The refresh tokens by the suffix of their cookies.
-        headers: All headers, by their names in lower case.
+        cookies: The Cookie header; several are joined.
     """
 
+    request: object
     bearer: str | None
-    session_cookies: tuple[SessionCookie, ...]
-    refresh_tokens: Mapping[str | None, str]
-    headers: Mapping[str, list[str]]
+    cookies: str
+
+    def session_cookies(self) -> list[SessionCookie]:
+        """Give the session cookies, in the order of the header."""
+        found = _cookies_like(_SESSION_COOKIE, self.cookies)
+        return [SessionCookie(value, suffix) for suffix, value in found][:_MAX_SESSION_COOKIES]
 
     def refresh_token_for(self, suffix: str | None) -> str | None:
         """Give the refresh token that belongs to a session cookie of this suffix."""
-        tokens = self.refresh_tokens
+        tokens: dict[str | None, str] = {}
+        for name, value in _cookies_like(_REFRESH_COOKIE, self.cookies):
+            tokens.setdefault(name, value)
         found = tokens.get(suffix) or tokens.get(None)
         if found is None and len(tokens) == 1:
             return next(iter(tokens.values()))
         return found
 
-    def harmless_headers(self) -> Mapping[str, list[str]]:
-        """Give the headers without those that hold secrets."""
-        return {name: values for name, values in self.headers.items() if name not in _KEPT_BACK}
+    def method(self) -> str | None:
+        """Tell the method, if the request has one: a mapping of headers has not."""
+        method = _detail(self.request, "method", "REQUEST_METHOD", "method")
+        return None if method is None else method.upper()
+
+    def headers(self) -> dict[str, list[str]]:
+        """Give the headers by their names in lower case, without those that hold secrets."""
+        headers: dict[str, list[str]] = {}
+        with suppress(TypeError, ValueError):  # a header that is no text ends the list
+            for raw_name, raw_value in _headers_of(self.request):
+                name = _text(raw_name).lower()
+                if name not in _KEPT_BACK:
+                    headers.setdefault(name, []).extend(_texts(raw_value))
+        return headers
 
 
 def read_credentials(request: object) -> Credentials:
@@ -69,22 +93,24 @@ def read_credentials(request: object) -> Credentials:
     Raises:
         InvalidArgumentError: If this is nothing that headers can be read from.
     """
-    headers: dict[str, list[str]] = {}
-    for name, value in _headers_of(request):
-        headers.setdefault(name, []).append(value)
-    sessions: list[SessionCookie] = []
-    refresh: dict[str | None, str] = {}
-    for name, value in _cookies("; ".join(headers.get("cookie", ()))):
-        if session := _SESSION_COOKIE.fullmatch(name):
-            sessions.append(SessionCookie(value, session[1]))
-        elif match := _REFRESH_COOKIE.fullmatch(name):
-            refresh.setdefault(match[1], value)
-    return Credentials(
-        _bearer(headers.get("authorization", ())),
-        tuple(sessions[:_MAX_SESSION_COOKIES]),
-        refresh,
-        headers,
-    )
+    bearer: str | None = None
+    cookies: list[str] = []
+    try:
+        for name, value in _headers_of(request):
+            length = len(name)  # keeps all but the two from being looked at any closer
+            if length == _COOKIE_LENGTH and _text(name).lower() == "cookie":
+                cookies += _texts(value)
+            elif length == _AUTHORIZATION_LENGTH and _text(name).lower() == "authorization":
+                bearer = bearer or _bearer(_texts(value))
+    except (TypeError, ValueError):
+        raise _no_request(request) from None
+    return Credentials(request, bearer, "; ".join(cookies))
+
+
+def session_cookie_of(line: str) -> SessionCookie | None:
+    """Give the session cookie that a Set-Cookie line sets, if it is one."""
+    found = _cookies_like(_SESSION_COOKIE, line.partition(";")[0])
+    return SessionCookie(found[0][1], found[0][0]) if found else None
 
 
 def _bearer(values: Iterable[str]) -> str | None:
@@ -97,33 +123,30 @@ def _bearer(values: Iterable[str]) -> str | None:
     return None
 
 
-def _cookies(header: str) -> Iterator[tuple[str, str]]:
+def _cookies_like(pattern: re.Pattern[str], header: str) -> list[tuple[str | None, str]]:
+    """Find cookies by their names; gives the suffix and the value of each."""
+    found: list[tuple[str | None, str]] = []
     for pair in header.split(";"):
-        name, found, value = pair.partition("=")
+        name, _, value = pair.partition("=")
+        match = pattern.fullmatch(name.strip(" \t"))
+        if match is None:
+            continue
         value = value.strip(" \t")
         if len(value) > 1 and value[0] == value[-1] == '"':
             value = value[1:-1]
-        if found and value:
-            yield name.strip(" \t"), value
+        if value:
+            found.append((match[1], value))
+    return found
 
 
-def _headers_of(request: object) -> Iterator[tuple[str, str]]:
+def _headers_of(request: object) -> Iterable[tuple[Any, Any]]:
+    """Give the headers as pairs; names and values may be bytes, values lists."""
     source = _header_source(request)
     environ = cast("Mapping[str, object]", source)
     if isinstance(source, Mapping) and _is_environ(environ):
         return _environ_headers(environ)
-    return _pairs(request, environ)
-
-
-def _pairs(request: object, source: object) -> Iterator[tuple[str, str]]:
-    items = getattr(source, "items", None)
-    try:
-        pairs = cast("Iterable[Any]", items() if callable(items) else source)
-        for name, value in pairs:
-            for one in cast("list[object]", value) if isinstance(value, list | tuple) else [value]:
-                yield _text(name).lower(), _text(one)
-    except (TypeError, ValueError):
-        raise _no_request(request) from None
+    items = getattr(environ, "items", None)
+    return cast("Iterable[tuple[Any, Any]]", items() if callable(items) else source)
 
 
 def _header_source(request: object) -> object:
@@ -163,6 +186,12 @@ def _text(value: object) -> str:
     raise TypeError
 
 
+def _texts(value: object) -> list[str]:
+    if isinstance(value, list | tuple):
+        return [_text(one) for one in cast("list[object]", value)]
+    return [_text(value)]
+
+
 def _is_environ(source: Mapping[str, object]) -> bool:
     return "REQUEST_METHOD" in source or "wsgi.version" in source or "HTTP_COOKIE" in source
 
@@ -183,15 +212,9 @@ def _detail(request: object, attribute: str, environ: str, scope: str) -> str | 
     return value if isinstance(value, str) else None
 
 
-def method_of(request: object) -> str | None:
-    """Tell a request's method, if it has one: a mapping of headers has not."""
-    method = _detail(request, "method", "REQUEST_METHOD", "method")
-    return None if method is None else method.upper()
-
-
-def origin_for(party: str | None, request: object, headers: Mapping[str, list[str]]) -> str | None:
+def origin_for(party: str | None, credentials: Credentials) -> str | None:
     """Tell a request's origin: the one that its token was made for, if it is among the possible."""
-    origins = tuple(_origins(request, headers))
+    origins = tuple(_origins(credentials.request, credentials.headers()))
     return party if party in origins or not origins else origins[0]
 
 

@@ -24,9 +24,9 @@ from clerk_async.tokens.claims import SessionClaims
 from clerk_async.tokens.credentials import (
     Credentials,
     SessionCookie,
-    method_of,
     origin_for,
     read_credentials,
+    session_cookie_of,
 )
 from clerk_async.tokens.reasons import TokenVerificationReason as Reason
 from clerk_async.tokens.steps import Examined, RefreshNeeded, Steps, Verification
@@ -110,7 +110,7 @@ def authenticate(
         refusals.append(outcome)
     if refresh_if_expired:
         for refusal in refusals:
-            need = _refresh_for(refusal, credentials, request)
+            need = _refresh_for(refusal, credentials)
             if need is not None:
                 return (yield from _refresh(verification, need))
     return _verdict([refusal.error for refusal in refusals])
@@ -130,7 +130,9 @@ def _try(
 ) -> Steps[SessionClaims | _Refusal]:
     examined: Examined | None = None
     try:
-        examined = yield from verification.examine(cookie.token)
+        examined = verification.examine_at_once(cookie.token)
+        if examined is None:
+            examined = yield from verification.examine(cookie.token)
         claims = verification.accept(examined)
         if check_session:
             yield from verification.check_session(claims)
@@ -144,8 +146,9 @@ def _try(
 def _candidates(verification: Verification, credentials: Credentials) -> Sequence[SessionCookie]:
     if credentials.bearer is not None:
         return [SessionCookie(credentials.bearer, None)]
-    cookies = list(dict.fromkeys(credentials.session_cookies))
+    cookies = credentials.session_cookies()
     if len(cookies) > 1:
+        cookies = list(dict.fromkeys(cookies))
         # Another instance's cookie must not cost a fetch while one of ours lies beside it.
         cookies.sort(key=lambda cookie: not verification.has_key_of(cookie.token))
     return cookies
@@ -166,20 +169,18 @@ def _verdict(refusals: Sequence[ClerkError]) -> RequestState:
     return _signed_out(_reason_of(told), str(told), told)
 
 
-def _refresh_for(
-    refusal: _Refusal, credentials: Credentials, request: object
-) -> RefreshNeeded | None:
+def _refresh_for(refusal: _Refusal, credentials: Credentials) -> RefreshNeeded | None:
     """Tell what a refresh takes; None where the token or the request is not one to refresh."""
     examined = refusal.examined
     if examined is None or _reason_of(refusal.error) is not Reason.TOKEN_EXPIRED:
         return None
     session_id, party = examined.payload.get("sid"), examined.payload.get("azp")
     refresh_token = credentials.refresh_token_for(refusal.cookie.suffix)
-    if method_of(request) not in {None, "GET"} or not refresh_token:
+    if credentials.method() not in {None, "GET"} or not refresh_token:
         return None
     if not (isinstance(session_id, str) and session_id):
         return None
-    origin = origin_for(party if isinstance(party, str) else None, request, credentials.headers)
+    origin = origin_for(party if isinstance(party, str) else None, credentials)
     if not origin:
         return None
     return RefreshNeeded(
@@ -188,7 +189,7 @@ def _refresh_for(
         refusal.cookie.token,
         refresh_token,
         origin,
-        credentials.harmless_headers(),
+        credentials.headers(),
     )
 
 
@@ -198,7 +199,7 @@ def _refresh(verification: Verification, need: RefreshNeeded) -> Steps[RequestSt
         lines = cast("Sequence[str]", (yield need))
     except ClerkError as error:
         return _refresh_failed(error)
-    cookie = _session_cookie_of(lines)
+    cookie = next(filter(None, map(session_cookie_of, lines)), None)
     if cookie is None:
         return _signed_out(
             Reason.SESSION_REFRESH_REFUSED, "The service's answer to a refresh holds no token."
@@ -225,12 +226,3 @@ def _refresh_failed(error: ClerkError) -> RequestState:
     if isinstance(error, AuthenticationError) and error.code in set(Reason):
         reason = Reason(error.code)
     return _signed_out(reason, str(error), error)
-
-
-def _session_cookie_of(lines: Sequence[str]) -> SessionCookie | None:
-    """Find the new token among Set-Cookie lines."""
-    for line in lines:
-        found = read_credentials({"cookie": line.partition(";")[0]}).session_cookies
-        if found:
-            return found[0]
-    return None

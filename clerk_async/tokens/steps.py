@@ -116,18 +116,25 @@ class Verification:
     def at_once(self, token: str) -> SessionClaims | None:
         """Verify a token if its key is at hand, as it nearly always is; else None.
 
-        This is `verify` without the steps, for speed: no rule stands here alone.
-
         Raises:
             TokenVerificationError: If it is refused.
         """
+        examined = self.examine_at_once(token)
+        return None if examined is None else self.accept(examined)
+
+    def examine_at_once(self, token: str) -> Examined | None:
+        """Do what `examine` does, without steps, if the key is at hand; else None.
+
+        Raises:
+            TokenVerificationError: If the token is refused.
+        """
         entry = self._cache.get(token) if isinstance(cast("object", token), str) else None
         if entry is not None and self.keys.at_hand(entry.key.kid) is entry.key:
-            return self.accept(self._again(token, entry))
+            return self._again(token, entry)
         parts = parse(token)
         header = self._header_of(parts)
         key = self.keys.at_hand(header.kid)
-        return None if key is None else self.accept(self._check(token, parts, header, key))
+        return None if key is None else self._check(token, parts, header, key)
 
     def verify(self, token: str, *, check_session: bool) -> Steps[SessionClaims]:
         """Verify a token, and its session with the service where that is asked for.
