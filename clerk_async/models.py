@@ -286,6 +286,9 @@ class ResponseHeaders(Mapping[str, str]):
     def __len__(self) -> int:
         return len({key.lower() for key, _ in self._pairs})
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (ResponseHeaders, (self._pairs,))
+
     def get_all(self, name: str) -> tuple[str, ...]:
         """Give every value of a header that may come more than once."""
         wanted = name.lower()

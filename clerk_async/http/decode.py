@@ -71,7 +71,7 @@ class _SessionWire(msgspec.Struct):
 
 class _PageWire(msgspec.Struct):
     data: list[_SessionWire]
-    total_count: int
+    total_count: Annotated[int, msgspec.Meta(ge=0)]
 
 
 _session_decoder = msgspec.json.Decoder(_SessionWire)
@@ -135,6 +135,12 @@ def _object(value: Any) -> dict[str, Any] | None:
 def _exactly(expected: type, name: str, value: Any, _: Any) -> Any:
     if type(value) is not expected:
         raise _UnreadableError(name, value)
+    return value
+
+
+def _id(value: Any, _: Any) -> str:
+    if type(value) is not str or not value:
+        raise _UnreadableError("an id", value)
     return value
 
 
@@ -219,6 +225,8 @@ converter.register_structure_hook(SessionStatus, _status)
 
 def _hook_of(field: attrs.Attribute[Any]) -> Callable[[Any, Any], Any]:
     kind = str(field.type)
+    if field.name == "id" and kind == "str":
+        return _id
     if kind.startswith("tuple[SessionTask"):
         return partial(_tuple_of, converter.get_structure_hook(SessionTask))
     if kind.startswith("tuple[str"):
@@ -268,6 +276,8 @@ def decode_page(body: bytes) -> SessionPage:
     try:
         page = _page_decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        page = None
+    if page is None:  # outside the except block: that error holds the body, and must not be chained
         return _tolerant_page(_load(body))
     return SessionPage(data=tuple(map(_session_of, page.data)), total_count=page.total_count)
 

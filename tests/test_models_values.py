@@ -1,0 +1,171 @@
+"""The values that answers become: frozen, comparable, and safe to print, copy and pickle."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clerk_async import (
+    ApiResponse,
+    Cookies,
+    InvalidArgumentError,
+    Session,
+    SessionActivity,
+    SessionPage,
+    SessionStatus,
+    SessionTask,
+    Token,
+)
+from clerk_async.models import FIRST_MILLISECOND, LAST_MILLISECOND, ResponseHeaders, datetime_of
+
+SESSION = Session(
+    id="sess_1",
+    status=SessionStatus.ACTIVE,
+    user_id="user_1",
+    created_at=1_700_000_000_123,
+    actor={"sub": "user_9"},
+    latest_activity=SessionActivity(id="sess_activity_1", city="Basel"),
+    tasks=(SessionTask(key="choose-organization"),),
+)
+PAGE = SessionPage(data=(SESSION,), total_count=1)
+VALUES: list[Any] = [
+    SESSION,
+    PAGE,
+    Token(jwt="eyJ.planted.jwt"),
+    Cookies(cookies=("__session=planted; Path=/",)),
+    SESSION.latest_activity,
+    SessionTask(key="k"),
+    ApiResponse(data=SESSION, status=200, headers=ResponseHeaders([("A", "b")]), attempts=1),
+]
+
+
+@pytest.mark.parametrize("status", list(SessionStatus))
+def test_a_known_status_is_its_string(status: SessionStatus) -> None:
+    """A member compares, hashes, prints and serialises as its plain string."""
+    assert isinstance(status, str)
+    assert status == status.value
+    assert {status: 1}[status.value] == 1  # type: ignore[index]
+    assert str(status) == f"{status}" == status.value
+    assert json.dumps(status) == f'"{status.value}"'
+    assert SessionStatus(status.value) is status
+
+
+def test_an_unknown_status_stays_readable() -> None:
+    """A value the service adds is a status of its own, not an error, and not another's."""
+    new = SessionStatus("quantum")
+    assert new == "quantum"
+    assert new.value == str(new) == "quantum"
+    assert new.name == "QUANTUM"
+    assert "quantum" in repr(new)
+    assert new == SessionStatus("quantum")
+    assert hash(new) == hash("quantum")
+    assert new != SessionStatus("other")
+    assert len(list(SessionStatus)) == 8, "an unknown one doesn't join the list"
+    assert not new.is_live
+    assert not new.is_terminal
+
+
+def test_live_and_terminal_part_the_known_statuses() -> None:
+    """Each known status is live or terminal, and none is both."""
+    assert {status for status in SessionStatus if status.is_live} == {"active", "pending"}
+    assert all(status.is_live is not status.is_terminal for status in SessionStatus)
+
+
+@pytest.mark.parametrize("bad", ["", None, 1, b"active"])
+def test_no_status_of_nothing(bad: Any) -> None:
+    """Only a string can be a status."""
+    with pytest.raises(ValueError, match="not a valid"):
+        SessionStatus(bad)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize(
+    "value",
+    [*VALUES, *SessionStatus, SessionStatus("quantum")],
+    ids=lambda value: type(value).__name__,
+)
+def test_values_can_be_pickled_and_copied(value: Any, protocol: int) -> None:
+    """Every value crosses a process border, and comes out equal."""
+    again = pickle.loads(pickle.dumps(value, protocol))  # noqa: S301
+    assert again == value
+    assert copy.copy(value) == value
+    assert copy.deepcopy(value) == value
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+def test_values_are_frozen(value: Any) -> None:
+    """Nobody can change what somebody else holds."""
+    name = attrs.fields(value.__class__)[0].name
+    with pytest.raises(AttributeError):
+        setattr(value, name, None)
+    with pytest.raises(AttributeError):
+        value.something_new = 1
+
+
+def test_a_page_is_a_sequence() -> None:
+    """A page has a length, is indexed, sliced and walked through."""
+    assert len(PAGE) == 1
+    assert PAGE[0] is SESSION
+    assert PAGE[-1] is SESSION
+    assert PAGE[:1] == (SESSION,)
+    assert list(PAGE) == [SESSION]
+    assert SESSION in PAGE
+    assert not SessionPage(data=())
+
+
+def test_reprs_tell_the_facts_and_hide_the_secrets() -> None:
+    """A session prints its fields that are there; tokens and cookies print nothing of theirs."""
+    shown = repr(SESSION)
+    for fact in ("sess_1", "active", "user_1", "2023", "Basel"):
+        assert fact in shown
+    assert "client_id" not in shown, "what is None isn't shown"
+    for value in VALUES[2:4]:
+        assert "planted" not in repr(value)
+        assert "planted" not in str(value)
+        assert "hidden" in repr(value)
+    headers = ResponseHeaders([("Set-Cookie", "__client=planted"), ("X", "1")])
+    assert "planted" not in repr(headers)
+    assert headers["set-cookie"] == "__client=planted"
+
+
+def test_headers_are_looked_up_in_any_case() -> None:
+    """The first of several values counts; all of them can be had."""
+    headers = ResponseHeaders([("A", "1"), ("a", "2"), ("B", "3")])
+    assert headers["A"] == headers["a"] == "1"
+    assert headers.get_all("a") == ("1", "2")
+    assert headers.get("c") is None
+    assert "b" in headers
+    assert len(headers) == 2
+    with pytest.raises(KeyError):
+        headers["c"]
+
+
+@given(st.integers(FIRST_MILLISECOND, LAST_MILLISECOND))
+def test_times_are_exact_to_the_millisecond(milliseconds: int) -> None:
+    """No float in between loses a millisecond, in either direction."""
+    moment = datetime_of(milliseconds)
+    assert moment is not None
+    assert moment.tzinfo is UTC
+    assert (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1) == milliseconds
+    assert moment.microsecond % 1000 == 0
+    session = Session(id="s", status=SessionStatus.ACTIVE, created_at=moment)
+    assert session == Session(id="s", status=SessionStatus.ACTIVE, created_at=milliseconds)
+    assert session.created_at == moment
+
+
+def test_a_time_may_be_given_in_any_zone_but_not_in_none() -> None:
+    """A naive datetime would mean another moment on each machine: it's refused."""
+    east = datetime(2026, 1, 1, 5, tzinfo=timezone(timedelta(hours=5)))
+    session = Session(id="s", status=SessionStatus.ACTIVE, expire_at=east)
+    assert session.expire_at == datetime(2026, 1, 1, tzinfo=UTC)
+    for bad in (datetime(2026, 1, 1), 1.5, "2026", True):  # noqa: DTZ001
+        with pytest.raises(InvalidArgumentError):
+            Session(id="s", status=SessionStatus.ACTIVE, expire_at=bad)  # type: ignore[arg-type]
