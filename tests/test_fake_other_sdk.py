@@ -99,7 +99,7 @@ class TestOfficialSdk:
             clerk.sessions.get(session_id="sess_no")
         assert caught.value.status_code == 404
         assert caught.value.data.errors[0].code == "resource_not_found"
-        fake_clerk.inject(Fault.html(502))
+        fake_clerk.inject(Fault.html(502, count=None))
         with pytest.raises(models.SDKError) as failed:
             clerk.sessions.revoke(session_id="sess_no")
         assert failed.value.status_code == 502

@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from attrs import define
+
 from .faults import Armed, Fault, Injected
 from .limits import LimitLike, SlidingWindow, read_limit
 from .minting import Minting
@@ -50,6 +52,12 @@ class Sessions(Mapping[str, FakeSession]):
         return f"<{len(self)} sessions>"
 
 
+@define
+class _Settings:
+    latency: float
+    issuer: str | None
+
+
 class FakeClerk(Served, Minting):
     """A stateful Clerk instance on loopback, in a thread and event loop of its own.
 
@@ -80,7 +88,6 @@ class FakeClerk(Served, Minting):
         secret_key: The key that it lets in.
         requests: What arrived, oldest first: a list that grows, and may be cleared.
         production: Is it a production instance?
-        latency: Seconds that each answer takes.
 
     Raises:
         ValueError: If `rate_limit` or `revoke_inactive` makes no sense.
@@ -110,10 +117,9 @@ class FakeClerk(Served, Minting):
             secret_key = LIVE_SECRET_KEY if production else SECRET_KEY
         self.secret_key = secret_key
         self.production = secret_key.startswith("sk_live_") if production is None else production
-        self.latency = latency
+        self._settings = _Settings(latency=latency, issuer=issuer)
         self.requests: list[ReceivedRequest] = []
         self._keep_requests = keep_requests
-        self._issuer = issuer
         self._monotonic = monotonic
         Served.__init__(self, port)
         Minting.__init__(self, State(seed=seed, clock=clock), seed=seed, kid=kid)
@@ -140,15 +146,19 @@ class FakeClerk(Served, Minting):
             )
 
     def _make_wire(self) -> Wire:
+        # The server knows nothing of the fake itself, which can so go when its user drops it.
+        settings, root = self._settings, self._root
         wire = Wire(
-            operations=Operations(self._state, self._mint, self._rules, lambda: self.issuer),
+            operations=Operations(
+                self._state, self._mint, self._rules, lambda: settings.issuer or root
+            ),
             secret_key=self.secret_key,
             armed=self._armed,
             gauges=self._gauges,
             log=self.requests,
             log_size=self._keep_requests,
             monotonic=self._monotonic,
-            latency=lambda: self.latency,
+            latency=lambda: settings.latency,
         )
         wire.window = self._window
         return wire
@@ -160,11 +170,20 @@ class FakeClerk(Served, Minting):
     @property
     def issuer(self) -> str:
         """The `iss` of tokens signed from now on."""
-        return self._root if self._issuer is None else self._issuer
+        return self._settings.issuer or self._root
 
     @issuer.setter
     def issuer(self, issuer: str | None) -> None:
-        self._issuer = issuer
+        self._settings.issuer = issuer
+
+    @property
+    def latency(self) -> float:
+        """Seconds that each answer takes."""
+        return self._settings.latency
+
+    @latency.setter
+    def latency(self, seconds: float) -> None:
+        self._settings.latency = seconds
 
     @property
     def rate_limit(self) -> LimitLike | None:

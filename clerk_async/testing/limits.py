@@ -25,6 +25,9 @@ class Limit(Protocol):
         ...
 
 
+# Sums of times are off by their last bits: they must not cost a caller a second.
+_ROUNDING = 1e-9
+
 LimitLike: TypeAlias = Limit | tuple[int, float]
 
 
@@ -58,14 +61,18 @@ class SlidingWindow:
     def admit(self, now: float) -> int | None:
         """None if the request may pass, else the whole seconds of its Retry-After."""
         if now < self._blocked_until:
-            return max(1, math.ceil(self._blocked_until - now))
+            return _whole(self._blocked_until - now)
         accepted = self._accepted
-        horizon = now - self._per
+        horizon = now - self._per + _ROUNDING
         while accepted and accepted[0] <= horizon:
             accepted.popleft()
         if len(accepted) < self._count:
             accepted.append(now)
             return None
-        wait = max(1, math.ceil(accepted[0] + self._per - now))
+        wait = _whole(accepted[0] + self._per - now)
         self._blocked_until = now + wait
         return wait
+
+
+def _whole(seconds: float) -> int:
+    return max(1, math.ceil(seconds - _ROUNDING))

@@ -19,7 +19,7 @@ class Minting:
 
     def __init__(self, state: State, *, seed: int, kid: str | None) -> None:
         self._state = state
-        self._mint = Mint(seed=seed, kid=kid)
+        self._mint = Mint(self, seed=seed, kid=kid)
 
     @property
     def issuer(self) -> str:

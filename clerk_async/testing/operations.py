@@ -157,17 +157,6 @@ class Operations:
         self._mint = mint_
         self._rules = rules
         self._issuer = issuer
-        self._table: dict[str, Callable[[Call], Answer]] = {
-            "list": self._list,
-            "create": self._create,
-            "get": self._get,
-            "refresh": self._refresh,
-            "revoke": self._revoke,
-            "verify": self._verify,
-            "create_token": self._create_token,
-            "create_token_from_template": self._create_token,
-            "jwks": self._jwks,
-        }
 
     def answer(self, call: Call) -> Answer:
         """Do what a request asks for.
@@ -175,7 +164,24 @@ class Operations:
         Raises:
             Refusal: If the service would refuse it.
         """
-        return self._table[call.route.operation](call)
+        match call.route.operation:
+            case "list":
+                answer = self._list(call)
+            case "create":
+                answer = self._create(call)
+            case "get":
+                answer = encode(self._session(call).as_json())
+            case "refresh":
+                answer = self._refresh(call)
+            case "revoke":
+                answer = self._revoke(call)
+            case "verify":
+                answer = self._verify(call)
+            case "create_token" | "create_token_from_template":
+                answer = self._create_token(call)
+            case _:
+                answer = encode(self._mint.key_set())
+        return answer
 
     def _list(self, call: Call) -> Answer:
         query = dict(parse_qsl(call.query, keep_blank_values=True))
@@ -225,9 +231,6 @@ class Operations:
             rest={"last_active_organization_id": organization},
         )
         return encode(session.as_json())
-
-    def _get(self, call: Call) -> Answer:
-        return encode(self._session(call).as_json())
 
     def _revoke(self, call: Call) -> Answer:
         with self._state.lock:
@@ -307,10 +310,6 @@ class Operations:
             return encode({"object": "token", "jwt": jwt})
         cookies = refresh_cookies(session, jwt, self._rules.cookie_suffix, now // 1000)
         return encode({"object": "cookies", "cookies": cookies})
-
-    def _jwks(self, call: Call) -> Answer:
-        del call
-        return encode(self._mint.key_set())
 
     def _session(self, call: Call) -> FakeSession:
         session = self._state.find(call.route.session_id or "")

@@ -21,7 +21,7 @@ class Served:
 
     def __init__(self, port: int) -> None:
         self._gauges = Gauges()
-        self._thread = ServerThread(self._make_wire, self._gauges, port)
+        self._thread = ServerThread(self._gauges, port)
 
     def _make_wire(self) -> Wire:
         raise NotImplementedError
@@ -32,7 +32,7 @@ class Served:
         Raises:
             OSError: If the port is taken.
         """
-        self._thread.start()
+        self._thread.start(self._make_wire)
         return self
 
     def stop(self) -> None:

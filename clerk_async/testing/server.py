@@ -51,8 +51,7 @@ class _Counting(web.Server):  # type: ignore[misc,unused-ignore]
 class ServerThread:
     """Runs a fake's server from `start` to `stop`; may be started again, on the same port."""
 
-    def __init__(self, make_wire: Callable[[], Wire], gauges: Gauges, port: int) -> None:
-        self._make_wire = make_wire
+    def __init__(self, gauges: Gauges, port: int) -> None:
         self._gauges = gauges
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
@@ -69,7 +68,7 @@ class ServerThread:
         """Is it listening?"""
         return self._thread is not None and self._owner == os.getpid()
 
-    def start(self) -> None:
+    def start(self, make_wire: Callable[[], Wire]) -> None:
         """Listen, and serve from a thread; does nothing while it runs.
 
         Raises:
@@ -84,7 +83,7 @@ class ServerThread:
             self._loop = asyncio.new_event_loop()
             self._stopping = asyncio.Event()
             self._owner = os.getpid()
-            self.wire = self._make_wire()
+            self.wire = make_wire()
             self._thread = threading.Thread(
                 target=self._run,
                 args=(self._loop, self._socket, self._stopping, self.wire),
@@ -103,6 +102,7 @@ class ServerThread:
                 return
             loop.call_soon_threadsafe(stopping.set)
             thread.join()
+            self.wire = None
             atexit.unregister(self.stop)
 
     def call(self, function: Callable[[], Any]) -> None:

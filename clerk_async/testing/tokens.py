@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -24,9 +25,16 @@ V1 = 1
 
 
 class Mint:
-    """Holds the keys and makes tokens with them; safe to use from every thread."""
+    """Holds the keys and makes tokens with them; safe to use from every thread.
 
-    def __init__(self, *, seed: int, kid: str | None) -> None:
+    Args:
+        owner: Whose keys they are: the key pairs are free for another when it is gone.
+        seed: Repeats the token ids.
+        kid: The first key's id; made up where it is None.
+    """
+
+    def __init__(self, owner: object, *, seed: int, kid: str | None) -> None:
+        self._owner = weakref.ref(owner)
         self._lock = threading.RLock()
         self._random = random.Random(f"tokens {seed}")  # noqa: S311 - token ids that a seed repeats
         self._first_kid = kid
@@ -58,7 +66,7 @@ class Mint:
         with self._lock:
             if self._current is None and not sign_with_it:
                 self.add(self._first_kid, "RS256", sign_with_it=True)
-            key = make_key(kid, algorithm, self)
+            key = make_key(kid, algorithm, self._owner() or self)
             self._keys[key.kid] = key
             if sign_with_it:
                 self._current = key
