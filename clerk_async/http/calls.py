@@ -295,10 +295,7 @@ class _Call:
         status: int | None = None
         retry_after: float | None = None
         try:
-            if wire.slots.locked():
-                await self._queue()
-            else:
-                await wire.slots.acquire()
+            await self._take_slot()
             try:
                 limit = timeouts.attempt
                 if self.deadline != math.inf:
@@ -328,6 +325,23 @@ class _Call:
             if pacer is not None and ticket is not None:
                 pacer.answered(ticket, status, retry_after)
         return answer
+
+    async def _take_slot(self) -> None:
+        """Take a free connection of the pool; not while the client is told to wait."""
+        slots = self.wire.slots
+        while True:
+            if slots.locked():
+                await self._queue()
+            else:
+                await slots.acquire()
+            left = self._brake()
+            if left <= 0:
+                return
+            slots.release()  # a 429 came while we were queueing
+            if self.pacer is None:
+                await self._wait_for_brake()
+            else:
+                await self._pause(left)
 
     async def _paced(self, pacer: Pacer) -> Ticket:
         try:

@@ -1,0 +1,478 @@
+"""Retries as the server sees them: how many requests arrive, and what was waited between them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from clients import MODES, ONCE, OPERATIONS, Mode, Time, client_of, invoke, run
+
+from clerk_async import (
+    ApiError,
+    AsyncSessionsApi,
+    ClerkError,
+    ConnectError,
+    ConnectionLostError,
+    NotFoundError,
+    RateLimitedError,
+    RequestTimeoutError,
+    RetryPolicy,
+    ServerError,
+    Timeouts,
+)
+from clerk_async.testing import FakeClerk, Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+UNSAFE = {"create", "refresh"}
+PASSING = (500, 502, 503, 504, 520, 522, 523, 524)
+FINAL = (302, 400, 401, 403, 404, 408, 410, 418, 422, 501, 505, 521, 525, 529)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[FakeClerk]:
+    """Give one service to the whole table: its rows differ in faults alone."""
+    with FakeClerk(revoke_inactive="ok") as running:
+        yield running
+
+
+@pytest.fixture
+def fake(shared: FakeClerk) -> Iterator[FakeClerk]:
+    """Give the shared service without anything of the row before."""
+    shared.clear_faults()
+    shared.requests.clear()
+    shared.rate_limit = None
+    yield shared
+    shared.clear_faults()
+    shared.release()
+
+
+async def jwks(client: AsyncSessionsApi) -> Any:
+    """Fetch the key set, as verifiers do."""
+    return await client._fetch_jwks()
+
+
+def attempt(operation: str, fake: FakeClerk, mode: Mode = "async", **options: Any) -> ClerkError:
+    """Let a call fail, with time handed in."""
+    call: Any = jwks if operation == "jwks" else operation
+    error = run(mode, fake, call, time=Time(), **options).error
+    assert error is not None
+    return error
+
+
+@pytest.mark.parametrize("operation", [*OPERATIONS, "jwks"])
+def test_each_status_row_by_row(operation: str, fake: FakeClerk) -> None:
+    """As many requests arrive as the table says, for each status, and the error counts them."""
+    for status in (*PASSING, *FINAL, 429, 409):
+        fake.clear_faults()
+        code = "conflict" if status == 409 else None
+        fake.inject(Fault.status(status, error_code=code, operation=operation, count=None))
+        fake.requests.clear()
+        error = attempt(operation, fake)
+        is_retried = status == 429 or (status in PASSING and operation not in UNSAFE)
+        assert len(fake.requests) == (3 if is_retried else 1), status
+        assert isinstance(error, ApiError)
+        assert error.status == status
+        assert error.attempts == len(fake.requests)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_lock_and_a_service_that_names_a_time(operation: str, fake: FakeClerk) -> None:
+    """409 resource_locked is retried but for refresh; 503 with Retry-After by all."""
+    fake.inject(Fault.status(409, error_code="resource_locked", count=None))
+    attempt(operation, fake)
+    assert len(fake.requests) == (1 if operation == "refresh" else 3)
+    fake.clear_faults()
+    fake.requests.clear()
+    fake.inject(Fault.empty(503, retry_after=1, count=None))
+    attempt(operation, fake)
+    assert len(fake.requests) == 3
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("stage", ["before", "after", "body"])
+def test_a_cut_is_retried_where_a_repeat_is_harmless(
+    mode: Mode, operation: str, stage: Any, fake: FakeClerk
+) -> None:
+    """A request that may have arrived is sent again by safe operations only."""
+    fake.inject(Fault.cut(stage, count=None))
+    error = attempt(operation, fake, mode)
+    assert type(error) is ConnectionLostError
+    assert len(fake.requests) == error.attempts == (1 if operation in UNSAFE else 3)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_timeout_is_retried_where_a_repeat_is_harmless(operation: str, fake: FakeClerk) -> None:
+    """A request without an answer is sent again by safe operations only."""
+    fake.inject(Fault.hold(count=None))
+    error = attempt(operation, fake, timeout=0.03)
+    assert type(error) is RequestTimeoutError
+    assert len(fake.requests) == error.attempts == (1 if operation in UNSAFE else 3)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_refused_connection_is_retried_by_all(
+    mode: Mode, operation: str, fake: FakeClerk
+) -> None:
+    """What was never sent may be sent again, whatever it does."""
+    error = attempt(operation, fake, mode, base_url="http://127.0.0.1:1/v1")
+    assert type(error) is ConnectError
+    assert error.attempts == 3
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_success_after_failures_counts_them(mode: Mode, operation: str, fake: FakeClerk) -> None:
+    """The third attempt's answer comes out, and says that it was the third."""
+    fake.inject(Fault.status(429, count=2))
+    ended = run(
+        mode, fake, lambda client: invoke(client.with_http_info, operation, fake), time=Time()
+    )
+    assert ended.error is None
+    assert ended.value.attempts == len(fake.requests) == 3
+    assert ended.value.status == 200
+    assert ended.value.trace_id
+
+
+def test_each_attempt_is_the_same_request(fake: FakeClerk) -> None:
+    """A repeat carries the same path, headers and body as the first."""
+    fake.inject(Fault.status(429, count=2))
+    assert run("async", fake, "create", time=Time()).error is None
+    first, *others = [(r.method, r.path, dict(r.headers), r.body) for r in fake.requests]
+    assert first[3]
+    assert others == [first, first]
+
+
+def test_waits_grow_and_are_drawn(fake: FakeClerk) -> None:
+    """Between attempts there's a wait within its bound, none before the first or after the last."""
+    for draw, waits in ((0.0, [0.0] * 4), (1.0, [0.25, 0.5, 1.0, 1.0])):
+        time = Time(draw)
+        policy = RetryPolicy(attempts=5, max_delay=1.0)
+        fake.clear_faults()
+        fake.inject(Fault.status(500, count=None))
+        run("async", fake, "get", time=time, retry=policy)
+        assert time.slept == waits
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("retry_after", [0, 1, 2.5, 61])
+def test_retry_after_is_waited_and_never_less(
+    status: int, retry_after: float, fake: FakeClerk
+) -> None:
+    """The wait is what the service said, and up to a tenth longer."""
+    for draw in (0.0, 0.5, 0.999):
+        time = Time(draw)
+        fake.inject(Fault.status(status, retry_after=retry_after))
+        ended = run("async", fake, "get", time=time, retry=RetryPolicy(deadline=None))
+        assert ended.error is None
+        assert retry_after <= sum(time.slept) <= retry_after * 1.1
+
+
+def test_retry_after_as_a_date(fake: FakeClerk) -> None:
+    """An HTTP date is read against the wall clock."""
+    time = Time(0.0)
+    when = formatdate(time.now() + 20, usegmt=True)
+    fake.inject(Fault.status(429, retry_after=when))
+    assert run("async", fake, "get", time=time).error is None
+    assert sum(time.slept) == pytest.approx(20, abs=1)
+
+
+@pytest.mark.parametrize("junk", ["nan", "-5", "soon", "1e9", "inf", ""])
+def test_a_retry_after_of_no_sense_is_as_none(junk: str, fake: FakeClerk) -> None:
+    """Junk in the header leads to the usual backoff, not to a crash or a NaN in a sleep."""
+    time = Time(1.0)
+    fake.inject(Fault.status(429, retry_after=junk))
+    assert run("async", fake, "get", time=time).error is None
+    assert sum(time.slept) <= 0.5
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("retry_after", ["121", "9" * 39, "9" * 400])
+def test_a_retry_after_beyond_the_policy_is_raised_at_once(
+    mode: Mode, retry_after: str, fake: FakeClerk
+) -> None:
+    """Nobody waits for two minutes, or for 39 digits of seconds; the value is on the error."""
+    time = Time()
+    fake.inject(Fault.status(429, retry_after=retry_after))
+    error = run(mode, fake, "get", time=time, retry=RetryPolicy(deadline=None)).error
+    assert isinstance(error, RateLimitedError)
+    assert error.retry_after == float(retry_after)
+    assert time.slept == []
+    assert error.attempts == 1
+
+
+def test_a_retry_after_beyond_the_deadline_is_raised_at_once(fake: FakeClerk) -> None:
+    """A wait that can't end in time isn't begun."""
+    time = Time()
+    fake.inject(Fault.status(503, retry_after=31))
+    error = run("async", fake, "get", time=time).error
+    assert isinstance(error, ServerError)
+    assert error.retry_after == 31
+    assert time.slept == []
+
+
+def test_one_attempt_means_one(fake: FakeClerk) -> None:
+    """attempts=1 turns retries off, for connect errors too."""
+    fake.inject(Fault.status(503, count=None))
+    assert attempt("get", fake, retry=ONCE) is not None
+    assert len(fake.requests) == 1
+
+
+def test_the_deadline_covers_waits(fake: FakeClerk) -> None:
+    """When the waits have used the deadline up, the last attempt's error comes out."""
+    time = Time(1.0)
+    fake.inject(Fault.status(500, count=None))
+    policy = RetryPolicy(attempts=100, deadline=10.0, base_delay=1.0, max_delay=4.0)
+    error = run("async", fake, "get", time=time, retry=policy).error
+    assert isinstance(error, ServerError)
+    assert time.slept == [1.0, 2.0, 4.0]
+    assert error.attempts == 4
+
+
+def test_the_deadline_cuts_an_attempt_short(fake: FakeClerk) -> None:
+    """An attempt doesn't run past the deadline; the earlier error tells more than the time-out."""
+    fake.inject(Fault.status(500), Fault.hold(count=None))
+    policy = RetryPolicy(deadline=0.3, base_delay=0.0)
+    error = run("async", fake, "get", retry=policy).error
+    assert isinstance(error, ServerError)
+    assert error.attempts == 2
+    fake.release()
+    fake.requests.clear()
+    alone = run("async", fake, "get", retry=RetryPolicy(attempts=1, deadline=0.1)).error
+    assert isinstance(alone, RequestTimeoutError)
+    assert alone.phase == "response"
+    assert alone.attempts == 1
+
+
+def test_the_quota_keeps_an_outage_from_tripling_the_load(fake: FakeClerk) -> None:
+    """After some hundred failed calls a client sends each only once; successes refill it."""
+    fake.inject(Fault.status(500, count=None))
+
+    async def storm(client: AsyncSessionsApi) -> tuple[int, int]:
+        for _ in range(60):
+            with pytest.raises(ServerError):
+                await client.get("sess_x")
+        before = len(fake.requests)
+        for _ in range(10):
+            with pytest.raises(ServerError):
+                await client.with_options(timeout=9).get("sess_x")
+        return before, len(fake.requests) - before
+
+    ended = run("async", fake, storm, time=Time())
+    assert ended.value == (60 + 100, 10), "500 tokens pay for a hundred retries, views included"
+
+
+def test_successes_refill_the_quota(fake: FakeClerk) -> None:
+    """Each success gives a token back, and one after a retry what the retry took."""
+
+    async def storm(client: AsyncSessionsApi) -> list[int]:
+        quota = client._shared.quota
+        left: list[int] = []
+        fake.inject(Fault.status(500, count=3))
+        with pytest.raises(ServerError):
+            await client.get(session)
+        left.append(quota.tokens)
+        await client.get(session)
+        left.append(quota.tokens)
+        fake.inject(Fault.status(500, count=1))
+        await client.get(session)
+        left.append(quota.tokens)
+        return left
+
+    session = fake.add_session().id
+    assert run("async", fake, storm, time=Time()).value == [490, 491, 491]
+
+
+# --- the brake: one for the client --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_the_whole_client_pauses(status: int, fake: FakeClerk) -> None:
+    """After a 429 (or a 503 that names a time) other calls wait too, of views as well."""
+    time = Time(0.0)
+    session = fake.add_session().id
+    async with client_of(fake) as client:
+        time.hand_to(client)
+        fake.inject(Fault.status(status, retry_after=5))
+        with pytest.raises(ApiError):
+            await client.with_options(retry=ONCE).get(session)
+        start = time.moment
+        await client.get(session)
+        assert time.moment - start == 5.0
+        assert [request.status for request in fake.requests] == [status, 200]
+
+
+async def test_a_plain_failure_pauses_nobody(fake: FakeClerk) -> None:
+    """A 500, or a 503 without a time, is one call's own trouble."""
+    time = Time()
+    session = fake.add_session().id
+    async with client_of(fake, retry=ONCE) as client:
+        time.hand_to(client)
+        for status in (500, 503):
+            fake.inject(Fault.status(status))
+            with pytest.raises(ServerError):
+                await client.get(session)
+        await client.get(session)
+        assert time.slept == []
+
+
+async def test_calls_queued_for_the_pool_see_the_pause_too(fake: FakeClerk) -> None:
+    """Who waited for a connection when the 429 came doesn't run into the block either."""
+    time = Time(0.0)
+    session = fake.add_session().id
+    async with client_of(fake, pool_size=1, retry=ONCE) as client:
+        time.hand_to(client)
+        fake.inject(Fault.status(429, retry_after=5))
+        first, second = await asyncio.gather(
+            client.get(session), client.get(session), return_exceptions=True
+        )
+        assert isinstance(first, RateLimitedError)
+        assert not isinstance(second, BaseException)
+        assert sum(time.slept) == 5.0
+
+
+async def test_many_calls_make_one_pause_not_a_storm(fake: FakeClerk) -> None:
+    """Into a block go the requests that were in flight, and no more until it ends."""
+    time = Time(0.0)
+    session = fake.add_session().id
+    async with client_of(fake, pool_size=5) as client:
+        time.hand_to(client)
+        fake.inject(Fault.status(429, retry_after=5, count=5))
+        results = await asyncio.gather(*(client.get(session) for _ in range(50)))
+        assert len(results) == 50
+        assert len(fake.requests) == 55
+
+
+async def test_a_deadline_inside_the_pause_is_told_at_once(fake: FakeClerk) -> None:
+    """A call that can't outlive the pause isn't sent, and says when to come back."""
+    time = Time(0.0)
+    session = fake.add_session().id
+    async with client_of(fake, retry=ONCE) as client:
+        time.hand_to(client)
+        fake.inject(Fault.status(429, retry_after=100))
+        with pytest.raises(RateLimitedError):
+            await client.get(session)
+        fake.requests.clear()
+        with pytest.raises(RateLimitedError) as caught:
+            await client.get(session)
+        assert caught.value.retry_after == 100
+        assert caught.value.attempts == 0
+        assert caught.value.path == f"/sessions/{session}"
+        assert fake.requests == []
+        assert time.slept == []
+
+
+async def test_a_pause_is_no_longer_than_the_policy_allows(fake: FakeClerk) -> None:
+    """A service that says a year pauses the client for max_retry_after."""
+    time = Time(0.0)
+    session = fake.add_session().id
+    policy = RetryPolicy(attempts=1, deadline=None, max_retry_after=20)
+    async with client_of(fake, retry=policy) as client:
+        time.hand_to(client)
+        for value in ("99999999", "9" * 400):
+            fake.inject(Fault.status(429, retry_after=value))
+            with pytest.raises(RateLimitedError):
+                await client.get(session)
+            start = time.moment
+            await client.get(session)
+            assert time.moment - start == 20.0
+
+
+async def test_clients_pause_each_for_itself(fake: FakeClerk) -> None:
+    """There is no state of the module: another client goes on."""
+    time = Time(0.0)
+    session = fake.add_session().id
+    async with client_of(fake, retry=ONCE) as one, client_of(fake, retry=ONCE) as other:
+        time.hand_to(one)
+        time.hand_to(other)
+        fake.inject(Fault.status(429, retry_after=10))
+        with pytest.raises(RateLimitedError):
+            await one.get(session)
+        await other.get(session)
+        assert time.slept == []
+
+
+# --- timeouts -----------------------------------------------------------------------------------
+
+
+async def test_a_connect_that_hangs_is_told_apart(fake: FakeClerk) -> None:
+    """Phase `connect` means that nothing was sent, also where the attempt's time is the shorter."""
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}/v1"
+        fillers = [socket.socket() for _ in range(4)]
+        try:
+            for filler in fillers:  # what fills the backlog, so that no handshake ends any more
+                filler.setblocking(False)  # noqa: FBT003
+                filler.connect_ex(deaf.getsockname())
+            for timeouts in (
+                Timeouts(connect=0.1, attempt=5.0),
+                Timeouts(connect=5.0, attempt=0.1),
+                Timeouts(connect=None, attempt=0.1),
+                Timeouts(connect=0.1, attempt=None),
+            ):
+                async with client_of(fake, base_url=url, timeout=timeouts, retry=ONCE) as client:
+                    with pytest.raises(RequestTimeoutError) as caught:
+                        await client.get("sess_1")
+                    assert caught.value.phase == "connect"
+                    assert not caught.value._may_have_arrived
+        finally:
+            for filler in fillers:
+                filler.close()
+
+
+async def test_the_pool_does_not_eat_the_attempts_time(fake: FakeClerk) -> None:
+    """Six calls through one connection, each nearly as long as its limit: none times out."""
+    session = fake.add_session().id
+    fake.latency = 0.1
+    try:
+        async with client_of(fake, pool_size=1, timeout=0.4) as client:
+            assert len(await asyncio.gather(*(client.get(session) for _ in range(6)))) == 6
+    finally:
+        fake.latency = 0.0
+
+
+async def test_waiting_for_the_pool_ends_with_the_deadline(fake: FakeClerk) -> None:
+    """Who never got a connection has phase `queue`, and sent nothing."""
+    session = fake.add_session().id
+    fake.inject(Fault.hold(count=1))
+    async with client_of(fake, pool_size=1) as client:
+        first = asyncio.create_task(client.get(session))
+        await fake.until(lambda: fake.held == 1)
+        view = client.with_options(retry=RetryPolicy(deadline=0.05))
+        with pytest.raises(RequestTimeoutError) as caught:
+            await view.get(session)
+        assert caught.value.phase == "queue"
+        assert caught.value.attempts == 0
+        assert not caught.value._may_have_arrived
+        fake.release()
+        await first
+    assert len(fake.requests) == 1
+
+
+async def test_no_limits_at_all(fake: FakeClerk) -> None:
+    """None means no limit, for every time there is."""
+    session = fake.add_session().id
+    timeouts = Timeouts(connect=None, attempt=None)
+    async with client_of(fake, timeout=timeouts, retry=RetryPolicy(deadline=None)) as client:
+        await client.get(session)
+
+
+async def test_a_missing_session_is_asked_for_once(
+    fake: FakeClerk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An ordinary refusal isn't retried, and isn't logged as trouble."""
+    with caplog.at_level(logging.INFO):
+        async with client_of(fake) as client:
+            with pytest.raises(NotFoundError):
+                await client.get("sess_nobody")
+    assert len(fake.requests) == 1
+    assert caplog.records == []
