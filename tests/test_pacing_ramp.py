@@ -63,8 +63,8 @@ def test_the_longest_of_several_waits_counts() -> None:
 def test_the_allowance_falls_to_nine_tenths_lingers_and_comes_back() -> None:
     """Slow near where it was refused, faster beyond, and whole in the end."""
     ramp = Ramp(100, 10.0)
-    ramp.refused(Ticket(ramp.era), 0.0, 50, 429, 0.0)
-    levels = [ramp.allowance(10.0 * window) for window in range(30)]
+    ramp.refused(Ticket(ramp.era), 0.0, 50, 429, 10.0)
+    levels = [ramp.allowance(10.0 * window) for window in range(1, 31)]
     assert levels[0] == pytest.approx(45.0)
     assert levels[8] == pytest.approx(50.0)
     assert levels == sorted(levels)
@@ -77,7 +77,7 @@ def test_beside_a_neighbour_sends_are_spread_and_bursts_come_back_when_he_is_gon
     ramp = Ramp(100, 10.0)
     ramp.take(1.0)
     assert ramp.next_at == 0.0
-    ramp.refused(Ticket(ramp.era), 1.0, 50, 429, 0.0)
+    ramp.refused(Ticket(ramp.era), 0.0, 50, 429, 1.0)
     ramp.take(1.0)
     assert ramp.next_at == pytest.approx(1.0 + 10.0 / 45.0)
     assert ramp.allowance(1_000.0) == 100
@@ -86,18 +86,64 @@ def test_beside_a_neighbour_sends_are_spread_and_bursts_come_back_when_he_is_gon
 
 
 def test_a_refusal_without_a_time_waits_longer_each_time_it_comes_again() -> None:
-    """1, 2, 4 … seconds, at most the window; and from 1 again after a success."""
-    ramp = Ramp(100, 10.0)
+    """0.1, 0.2, 0.4 … seconds, at most the window; and from 0.1 again after a success."""
+    ramp = Ramp(100, 1.0)
     waits: list[float] = []
     for _ in range(6):
         now = ramp.paused_until
         ramp.refused(Ticket(ramp.era), now, 10, 429, None)
         waits.append(ramp.paused_until - now)
-    assert waits == [1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
+    assert waits == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.0, 1.0])
     _answers(ramp, 1)
     now = ramp.paused_until
     ramp.refused(Ticket(ramp.era), now, 10, 429, None)
-    assert ramp.paused_until - now == 1.0
+    assert ramp.paused_until - now == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("told", [None, 0.0])
+def test_one_refusal_without_a_time_leaves_the_allowance_alone(told: float | None) -> None:
+    """The service's own limit always tells; one that comes again is believed."""
+    ramp = Ramp(100, 1.0)
+    ramp.refused(Ticket(ramp.era), 0.0, 10, 429, told)
+    ramp.take(1.0)
+    assert ramp.allowance(1.0) == 100
+    assert ramp.concurrency == 8
+    ramp.refused(Ticket(ramp.era), 1.0, 10, 429, told)
+    assert ramp.allowance(2.0) < 12
+
+
+def _burst(ramp: Ramp, count: int) -> list[Ticket]:
+    tickets = [Ticket(ramp.era) for _ in range(count)]
+    for number, ticket in enumerate(tickets):
+        ticket.sent_at = number / 1000
+    return tickets
+
+
+def test_a_refusal_amid_answers_to_later_sends_is_no_matter_of_the_limit() -> None:
+    """A full window would have refused them too."""
+    ramp = Ramp(100, 10.0)
+    first, *later = _burst(ramp, 10)
+    ramp.refused(first, 0.1, 20, 429, 1.0)
+    for ticket in later:
+        ramp.let_through(ticket, 0.1)
+    ramp.take(1.1)
+    assert ramp.paused_until == 1.1
+    assert ramp.allowance(1.1) == 100
+    assert ramp.concurrency == 8
+
+
+def test_a_refusal_among_refusals_is_believed_whatever_was_sent_before_it() -> None:
+    """Those sent earlier got in before the window was full."""
+    ramp = Ramp(100, 10.0)
+    tickets = _burst(ramp, 10)
+    ramp.refused(tickets[6], 0.1, 14, 429, 1.0)
+    for ticket in tickets[:6]:
+        ramp.let_through(ticket, 0.1)
+    for ticket in tickets[7:]:
+        ramp.refused(ticket, 0.2, 14, 429, 1.0)
+    ramp.take(1.2)
+    assert ramp.allowance(1.2) == pytest.approx(18.0, abs=0.1)
+    assert ramp.concurrency == 4
 
 
 def test_a_503_with_a_time_pauses_but_tells_nothing_about_the_limit() -> None:

@@ -7,7 +7,7 @@ answers is documented nowhere, so a 400 is followed by one look at the session.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeGuard
 
 import attrs
 
@@ -68,13 +68,20 @@ def is_key_refused(error: ClerkError | None) -> bool:
     return isinstance(error, AuthenticationError | PermissionDeniedError)
 
 
-def is_answer(error: BaseException) -> bool:
+def is_answer(
+    error: BaseException,
+) -> TypeGuard[ApiError | TransportError | ResponseDecodeError]:
     """Whether it tells of this request alone, and not of a client that can't be used any more."""
     return isinstance(error, ApiError | TransportError | ResponseDecodeError)
 
 
 async def revoke_one(
-    target: RevocationTarget, session_id: str, pacer: Pacer, *, may_have_arrived: bool
+    target: RevocationTarget,
+    session_id: str,
+    pacer: Pacer,
+    *,
+    may_have_arrived: bool,
+    is_last_round: bool,
 ) -> Verdict:
     """Revoke one session, and tell what became of it.
 
@@ -83,6 +90,8 @@ async def revoke_one(
         session_id: A well-formed id.
         pacer: What lets each send out.
         may_have_arrived: Whether an earlier round of ours may have revoked it.
+        is_last_round: Whether there will be no further round: then a look at the session tells
+            what became of an attempt that got no answer.
 
     Raises:
         ClerkError: If the client can't be used any more: closed, or of another loop.
@@ -93,7 +102,14 @@ async def revoke_one(
         return Verdict(RevocationStatus.NOT_ATTEMPTED, may_have_arrived=may_have_arrived)
     except (ApiError, TransportError, ResponseDecodeError) as error:
         error.__traceback__ = None  # its frames would keep the request's buffers alive
-        return await _judge(target, session_id, pacer, error, may_have_arrived=may_have_arrived)
+        return await _judge(
+            target,
+            session_id,
+            pacer,
+            error,
+            may_have_arrived=may_have_arrived,
+            is_last_round=is_last_round,
+        )
     return Verdict(RevocationStatus.REVOKED, attempts=reply.attempts, session=reply.data)
 
 
@@ -104,13 +120,15 @@ async def _judge(  # noqa: PLR0911 - a table of answers, one return each
     error: ApiError | TransportError | ResponseDecodeError,
     *,
     may_have_arrived: bool,
+    is_last_round: bool,
 ) -> Verdict:
     attempts = error.attempts
     arrived = may_have_arrived or error._may_have_arrived  # noqa: SLF001 - told to us alone
     if isinstance(error, NotFoundError):
         return Verdict(RevocationStatus.NOT_FOUND, attempts=attempts)
     failed = Verdict(RevocationStatus.FAILED, error, attempts, may_have_arrived=arrived)
-    if not isinstance(error, BadRequestError | ResponseDecodeError):
+    asks = isinstance(error, BadRequestError | ResponseDecodeError)
+    if not asks and not (is_last_round and arrived and is_passing(error)):
         return failed
     # a 200 that can't be read may be a proxy's page as well as the service's word
     arrived = arrived or isinstance(error, ResponseDecodeError)

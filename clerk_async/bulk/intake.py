@@ -37,7 +37,7 @@ class Job:
         error: Why it can't be sent, or why its first round failed.
         attempts: Sends in earlier rounds.
         may_have_arrived: Whether one of these may have taken effect.
-        is_last_round: Whether a passing failure is final now.
+        rounds: How many rounds it has had.
         owner: The user that `revoke_all` found it at.
         is_listing: Whether the sessions of its owner are to be listed instead.
     """
@@ -47,7 +47,7 @@ class Job:
     error: ClerkError | None = None
     attempts: int = 0
     may_have_arrived: bool = False
-    is_last_round: bool = False
+    rounds: int = 0
     owner: Owner | None = None
     is_listing: bool = False
 

@@ -21,7 +21,7 @@ from clerk_async.bulk.ledger import Callbacks, Ledger
 from clerk_async.bulk.progress import Meter
 from clerk_async.bulk.report import RevocationOutcome, RevocationReport, RevocationStatus
 from clerk_async.bulk.stream import OutcomeStream
-from clerk_async.errors import ConnectionLostError, JournalError
+from clerk_async.errors import ConnectionLostError, JournalError, RateLimitedError
 from clerk_async.http.gate import RunPacer
 from clerk_async.http.pacing import SendRefused
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from clerk_async.bulk.options import RunOptions
     from clerk_async.bulk.report import StopReason
     from clerk_async.bulk.target import RevocationTarget
+    from clerk_async.errors import ClerkError
     from clerk_async.http.gate import Lane
 
 __all__ = ["BulkRun"]
@@ -43,6 +44,10 @@ CANCEL_GRACE: Final = 2.0
 """Seconds that a cancelled run leaves to what is in flight."""
 TICK: Final = 0.25
 """Seconds between two progress snapshots."""
+ROUNDS: Final = 2
+"""How often an id is tried that fails for a passing reason, with the policy's attempts each."""
+ROUNDS_WHEN_REFUSED: Final = 10
+"""The same where the last answer was a 429, which says nothing about the session."""
 DEFERRED_AT_MOST: Final = 1000
 """So many ids wait for their second round; more start it before the input's end."""
 BREATH: Final = 256
@@ -255,7 +260,7 @@ class BulkRun:
         if job.is_listing:
             await self._list(job, lane)
             return
-        if job.session_id is None or (job.error is not None and not job.is_last_round):
+        if job.session_id is None or (job.error is not None and not job.rounds):
             await self._tell(job, Verdict(RevocationStatus.FAILED, job.error))
             return
         if self._options.dry_run:
@@ -264,7 +269,11 @@ class BulkRun:
         lane.sends = 0
         try:
             verdict = await revoke_one(
-                self._target, job.session_id, lane, may_have_arrived=job.may_have_arrived
+                self._target,
+                job.session_id,
+                lane,
+                may_have_arrived=job.may_have_arrived,
+                is_last_round=job.rounds + 1 >= ROUNDS,
             )
         except asyncio.CancelledError:
             await self._tell(job, _cut_off(job, lane.sends))
@@ -279,14 +288,18 @@ class BulkRun:
         if verdict.error is not None:
             if is_key_refused(verdict.error):
                 self.stop("authentication")
-            elif not (job.is_last_round or self._is_stopped) and is_passing(verdict.error):
+            elif self._gets_another_round(job, verdict.error):
                 job.error = verdict.error
                 job.attempts = verdict.attempts
                 job.may_have_arrived = verdict.may_have_arrived
-                job.is_last_round = True
                 self._deferred.append(job)
                 return
         await self._tell(job, verdict)
+
+    def _gets_another_round(self, job: Job, error: ClerkError) -> bool:
+        job.rounds += 1
+        most = ROUNDS_WHEN_REFUSED if isinstance(error, RateLimitedError) else ROUNDS
+        return job.rounds < most and not self._is_stopped and is_passing(error)
 
     async def _list(self, job: Job, lane: Lane) -> None:
         try:
@@ -298,14 +311,13 @@ class BulkRun:
                 self._abort(error)
                 return
             error.__traceback__ = None
-            job.error = error  # type: ignore[assignment]
-            if is_key_refused(job.error):
+            job.error = error
+            if is_key_refused(error):
                 self.stop("authentication")
-            elif not (job.is_last_round or self._is_stopped) and is_passing(job.error):
-                job.is_last_round = True
+            elif self._gets_another_round(job, error):
                 self._deferred.append(job)
                 return
-            await self._tell(job, Verdict(RevocationStatus.FAILED, job.error))
+            await self._tell(job, Verdict(RevocationStatus.FAILED, error))
 
     # -- outcomes ------------------------------------------------------------------------------
 

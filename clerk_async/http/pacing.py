@@ -18,6 +18,8 @@ import math
 from collections import deque
 from typing import Final, Literal, Protocol
 
+import attrs
+
 __all__ = ["Pacer", "PauseReason", "Ramp", "SendRefused", "SendWindow", "Ticket"]
 
 PauseReason = Literal["window", "rate_limited", "unavailable"]
@@ -28,8 +30,12 @@ BACK_OFF: Final = 0.9
 """What is left of the allowance that was refused."""
 WINDOWS_TO_RECOVER: Final = 8
 """How many windows without a refusal bring the allowance back to where it was refused."""
-UNTOLD_PAUSE: Final = 1.0
-"""Seconds to wait on the first 429 that doesn't say how long; doubles with each further one."""
+CLOCK_MARGIN: Final = 0.001
+"""Seconds that a window is taken longer, as no two clocks are the same."""
+LEAST_SHARE: Final = 0.05
+"""The part of the limit that is used whatever is refused."""
+UNTOLD_PAUSE: Final = 0.1
+"""Seconds to wait on the first 429 that doesn't say how long; doubles until one is let through."""
 LONGEST_PAUSE: Final = 120.0
 """Seconds; a service that says more is asked again after this."""
 TOO_MANY_REQUESTS: Final = 429
@@ -115,7 +121,19 @@ class SendWindow:
         """Note that a request is no longer in flight, and whether the server may count it."""
         self.in_flight -= 1
         if has_arrived:
-            self._cooling.append(now + self.per)
+            self._cooling.append(now + self.per + CLOCK_MARGIN)
+
+
+@attrs.define
+class _Suspicion:
+    """A refusal that may have been no matter of the limit, and what was before it."""
+
+    sent_at: float
+    level: float
+    refused_at: float
+    concurrency: float
+    votes: int = 0
+    """Answers to those sent after it: let through counts 1, refused -1."""
 
 
 class Ramp:
@@ -126,6 +144,10 @@ class Ramp:
     concurrency starts again from 4, and the allowance falls to nine tenths of what the server let
     through, then climbs back slowly, lingers there, and goes on faster (the curve of TCP CUBIC,
     RFC 9438), so that a neighbour who stays costs few refusals, and one who leaves is noticed.
+
+    A full window refuses whatever comes after. So where most of those that were sent later got
+    through, or where no time was told, a 429 slows the run down for a moment, and the allowance
+    stays what it was.
     """
 
     __slots__ = (
@@ -135,6 +157,7 @@ class Ramp:
         "_per",
         "_refused_at",
         "_refused_level",
+        "_suspicion",
         "_untold",
         "concurrency",
         "era",
@@ -150,6 +173,7 @@ class Ramp:
         self._ceiling = float(max(START_CONCURRENCY, count // 3))
         self._refused_level = math.inf
         self._refused_at = 0.0
+        self._suspicion: _Suspicion | None = None
         self._untold = UNTOLD_PAUSE
         self.concurrency: float = START_CONCURRENCY
         self.era = 0
@@ -167,12 +191,25 @@ class Ramp:
         if allowed >= self._count:
             self._refused_level = math.inf  # the neighbour is gone
             return self._count
-        return max(1.0, allowed)
+        return max(1.0, self._count * LEAST_SHARE, allowed)
 
     def take(self, now: float) -> None:
         """Note a send: beside a neighbour they leave one by one, as a burst would meet his."""
+        if self._suspicion is not None:
+            self._judge(self._suspicion)
         if self._refused_level < self._count:
             self.next_at = max(now, self.next_at) + self._per / self.allowance(now)
+
+    def _judge(self, suspicion: _Suspicion) -> None:
+        self._suspicion = None
+        if suspicion.votes > 0:
+            self._refused_level = suspicion.level
+            self._refused_at = suspicion.refused_at
+            self._slow_down(suspicion.concurrency / 2)
+
+    def _slow_down(self, concurrency: float) -> None:
+        self.concurrency = max(CONCURRENCY_AFTER_REFUSAL, concurrency)
+        self._ceiling = self._most_at_once()
 
     def let_through(self, ticket: Ticket, latency: float) -> None:
         """Note an answer that was no refusal."""
@@ -181,6 +218,7 @@ class Ramp:
         else:
             self._latency = latency
         if ticket.era != self.era:
+            self._count_vote(ticket, 1)
             if self._refused_level < math.inf:
                 self._refused_level += 1  # it was in flight at the refusal, and got through
             return
@@ -189,6 +227,11 @@ class Ramp:
             self.concurrency += 1
         else:
             self._ceiling = self._most_at_once()
+
+    def _count_vote(self, ticket: Ticket, vote: int) -> None:
+        suspicion = self._suspicion
+        if suspicion is not None and ticket.sent_at >= suspicion.sent_at:
+            suspicion.votes += vote
 
     def _most_at_once(self) -> float:
         """Twice what keeps the window full at this latency; more where nobody else is about."""
@@ -202,20 +245,27 @@ class Ramp:
         self, ticket: Ticket, now: float, used: int, status: int, retry_after: float | None
     ) -> None:
         """Note a 429, or a 503 that says when to come back, and the places used at that moment."""
-        if retry_after is None:
-            wait = self._untold
-            if ticket.era == self.era:
-                self._untold = min(2 * self._untold, max(UNTOLD_PAUSE, self._per))
-        else:
+        is_first = ticket.era == self.era
+        is_repeated = self._untold > UNTOLD_PAUSE
+        if retry_after:
             wait = min(max(0.0, retry_after), LONGEST_PAUSE)
+        else:
+            wait = self._untold
+            if is_first:
+                self._untold = min(2 * self._untold, max(UNTOLD_PAUSE, self._per))
         if now + wait > self.paused_until:
             self.paused_until = now + wait
             self.pause_reason = "rate_limited" if status == TOO_MANY_REQUESTS else "unavailable"
-        if ticket.era != self.era:
+        if not is_first:
+            self._count_vote(ticket, -1)
             return
         self.era += 1
-        if status == TOO_MANY_REQUESTS:
-            self._refused_level = float(used)
-            self._refused_at = self.paused_until
-        self.concurrency = CONCURRENCY_AFTER_REFUSAL
-        self._ceiling = self._most_at_once()
+        if status != TOO_MANY_REQUESTS or not (retry_after or is_repeated):
+            self._slow_down(self.concurrency / 2)
+            return
+        self._suspicion = _Suspicion(
+            ticket.sent_at, self._refused_level, self._refused_at, self.concurrency
+        )
+        self._refused_level = float(used)
+        self._refused_at = self.paused_until
+        self._slow_down(CONCURRENCY_AFTER_REFUSAL)

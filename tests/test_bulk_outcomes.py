@@ -1,0 +1,269 @@
+"""What becomes of each session: the true outcome, with one request where all goes well."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from bulk_client import add_sessions, bulk_client, live, sends
+
+from clerk_async import (
+    BulkRevocationError,
+    InvalidArgumentError,
+    NotFoundError,
+    RevocationStatus,
+    ServerError,
+    SessionStatus,
+)
+from clerk_async.bulk.answer import is_passing
+from clerk_async.errors import BadRequestError, ResponseDecodeError
+from clerk_async.testing import FakeClerk, Fault
+
+if TYPE_CHECKING:
+    from clerk_async import RevocationOutcome, RevocationReport
+
+
+async def _outcome_of(fake: FakeClerk, session_id: str, **options: Any) -> RevocationOutcome:
+    outcomes: list[RevocationOutcome] = []
+    async with bulk_client(fake) as client:
+        await client.revoke_many([session_id], on_outcome=outcomes.append, **options)
+    (outcome,) = outcomes
+    return outcome
+
+
+async def _report_of(fake: FakeClerk, session_ids: Any, **options: Any) -> RevocationReport:
+    async with bulk_client(fake) as client:
+        return await client.revoke_many(session_ids, **options)
+
+
+async def test_a_live_session_is_revoked_with_exactly_one_request(fake: FakeClerk) -> None:
+    """No look before, none after."""
+    ids = add_sessions(fake, 40)
+    report = await _report_of(fake, ids)
+    assert report.ok
+    assert (report.total, report.revoked, report.exhausted) == (40, 40, True)
+    assert sends(fake) == dict.fromkeys(ids, 1)
+    assert len(fake.requests) == 40
+    assert not live(fake)
+
+
+async def test_an_outcome_carries_the_session_and_the_attempts(fake: FakeClerk) -> None:
+    """As the service gave it back."""
+    session_id = add_sessions(fake, 1)[0]
+    outcome = await _outcome_of(fake, session_id)
+    assert outcome.status == "revoked"
+    assert outcome.attempts == 1
+    assert outcome.error is None
+    assert outcome.session is not None
+    assert outcome.session.status == SessionStatus.REVOKED
+    assert outcome.user_id is None
+
+
+@pytest.mark.parametrize("status", ["ended", "expired", "removed", "revoked", "abandoned"])
+async def test_one_that_had_ended_is_already_inactive_after_one_look(
+    fake: FakeClerk, status: str
+) -> None:
+    """A 400, then a GET that shows a terminal status."""
+    session_id = fake.add_session(status=status).id
+    outcome = await _outcome_of(fake, session_id)
+    assert outcome.status is RevocationStatus.ALREADY_INACTIVE
+    assert [seen.operation for seen in fake.requests] == ["revoke", "get"]
+    assert outcome.attempts == 1
+
+
+async def test_one_that_had_ended_counts_as_revoked_where_the_service_says_200() -> None:
+    """A 200 is the confirmation, whatever came before."""
+    with FakeClerk(revoke_inactive="ok") as fake:
+        outcome = await _outcome_of(fake, fake.add_session(status="ended").id)
+    assert outcome.status is RevocationStatus.REVOKED
+
+
+async def test_a_400_for_a_live_session_is_a_failure(fake: FakeClerk) -> None:
+    """The look shows that it is still active."""
+    session_id = add_sessions(fake, 1)[0]
+    fake.inject(Fault.status(400, operation="revoke"))
+    outcome = await _outcome_of(fake, session_id)
+    assert outcome.status is RevocationStatus.FAILED
+    assert isinstance(outcome.error, BadRequestError)
+    assert outcome.session is not None
+    assert outcome.session.status == "active"
+
+
+async def test_an_unknown_session_is_not_found_and_that_is_done(fake: FakeClerk) -> None:
+    """The service forgets old sessions."""
+    report = await _report_of(fake, ["sess_gone"])
+    assert (report.not_found, report.failed, report.ok) == (1, 0, True)
+
+
+@pytest.mark.parametrize("reset", [False, True])
+async def test_one_cut_after_it_was_processed_is_revoked_by_us(
+    fake: FakeClerk, *, reset: bool
+) -> None:
+    """The repeat gets a 400, but the first attempt had arrived: we did it."""
+    session_id = add_sessions(fake, 1)[0]
+    fake.inject(Fault.cut("after", operation="revoke", reset=reset))
+    outcome = await _outcome_of(fake, session_id)
+    assert outcome.status is RevocationStatus.REVOKED
+    assert outcome.attempts == 2
+
+
+async def test_cuts_in_every_attempt_of_the_first_round_are_still_ours(fake: FakeClerk) -> None:
+    """The second round remembers that the first may have arrived."""
+    session_id = add_sessions(fake, 1)[0]
+    fake.inject(Fault.cut("after", operation="revoke", count=3))
+    outcome = await _outcome_of(fake, session_id)
+    assert outcome.status is RevocationStatus.REVOKED
+    assert outcome.attempts == 4
+
+
+@pytest.mark.parametrize("fault", [Fault.not_json, Fault.truncated_json, Fault.wrong_shape])
+async def test_an_unreadable_200_is_looked_after(fake: FakeClerk, fault: Any) -> None:
+    """It may be the service's word or a proxy's page: the session itself says."""
+    session_id = add_sessions(fake, 1)[0]
+    fake.inject(fault(operation="revoke"))
+    outcome = await _outcome_of(fake, session_id)
+    assert outcome.status is RevocationStatus.REVOKED
+
+
+async def test_a_proxys_page_in_place_of_an_answer_is_no_success(fake: FakeClerk) -> None:
+    """200 with a log-in page, and the session is as live as before."""
+    session_id = add_sessions(fake, 1)[0]
+    fake.inject(Fault.html(200, operation="revoke"))
+    outcome = await _outcome_of(fake, session_id)
+    assert outcome.status is RevocationStatus.FAILED
+    assert isinstance(outcome.error, ResponseDecodeError)
+
+
+async def test_a_passing_failure_gets_one_more_round_at_the_end(fake: FakeClerk) -> None:
+    """Three attempts in the first round, and the others go first."""
+    ids = add_sessions(fake, 10)
+    fake.inject(Fault.status(503, operation="revoke", session_id=ids[0], count=3))
+    order: list[str | None] = []
+    async with bulk_client(fake) as client:
+        report = await client.revoke_many(
+            ids, concurrency=1, on_outcome=lambda outcome: order.append(outcome.session_id)
+        )
+    assert report.revoked == 10
+    assert order == [*ids[1:], ids[0]]
+    assert sends(fake)[ids[0]] == 4
+
+
+async def test_a_lasting_failure_is_told_after_two_rounds(fake: FakeClerk) -> None:
+    """Six requests and not one more."""
+    ids = add_sessions(fake, 3)
+    fake.inject(Fault.status(500, operation="revoke", session_id=ids[1], count=None))
+    report = await _report_of(fake, ids)
+    (failure,) = report.failures
+    assert failure.session_id == ids[1]
+    assert isinstance(failure.error, ServerError)
+    assert failure.attempts == sends(fake)[ids[1]] == 6
+    assert not report.ok
+    with pytest.raises(BulkRevocationError, match="1 failed") as caught:
+        report.raise_for_failures()
+    assert caught.value.report is report
+
+
+async def test_what_became_of_the_last_lost_attempt_is_looked_up(fake: FakeClerk) -> None:
+    """Six attempts without an answer, the last one processed: the session itself says so."""
+    ids = add_sessions(fake, 2)
+    fake.inject(Fault.cut("after", operation="revoke", session_id=ids[0], count=6))
+    fake.inject(Fault.cut("before", operation="revoke", session_id=ids[1], count=6))
+    outcomes: dict[str | None, RevocationOutcome] = {}
+    async with bulk_client(fake) as client:
+        await client.revoke_many(
+            ids, on_outcome=lambda outcome: outcomes.update({outcome.session_id: outcome})
+        )
+    assert outcomes[ids[0]].status is RevocationStatus.REVOKED
+    assert outcomes[ids[1]].status is RevocationStatus.FAILED
+    assert live(fake) == {ids[1]}
+
+
+async def test_a_refusal_that_will_not_pass_is_not_repeated(fake: FakeClerk) -> None:
+    """422 is no matter of time."""
+    session_id = add_sessions(fake, 1)[0]
+    fake.inject(Fault.status(422, operation="revoke", count=None))
+    outcome = await _outcome_of(fake, session_id)
+    assert outcome.status is RevocationStatus.FAILED
+    assert outcome.attempts == 1
+
+
+async def test_failures_stand_in_the_order_of_the_input(fake: FakeClerk) -> None:
+    """Whatever the order in which they came to be known."""
+    ids = add_sessions(fake, 30)
+    for number in (25, 3, 17):
+        fake.inject(Fault.status(422, operation="revoke", session_id=ids[number], delay=0.001))
+    report = await _report_of(fake, [*ids[:10], "a/b", *ids[10:]])
+    assert [failure.session_id for failure in report.failures] == [ids[3], "a/b", ids[17], ids[25]]
+
+
+@pytest.mark.parametrize(
+    "malformed",
+    [None, "", "   ", ".", "..", "../users/user_1", "a?b", "a#b", "a\\b", "a\nb", "a\x00", 7, 1.5],
+)
+async def test_a_malformed_id_is_a_failed_outcome_and_never_a_request(
+    fake: FakeClerk, malformed: Any
+) -> None:
+    """The others go on."""
+    ids = add_sessions(fake, 2)
+    report = await _report_of(fake, [ids[0], malformed, ids[1]])
+    assert report.revoked == 2
+    (failure,) = report.failures
+    assert failure.attempts == 0
+    assert isinstance(failure.error, InvalidArgumentError)
+    assert failure.session_id == (malformed if isinstance(malformed, str) else None)
+    assert set(sends(fake)) == set(ids)
+
+
+async def test_unhashable_input_is_malformed_too(fake: FakeClerk) -> None:
+    """A list in place of an id is no crash."""
+    anything: list[Any] = [[], {}, object(), b"sess_1"]
+    report = await _report_of(fake, anything)
+    assert report.failed == 4
+    assert not fake.requests
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+async def test_with_30_percent_of_faulty_answers_every_id_gets_its_true_outcome(seed: int) -> None:
+    """5xx before and after processing, cuts before and after, 429, HTML."""
+    with FakeClerk(seed=seed) as fake:
+        ids = add_sessions(fake, 400)
+        ended = [fake.add_session(status="ended").id for _ in range(50)]
+        unknown = [f"sess_unknown{number}" for number in range(20)]
+        fake.inject(
+            Fault.status(503, probability=0.05),
+            Fault.status(500, probability=0.05, process=True),
+            Fault.html(502, probability=0.05),
+            Fault.cut("before", probability=0.05),
+            Fault.cut("after", probability=0.05),
+            Fault.cut("body", probability=0.03),
+            Fault.status(429, retry_after=0, probability=0.05),
+        )
+        outcomes: list[RevocationOutcome] = []
+        report = await _report_of(fake, [*ids, *ended, *unknown], on_outcome=outcomes.append)
+        truth = {sid: session.status for sid, session in fake.sessions.items()}
+    assert len(outcomes) == report.total == 470
+    for outcome in outcomes:
+        assert outcome.session_id is not None
+        if outcome.session_id in unknown:
+            assert outcome.status in {"not_found", "failed"}
+        elif outcome.session_id in ended:
+            assert outcome.status in {"already_inactive", "revoked", "failed"}
+            assert truth[outcome.session_id] == "ended"
+        elif outcome.status == "failed":
+            assert is_passing(outcome.error)
+        else:
+            assert outcome.status == "revoked"
+            assert truth[outcome.session_id] == "revoked"
+    assert report.failed <= 5
+
+
+async def test_a_session_that_vanishes_between_the_two_requests_is_not_found(
+    fake: FakeClerk,
+) -> None:
+    """400 on the revocation, 404 on the look."""
+    session_id = fake.add_session(status="ended").id
+    fake.inject(Fault.status(404, operation="get"))
+    outcome = await _outcome_of(fake, session_id)
+    assert outcome.status is RevocationStatus.NOT_FOUND
+    assert not isinstance(outcome.error, NotFoundError)
