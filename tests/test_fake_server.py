@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import io
 import json
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -15,6 +17,7 @@ from http.client import HTTPConnection
 
 import aiohttp
 import pytest
+import trustme
 from fake_calls import get, post
 
 from clerk_async.testing import FakeClerk, Fault, serve
@@ -136,6 +139,37 @@ class TestLife:
         )
         assert done.returncode == {"": 0, "1 / 0": 1}.get(ending, 7)
         assert done.stderr == "" or (ending == "1 / 0" and "Resource" not in done.stderr)
+
+
+class TestTransport:
+    async def test_answers_are_compressed_for_those_who_accept_it(self) -> None:
+        async with (
+            FakeClerk(compress=True) as fake,
+            aiohttp.ClientSession(auto_decompress=False) as http,
+        ):
+            url = f"{fake.base_url}/sessions/sess_1"
+            async with http.get(url, headers={"Accept-Encoding": "gzip"}) as reply:
+                assert reply.headers["Content-Encoding"] == "gzip"
+                assert b"authorization" in gzip.decompress(await reply.read())
+            async with http.get(url, headers={"Accept-Encoding": "identity"}) as reply:
+                assert "Content-Encoding" not in reply.headers
+
+    @pytest.mark.parametrize("reset", [False, True])
+    async def test_https(self, reset: bool) -> None:
+        authority = trustme.CA()
+        server, client = (
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER),
+            ssl.create_default_context(),
+        )
+        authority.issue_cert("127.0.0.1").configure_cert(server)  # pyright: ignore[reportUnknownMemberType]
+        authority.configure_trust(client)  # pyright: ignore[reportUnknownMemberType]
+        async with FakeClerk(ssl_context=server) as fake, aiohttp.ClientSession() as http:
+            assert fake.base_url.startswith("https://")
+            async with http.get(f"{fake.issuer}/.well-known/jwks.json", ssl=client) as reply:
+                assert reply.status == 200
+            fake.inject(Fault.cut("after", reset=reset))
+            with pytest.raises(aiohttp.ClientConnectionError):
+                await http.post(f"{fake.base_url}/sessions/s/revoke", ssl=client)
 
 
 class TestWaiting:

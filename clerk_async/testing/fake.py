@@ -18,6 +18,7 @@ from .state import FakeSession, State
 from .wire import Wire
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator
     from datetime import datetime
 
@@ -81,6 +82,8 @@ class FakeClerk(Served, Minting):
             under `/.well-known/jwks.json`.
         kid: The id of its first signing key; made up by default.
         keep_requests: How many requests `requests` keeps, the newest ones; None for all.
+        compress: Are answers compressed for those who accept that?
+        ssl_context: Serves https with it.
         clock: The wall clock, in seconds: sessions and tokens go by it.
         monotonic: The clock of the rate limit and of `requests`, in seconds.
 
@@ -108,6 +111,8 @@ class FakeClerk(Served, Minting):
         issuer: str | None = None,
         kid: str | None = None,
         keep_requests: int | None = None,
+        compress: bool = False,
+        ssl_context: ssl.SSLContext | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -121,7 +126,8 @@ class FakeClerk(Served, Minting):
         self.requests: list[ReceivedRequest] = []
         self._keep_requests = keep_requests
         self._monotonic = monotonic
-        Served.__init__(self, port)
+        self._compress = compress
+        Served.__init__(self, port, ssl_context)
         Minting.__init__(self, State(seed=seed, clock=clock), seed=seed, kid=kid)
         self._armed = Armed(random.Random(f"faults {seed}"))  # noqa: S311 - a seed repeats them
         self._rules = Rules(
@@ -159,6 +165,7 @@ class FakeClerk(Served, Minting):
             log_size=self._keep_requests,
             monotonic=self._monotonic,
             latency=lambda: settings.latency,
+            compress=self._compress,
         )
         wire.window = self._window
         return wire

@@ -10,6 +10,7 @@ from .gauges import Gauges
 from .server import HOST, ServerThread
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
     from types import TracebackType
 
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
 class Served:
     """A server on loopback, in a thread and event loop of its own; see `FakeClerk`."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, ssl_context: ssl.SSLContext | None) -> None:
         self._gauges = Gauges()
-        self._thread = ServerThread(self._gauges, port)
+        self._thread = ServerThread(self._gauges, port, ssl_context)
+        self._scheme = "http" if ssl_context is None else "https"
 
     def _make_wire(self) -> Wire:
         raise NotImplementedError
@@ -66,7 +68,7 @@ class Served:
     def _root(self) -> str:
         if not self._thread.port:
             raise RuntimeError("the fake has no address yet: use `with FakeClerk() as fake:`")
-        return f"http://{HOST}:{self._thread.port}"
+        return f"{self._scheme}://{HOST}:{self._thread.port}"
 
     @property
     def base_url(self) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
     from aiohttp.web_protocol import RequestHandler
@@ -51,8 +52,9 @@ class _Counting(web.Server):  # type: ignore[misc,unused-ignore]
 class ServerThread:
     """Runs a fake's server from `start` to `stop`; may be started again, on the same port."""
 
-    def __init__(self, gauges: Gauges, port: int) -> None:
+    def __init__(self, gauges: Gauges, port: int, ssl_context: ssl.SSLContext | None) -> None:
         self._gauges = gauges
+        self._ssl_context = ssl_context
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -137,7 +139,9 @@ class ServerThread:
     async def _serve(self, listening: socket.socket, stopping: asyncio.Event, wire: Wire) -> None:
         loop = asyncio.get_running_loop()
         self._server = counting = _Counting(wire, self._gauges)
-        server = await loop.create_server(counting, sock=listening, backlog=_BACKLOG)
+        server = await loop.create_server(
+            counting, sock=listening, backlog=_BACKLOG, ssl=self._ssl_context
+        )
         try:
             await stopping.wait()
         finally:

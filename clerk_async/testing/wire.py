@@ -41,6 +41,7 @@ class Wire:
         log_size: int | None,
         monotonic: Callable[[], float],
         latency: Callable[[], float],
+        compress: bool,
     ) -> None:
         self._operations = operations
         self._secret_key = secret_key
@@ -50,6 +51,7 @@ class Wire:
         self._log_size = log_size
         self._monotonic = monotonic
         self._latency = latency
+        self._compress = compress
         self._answers = 0
         self.window: SlidingWindow | None = None
         self.gate = asyncio.Event()
@@ -195,7 +197,10 @@ class Wire:
 
     def _send(self, received: ReceivedRequest, answer: Answer) -> web.Response:
         headers = self._headers(received, answer)
-        return web.Response(status=answer.status, body=answer.body, headers=headers)
+        response = web.Response(status=answer.status, body=answer.body, headers=headers)
+        if self._compress:
+            response.enable_compression()
+        return response
 
     async def _send_slowly(
         self,
@@ -212,10 +217,10 @@ class Wire:
         await response.prepare(request)
         size = max(1, -(-len(answer.body) // pieces))
         for start in range(0, len(answer.body), size):
+            await _sleep(seconds / pieces)
             await response.write(answer.body[start : start + size])
             if cut is not None:
                 await _cut(request, reset=cut.reset)
-            await _sleep(seconds / pieces)
         await response.write_eof()
         return response
 
