@@ -15,7 +15,7 @@ from clerk_async.errors import ClerkError, redact
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Settings", "command", "pass_settings", "run"]
+__all__ = ["Settings", "command", "pass_settings", "program_name", "run"]
 
 COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
     "Sessions": {
@@ -43,9 +43,10 @@ COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
 
 
 class Settings:
-    """What the global options say."""
+    """What the global options say, and what was typed in all."""
 
-    def __init__(self) -> None:
+    def __init__(self, arguments: Sequence[str] = ()) -> None:
+        self.arguments = arguments
         self.key_file: str | None = None
         self.base_url: str | None = None
         self.is_json = False
@@ -65,7 +66,7 @@ pass_settings = click.make_pass_decorator(Settings, ensure=True)
 
 def _note(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
     def note(context: click.Context, _: click.Parameter, value: Any) -> None:
-        if value not in {None, False}:
+        if value is not None and value is not False:
             setattr(context.ensure_object(Settings), name, value)
 
     return note
@@ -100,11 +101,37 @@ def _shared_options(*, hidden: bool) -> list[click.Option]:
 
 
 class _Command(click.Command):
-    """A command that takes the global options too."""
+    """A command that takes the global options too.
 
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
+    Args:
+        greedy: Options that take all values up to the next option: `--user a b` is `--user a
+            --user b`.
+    """
+
+    def __init__(self, *arguments: Any, greedy: Sequence[str] = (), **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self.params.extend(_shared_options(hidden=True))
+        self._greedy = greedy
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _spread(args, self._greedy))
+
+
+def _spread(arguments: list[str], greedy: Sequence[str]) -> list[str]:
+    spread: list[str] = []
+    option, has_value = "", False
+    for position, argument in enumerate(arguments):
+        if argument == "--":
+            return spread + arguments[position:]
+        if argument.startswith("-") and argument != "-":
+            name, equals, _ = argument.partition("=")
+            option, has_value = (name if name in greedy else ""), bool(equals)
+        elif option:
+            if has_value:
+                spread.append(option)
+            has_value = True
+        spread.append(argument)
+    return spread
 
 
 def command(name: str, **settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
@@ -193,7 +220,7 @@ def program_name() -> str:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command and give its exit code."""
-    settings = Settings()
+    settings = Settings(arguments)
     try:
         code = app.main(
             list(arguments), prog_name=program_name(), standalone_mode=False, obj=settings

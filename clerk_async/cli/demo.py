@@ -87,11 +87,8 @@ class Story:
     type=click.Choice(["none", "bar", "text"]),
     help="How to show progress on stderr; default: bar on a terminal, text elsewhere.",
 )
-@click.pass_context
 @pass_settings
-def demo_command(
-    settings: Settings, context: click.Context, sessions: int, seed: int, progress: Mode | None
-) -> None:
+def demo_command(settings: Settings, /, sessions: int, seed: int, progress: Mode | None) -> int:
     """See the main job done, on this machine, without a Clerk account.
 
     Starts a Clerk Sessions service on a free port, with the rate limit of a production instance,
@@ -103,8 +100,7 @@ def demo_command(
         production=True, rate_limit=PRODUCTION_LIMIT, seed=seed, latency=LATENCY
     ) as fake:
         story = _set_the_scene(fake, sessions, seed)
-        code = asyncio.run(_play(settings.out, fake, story, seed, progress))
-    context.exit(code)
+        return asyncio.run(_play(settings.out, fake, story, seed, progress))
 
 
 def _set_the_scene(fake: FakeClerk, count: int, seed: int) -> Story:
@@ -176,17 +172,20 @@ def _introduce(out: Output, fake: FakeClerk, story: Story) -> None:
     total = len(story.before)
     users = len({session.user_id for session in fake.sessions.values()})
     must_go = len(story.targets(dict(fake.sessions)))
-    paragraphs = (
+    company = (
         f"A company has {number(total)} sessions of {users} users at Clerk; {number(live)} are "
-        f"live, the others have ended. The passwords of {len(story.leaked)} users have leaked, so their "
-        f"{number(must_go)} live sessions must go, now. The other {users - len(story.leaked)} "
-        "users must notice nothing, and the operator at this keyboard wants to stay signed in.",
+        f"live, the others have ended. The passwords of {len(story.leaked)} users have leaked, so "
+        f"their {number(must_go)} live sessions must go, now. The other "
+        f"{users - len(story.leaked)} users must notice nothing, and the operator at this keyboard "
+        "wants to stay signed in."
+    )
+    service = (
         f"Clerk is played by a server on this machine ({fake.base_url}) with the rate limit of a "
         "production instance, 1,000 requests per 10 seconds. It makes trouble on purpose: 6 % of "
-        "its answers are errors, cut connections or garbage, some after it has acted.",
+        "its answers are errors, cut connections or garbage, some after it has acted."
     )
     out.result(out.strong("The story"))
-    for paragraph in paragraphs:
+    for paragraph in (company, service):
         wrapped = textwrap.fill(
             paragraph, min(WIDEST, terminal_width()), initial_indent="   ", subsequent_indent="   "
         )

@@ -125,15 +125,23 @@ class Output:
         if live and stream.is_terminal:
             self.err.write(live)
 
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    def table(
+        self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, has_header: bool = True
+    ) -> None:
         """Print a table: drawn on a terminal, else lines with tabs between the cells."""
         if not self.out.is_terminal:
-            for row in (columns, *rows):
+            for row in (columns, *rows) if has_header else rows:
                 self.result("\t".join(row))
             return
         from clerk_async.cli.tables import draw  # noqa: PLC0415 - rich, only when drawing
 
         self.out.write(draw(columns, rows, terminal_width(), has_colour=self.out.has_colour))
+
+    def fields(self, rows: Sequence[tuple[str, str]]) -> None:
+        """Print names and values."""
+        width = max(len(name) for name, _ in rows)
+        for name, value in rows:
+            self.result(f"{self.faint(name.ljust(width))}  {value}")
 
     def good(self, text: str) -> str:
         """Colour text for stdout as good news."""

@@ -1,0 +1,85 @@
+"""The client that a command uses, made of the global options; and the log, told as lines."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from clerk_async.config import DEFAULT_API_VERSION, Endpoint, RateLimit, resolve_endpoint
+
+if TYPE_CHECKING:
+    from clerk_async.cli.app import Settings
+    from clerk_async.cli.output import Output
+    from clerk_async.sessions import AsyncSessionsApi
+
+__all__ = ["endpoint", "make_client", "show_log"]
+
+
+def endpoint(settings: Settings) -> Endpoint:
+    """Find out where to send, and with which key.
+
+    Raises:
+        click.UsageError: If there is no key, or its file can't be read.
+        ConfigurationError: If the key or the URL can't be used.
+    """
+    key = None
+    if settings.key_file is not None:
+        key = _read_key(settings.key_file)
+    elif not os.environ.get("CLERK_SECRET_KEY", "").strip():
+        raise click.UsageError(
+            "no secret key: set CLERK_SECRET_KEY, or give --key-file FILE "
+            '(you find the key under "API keys" in the Clerk Dashboard)'
+        )
+    return resolve_endpoint(key, settings.base_url, DEFAULT_API_VERSION, allow_insecure=False)
+
+
+def make_client(
+    settings: Settings, *, rate_limit: RateLimit | None = None, **options: Any
+) -> AsyncSessionsApi:
+    """Make the client of a command.
+
+    Raises:
+        click.UsageError: As `endpoint`.
+        ConfigurationError: As `endpoint`.
+    """
+    from clerk_async.sessions import AsyncSessionsApi  # noqa: PLC0415 - aiohttp, not for help
+
+    show_log(settings.out)
+    where = endpoint(settings)
+    return AsyncSessionsApi(
+        where.secret_key, base_url=where.base_url, rate_limit=rate_limit, **options
+    )
+
+
+def _read_key(path: str) -> str:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise click.UsageError(f"can't read the key file {path}: {why}") from None
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if len(lines) != 1:
+        found = "several lines" if lines else "nothing"
+        raise click.UsageError(f"the key file {path} must hold the key alone; it holds {found}")
+    return lines[0]
+
+
+class _LogLines(logging.Handler):
+    def __init__(self, out: Output) -> None:
+        super().__init__(logging.WARNING)
+        self._out = out
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._out.note(f"note: {record.getMessage()}")
+
+
+def show_log(out: Output) -> None:
+    """Tell what the library logs as lines on stderr, without tracebacks."""
+    logger = logging.getLogger("clerk_async")
+    logger.handlers = [handler for handler in logger.handlers if not isinstance(handler, _LogLines)]
+    logger.addHandler(_LogLines(out))
+    logger.propagate = False

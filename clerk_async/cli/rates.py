@@ -1,0 +1,53 @@
+"""`--rate N/S` and `--share F`: how fast a run may be."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from clerk_async.config import RateLimit
+from clerk_async.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from clerk_async.config import Endpoint
+
+__all__ = ["SHARE", "rate_limit_of", "read_rate"]
+
+_FORM: Final = re.compile(r"(\d+)\s*/\s*(\d*\.?\d+)?\s*s?")
+
+
+def read_rate(
+    context: click.Context, option: click.Parameter, value: str | None
+) -> RateLimit | None:
+    """Read `N/S`: so many requests in so many seconds.
+
+    Raises:
+        click.BadParameter: If it isn't that.
+    """
+    if value is None:
+        return None
+    match = _FORM.fullmatch(value.strip())
+    if match is None:
+        told = f"{value!r} isn't requests per seconds, such as 800/10 or 50/s"
+        raise click.BadParameter(told, context, option)
+    try:
+        return RateLimit(int(match[1]), per=float(match[2] or 1))
+    except InvalidArgumentError as error:
+        raise click.BadParameter(str(error), context, option) from None
+
+
+SHARE: Final = click.FloatRange(0, 1, min_open=True)
+
+
+def rate_limit_of(
+    rate: RateLimit | None, share: float | None, endpoint: Endpoint
+) -> RateLimit | None:
+    """Make one limit of both options; None leaves it to the library.
+
+    `--share` is a part of `--rate` where that is given, else of the limit of the key's kind.
+    """
+    if share is None:
+        return rate
+    return (rate or endpoint.key_limit).share(share)

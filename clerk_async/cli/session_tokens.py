@@ -1,0 +1,173 @@
+"""`token`, `refresh` and `verify`: tokens from and to the service, hidden unless asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from clerk_async.cli.app import Settings, command, pass_settings
+from clerk_async.cli.connection import make_client
+from clerk_async.cli.exits import DONE
+from clerk_async.cli.inputs import STDIN, read_secret_line
+from clerk_async.cli.sessions import show_one
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from clerk_async.cli.output import Output
+    from clerk_async.models import Cookies, Session, Token
+
+MASKED: Final = "[hidden: --show-token shows it]"
+
+_show_token = click.option(
+    "--show-token", "is_shown", is_flag=True, help="Print the token itself; it lets people in."
+)
+
+
+@command("token")
+@click.argument("session_id", metavar="ID")
+@click.option("--template", metavar="NAME", help="Make it from this JWT template.")
+@click.option(
+    "--expires-in",
+    type=click.IntRange(30, 315_360_000),
+    metavar="S",
+    help="Its lifetime in seconds; default: 60, or the template's own.",
+)
+@_show_token
+@pass_settings
+def token_command(
+    settings: Settings,
+    /,
+    *,
+    session_id: str,
+    template: str | None,
+    expires_in: int | None,
+    is_shown: bool,
+) -> int:
+    """Create a session token, or one from a JWT template."""
+
+    async def create() -> Token:
+        async with make_client(settings) as sessions:
+            if template is None:
+                return await sessions.create_token(session_id, expires_in_seconds=expires_in)
+            return await sessions.create_token_from_template(
+                session_id, template, expires_in_seconds=expires_in
+            )
+
+    token = asyncio.run(create())
+    _show(settings.out, token, is_shown=is_shown)
+    return DONE
+
+
+@command("refresh")
+@click.argument("session_id", metavar="ID")
+@click.option(
+    "--expired-token",
+    metavar="TOKEN|-",
+    default=STDIN,
+    help="The expired session token, from the __session cookie; - (the default) reads a line "
+    "from stdin.",
+)
+@click.option(
+    "--refresh-token",
+    metavar="TOKEN|-",
+    default=STDIN,
+    help="From the __refresh cookie; - (the default) reads the next line from stdin.",
+)
+@click.option(
+    "--origin",
+    metavar="URL",
+    required=True,
+    help="The origin of the request; must equal the azp of the token.",
+)
+@click.option("--originating-ip", metavar="IP", help="Where that request came from.")
+@click.option(
+    "--format",
+    "answer",
+    type=click.Choice(["token", "cookie"]),
+    default="token",
+    show_default=True,
+    help="What to ask for.",
+)
+@_show_token
+@pass_settings
+def refresh_command(
+    settings: Settings,
+    /,
+    *,
+    session_id: str,
+    expired_token: str,
+    refresh_token: str,
+    origin: str,
+    originating_ip: str | None,
+    answer: Any,
+    is_shown: bool,
+) -> int:
+    """Exchange an expired session token and its refresh token for a new one.
+
+    Tokens on the command line show in the list of processes: hand them over on stdin, one a line.
+    """
+    if expired_token == STDIN:
+        expired_token = read_secret_line("expired token")
+    if refresh_token == STDIN:
+        refresh_token = read_secret_line("refresh token")
+
+    async def refresh() -> Token | Cookies:
+        async with make_client(settings) as sessions:
+            return await sessions.refresh(
+                session_id,
+                expired_token=expired_token,
+                refresh_token=refresh_token,
+                request_origin=origin,
+                format=answer,
+                request_originating_ip=originating_ip,
+            )
+
+    _show(settings.out, asyncio.run(refresh()), is_shown=is_shown)
+    return DONE
+
+
+@command("verify")
+@click.argument("session_id", metavar="ID")
+@click.argument("token", metavar="TOKEN|-")
+@pass_settings
+def verify_command(settings: Settings, /, *, session_id: str, token: str) -> int:
+    """Verify a session token over the network: deprecated by Clerk, use verify-token.
+
+    With - the token is read from stdin, so that it does not show in the list of processes.
+    """
+    if token == STDIN:
+        token = read_secret_line("token")
+    out = settings.out
+
+    async def verify() -> Session:
+        async with make_client(settings) as sessions:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", DeprecationWarning)
+                verifying = sessions.verify(session_id, token)
+            for warning in caught:
+                out.note(f"deprecated: {warning.message} (here: clerk-async verify-token)")
+            return await verifying
+
+    show_one(out, asyncio.run(verify()))
+    return DONE
+
+
+def _show(out: Output, answer: Token | Cookies, *, is_shown: bool) -> None:
+    from clerk_async.models import Token  # noqa: PLC0415 - not for help
+
+    mask: Callable[[str], str] = (lambda text: text) if is_shown else (lambda _: MASKED)
+    if isinstance(answer, Token):
+        if out.is_json:
+            out.record({"object": answer.object, "jwt": mask(answer.jwt)})
+        else:
+            out.result(mask(answer.jwt))
+    elif out.is_json:
+        out.record({"object": answer.object, "cookies": [mask(one) for one in answer.cookies]})
+    else:
+        for cookie in answer.cookies:
+            name = cookie.partition("=")[0]
+            out.result(cookie if is_shown else f"{name}={MASKED}")

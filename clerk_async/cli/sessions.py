@@ -1,0 +1,228 @@
+"""`list`, `get` and `create`: sessions as tables for people, and as JSON lines."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+import click
+
+from clerk_async.cli.app import Settings, command, pass_settings
+from clerk_async.cli.connection import make_client
+from clerk_async.cli.exits import DONE, FAILED
+from clerk_async.cli.progress import number
+from clerk_async.models import SESSION_FIELDS, SessionActivity, SessionStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from clerk_async.cli.output import Output
+    from clerk_async.models import Session, SessionPage, UnreadableItem
+
+_COLUMNS: Final = ("SESSION", "STATUS", "USER", "LAST ACTIVE (UTC)", "CREATED (UTC)", "WHERE")
+_TABLE_ROWS: Final = 500
+"""A longer list is drawn in several tables, so that it takes no more memory than one."""
+
+
+def _statuses(_: click.Context, __: click.Parameter, typed: str) -> list[str]:
+    return [status.value for status in SessionStatus if status.startswith(typed)]
+
+
+@command("list")
+@click.option("--user", "user_id", metavar="ID", help="The sessions of this user.")
+@click.option(
+    "--client", "client_id", metavar="ID", help="Those of this client (a browser or device)."
+)
+@click.option(
+    "--status",
+    metavar="S",
+    shell_complete=_statuses,
+    help="Those with this status, such as active; the service knows no filter for pending.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 500),
+    metavar="N",
+    help="At most so many, 1 to 500; default: 10, the service's own.",
+)
+@click.option("--offset", type=click.IntRange(min=0), metavar="N", help="Skip so many.")
+@click.option("--all", "is_all", is_flag=True, help="All pages.")
+@pass_settings
+def list_command(
+    settings: Settings,
+    /,
+    *,
+    user_id: str | None,
+    client_id: str | None,
+    status: str | None,
+    limit: int | None,
+    offset: int | None,
+    is_all: bool,
+) -> int:
+    """List the sessions of a user or a client, newest first.
+
+    On a terminal as a table, in a pipe as lines with tabs, with --json as JSON lines. With --quiet
+    the ids alone, one a line: what `revoke --from -` reads.
+    """
+    if user_id is None and client_id is None:
+        raise click.UsageError("say whose sessions: --user ID or --client ID")
+    if is_all and (limit is not None or offset is not None):
+        raise click.UsageError("--all goes with neither --limit nor --offset")
+    filters = {"user_id": user_id, "client_id": client_id, "status": status}
+    if is_all:
+        return asyncio.run(_list_all(settings, filters))
+    return asyncio.run(_list_page(settings, {**filters, "limit": limit, "offset": offset}))
+
+
+async def _list_page(settings: Settings, arguments: Mapping[str, Any]) -> int:
+    async with make_client(settings) as sessions:
+        page: SessionPage = await sessions.list(**arguments)
+    out = settings.out
+    _show(out, list(page.data))
+    for item in page.unreadable:
+        _tell_unreadable(out, item)
+    shown = len(page.data) + len(page.unreadable)
+    if page.total_count is not None and shown < page.total_count:
+        out.note(f"{number(shown)} of {number(page.total_count)} sessions; --all lists all")
+    elif not shown:
+        out.note("no sessions")
+    return FAILED if page.unreadable else DONE
+
+
+async def _list_all(settings: Settings, filters: Mapping[str, Any]) -> int:
+    out = settings.out
+    rows: list[Session] = []
+    count = unreadable = 0
+
+    def note(item: UnreadableItem) -> None:
+        nonlocal unreadable
+        unreadable += 1
+        _tell_unreadable(out, item)
+
+    async with make_client(settings) as sessions:
+        async for session in sessions.iterate(**filters, on_unreadable=note):
+            rows.append(session)
+            count += 1
+            if len(rows) == _TABLE_ROWS:
+                _show(out, rows, is_first=count == len(rows))
+                rows = []
+    if rows:
+        _show(out, rows, is_first=count == len(rows))
+    out.note(f"{number(count)} sessions" if count else "no sessions")
+    return FAILED if unreadable else DONE
+
+
+@command("get")
+@click.argument("session_id", metavar="ID")
+@pass_settings
+def get_command(settings: Settings, /, *, session_id: str) -> int:
+    """Show one session."""
+
+    async def get() -> Session:
+        async with make_client(settings) as sessions:
+            return await sessions.get(session_id)
+
+    show_one(settings.out, asyncio.run(get()))
+    return DONE
+
+
+@command("create")
+@click.option("--user", "user_id", metavar="ID", required=True, help="Whose session.")
+@click.option(
+    "--organization", metavar="ID", help="The organization to make active in the session."
+)
+@pass_settings
+def create_command(settings: Settings, /, *, user_id: str, organization: str | None) -> int:
+    """Create a session, for tests: Clerk refuses it on production instances."""
+
+    async def create() -> Session:
+        async with make_client(settings) as sessions:
+            return await sessions.create(user_id, active_organization_id=organization)
+
+    show_one(settings.out, asyncio.run(create()))
+    return DONE
+
+
+def session_record(session: Session) -> dict[str, Any]:
+    """Make the JSON line of a session: every field that it has, times in ISO 8601."""
+    record: dict[str, Any] = {}
+    for name in SESSION_FIELDS:
+        value: object = getattr(session, name)
+        if isinstance(value, datetime):
+            value = value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        elif isinstance(value, SessionStatus):
+            value = value.value
+        elif isinstance(value, SessionActivity):
+            value = attrs.asdict(value)
+        elif name == "tasks" and session.tasks is not None:
+            value = [attrs.asdict(task) for task in session.tasks]
+        record[name] = value
+    return record
+
+
+def _show(out: Output, sessions: list[Session], *, is_first: bool = True) -> None:
+    if out.is_json:
+        for session in sessions:
+            out.record(session_record(session))
+    elif out.is_quiet:
+        for session in sessions:
+            out.result(session.id)
+    elif sessions:
+        out.table(_COLUMNS, [_row(session) for session in sessions], has_header=is_first)
+
+
+def _row(session: Session) -> tuple[str, ...]:
+    return (
+        session.id,
+        session.status.value,
+        session.user_id or "-",
+        _time(session.last_active_at),
+        _time(session.created_at),
+        _where(session) or "-",
+    )
+
+
+def show_one(out: Output, session: Session) -> None:
+    """Print one session."""
+    if out.is_json:
+        out.record(session_record(session))
+        return
+    if out.is_quiet:
+        out.result(session.id)
+        return
+    rows = [
+        ("session", session.id),
+        ("status", session.status.value),
+        ("user", session.user_id or "-"),
+        ("client", session.client_id or "-"),
+        ("organization", session.last_active_organization_id or "-"),
+        ("created", _time(session.created_at)),
+        ("last active", _time(session.last_active_at)),
+        ("expires", _time(session.expire_at)),
+        ("abandoned on", _time(session.abandon_at)),
+        ("where", _where(session) or "-"),
+    ]
+    if session.actor is not None:
+        rows.append(("impersonated by", str(session.actor.get("sub", "somebody"))))
+    if session.tasks:
+        rows.append(("tasks left", ", ".join(task.key for task in session.tasks)))
+    out.fields(rows)
+
+
+def _where(session: Session) -> str:
+    activity = session.latest_activity
+    if activity is None:
+        return ""
+    place = ", ".join(part for part in (activity.city, activity.country) if part)
+    device = " on ".join(part for part in (activity.browser_name, activity.device_type) if part)
+    return "; ".join(part for part in (place, device, activity.ip_address) if part)
+
+
+def _time(time: datetime | None) -> str:
+    return "-" if time is None else time.strftime("%Y-%m-%d %H:%M")
+
+
+def _tell_unreadable(out: Output, item: UnreadableItem) -> None:
+    out.error(f"entry {item.index} of the list is no session: {item.error}")
