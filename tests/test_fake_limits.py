@@ -33,6 +33,7 @@ class TestWindow:
         window = SlidingWindow(3, 10.0)
         assert [window.admit(at) for at in (0.0, 4.0, 9.0)] == [None, None, None]
         assert [window.admit(at) for at in (10.0, 14.0, 19.0)] == [None, None, None]
+        assert window.admit(19.5) == 1
 
     def test_a_refusal_names_whole_seconds_and_blocks_until_then(self) -> None:
         window = SlidingWindow(2, 10.0)

@@ -88,8 +88,6 @@ class Gauges:
                     async with asyncio.timeout(deadline - time.monotonic()):
                         await changed.wait()
                 except TimeoutError:
-                    if predicate():
-                        return
                     raise self._late(timeout) from None
                 changed.clear()
         finally:
