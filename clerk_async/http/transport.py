@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.http_exceptions import ContentEncodingError
 from yarl import URL
 
 from clerk_async.errors import (
@@ -79,9 +80,14 @@ class Wire:
         self._is_ours = is_ours
         self._base = settings.base_url
         self._headers = settings.headers
+        self._has_headers = is_ours and proxy is None  # the session sends them by itself
         self._extra: dict[str, Any] = {}
         if proxy is not None:
-            self._extra = {"proxy": proxy[0], "proxy_headers": proxy[1]}
+            self._extra["proxy"] = proxy[0]
+            if settings.base_url.startswith("https://"):
+                self._extra["proxy_headers"] = proxy[1]
+            else:  # there's no tunnel to ask for: the request itself goes to the proxy
+                self._headers = {**settings.headers, **proxy[1]}
         self._timeouts: dict[float | None, aiohttp.ClientTimeout] = {}
 
     @property
@@ -127,7 +133,7 @@ class Wire:
             )
             if len(self._timeouts) < 16:  # noqa: PLR2004 - the usual ones; deadlines vary endlessly
                 self._timeouts[connect] = timeout
-        if not self._is_ours:
+        if not self._has_headers:
             headers = {**self._headers, **(headers or {})}
         response: aiohttp.ClientResponse | None = None
         try:
@@ -143,7 +149,7 @@ class Wire:
                     **self._extra,
                 )
                 content = await _read(response)
-        except (aiohttp.ClientError, OSError, RuntimeError) as error:
+        except (aiohttp.ClientError, OSError, RuntimeError, ResponseDecodeError) as error:
             if response is not None:
                 response.close()
                 if response.status >= _FIRST_ERROR_STATUS:
@@ -157,6 +163,10 @@ class Wire:
 
     def _translated(self, error: Exception) -> Exception:  # noqa: PLR0911 - a table
         """Say in our own terms what a low-level exception means for this request."""
+        if isinstance(error, ResponseDecodeError):
+            return error
+        if isinstance(error.__cause__, ContentEncodingError):
+            return ResponseDecodeError("the body of the answer isn't what its encoding says")
         if isinstance(error, RuntimeError):
             if self._session.closed:
                 return ClientClosedError("the client_session that was handed in is closed")
@@ -254,8 +264,9 @@ _SKIPPED_HEADERS: Final = ("Content-Type",)  # a POST without a body has no type
 
 def open_wire(settings: WireSettings) -> Wire:
     """Make a wire in the running loop, around the user's session or one of our own."""
+    proxy = _proxy_of(settings)
     if settings.client_session is not None:
-        return Wire(settings, settings.client_session, is_ours=False, proxy=_proxy_of(settings))
+        return Wire(settings, settings.client_session, is_ours=False, proxy=proxy)
     connector = aiohttp.TCPConnector(
         limit=0,  # our own semaphore stands in front, where waiting costs no attempt's time
         ssl=True if settings.ssl_context is None else settings.ssl_context,
@@ -263,13 +274,14 @@ def open_wire(settings: WireSettings) -> Wire:
     )
     session = aiohttp.ClientSession(
         connector=connector,
-        headers=settings.headers,
+        # aiohttp sends a session's own headers to the proxy too, and these hold the secret key.
+        headers=settings.headers if proxy is None else None,
         cookie_jar=aiohttp.DummyCookieJar(),
         skip_auto_headers=_SKIPPED_HEADERS,
         trace_configs=list(settings.trace_configs),
     )
     session._retry_connection = False  # noqa: SLF001 - every send is ours to decide and to count
-    return Wire(settings, session, is_ours=True, proxy=_proxy_of(settings))
+    return Wire(settings, session, is_ours=True, proxy=proxy)
 
 
 def _proxy_of(settings: WireSettings) -> tuple[URL, dict[str, str]] | None:
