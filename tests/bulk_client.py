@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from clerk_async import AsyncSessionsApi, RateLimit, RetryPolicy
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from clerk_async import RevocationOutcome
     from clerk_async.testing import FakeClerk
 
@@ -29,6 +32,13 @@ def add_sessions(fake: FakeClerk, count: int, **facts: Any) -> list[str]:
 def sends(fake: FakeClerk) -> Counter[str | None]:
     """Count the revocations that arrived, by session."""
     return Counter(seen.session_id for seen in fake.requests if seen.operation == "revoke")
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that happens in another thread, or that tells nobody."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0.001)
 
 
 def live(fake: FakeClerk) -> set[str]:

@@ -129,7 +129,10 @@ class Client:
                 return ApiResponse(data=session, status=200, headers={}, attempts=sent)
             last = RateLimitedError("429", status=429, retry_after=told, attempts=sent)
             if sent < self.attempts:
-                await pacer.pause(told)
+                try:
+                    await pacer.pause(told)
+                except SendRefused:
+                    raise last from None
         raise last or AssertionError
 
     async def _trip(self, ticket: Ticket, pacer: Pacer) -> int | None:

@@ -1,0 +1,235 @@
+"""What a bulk run makes of its input: any iterable, each id once, in memory that doesn't grow."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from bulk_client import add_sessions, bulk_client, sends
+from bulk_stage import Client, Service, simulate
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clerk_async import InvalidArgumentError, RateLimit
+from clerk_async.bulk.intake import Duplicates
+from clerk_async.bulk.revoke import revoke_many
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from clerk_async import RevocationProgress
+    from clerk_async.testing import FakeClerk
+
+
+async def _async_ids(ids: list[str]) -> AsyncIterator[str]:
+    for session_id in ids:
+        await asyncio.sleep(0)
+        yield session_id
+
+
+@pytest.mark.parametrize("kind", [list, tuple, set, iter, dict.fromkeys, _async_ids])
+async def test_any_iterable_of_ids_is_read_to_its_end(fake: FakeClerk, kind: Any) -> None:
+    """Lists, sets, generators, dicts, async generators."""
+    ids = add_sessions(fake, 25)
+    async with bulk_client(fake) as client:
+        report = await client.revoke_many(kind(ids))
+    assert report.revoked == 25
+    assert report.exhausted
+    assert sends(fake) == dict.fromkeys(ids, 1)
+
+
+async def test_no_ids_make_an_empty_report(fake: FakeClerk) -> None:
+    """And no request."""
+    async with bulk_client(fake) as client:
+        report = await client.revoke_many([])
+    assert (report.total, report.ok, fake.requests) == (0, True, [])
+
+
+@pytest.mark.parametrize("wrong", ["sess_1", b"sess_1", bytearray(b"s"), 5, None, object()])
+async def test_what_is_no_row_of_ids_is_refused_before_any_request(
+    fake: FakeClerk, wrong: Any
+) -> None:
+    """The letters of one string would be taken for ids."""
+    async with bulk_client(fake) as client:
+        with pytest.raises(InvalidArgumentError, match="session_ids"):
+            await client.revoke_many(wrong)
+        with pytest.raises(InvalidArgumentError, match="session_ids"):
+            client.revoke_stream(wrong)
+    assert not fake.requests
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"concurrency": 0},
+        {"concurrency": True},
+        {"concurrency": 1.5},
+        {"rate_limit": 5},
+        {"rate_limit": (5, 1)},
+        {"dry_run": 1},
+        {"max_failures": -1},
+        {"max_failures": "3"},
+        {"deadline": -1.0},
+        {"deadline": float("nan")},
+        {"deadline": "soon"},
+        {"should_stop": True},
+        {"on_outcome": "print"},
+        {"on_progress": 3},
+        {"journal": 7},
+        {"journal": ""},
+        {"journal": b"job.jsonl"},
+        {"journal": "a\0b"},
+    ],
+)
+async def test_arguments_are_checked_before_any_request(
+    fake: FakeClerk, options: dict[str, Any]
+) -> None:
+    """Each by name, for all three runs."""
+    (name,) = options
+    async with bulk_client(fake) as client:
+        with pytest.raises(InvalidArgumentError, match=name):
+            await client.revoke_many(["sess_1"], **options)
+        with pytest.raises(InvalidArgumentError, match=name):
+            client.revoke_stream(["sess_1"], **options)
+        with pytest.raises(InvalidArgumentError, match=name):
+            await client.revoke_all(user_id="user_1", **options)
+    assert not fake.requests
+
+
+async def test_an_id_that_comes_again_is_sent_once(fake: FakeClerk) -> None:
+    """And counted once."""
+    ids = add_sessions(fake, 10)
+    async with bulk_client(fake) as client:
+        report = await client.revoke_many([*ids, *reversed(ids), ids[3]])
+    assert report.total == report.revoked == 10
+    assert max(sends(fake).values()) == 1
+
+
+@settings(max_examples=60)
+@given(values=st.lists(st.integers(0, 12).map(str), max_size=200), size=st.integers(1, 8))
+def test_duplicates_are_known_exactly_within_the_last_so_many(values: list[str], size: int) -> None:
+    """As a plain look back over the last so many would say."""
+    window = Duplicates(size)
+    for index, value in enumerate(values):
+        assert window.saw(value) == (value in values[max(0, index - size) : index])
+
+
+def test_a_duplicate_50000_ids_back_is_sent_once_and_one_farther_back_again() -> None:
+    """The window's size is what the documentation says."""
+
+    def ids(between: int) -> Iterator[str]:
+        yield "sess_first"
+        yield from (f"sess_{number}" for number in range(between))
+        yield "sess_first"
+
+    for between, expected in ((49_999, 1), (50_000, 2)):
+        service = Service()
+        simulate(revoke_many(Client(service), ids(between)))
+        assert service.revocations.count("sess_first") == expected
+
+
+async def test_a_journal_knows_duplicates_from_farther_back(
+    fake: FakeClerk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds all that was done."""
+    monkeypatch.setattr(Duplicates.__init__, "__defaults__", (3,))
+    ids = add_sessions(fake, 10)
+    async with bulk_client(fake) as client:
+        report = await client.revoke_many(
+            [*ids, ids[0]], concurrency=1, journal=tmp_path / "job.jsonl"
+        )
+    assert report.total == 10
+    assert sends(fake)[ids[0]] == 1
+
+
+async def test_an_endless_input_is_read_only_as_far_as_it_is_sent() -> None:
+    """The run ends by its deadline; the rest of the input is left where it was."""
+    counter = itertools.count()
+
+    async def main() -> int:
+        client = Client(Service(back=lambda: 0.1), limit=RateLimit(10, per=1.0))
+        report = await revoke_many(
+            client, (f"sess_{number}" for number in counter), deadline=2.5, concurrency=5
+        )
+        assert report.stopped_by == "deadline"
+        assert not report.exhausted
+        assert not report.ok
+        return report.total
+
+    total = await asyncio.to_thread(simulate, main())
+    assert 20 <= total <= 40
+    assert next(counter) == total
+
+
+async def test_an_input_that_raises_ends_the_run_after_what_is_in_flight(fake: FakeClerk) -> None:
+    """The error is the user's own."""
+    ids = add_sessions(fake, 20)
+
+    def broken() -> Iterator[str]:
+        yield from ids
+        raise RuntimeError("the file ended in the middle")
+
+    done: list[str | None] = []
+    async with bulk_client(fake) as client:
+        with pytest.raises(RuntimeError, match="in the middle"):
+            await client.revoke_many(
+                broken(), on_outcome=lambda outcome: done.append(outcome.session_id)
+            )
+    assert set(done) == {seen.session_id for seen in fake.requests if seen.status == 200}
+
+
+async def test_an_async_input_that_waits_holds_up_no_stop(fake: FakeClerk) -> None:
+    """A queue that nobody fills: the deadline ends the run all the same."""
+    session_id = add_sessions(fake, 1)[0]
+
+    async def slow() -> AsyncIterator[str]:
+        yield session_id
+        await asyncio.Event().wait()
+
+    async with bulk_client(fake) as client:
+        report = await client.revoke_many(slow(), deadline=0.05)
+    assert report.stopped_by == "deadline"
+    assert report.revoked == 1
+
+
+async def test_a_long_plain_input_lets_the_loop_go_on(fake: FakeClerk) -> None:
+    """100,000 ids that need no request don't hold up everybody else."""
+    session_id = add_sessions(fake, 1)[0]
+    turns = 0
+
+    async def beside() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(beside())
+    async with bulk_client(fake) as client:
+        await client.revoke_many(itertools.repeat(session_id, 100_000))
+    task.cancel()
+    assert turns > 100
+
+
+async def test_the_total_of_a_collection_is_known_from_the_start() -> None:
+    """Of a generator it isn't, until its end."""
+    seen: dict[str, list[int | None]] = {"list": [], "generator": []}
+
+    def note(kind: str) -> Any:
+        def on_progress(progress: RevocationProgress) -> None:
+            seen[kind].append(progress.total)
+
+        return on_progress
+
+    async def main() -> None:
+        client = Client(Service(back=lambda: 0.2), limit=RateLimit(10, per=1.0))
+        ids = [f"sess_{number}" for number in range(30)]
+        await revoke_many(client, ids, on_progress=note("list"))
+        await revoke_many(client, iter(ids), on_progress=note("generator"), concurrency=2)
+
+    await asyncio.to_thread(simulate, main())
+    assert set(seen["list"]) == {30}
+    assert seen["generator"][0] is None
+    assert seen["generator"][-1] == 30

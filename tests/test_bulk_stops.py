@@ -1,0 +1,318 @@
+"""What ends a run early: nothing further is sent, and what is in flight gets its outcome."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+from bulk_client import add_sessions, bulk_client, by_status, live, sends, until
+from bulk_stage import Client, Service, simulate
+
+from clerk_async import (
+    AuthenticationError,
+    ClientClosedError,
+    ConnectionLostError,
+    PermissionDeniedError,
+    RateLimit,
+)
+from clerk_async.bulk.revoke import revoke_many
+from clerk_async.testing import Fault
+from clerk_async.testing.limits import SlidingWindow
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from clerk_async import RevocationOutcome
+    from clerk_async.testing import FakeClerk
+
+
+async def _answered(fake: FakeClerk, count: int) -> None:
+    """Wait until the fake has so many revocations in its hands."""
+    await until(lambda: sum(sends(fake).values()) >= count)
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(401, AuthenticationError), (403, PermissionDeniedError)]
+)
+async def test_a_refused_key_stops_the_run_at_once_and_reports_the_rest(
+    fake: FakeClerk, status: int, error: type[Exception]
+) -> None:
+    """One refusal is enough to know."""
+    ids = add_sessions(fake, 100)
+    fake.inject(Fault.status(status, operation="revoke", count=None, after=10))
+    outcomes: list[RevocationOutcome] = []
+    async with bulk_client(fake) as client:
+        report = await client.revoke_many(ids, concurrency=4, on_outcome=outcomes.append)
+    assert report.stopped_by == "authentication"
+    assert report.revoked == 10
+    assert 1 <= report.failed <= 4
+    assert report.not_attempted == 90 - report.failed
+    assert report.total == len(outcomes) == 100
+    assert report.exhausted
+    assert not report.ok
+    assert all(isinstance(failure.error, error) for failure in report.failures)
+    assert sum(sends(fake).values()) == 10 + report.failed
+
+
+async def test_a_wrong_key_costs_as_many_requests_as_go_out_at_once(fake: FakeClerk) -> None:
+    """Not one for each id."""
+    async with bulk_client(fake) as client:
+        fake.inject(Fault.status(401, count=None))
+        report = await client.revoke_many([f"sess_{number}" for number in range(5000)])
+    assert report.stopped_by == "authentication"
+    assert len(fake.requests) <= 100
+    assert report.total == 5000
+
+
+@pytest.mark.parametrize(("most", "failed"), [(0, 1), (1, 1), (3, 3)])
+async def test_max_failures_stops_when_so_many_have_failed(
+    fake: FakeClerk, most: int, failed: int
+) -> None:
+    """0 and 1 both mean at the first."""
+    ids = add_sessions(fake, 30)
+    fake.inject(Fault.status(422, operation="revoke", count=None))
+    async with bulk_client(fake) as client:
+        report = await client.revoke_many(ids, max_failures=most, concurrency=1)
+    assert report.stopped_by == "max_failures"
+    assert report.failed == failed
+    assert report.not_attempted == 30 - failed
+
+
+async def test_max_failures_counts_no_failure_that_passes_in_the_second_round(
+    fake: FakeClerk,
+) -> None:
+    """Ids that fail for a passing reason are tried again before the run is given up."""
+    ids = add_sessions(fake, 20)
+    for session_id in ids[:8]:
+        fake.inject(Fault.status(503, operation="revoke", session_id=session_id, count=3))
+    async with bulk_client(fake) as client:
+        report = await client.revoke_many(ids, max_failures=3)
+    assert report.stopped_by is None
+    assert report.revoked == 20
+
+
+async def test_max_failures_stops_an_outage_soon(fake: FakeClerk) -> None:
+    """Not after a first round over the whole input."""
+    ids = add_sessions(fake, 300)
+    fake.inject(Fault.status(500, operation="revoke", count=None))
+    async with bulk_client(fake) as client:
+        report = await client.revoke_many(ids, max_failures=5, concurrency=4)
+    assert report.stopped_by == "max_failures"
+    assert len(fake.requests) < 100
+
+
+async def test_the_deadline_stops_the_run_and_what_is_in_flight_is_finished(
+    fake: FakeClerk,
+) -> None:
+    """Those in flight count as what they became."""
+    ids = add_sessions(fake, 50)
+    fake.inject(Fault.hold(operation="revoke", count=None))
+    async with bulk_client(fake) as client:
+        run = asyncio.create_task(client.revoke_many(ids, deadline=0.05, concurrency=5))
+        await _answered(fake, 5)
+        await asyncio.sleep(0.1)
+        assert not run.done()
+        fake.clear_faults()
+        fake.release()
+        report = await run
+    assert report.stopped_by == "deadline"
+    assert report.revoked == 5
+    assert report.not_attempted == 45
+    assert sum(sends(fake).values()) == 5
+
+
+@pytest.mark.parametrize("kind", ["plain", "coroutine"])
+async def test_should_stop_is_asked_before_each_send(fake: FakeClerk, kind: str) -> None:
+    """True at the eleventh question: ten were sent."""
+    ids = add_sessions(fake, 40)
+    asked = 0
+
+    def plain() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 10
+
+    async def coroutine() -> bool:
+        return plain()
+
+    should_stop: Any = plain if kind == "plain" else coroutine
+    async with bulk_client(fake) as client:
+        report = await client.revoke_many(ids, should_stop=should_stop, concurrency=3)
+    assert report.stopped_by == "should_stop"
+    assert report.revoked == 10
+    assert report.not_attempted == 30
+    assert len(live(fake)) == 30
+
+
+def test_should_stop_is_asked_in_a_long_pause_too() -> None:
+    """Somebody who wants to stop doesn't wait for the next window."""
+
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        client = Client(Service(), limit=RateLimit(10, per=60.0))
+        report = await revoke_many(
+            client, [f"sess_{number}" for number in range(30)], should_stop=lambda: loop.time() > 5
+        )
+        assert report.stopped_by == "should_stop"
+        assert report.revoked == 10
+        return loop.time()
+
+    assert simulate(main()) < 6
+
+
+async def test_a_should_stop_that_raises_stops_nothing_and_is_logged_once(
+    fake: FakeClerk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is a callback like the others."""
+    ids = add_sessions(fake, 10)
+    async with bulk_client(fake) as client:
+        report = await client.revoke_many(ids, should_stop=lambda: 1 / 0 > 1)
+    assert report.revoked == 10
+    assert [record.name for record in caplog.records] == ["clerk_async"]
+
+
+def test_a_retry_that_waits_is_given_up_when_the_run_stops() -> None:
+    """Its last error is its outcome; a stop doesn't wait two minutes for a Retry-After."""
+
+    async def main() -> None:
+        service = Service(SlidingWindow(5, 100.0))
+        client = Client(service, limit=RateLimit(1000, per=1.0))
+        report = await revoke_many(client, [f"sess_{number}" for number in range(20)], deadline=9)
+        assert report.stopped_by == "deadline"
+        assert report.elapsed < 10
+        assert report.revoked == 5
+        assert report.failed + report.not_attempted == 15
+        assert report.failed == report.throttled
+        assert all(failure.attempts == 1 for failure in report.failures)
+
+    simulate(main())
+
+
+async def test_a_cancelled_run_finishes_what_is_in_flight_and_tells_everybody(
+    fake: FakeClerk, tmp_path: Path
+) -> None:
+    """The callback and the journal know of each; the cancellation comes out."""
+    ids = add_sessions(fake, 30)
+    fake.inject(Fault.hold(operation="revoke", count=None))
+    outcomes: list[RevocationOutcome] = []
+    journal = tmp_path / "job.jsonl"
+    async with bulk_client(fake) as client:
+        run = asyncio.create_task(
+            client.revoke_many(ids, concurrency=4, journal=journal, on_outcome=outcomes.append)
+        )
+        await _answered(fake, 4)
+        run.cancel()
+        await asyncio.sleep(0.02)
+        assert not run.done()
+        fake.release()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+    assert run.cancelled()
+    assert by_status(outcomes) == {"revoked": 4}
+    text = journal.read_text()
+    assert all(str(outcome.session_id) in text for outcome in outcomes)
+    assert sum(sends(fake).values()) == 4
+
+
+async def test_a_cancelled_run_cuts_off_what_is_not_answered_within_the_grace(
+    fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a session may be revoked: its outcome says so."""
+    monkeypatch.setattr("clerk_async.bulk.run.CANCEL_GRACE", 0.05)
+    ids = add_sessions(fake, 10)
+    fake.inject(Fault.hold(operation="revoke", count=None))
+    outcomes: list[RevocationOutcome] = []
+    async with bulk_client(fake) as client:
+        run = asyncio.create_task(
+            client.revoke_many(ids, concurrency=3, on_outcome=outcomes.append)
+        )
+        await _answered(fake, 3)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+        assert by_status(outcomes) == {"failed": 3}
+        assert all(isinstance(outcome.error, ConnectionLostError) for outcome in outcomes)
+        assert all(outcome.attempts == 1 for outcome in outcomes)
+        fake.release()
+
+
+async def test_a_second_cancellation_leaves_at_once(fake: FakeClerk) -> None:
+    """Nobody has to wait for the grace."""
+    ids = add_sessions(fake, 10)
+    fake.inject(Fault.hold(operation="revoke", count=None))
+    async with bulk_client(fake) as client:
+        run = asyncio.create_task(client.revoke_many(ids, concurrency=3))
+        await _answered(fake, 3)
+        started = asyncio.get_running_loop().time()
+        run.cancel()
+        await asyncio.sleep(0.01)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+        assert asyncio.get_running_loop().time() - started < 1.0
+        fake.release()
+
+
+async def test_a_scope_of_anyio_that_ends_cancels_with_the_same_grace(fake: FakeClerk) -> None:
+    """It cancels again and again, which must not cut the grace short."""
+    ids = add_sessions(fake, 20)
+    fake.inject(Fault.hold(operation="revoke", count=None))
+    outcomes: list[RevocationOutcome] = []
+    scope = anyio.move_on_after(0.05)
+    async with bulk_client(fake) as client:
+        async with anyio.create_task_group() as tasks:
+
+            async def let_go() -> None:
+                await _answered(fake, 4)
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep(0.1)
+                    fake.release()
+
+            tasks.start_soon(let_go)
+            with scope:
+                await client.revoke_many(ids, concurrency=4, on_outcome=outcomes.append)
+        assert scope.cancelled_caught
+    assert by_status(outcomes) == {"revoked": 4}
+
+
+async def test_a_timeout_around_a_run_comes_out_as_a_timeout(fake: FakeClerk) -> None:
+    """The cancellation is the caller's, and is handed back to him."""
+    ids = add_sessions(fake, 5)
+    fake.inject(Fault.delayed(0.1, operation="revoke", count=None))
+    async with bulk_client(fake) as client:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.revoke_many(ids), 0.05)
+    assert not live(fake)
+
+
+async def test_a_client_that_is_closed_meanwhile_ends_the_run_with_its_error(
+    fake: FakeClerk,
+) -> None:
+    """Not with a failure for each id that is left."""
+    ids = add_sessions(fake, 200)
+    fake.inject(Fault.hold(operation="revoke", count=None))
+    outcomes: list[RevocationOutcome] = []
+    client = bulk_client(fake)
+    run = asyncio.create_task(client.revoke_many(ids, concurrency=4, on_outcome=outcomes.append))
+    await _answered(fake, 4)
+    await client.aclose()
+    with pytest.raises(ClientClosedError):
+        await run
+    assert len(outcomes) == 4
+    fake.release()
+
+
+async def test_no_task_is_left_whatever_ended_the_run(fake: FakeClerk) -> None:
+    """Nothing goes on behind the caller's back."""
+    ids = add_sessions(fake, 50)
+    before = asyncio.all_tasks()
+    async with bulk_client(fake) as client:
+        await client.revoke_many(ids, deadline=0.001)
+        await client.revoke_many(ids, on_progress=lambda _: None, should_stop=lambda: True)
+        run = asyncio.create_task(client.revoke_many(ids))
+        await asyncio.sleep(0)
+        run.cancel()
+        await asyncio.wait([run])
+        assert asyncio.all_tasks() == before
