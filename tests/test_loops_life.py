@@ -1,0 +1,377 @@
+"""One client through event loops, cancellations and its own end."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import copy
+import gc
+import json
+import pickle
+import threading
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import anyio
+import pytest
+from clients import ONCE, OPERATIONS, client_of, invoke, sync_client_of
+
+from clerk_async import (
+    AsyncSessionsApi,
+    ClerkError,
+    ClientClosedError,
+    ConnectionLostError,
+    RetryPolicy,
+    WrongLoopError,
+)
+from clerk_async.testing import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from clerk_async.testing import FakeClerk
+
+
+@contextlib.contextmanager
+def no_unraisable() -> Generator[list[str], None, None]:
+    """Collect what is only warned of while something is finalized."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        told: list[str] = []
+        yield told
+        gc.collect()
+        told.extend(str(warning.message) for warning in caught)
+
+
+# --- loops ----------------------------------------------------------------------------------------
+
+
+def test_making_a_client_needs_no_loop_and_does_no_io(fake: FakeClerk) -> None:
+    """A client can be made at import time; a view of it too."""
+    client = client_of(fake)
+    client.with_options(timeout=1)
+    assert fake.total_connections == 0
+    asyncio.run(client.aclose())
+
+
+def test_two_runs_with_one_client(fake: FakeClerk) -> None:
+    """A loop that has ended is dead: the client starts afresh in the next, without a word."""
+    session = fake.add_session().id
+    client = client_of(fake)
+    with no_unraisable() as told:
+        for _ in range(3):
+            assert asyncio.run(client.get(session)).id == session
+        asyncio.run(client.aclose())
+    assert told == []
+    fake.wait_for(lambda: fake.open_connections == 0)
+
+
+def test_a_loop_that_stopped_without_closing_is_dead_too(fake: FakeClerk) -> None:
+    """Neither closed nor running: its calls can't go on, so nobody is in the way."""
+    session = fake.add_session().id
+    client = client_of(fake)
+    left = asyncio.new_event_loop()
+    try:
+        left.run_until_complete(client.get(session))
+        assert asyncio.run(client.get(session)).id == session
+        asyncio.run(client.aclose())
+    finally:
+        left.close()
+    fake.wait_for(lambda: fake.open_connections == 0)
+
+
+def test_a_loop_that_comes_back_works_again(fake: FakeClerk) -> None:
+    """A loop run in pieces, as notebooks do, keeps its connections between the pieces."""
+    session = fake.add_session().id
+    client = client_of(fake)
+    loop = asyncio.new_event_loop()
+    try:
+        for _ in range(3):
+            loop.run_until_complete(client.get(session))
+        loop.run_until_complete(client.aclose())
+    finally:
+        loop.close()
+    assert fake.total_connections == 1
+
+
+async def test_another_running_loop_is_refused(fake: FakeClerk) -> None:
+    """A client in use in a loop that runs is refused by another, and goes on working in its own."""
+    session = fake.add_session().id
+    caught: list[BaseException] = []
+
+    def elsewhere(client: AsyncSessionsApi) -> None:
+        for call in (client.get(session), client.aclose(), client.with_options().get(session)):
+            try:
+                asyncio.run(call)
+            except ClerkError as error:
+                caught.append(error)
+
+    async with client_of(fake) as client:
+        await client.get(session)
+        thread = threading.Thread(target=elsewhere, args=(client,))
+        thread.start()
+        await asyncio.to_thread(thread.join)
+        assert [type(error) for error in caught] == [WrongLoopError] * 3
+        await client.get(session)
+
+
+def test_a_session_of_another_loop_is_refused(fake: FakeClerk) -> None:
+    """A handed-in session belongs to its loop."""
+
+    async def make() -> aiohttp.ClientSession:
+        return aiohttp.ClientSession()
+
+    async def use(own: aiohttp.ClientSession) -> None:
+        with pytest.raises(WrongLoopError, match="client_session"):
+            await client_of(fake, client_session=own).get("sess_1")
+
+    loop = asyncio.new_event_loop()
+    own = loop.run_until_complete(make())
+    asyncio.run(use(own))
+    loop.run_until_complete(own.close())
+    loop.close()
+
+
+# --- closing --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+async def test_closing_ends_calls_in_flight(operation: str, fake: FakeClerk) -> None:
+    """Whoever waits for an answer learns that the client was closed, and nothing is left."""
+    fake.inject(Fault.hold(count=None))
+    client = client_of(fake)
+    task = asyncio.ensure_future(invoke(client, operation, fake))
+    await fake.until(lambda: fake.held == 1)
+    await client.aclose()
+    with pytest.raises(ClientClosedError):
+        await task
+    assert task.cancelling() == 0
+    await fake.until(lambda: fake.open_connections == 0)
+
+
+async def test_closing_ends_queues_pauses_and_waits(fake: FakeClerk) -> None:
+    """Also who waits for the pool, for the brake, or between two attempts."""
+    slow = RetryPolicy(base_delay=60, max_delay=60, deadline=None)
+    client = client_of(fake, pool_size=1, retry=slow)
+    fake.inject(Fault.hold(operation="get", count=None))
+    calls = [asyncio.create_task(client.get("sess_1")) for _ in range(3)]
+    await fake.until(lambda: fake.held == 1)
+    paused = client_of(fake, retry=slow)
+    fake.inject(Fault.status(429, retry_after=60, operation="revoke", count=None))
+    calls += [asyncio.create_task(paused.revoke("sess_1")) for _ in range(2)]
+    await fake.until(lambda: [r for r in fake.requests if r.status == 429])
+    await client.aclose()
+    await paused.aclose()
+    for result in await asyncio.gather(*calls, return_exceptions=True):
+        assert isinstance(result, ClientClosedError)
+
+
+async def test_a_closed_client_says_so(fake: FakeClerk) -> None:
+    """Every operation, of views too; closing again does nothing."""
+    client = client_of(fake)
+    view = client.with_options(timeout=1)
+    await client.aclose()
+    await client.aclose()
+    for target in (client, view, client.with_http_info):
+        for operation in OPERATIONS:
+            with pytest.raises(ClientClosedError):
+                await invoke(target, operation, fake)
+    with pytest.raises(ClientClosedError):
+        await anext(client.iterate(user_id="u"))
+    with pytest.raises(ClientClosedError):
+        await client._fetch_jwks()
+    assert fake.requests == []
+
+
+async def test_views_share_the_pool_and_do_not_close_it(fake: FakeClerk) -> None:
+    """A view is closed for nothing; the client's own end is the end of its views."""
+    session = fake.add_session().id
+    client = client_of(fake)
+    async with client.with_options(timeout=3) as view:
+        await view.get(session)
+    await client.get(session)
+    await view.with_options(retry=ONCE).get(session)
+    assert fake.total_connections == 1
+    await client.aclose()
+    with pytest.raises(ClientClosedError):
+        await view.get(session)
+
+
+async def test_views_change_what_they_say_and_nothing_else(fake: FakeClerk) -> None:
+    """Options that aren't named stay; the client itself stays as it was."""
+    async with client_of(fake, retry=ONCE) as client:
+        view = client.with_options(timeout=0.05)
+        assert view._caller.policy is client._caller.policy
+        fake.inject(Fault.hold(count=None))
+        with pytest.raises(TimeoutError):
+            await view.get("sess_1")
+        assert client._caller.timeouts.attempt == 15.0
+        assert type(view) is AsyncSessionsApi
+
+
+def test_an_unclosed_client_is_told_with_the_fix(fake: FakeClerk) -> None:
+    """Dropped in a running loop, a client warns once, names the fix, and leaks nothing."""
+    session = fake.add_session().id
+
+    async def forget() -> list[str]:
+        await client_of(fake).get(session)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            gc.collect()
+            await asyncio.sleep(0)
+        return [f"{type(w.message).__name__}: {w.message}" for w in caught]
+
+    async def whole() -> list[str]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            told = await forget()
+            gc.collect()
+        return told + [f"{type(w.message).__name__}: {w.message}" for w in caught]
+
+    told = asyncio.run(whole())
+    assert len(told) == 1, told
+    assert told[0].startswith("ResourceWarning")
+    assert "async with" in told[0]
+    assert "aclose" in told[0]
+    fake.wait_for(lambda: fake.open_connections == 0)
+
+
+def test_an_unused_client_needs_no_close(fake: FakeClerk) -> None:
+    """What was never opened needs no closing, in either client."""
+    with no_unraisable() as told:
+        client_of(fake)
+        sync_client_of(fake)
+    assert told == []
+
+
+# --- cancellation ---------------------------------------------------------------------------------
+
+
+async def test_a_cancelled_call_is_cancelled_and_frees_its_connection(fake: FakeClerk) -> None:
+    """The user's cancellation comes out as itself, and the slot of the pool is free again."""
+    session = fake.add_session().id
+    async with client_of(fake, pool_size=1) as client:
+        for _ in range(3):
+            fake.inject(Fault.hold())
+            held = fake.held
+            task = asyncio.create_task(client.get(session))
+            await fake.until(lambda: fake.held > held)  # noqa: B023
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert (await client.get(session)).id == session
+            fake.release()
+    await fake.until(lambda: fake.open_connections == 0)
+
+
+async def test_cancelling_who_queues_loses_no_slot(fake: FakeClerk) -> None:
+    """Those who gave up waiting don't take the connection with them."""
+    session = fake.add_session().id
+    async with client_of(fake, pool_size=2) as client:
+        fake.inject(Fault.hold(count=2))
+        busy = [asyncio.create_task(client.get(session)) for _ in range(2)]
+        await fake.until(lambda: fake.held == 2)
+        waiting = [asyncio.create_task(client.get(session)) for _ in range(10)]
+        await asyncio.sleep(0)
+        for task in waiting[::2]:
+            task.cancel()
+        fake.release()
+        results = await asyncio.gather(*busy, *waiting, return_exceptions=True)
+        cancelled = [r for r in results if isinstance(r, asyncio.CancelledError)]
+        assert len(cancelled) == 5
+        assert not [r for r in results if isinstance(r, ClerkError)]
+        assert client._shared.wire().slots._value == 2
+
+
+async def test_time_limits_of_the_user_work(fake: FakeClerk) -> None:
+    """asyncio.timeout and anyio's scopes around a call end it as themselves."""
+    async with client_of(fake) as client:
+        fake.inject(Fault.hold(count=None))
+        with pytest.raises(TimeoutError) as caught:
+            async with asyncio.timeout(0.05):
+                await client.get("sess_1")
+        assert not isinstance(caught.value, ClerkError)
+        with anyio.move_on_after(0.05) as scope:
+            await client.get("sess_1")
+        assert scope.cancelled_caught
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.get("sess_1"), 0.05)
+
+
+async def test_cancelled_while_closing_stays_cancelled(fake: FakeClerk) -> None:
+    """A cancellation by the user isn't turned into an error because the client closes too."""
+    client = client_of(fake)
+    fake.inject(Fault.hold())
+    task = asyncio.create_task(client.get("sess_1"))
+    await fake.until(lambda: fake.held == 1)
+    task.cancel()
+    await client.aclose()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_task_group_sees_the_error_alone(fake: FakeClerk) -> None:
+    """We raise no exception group of ours; a task group wraps our plain error."""
+    fake.inject(Fault.cut("after", count=None))
+    async with client_of(fake, retry=ONCE) as client:
+        with pytest.raises(ExceptionGroup) as caught:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(client.get("sess_1"))
+        assert [type(error) for error in caught.value.exceptions] == [ConnectionLostError]
+
+
+# --- many at once ---------------------------------------------------------------------------------
+
+
+async def test_two_hundred_tasks_one_client(fake: FakeClerk) -> None:
+    """Each gets its own answer, the pool is never exceeded, and nothing is left after the end."""
+    ids = [fake.add_session(user_id=f"user_{number}").id for number in range(200)]
+    fake.latency = 0.002
+    before = asyncio.all_tasks()
+    async with client_of(fake, pool_size=17) as client:
+
+        async def one(number: int) -> None:
+            session = ids[number]
+            assert (await client.get(session)).user_id == f"user_{number}"
+            token = await client.create_token(session)
+            part = token.jwt.split(".")[1]
+            assert json.loads(_unpadded(part))["sid"] == session
+            assert [s.id for s in await client.list(user_id=f"user_{number}")] == [session]
+            revoked = await client.revoke(session)
+            assert (revoked.id, revoked.status) == (session, "revoked")
+
+        await asyncio.gather(*(one(number) for number in range(200)))
+        assert fake.max_in_flight <= 17
+        assert fake.max_open_connections <= 17
+        assert fake.total_connections <= 17
+    await fake.until(lambda: fake.open_connections == 0)
+    assert asyncio.all_tasks() == before
+    assert {session.status for session in fake.sessions.values()} == {"revoked"}
+
+
+def _unpadded(part: str) -> bytes:
+    return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+
+
+# --- what a client isn't --------------------------------------------------------------------------
+
+
+def test_a_client_can_not_be_pickled_or_copied(fake: FakeClerk) -> None:
+    """It holds a key and connections: the refusal says to make one in each process."""
+    for client in (client_of(fake), sync_client_of(fake)):
+        for act in (pickle.dumps, copy.copy, copy.deepcopy):
+            with pytest.raises(TypeError, match="make one in each process"):
+                act(client)
+
+
+def test_the_repr_says_where_and_never_who(fake: FakeClerk) -> None:
+    """The base URL, not the key; of views, settings and endpoints too."""
+    for client in (client_of(fake), sync_client_of(fake)):
+        inner: Any = getattr(client, "_async", client)
+        things = [client, client.with_options(), inner._endpoint, inner._shared.settings]
+        things += [client.with_http_info, inner._shared, inner._caller]
+        for thing in things:
+            assert fake.secret_key not in repr(thing)
+        assert fake.base_url in repr(client)
