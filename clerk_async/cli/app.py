@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from clerk_async.cli.exits import FAILED, INTERRUPTED, USAGE, exit_code_of
+from clerk_async.cli.exits import FAILED, INTERRUPTED, USAGE, Refused, exit_code_of
 from clerk_async.cli.output import Output
-from clerk_async.errors import ClerkError, redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -227,24 +226,28 @@ def run(arguments: Sequence[str]) -> int:
         )
     except click.ClickException as error:
         return _refuse_usage(error, settings)
-    except ClerkError as error:
-        settings.out.clear_live()
-        settings.out.error(str(error))
-        return exit_code_of(error)
     except (KeyboardInterrupt, click.Abort):
         settings.out.clear_live()
         settings.out.error("interrupted")
         return INTERRUPTED
+    except Exception as error:
+        from clerk_async.errors import ClerkError  # noqa: PLC0415 - attrs, not for help
+
+        if not isinstance(error, ClerkError):
+            raise
+        settings.out.clear_live()
+        settings.out.error(str(error))
+        return exit_code_of(error)
     return code if isinstance(code, int) else 0
 
 
 def _refuse_usage(error: click.ClickException, settings: Settings) -> int:
     out = settings.out
-    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+    if type(error).__name__ == "NoArgsIsHelpError":  # click 8.1 has none, and shows the help itself
         out.err.write(error.format_message() + "\n")
         return USAGE
-    out.error(redact(error.format_message()))
+    out.error(error.format_message())
     context = getattr(error, "ctx", None)
     if isinstance(context, click.Context):
         out.note(f"{context.get_usage()}\nTry: {context.command_path} --help")
-    return USAGE if isinstance(error, click.UsageError) else FAILED
+    return USAGE if isinstance(error, click.UsageError | Refused) else FAILED

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
-import click
+from clerk_async.cli.exits import Refused
 
 if TYPE_CHECKING:
     from clerk_async.cli.output import Output
@@ -29,11 +29,11 @@ def confirm(out: Output, what: str, *, is_stdin_taken: bool) -> None:
         is_stdin_taken: Whether the ids come from stdin, so that the answer can't.
 
     Raises:
-        click.UsageError: If the answer isn't yes, or nobody can be asked.
+        Refused: If the answer isn't yes, or nobody can be asked.
     """
     answers = _answers(out, is_stdin_taken=is_stdin_taken)
     if answers is None:
-        raise click.UsageError(
+        raise Refused(
             f"{what}: nobody can be asked here, so say --yes if you mean it "
             "(--dry-run shows what would be done)"
         )
@@ -44,7 +44,7 @@ def confirm(out: Output, what: str, *, is_stdin_taken: bool) -> None:
     if answer.strip().lower() not in {"y", "yes"}:
         if not answer.endswith("\n"):
             out.err.write("\n")
-        raise click.UsageError("not confirmed: nothing was revoked")
+        raise Refused("not confirmed: nothing was revoked")
 
 
 def _answers(out: Output, *, is_stdin_taken: bool) -> TextIO | None:

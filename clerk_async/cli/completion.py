@@ -13,13 +13,13 @@ from clerk_async.cli.exits import DONE
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @pass_settings
 def completion_command(settings: Settings, /, *, shell: str) -> int:
-    r"""Print the script that completes commands and options in your shell.
+    """Print the script that completes commands and options in your shell.
 
     \b
       bash:  echo 'eval "$(clerk-async completion bash)"' >> ~/.bashrc
       zsh:   echo 'eval "$(clerk-async completion zsh)"' >> ~/.zshrc
       fish:  clerk-async completion fish > ~/.config/fish/completions/clerk-async.fish
-    """
+    """  # noqa: D301 - a control character of click, no backslash
     complete = get_completion_class(shell)
     if complete is None:
         raise click.UsageError(f"no completion for {shell}")

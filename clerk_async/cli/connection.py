@@ -7,13 +7,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from clerk_async.config import DEFAULT_API_VERSION, Endpoint, RateLimit, resolve_endpoint
+from clerk_async.cli.exits import Refused
 
 if TYPE_CHECKING:
     from clerk_async.cli.app import Settings
     from clerk_async.cli.output import Output
+    from clerk_async.config import Endpoint, RateLimit
     from clerk_async.sessions import AsyncSessionsApi
 
 __all__ = ["endpoint", "make_client", "show_log"]
@@ -23,14 +22,16 @@ def endpoint(settings: Settings) -> Endpoint:
     """Find out where to send, and with which key.
 
     Raises:
-        click.UsageError: If there is no key, or its file can't be read.
+        Refused: If there is no key, or its file can't be read.
         ConfigurationError: If the key or the URL can't be used.
     """
+    from clerk_async.config import DEFAULT_API_VERSION, resolve_endpoint  # noqa: PLC0415
+
     key = None
     if settings.key_file is not None:
         key = _read_key(settings.key_file)
     elif not os.environ.get("CLERK_SECRET_KEY", "").strip():
-        raise click.UsageError(
+        raise Refused(
             "no secret key: set CLERK_SECRET_KEY, or give --key-file FILE "
             '(you find the key under "API keys" in the Clerk Dashboard)'
         )
@@ -43,7 +44,7 @@ def make_client(
     """Make the client of a command.
 
     Raises:
-        click.UsageError: As `endpoint`.
+        Refused: As `endpoint`.
         ConfigurationError: As `endpoint`.
     """
     from clerk_async.sessions import AsyncSessionsApi  # noqa: PLC0415 - aiohttp, not for help
@@ -60,11 +61,11 @@ def _read_key(path: str) -> str:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise click.UsageError(f"can't read the key file {path}: {why}") from None
+        raise Refused(f"can't read the key file {path}: {why}") from None
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if len(lines) != 1:
         found = "several lines" if lines else "nothing"
-        raise click.UsageError(f"the key file {path} must hold the key alone; it holds {found}")
+        raise Refused(f"the key file {path} must hold the key alone; it holds {found}")
     return lines[0]
 
 

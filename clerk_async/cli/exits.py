@@ -14,24 +14,14 @@ code  meaning
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
-from clerk_async.errors import (
-    ApiError,
-    AuthenticationError,
-    ClerkError,
-    ConfigurationError,
-    InvalidArgumentError,
-    JournalError,
-    KeysUnavailableError,
-    PermissionDeniedError,
-    RateLimitedError,
-    ServerError,
-    TransportError,
-)
+import click
 
 if TYPE_CHECKING:
     from clerk_async.bulk.report import RevocationReport
+    from clerk_async.errors import ApiError, ClerkError
 
 __all__ = [
     "DONE",
@@ -40,6 +30,7 @@ __all__ = [
     "KEY_REFUSED",
     "OUT_OF_REACH",
     "USAGE",
+    "Refused",
     "exit_code_of",
     "exit_code_of_report",
     "is_out_of_reach",
@@ -53,17 +44,36 @@ KEY_REFUSED: Final = 3
 OUT_OF_REACH: Final = 4
 INTERRUPTED: Final = 130
 
+_KEY_REFUSED: Final = re.compile(r"\b(?:AuthenticationError|PermissionDeniedError): ")
+"""How a key set that can't be fetched says why."""
 _KEY_CODES: Final = frozenset(
     {"clerk_key_invalid", "authentication_invalid", "authorization_header_format_invalid"}
 )
 
 
+class Refused(click.ClickException):
+    """A command that won't go on, for a reason that its usage doesn't mend: exit code 2."""
+
+    exit_code = USAGE
+
+
 def exit_code_of(error: ClerkError) -> int:
     """Give the code for an error that ended a command."""
+    from clerk_async.errors import (  # noqa: PLC0415 - attrs, not for help
+        AuthenticationError,
+        ConfigurationError,
+        InvalidArgumentError,
+        JournalError,
+        KeysUnavailableError,
+        PermissionDeniedError,
+    )
+
     if isinstance(error, ConfigurationError | InvalidArgumentError | JournalError):
         return USAGE
     if isinstance(error, AuthenticationError | PermissionDeniedError):
         return FAILED if is_session_refusal(error) else KEY_REFUSED
+    if isinstance(error, KeysUnavailableError) and _KEY_REFUSED.search(str(error)):
+        return KEY_REFUSED
     return OUT_OF_REACH if is_out_of_reach(error) else FAILED
 
 
@@ -85,6 +95,13 @@ def exit_code_of_report(report: RevocationReport) -> int:
 
 def is_out_of_reach(error: ClerkError | None) -> bool:
     """Whether the network or the service, rather than the request, is at fault."""
+    from clerk_async.errors import (  # noqa: PLC0415 - attrs, not for help
+        KeysUnavailableError,
+        RateLimitedError,
+        ServerError,
+        TransportError,
+    )
+
     return isinstance(error, TransportError | ServerError | RateLimitedError | KeysUnavailableError)
 
 

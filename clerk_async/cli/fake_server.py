@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from clerk_async.cli.app import Settings, command, pass_settings
-from clerk_async.cli.exits import DONE
+from clerk_async.cli.exits import DONE, Refused
 from clerk_async.cli.rates import read_rate
 
 if TYPE_CHECKING:
@@ -49,6 +49,6 @@ def fake_server_command(
     try:
         serve(port, sessions, rate_limit=rate, seed=seed, production=production)
     except OSError as error:
-        raise click.UsageError(f"can't listen on port {port}: {error.strerror}") from None
+        raise Refused(f"can't listen on port {port}: {error.strerror}") from None
     settings.out.note("")
     return DONE

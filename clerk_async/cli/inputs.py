@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 
+from clerk_async.cli.exits import Refused
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
 
@@ -163,9 +165,7 @@ class _Lines(Iterator[str]):
         try:
             return line.decode()
         except UnicodeDecodeError:
-            raise click.UsageError(
-                f"line {self.number} of {self._source} is not UTF-8 text"
-            ) from None
+            raise Refused(f"line {self.number} of {self._source} is not UTF-8 text") from None
 
     def _fill(self) -> None:
         # Not through sys.stdin: a daemon thread that waits in its buffer breaks the exit.
@@ -178,7 +178,7 @@ class _Lines(Iterator[str]):
             return
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         if len(self._rest) > LONGEST_LINE:
-            raise click.UsageError(f"{self._source} holds no lines of ids")
+            raise Refused(f"{self._source} holds no lines of ids")
         lines.reverse()
         self._ready = [line + b"\n" for line in lines]
 
@@ -211,7 +211,8 @@ def ids_from(
         option: The option that `path` came with.
 
     Raises:
-        click.UsageError: If there are none, or the file can't be read.
+        click.UsageError: If there are none, or two kinds.
+        Refused: If the file can't be read.
     """
     if arguments and path is not None:
         raise click.UsageError(f"give {what} as arguments or with {option}, not both")
@@ -239,9 +240,9 @@ def _open(path: str) -> int:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            raise click.UsageError(f"{path} is a folder")
+            raise Refused(f"{path} is a folder")
     except OSError as error:
-        raise click.UsageError(f"can't read {path}: {error.strerror}") from None
+        raise Refused(f"can't read {path}: {error.strerror}") from None
     return descriptor
 
 
@@ -249,7 +250,7 @@ def _open_stdin() -> int:
     try:
         os.fstat(0)
     except OSError:
-        raise click.UsageError("stdin is closed") from None
+        raise Refused("stdin is closed") from None
     return 0
 
 
@@ -266,7 +267,7 @@ def _plain(lines: _Lines, source: str) -> Iterator[str]:
             continue
         # Sent as it is, such a line would be answered "not found", which counts as done.
         if text[0] in "{[\"'" or "," in text or ";" in text or "\t" in text:
-            raise click.UsageError(
+            raise Refused(
                 f"line {lines.number} of {source} holds more than one id: for CSV or JSON lines, "
                 "say with --column NAME where the ids are"
             )
@@ -293,10 +294,10 @@ def _json_lines(texts: Iterable[str], lines: _Lines, source: str, column: str) -
         except ValueError:
             row = None
         if not isinstance(row, dict):
-            raise click.UsageError(f"line {lines.number} of {source} is no JSON object")
+            raise Refused(f"line {lines.number} of {source} is no JSON object")
         value = cast(dict[str, Any], row).get(column)
         if not isinstance(value, str) or not value:
-            raise click.UsageError(f"line {lines.number} of {source} has no text in {column!r}")
+            raise Refused(f"line {lines.number} of {source} has no text in {column!r}")
         yield value
 
 
@@ -305,27 +306,27 @@ def _csv(texts: Iterable[str], lines: _Lines, source: str, column: str) -> Itera
     try:
         header = [name.strip() for name in next(rows)]
         if column not in header:
-            raise click.UsageError(f"{source} has no column {column!r}; it has {', '.join(header)}")
+            raise Refused(f"{source} has no column {column!r}; it has {', '.join(header)}")
         place = header.index(column)
         for row in rows:
             if not any(row):
                 continue
             value = row[place].strip() if place < len(row) else ""
             if not value:
-                raise click.UsageError(f"line {lines.number} of {source} has no {column!r}")
+                raise Refused(f"line {lines.number} of {source} has no {column!r}")
             yield value
     except csv.Error as error:
-        raise click.UsageError(f"line {lines.number} of {source}: {error}") from None
+        raise Refused(f"line {lines.number} of {source}: {error}") from None
 
 
 def read_secret_line(what: str) -> str:
     """Read one line from stdin, for `-`.
 
     Raises:
-        click.UsageError: If there is none.
+        Refused: If there is none.
     """
     lines = _Lines(_open_stdin(), "stdin")
     text = next(lines, "").strip()
     if not text:
-        raise click.UsageError(f"stdin holds no {what}")
+        raise Refused(f"stdin holds no {what}")
     return text

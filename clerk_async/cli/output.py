@@ -9,8 +9,6 @@ import shutil
 import sys
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from clerk_async.errors import redact
-
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -99,10 +97,14 @@ class Output:
     def note(self, text: str) -> None:
         """Tell something by the way on stderr, unless `--quiet`."""
         if not self.is_quiet:
+            from clerk_async.errors import redact  # noqa: PLC0415 - attrs, not for help
+
             self._around_live(self.err, redact(text) + "\n")
 
     def error(self, text: str) -> None:
         """Tell on stderr what is wrong."""
+        from clerk_async.errors import redact  # noqa: PLC0415 - attrs, not for help
+
         prefix = paint(self.err, "clerk-async:", "red")
         self._around_live(self.err, f"{prefix} {redact(text)}\n")
 

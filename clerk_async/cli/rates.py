@@ -1,19 +1,17 @@
-"""`--rate N/S` and `--share F`: how fast a run may be."""
+"""The options that both revokes share, as a value; `--rate N/S` and `--share F` as a rate limit."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
-from clerk_async.config import RateLimit
-from clerk_async.errors import InvalidArgumentError
-
 if TYPE_CHECKING:
-    from clerk_async.config import Endpoint
+    from clerk_async.cli.progress import Mode
+    from clerk_async.config import Endpoint, RateLimit
 
-__all__ = ["SHARE", "rate_limit_of", "read_rate"]
+__all__ = ["SHARE", "RunOptions", "rate_limit_of", "read_rate"]
 
 _FORM: Final = re.compile(r"(\d+)\s*/\s*(\d*\.?\d+)?\s*s?")
 
@@ -28,14 +26,29 @@ def read_rate(
     """
     if value is None:
         return None
+    from clerk_async.config import RateLimit  # noqa: PLC0415 - not for help
+
     match = _FORM.fullmatch(value.strip())
     if match is None:
         told = f"{value!r} isn't requests per seconds, such as 800/10 or 50/s"
         raise click.BadParameter(told, context, option)
     try:
         return RateLimit(int(match[1]), per=float(match[2] or 1))
-    except InvalidArgumentError as error:
+    except ValueError as error:
         raise click.BadParameter(str(error), context, option) from None
+
+
+class RunOptions(NamedTuple):
+    """What was asked of a bulk run; see the help of each option."""
+
+    dry_run: bool
+    yes: bool
+    journal: str | None
+    rotated_key: bool
+    rate: RateLimit | None
+    share: float | None
+    max_failures: int | None
+    progress: Mode | None
 
 
 SHARE: Final = click.FloatRange(0, 1, min_open=True)

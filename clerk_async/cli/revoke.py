@@ -1,29 +1,18 @@
-"""`revoke` and `revoke-all`: what they take, what they ask, and how they start a run."""
+"""`revoke` and `revoke-all`: what they take; what they do is in `revoking`."""
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from clerk_async.bulk.journal import Journal
 from clerk_async.cli.app import Settings, command, pass_settings
-from clerk_async.cli.asking import ASK_ABOVE, confirm
-from clerk_async.cli.bulk_run import BulkRun
-from clerk_async.cli.connection import endpoint, make_client
-from clerk_async.cli.inputs import ids_from
-from clerk_async.cli.progress import number
-from clerk_async.cli.rates import SHARE, rate_limit_of, read_rate
+from clerk_async.cli.asking import ASK_ABOVE
+from clerk_async.cli.rates import SHARE, RunOptions, read_rate
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-
-    from clerk_async.bulk.report import RevocationReport
-    from clerk_async.cli.inputs import Ids
-    from clerk_async.cli.interrupts import Interrupts
-    from clerk_async.sessions import AsyncSessionsApi
+    from collections.abc import Callable
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -97,7 +86,7 @@ def revoke_command(
     column: str | None,
     **options: Any,
 ) -> int:
-    r"""Revoke sessions by their ids.
+    """Revoke sessions by their ids.
 
     Each is told as revoked, already inactive, not found or failed. Above 25 sessions it asks
     first, and where nobody can be asked it wants --yes. The first Ctrl-C lets what is in flight
@@ -107,22 +96,10 @@ def revoke_command(
       clerk-async revoke sess_1 sess_2
       clerk-async revoke --from leaked.txt --dry-run
       clerk-async revoke --from leaked.csv --column session_id --journal job.jsonl
-    """
-    ids = ids_from(session_ids, source, column, what="session ids", option="--from")
-    where = endpoint(settings)
-    if not (options["yes"] or options["dry_run"]) and ids.has_more_than(ASK_ABOVE):
-        count = f"more than {ASK_ABOVE}" if ids.total is None else number(ids.total)
-        what = f"Revoke {count} sessions from {ids.source} at {where.base_url}"
-        confirm(settings.out, what, is_stdin_taken=ids.is_stdin)
+    """  # noqa: D301 - a control character of click, no backslash
+    from clerk_async.cli.revoking import revoke  # noqa: PLC0415 - not for help
 
-    async def start(
-        sessions: AsyncSessionsApi, interrupts: Interrupts, **hooks: Any
-    ) -> RevocationReport:
-        values = session_ids or ids.read(interrupts.wait)
-        return await sessions.revoke_many(values, **hooks)
-
-    total = len(session_ids) or ids.total
-    return asyncio.run(_run(settings, ids, start, options, total=total))
+    return revoke(settings, session_ids, source, column, RunOptions(**options))
 
 
 @command("revoke-all", greedy=("--user", "--except"))
@@ -169,7 +146,7 @@ def revoke_all_command(
     last_active_before: str | None,
     **options: Any,
 ) -> int:
-    r"""Revoke every live session of users: active ones and pending ones.
+    """Revoke every live session of users: active ones and pending ones.
 
     A user's sessions are listed, revoked, and listed again until none is left. Above 25 sessions
     it asks first, and where nobody can be asked it wants --yes.
@@ -178,100 +155,18 @@ def revoke_all_command(
       clerk-async revoke-all --user user_1 --except sess_mine
       clerk-async revoke-all --users-from leaked.txt --dry-run
       clerk-async revoke-all --users-from leaked.txt --journal job.jsonl
-    """
-    selection: dict[str, Any] = {
+    """  # noqa: D301 - a control character of click, no backslash
+    from clerk_async.cli.revoking import revoke_all  # noqa: PLC0415 - not for help
+
+    selection = {
         "except_session_ids": except_ids,
         "client_id": client_id,
         "created_before": _time("--created-before", created_before),
         "last_active_before": _time("--last-active-before", last_active_before),
     }
-    ids = None
-    if user_ids or source is not None or client_id is None:
-        ids = ids_from(user_ids, source, column, what="users (--user)", option="--users-from")
-    elif column is not None:
-        raise click.UsageError("--column goes with --users-from")
-    where = endpoint(settings)
-    must_ask = not (options["yes"] or options["dry_run"])
-    if must_ask and ids is not None and ids.has_more_than(ASK_ABOVE):
-        count = f"more than {ASK_ABOVE}" if ids.total is None else number(ids.total)
-        what = f"Revoke every live session of {count} users from {ids.source} at {where.base_url}"
-        confirm(settings.out, what, is_stdin_taken=ids.is_stdin)
-        must_ask = False
-
-    async def start(
-        sessions: AsyncSessionsApi, interrupts: Interrupts, **hooks: Any
-    ) -> RevocationReport:
-        users: Any = None
-        if ids is not None:
-            users = user_ids or ids.read(interrupts.wait)
-        return await sessions.revoke_all(user_ids=users, **selection, **hooks)
-
-    async def ask(sessions: AsyncSessionsApi) -> None:
-        """Ask if there are many; the users are few, so that listing them first is cheap."""
-        users = None if ids is None else ids.all()
-        count = await _count(sessions, users, selection)
-        if count > ASK_ABOVE:
-            whose = f"client {client_id}" if users is None else f"{len(users)} users"
-            what = f"Revoke the {number(count)} live sessions of {whose} at {where.base_url}"
-            confirm(settings.out, what, is_stdin_taken=ids is not None and ids.is_stdin)
-
-    return asyncio.run(_run(settings, ids, start, options, ask=ask if must_ask else None))
-
-
-async def _run(
-    settings: Settings,
-    ids: Ids | None,
-    start: Callable[..., Awaitable[RevocationReport]],
-    options: Mapping[str, Any],
-    *,
-    total: int | None = None,
-    ask: Callable[[AsyncSessionsApi], Awaitable[None]] | None = None,
-) -> int:
-    journal = None
-    if options["journal"] is not None:
-        journal = Journal(options["journal"], accept_other_key=options["rotated_key"])
-    elif options["rotated_key"]:
-        raise click.UsageError("--rotated-key goes with --journal")
-    limit = rate_limit_of(options["rate"], options["share"], endpoint(settings))
-    async with make_client(settings, rate_limit=limit) as sessions:
-        if ask is not None:
-            await ask(sessions)
-
-        def begin(interrupts: Interrupts, **hooks: Any) -> Awaitable[RevocationReport]:
-            return start(
-                sessions,
-                interrupts,
-                journal=journal,
-                dry_run=options["dry_run"],
-                max_failures=options["max_failures"],
-                **hooks,
-            )
-
-        run = BulkRun(
-            out=settings.out,
-            arguments=settings.arguments,
-            journal=options["journal"],
-            total=total,
-            progress=options["progress"],
-            is_dry=options["dry_run"],
-            ids=ids,
-        )
-        return await run.run(begin)
-
-
-async def _count(
-    sessions: AsyncSessionsApi, users: list[str] | None, selection: Mapping[str, Any]
-) -> int:
-    """Count what `revoke-all` would revoke.
-
-    Raises:
-        ClerkError: If it can't be told, as the sessions of a user can't be listed.
-    """
-    report = await sessions.revoke_all(user_ids=users, dry_run=True, **selection)
-    for failure in report.failures:
-        if failure.error is not None:
-            raise failure.error
-    return report.planned
+    return revoke_all(
+        settings, user_ids, source, column, selection=selection, options=RunOptions(**options)
+    )
 
 
 def _time(option: str, text: str | None) -> datetime | None:

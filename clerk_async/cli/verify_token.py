@@ -12,7 +12,7 @@ import click
 
 from clerk_async.cli.app import Settings, command, pass_settings
 from clerk_async.cli.connection import make_client, show_log
-from clerk_async.cli.exits import DONE
+from clerk_async.cli.exits import DONE, Refused
 from clerk_async.cli.inputs import STDIN, read_secret_line
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ async def _verify(
     if jwt_key is not None or (rules["issuer"] is not None and not has_secret_key):
         return await AsyncTokenVerifier(jwt_key=jwt_key, **rules).verify(token)
     if not has_secret_key:
-        raise click.UsageError(
+        raise Refused(
             "no key to verify with: give --jwt-key-file FILE, or set CLERK_JWT_KEY, or have it "
             "fetched with CLERK_SECRET_KEY, or from the --issuer URL"
         )
@@ -94,7 +94,7 @@ def _jwt_key(path: str | None) -> str | None:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise click.UsageError(f"can't read {path}: {why}") from None
+        raise Refused(f"can't read {path}: {why}") from None
 
 
 def _show(out: Output, claims: SessionClaims) -> None:
