@@ -30,6 +30,7 @@ from clerk_async.errors import (
     ResponseDecodeError,
     redact,
 )
+from clerk_async.http.alarms import Alarms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,6 +45,7 @@ CONNECT_SHARE: Final = 0.98
 """The part of a short attempt that connecting may use, so that it is told from a late answer."""
 
 _FIRST_ERROR_STATUS: Final = 300
+_FORESEEN: Final = (aiohttp.ClientError, OSError, RuntimeError, ResponseDecodeError)
 
 
 class Answer:
@@ -76,6 +78,7 @@ class Wire:
         self.slots = asyncio.Semaphore(settings.pool_size)
         self.tasks: set[asyncio.Task[Any]] = set()
         self.is_closing = False
+        self._alarms = Alarms(self.loop)
         self._session = session
         self._is_ours = is_ours
         self._base = settings.base_url
@@ -126,40 +129,53 @@ class Wire:
         """
         if limit is not None and (connect is None or limit <= connect):
             connect = limit * CONNECT_SHARE
-        timeout = self._timeouts.get(connect)
-        if timeout is None:
-            timeout = aiohttp.ClientTimeout(
-                total=None, connect=connect, sock_read=None, ceil_threshold=math.inf
-            )
-            if len(self._timeouts) < 16:  # noqa: PLR2004 - the usual ones; deadlines vary endlessly
-                self._timeouts[connect] = timeout
+        timeout = self._timeouts.get(connect) or self._timeout_for(connect)
         if not self._has_headers:
             headers = {**self._headers, **(headers or {})}
+        task = cast("asyncio.Task[Any]", asyncio.current_task(self.loop))
+        cancelled_before = task.cancelling()
+        if limit is not None:
+            self._alarms.set(task, limit)
         response: aiohttp.ClientResponse | None = None
         try:
-            async with asyncio.timeout(limit):
-                response = await self._session.request(
-                    method,
-                    URL(self._base + target, encoded=True),
-                    data=body,
-                    headers=headers,
-                    timeout=timeout,
-                    allow_redirects=False,
-                    skip_auto_headers=None if self._is_ours else _SKIPPED_HEADERS,
-                    **self._extra,
-                )
-                content = await _read(response)
-        except (aiohttp.ClientError, OSError, RuntimeError, ResponseDecodeError) as error:
-            if response is not None:
-                response.close()
-                if response.status >= _FIRST_ERROR_STATUS:
-                    return Answer(response.status, response.headers, b"")
-            raise self._translated(error) from None
-        except BaseException:
-            if response is not None:
-                response.close()
-            raise
+            response = await self._session.request(
+                method,
+                URL(self._base + target, encoded=True),
+                data=body,
+                headers=headers,
+                timeout=timeout,
+                allow_redirects=False,
+                skip_auto_headers=None if self._is_ours else _SKIPPED_HEADERS,
+                **self._extra,
+            )
+            content = await _read(response)
+        except BaseException as error:
+            rung = self._alarms.has_rung(task) and isinstance(error, asyncio.CancelledError)
+            if rung and task.uncancel() <= cancelled_before:
+                return self._after(response, TimeoutError())
+            return self._after(response, error)
+        finally:
+            if limit is not None:
+                self._alarms.clear(task)
         return Answer(response.status, response.headers, content)
+
+    def _timeout_for(self, connect: float | None) -> aiohttp.ClientTimeout:
+        timeout = aiohttp.ClientTimeout(
+            total=None, connect=connect, sock_read=None, ceil_threshold=math.inf
+        )
+        if len(self._timeouts) < 16:  # noqa: PLR2004 - the usual ones; deadlines vary endlessly
+            self._timeouts[connect] = timeout
+        return timeout
+
+    def _after(self, response: aiohttp.ClientResponse | None, error: BaseException) -> Answer:
+        """Give what a failed exchange still says, or raise what it means."""
+        if response is not None:
+            response.close()
+        if not isinstance(error, _FORESEEN):
+            raise error
+        if response is not None and response.status >= _FIRST_ERROR_STATUS:
+            return Answer(response.status, response.headers, b"")
+        raise self._translated(error) from None
 
     def _translated(self, error: Exception) -> Exception:  # noqa: PLR0911 - a table
         """Say in our own terms what a low-level exception means for this request."""
@@ -190,6 +206,7 @@ class Wire:
     async def aclose(self) -> None:
         """Close what is ours; ends the calls in flight, which see `is_closing`."""
         self.is_closing = True
+        self._alarms.stop()
         for task in list(self.tasks):
             task.cancel()
         for _ in range(100):  # a cancelled call needs a few turns of the loop to let go
