@@ -13,7 +13,7 @@ from collections.abc import AsyncIterable, Collection
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, cast
 
 from clerk_async.config import DEFAULT_API_VERSION, DEFAULT_POOL_SIZE
-from clerk_async.errors import InvalidArgumentError
+from clerk_async.errors import ClientClosedError, InvalidArgumentError
 from clerk_async.http_info import VERIFY_ADVICE
 from clerk_async.loop_thread import CallerThread, LoopThread
 from clerk_async.sessions import (
@@ -524,7 +524,8 @@ def _drained(caller: CallerThread, items: AsyncGenerator[T, None]) -> Generator[
                 return
             yield cast("T", item)
     finally:
-        with contextlib.suppress(RuntimeError):  # an interruption may have left it running
+        # An interruption may have left it running, and closing the client has ended it already.
+        with contextlib.suppress(RuntimeError, ClientClosedError):
             caller.serve(items.aclose(), BULK_GRACE)
 
 

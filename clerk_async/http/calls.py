@@ -13,6 +13,7 @@ import os
 import random
 import time
 import warnings
+from importlib import import_module
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
@@ -81,6 +82,8 @@ class Shared:
         self.paused_until = 0.0
         self.is_closed = False
         self._wire: Wire | None = None
+        # aiohttp is heavy: loaded for the first client, not in the loop that makes the first call.
+        import_module("clerk_async.http.transport")
 
     def wire(self) -> Wire:
         """Give the wire of the running loop, made on first use.
@@ -106,7 +109,7 @@ class Shared:
         return self._open()
 
     def _open(self) -> Wire:
-        from clerk_async.http.transport import open_wire  # noqa: PLC0415 - heavy: on first use
+        from clerk_async.http.transport import open_wire  # noqa: PLC0415 - see __init__
 
         owner = getattr(self.settings.client_session, "_loop", None)
         if owner is not None and owner is not asyncio.get_running_loop():

@@ -1,0 +1,73 @@
+"""Starts whole programs against a fake service, and tells how they ended."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from clerk_async.testing import FakeClerk
+
+
+@attrs.frozen
+class Finished:
+    """How a program ended."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+
+def environment(fake: FakeClerk | None) -> dict[str, str]:
+    """Give what a program finds around it: warnings are errors, and the fake's key and address."""
+    found = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("COVERAGE", "COV_CORE"))
+    }
+    found |= {"PYTHONDEVMODE": "1", "PYTHONWARNINGS": "error", "PYTHONUNBUFFERED": "1"}
+    if fake is not None:
+        found |= {"CLERK_SECRET_KEY": fake.secret_key, "CLERK_API_URL": fake.base_url}
+    return found
+
+
+def start(code: str, fake: FakeClerk | None, *arguments: str) -> subprocess.Popen[str]:
+    """Start a program; its text may be indented."""
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), *arguments],
+        env=environment(fake),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(program: subprocess.Popen[str], *, limit: float = 30.0) -> Finished:
+    """Wait for a program's end; one that hangs is killed, and has failed."""
+    started = time.monotonic()
+    try:
+        out, err = program.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        program.kill()
+        out, err = program.communicate()
+        raise AssertionError(f"the program hung; so far it said:\n{out}\n{err}") from None
+    # On a busy machine asyncio's debug mode finds this and that slow; nobody here is to blame.
+    err = "".join(
+        line for line in err.splitlines(keepends=True) if not line.startswith("Executing <")
+    )
+    return Finished(program.returncode, out, err, time.monotonic() - started)
+
+
+def run_program(
+    code: str, fake: FakeClerk | None, *arguments: str, limit: float = 30.0
+) -> Finished:
+    """Run a program to its end."""
+    return finish(start(code, fake, *arguments), limit=limit)

@@ -1,0 +1,311 @@
+"""Whole programs that use SessionsApi the way programs do: they end, fork and are interrupted."""
+
+from __future__ import annotations
+
+import importlib.util
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from programs import finish, run_program, start
+
+from clerk_async.testing import Fault
+
+if TYPE_CHECKING:
+    from clerk_async.testing import FakeClerk
+
+pytestmark = pytest.mark.slow
+
+USE = """
+import atexit, os, sys, threading, time
+from clerk_async import *
+client = SessionsApi()
+print(client.get(sys.argv[1]).status)
+"""
+ENDINGS = {
+    "falls off its end": ("pass", 0, ""),
+    "sys.exit": ("sys.exit(7)", 7, ""),
+    "an exception": ("raise RuntimeError('mine')", 1, "RuntimeError: mine"),
+    "a name that dies first": ("del client", 0, ""),
+    "a closed client": ("client.close()", 0, ""),
+    "a view alone": ("client = client.with_options(timeout=3); client.get(sys.argv[1])", 0, ""),
+    "an open iterator": (
+        "pages = client.iterate(user_id='user_1', page_size=1); next(pages)",
+        0,
+        "",
+    ),
+    "an atexit call": ("atexit.register(lambda: client.get(sys.argv[1]))", 0, ""),
+    "two clients": ("other = SessionsApi(); other.get(sys.argv[1])", 0, ""),
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_program_that_never_closes_ends_by_itself(ending: str, fake: FakeClerk) -> None:
+    """With its own exit code, soon, and with nothing on stderr that isn't its own."""
+    session = fake.add_session(user_id="user_1").id
+    fake.add_session(user_id="user_1")
+    code, expected, said = ENDINGS[ending]
+    ended = run_program(USE + code, fake, session)
+    assert (ended.code, ended.out) == (expected, "active\n"), ended.err
+    assert ended.err.strip().endswith(said)
+    if not said:
+        assert ended.err == ""
+    fake.wait_for(lambda: fake.open_connections == 0)
+
+
+def test_the_end_of_a_program_is_quick(fake: FakeClerk) -> None:
+    """Leaving a client open costs less than a second at exit, an unanswered call included."""
+    session = fake.add_session().id
+    fake.inject(Fault.hold(operation="revoke"))
+    code = """
+
+def work():
+    try:
+        client.revoke(sys.argv[1])
+    except ClientClosedError:
+        pass
+
+threading.Thread(target=work, daemon=True).start()
+sys.stdin.readline()
+"""
+    program = start(USE + code, fake, session)
+    fake.wait_for(lambda: fake.held == 1, timeout=20)
+    assert program.stdin is not None
+    program.stdin.write("go\n")
+    program.stdin.flush()
+    ended = finish(program)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.seconds < 3.0
+    fake.release()
+
+
+def test_a_thread_may_outlive_the_main_one(fake: FakeClerk) -> None:
+    """Threads still running when the main one has ended can call until they end themselves."""
+    session = fake.add_session().id
+    url = fake.base_url.replace("127.0.0.1", "localhost")  # a name to look up, at that late hour
+    ended = run_program(
+        """
+        import sys, threading
+        from clerk_async import SessionsApi
+        main = threading.main_thread()
+        first, late = SessionsApi(base_url=sys.argv[2]), SessionsApi(base_url=sys.argv[2])
+        first.get(sys.argv[1])
+
+        def work():
+            main.join()
+            for client in (first, late, SessionsApi(base_url=sys.argv[2])):
+                print(client.get(sys.argv[1]).status)
+
+        threading.Thread(target=work).start()
+        """,
+        fake,
+        session,
+        url,
+    )
+    assert (ended.code, ended.out, ended.err) == (0, "active\n" * 3, "")
+
+
+CHILDREN = {
+    "uses and returns": ("assert client.get(sys.argv[1]).status == 'active'", 0),
+    "uses and os._exit": ("client.get(sys.argv[1]); os._exit(5)", 5),
+    "uses and sys.exit": ("client.get(sys.argv[1]); sys.exit(6)", 6),
+    "uses and raises": ("client.get(sys.argv[1]); raise RuntimeError('mine')", 1),
+    "merely inherits": ("pass", 0),
+    "inherits and os._exit": ("os._exit(4)", 4),
+    "inherits and sys.exit": ("sys.exit(3)", 3),
+    "inherits and raises": ("raise RuntimeError('mine')", 1),
+    "replaces": ("client = SessionsApi(); client.get(sys.argv[1]); client.close()", 0),
+    "closes": ("client.close()", 0),
+    "drops": ("del client; import gc; gc.collect()", 0),
+}
+
+
+@pytest.mark.parametrize("child", CHILDREN)
+def test_a_forked_child_starts_afresh(child: str, fake: FakeClerk) -> None:
+    """A child may use, replace, inherit or leave the client, and the parent goes on working."""
+    session = fake.add_session().id
+    code, expected = CHILDREN[child]
+    ended = run_program(
+        f"""
+{USE}
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of every fork beside threads
+child = os.fork()
+if child == 0:
+    {code}
+    sys.exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+for _ in range(3):
+    print(client.get(sys.argv[1]).status)
+""",
+        fake,
+        session,
+    )
+    assert ended.code == 0, ended.err
+    assert ended.out.splitlines() == ["active", str(expected), *["active"] * 3]
+    assert ended.err == "" or "mine" in ended.err
+    parents = {r.connection for r in fake.requests} - {r.connection for r in fake.requests[1:-3]}
+    assert len(parents) == 1, "the parent kept its connection"
+
+
+def test_a_fork_in_mid_call(fake: FakeClerk) -> None:
+    """A fork while other threads are calling leaves both sides working."""
+    session = fake.add_session().id
+    fake.latency = 0.01
+    ended = run_program(
+        """
+        import os, sys, threading, warnings
+        from clerk_async import SessionsApi
+        warnings.simplefilter("ignore", DeprecationWarning)
+        client = SessionsApi()
+        stop = threading.Event()
+
+        def work():
+            while not stop.is_set():
+                client.get(sys.argv[1])
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        children = []
+        for _ in range(5):
+            child = os.fork()
+            if child == 0:
+                for _ in range(3):
+                    client.get(sys.argv[1])
+                os._exit(0)
+            children.append(child)
+        print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children])
+        stop.set()
+        for thread in threads:
+            thread.join()
+        print(client.get(sys.argv[1]).status)
+        """,
+        fake,
+        session,
+    )
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.splitlines() == ["[0, 0, 0, 0, 0]", "active"]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_multiprocessing(method: str, fake: FakeClerk, tmp_path: object) -> None:
+    """A pool of worker processes, as Celery and gunicorn have them."""
+    session = fake.add_session().id
+    program = f"{tmp_path}/program.py"
+    text = f"""
+import multiprocessing, sys, warnings
+from clerk_async import SessionsApi
+warnings.simplefilter("ignore", DeprecationWarning)
+client = SessionsApi()
+
+def work(session):
+    return str(client.get(session).status)
+
+if __name__ == "__main__":
+    client.get(sys.argv[1])
+    context = multiprocessing.get_context({method!r})
+    with context.Pool(2) as pool:
+        print(pool.map(work, [sys.argv[1]] * 4))
+        pool.close()
+        pool.join()
+    print(client.get(sys.argv[1]).status)
+"""
+    with open(program, "w") as file:  # noqa: PTH123
+        file.write(text)
+    ended = run_program(
+        f"import runpy, sys\nsys.argv[0] = {program!r}\nimport os\n"
+        f"os.execv(sys.executable, [sys.executable, {program!r}, *sys.argv[1:]])",
+        fake,
+        session,
+    )
+    assert ended.code == 0, ended.err
+    assert ended.out.splitlines() == [str(["active"] * 4), "active"]
+    assert ended.err == ""
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_in_a_call(presses: int, fake: FakeClerk) -> None:
+    """The call ends as KeyboardInterrupt, quickly, and its connection is let go."""
+    session = fake.add_session().id
+    fake.inject(Fault.hold(operation="revoke", count=None))
+    program = start(
+        USE
+        + """
+try:
+    client.revoke(sys.argv[1])
+except KeyboardInterrupt:
+    print("interrupted", client.get(sys.argv[1]).id == sys.argv[1])
+    sys.exit(130)
+""",
+        fake,
+        session,
+    )
+    fake.wait_for(lambda: fake.held == 1, timeout=20)
+    pressed = time.monotonic()
+    for _ in range(presses):
+        program.send_signal(signal.SIGINT)
+    ended = finish(program)
+    took = time.monotonic() - pressed
+    if presses == 1:
+        assert (ended.code, ended.out, ended.err) == (130, "active\ninterrupted True\n", "")
+    assert took < 3.0
+    fake.wait_for(lambda: fake.open_connections == 0)
+
+
+def test_inside_a_running_loop(fake: FakeClerk) -> None:
+    """As in a notebook: a sync call works where a loop runs already, though it blocks it."""
+    session = fake.add_session(user_id="user_1").id
+    ended = run_program(
+        """
+        import asyncio, sys
+        from clerk_async import SessionsApi
+        client = SessionsApi()
+
+        async def cell():
+            print(client.get(sys.argv[1]).status)
+            print(len(list(client.iterate(user_id="user_1"))))
+            await asyncio.to_thread(client.get, sys.argv[1])
+
+        asyncio.run(cell())
+        asyncio.run(cell())
+        """,
+        fake,
+        session,
+    )
+    assert (ended.code, ended.out, ended.err) == (0, "active\n1\n" * 2, "")
+
+
+@pytest.mark.parametrize("patcher", ["gevent", "eventlet"])
+def test_green_threads_are_told_at_once(patcher: str, fake: FakeClerk) -> None:
+    """Where threads are patched, a client says so when made or first used, and never hangs."""
+    if importlib.util.find_spec(patcher) is None:
+        stand_in = {
+            "gevent": "sys.modules['gevent.monkey'] = types.SimpleNamespace("
+            "is_module_patched=lambda name: name in ('threading', 'thread', '_thread'))",
+            "eventlet": "sys.modules['eventlet.patcher'] = types.SimpleNamespace("
+            "is_monkey_patched=lambda name: name == 'thread')",
+        }[patcher]
+    else:
+        stand_in = {
+            "gevent": "import gevent.monkey; gevent.monkey.patch_all()",
+            "eventlet": "import eventlet; eventlet.monkey_patch()",
+        }[patcher]
+    ended = run_program(
+        f"""
+import sys, types, warnings
+warnings.simplefilter("ignore")
+from clerk_async import ConfigurationError, SessionsApi
+early = SessionsApi()
+{stand_in}
+for act in (SessionsApi, lambda: early.get("sess_1")):
+    try:
+        act()
+    except ConfigurationError as error:
+        print("patched" in str(error))
+""",
+        fake,
+    )
+    assert (ended.code, ended.out) == (0, "True\nTrue\n"), ended.err
+    assert fake.requests == []
