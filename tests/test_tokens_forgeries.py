@@ -32,7 +32,7 @@ from token_samples import (
 )
 
 from clerk_async.errors import TokenVerificationError
-from clerk_async.testing.keys import b64
+from clerk_async.testing.keys import b64, unb64
 from clerk_async.tokens.reasons import TokenVerificationReason as Reason
 from clerk_async.tokens.sync_verifier import TokenVerifier
 from clerk_async.tokens.verifier import AsyncTokenVerifier
@@ -366,6 +366,22 @@ def test_degenerate_elliptic_signatures(signature: bytes) -> None:
     """ES256 signatures of zeros, of too large numbers and of wrong lengths are refused."""
     verifier = TokenVerifier(jwt_key=ELLIPTIC.jwk, clock=Clock(), authorized_parties=[PARTY])
     forged = f"{token(key=ELLIPTIC).rpartition('.')[0]}.{b64(signature)}"
+    assert refusal(forged, verifier) is Reason.TOKEN_INVALID_SIGNATURE
+
+
+def test_an_elliptic_signature_may_not_lose_a_zero() -> None:
+    """A coordinate written without its leading zero is the same number, but no second spelling."""
+    verifier = TokenVerifier(jwt_key=ELLIPTIC.jwk, clock=Clock(), authorized_parties=[PARTY])
+    for n in range(10_000):
+        genuine = token(claims(jti=str(n)), key=ELLIPTIC)
+        signed, _, last = genuine.rpartition(".")
+        signature = unb64(last)
+        if signature[32] == 0:
+            break
+    else:
+        raise AssertionError
+    assert verifier.verify(genuine)
+    forged = f"{signed}.{b64(signature[:32] + signature[33:])}"
     assert refusal(forged, verifier) is Reason.TOKEN_INVALID_SIGNATURE
 
 

@@ -224,6 +224,35 @@ async def test_a_retired_key_takes_its_cached_tokens_along() -> None:
         assert await reason_of(verifier, token()) is expected
 
 
+async def test_a_cached_token_dies_when_its_key_gets_new_numbers() -> None:
+    """Also where somebody else's token has brought the new keys before it comes back."""
+    stub, ages = AsyncStub(), Clock(0.0)
+    verifier = made(stub, ages)
+    await verifier.verify(token())
+    stub.body = key_set(OTHER).replace(OTHER.kid.encode(), OURS.kid.encode())
+    ages.now = TTL + 1
+    assert await verifier.verify(token(key=OTHER, head=header()))
+    assert await reason_of(verifier, token()) is Reason.TOKEN_INVALID_SIGNATURE
+
+
+async def test_in_a_known_outage_nobody_waits() -> None:
+    """Once a fetch has failed, the next tries run in the background, however slow they are."""
+    stub, ages = AsyncStub(), Clock(0.0)
+    verifier = made(stub, ages)
+    await verifier.verify(token())
+    stub.goes_down()
+    ages.now = TTL + 1
+    await verifier.verify(token())
+    assert verifier.key_status().failed_fetches == 1
+    stub.gate = asyncio.Event()
+    ages.now += COOLDOWN
+    async with asyncio.timeout(0.5):
+        await verifier.verify(token())
+    assert verifier.key_status().fetches == 3
+    stub.gate.set()
+    await until(lambda: verifier.key_status().failed_fetches == 2)
+
+
 async def test_an_outage_of_ten_minutes_after_expiry_lets_valid_tokens_pass(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -376,6 +405,44 @@ def test_a_verifier_outlives_its_loop() -> None:
     asyncio.run(left_behind())
     stub.gate = None
     assert asyncio.run(verifier.verify(token())).user_id == "user_1"
+
+
+def test_a_loop_that_stopped_mid_fetch_is_left_behind() -> None:
+    """A loop that is neither closed nor runs any more holds nobody up."""
+    stub = AsyncStub()
+    verifier = made(stub)
+    first = asyncio.new_event_loop()
+
+    async def begin() -> asyncio.Task[Any]:
+        stub.gate = asyncio.Event()
+        pending = asyncio.create_task(verifier.verify(token()))
+        await until(lambda: stub.fetches == 1)
+        return pending
+
+    pending = first.run_until_complete(begin())
+    stub.gate = None
+    assert asyncio.run(verifier.verify(token())).user_id == "user_1"
+    left = asyncio.all_tasks(first)
+    for task in left:
+        task.cancel()
+    first.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+    assert pending.cancelled()
+    first.close()
+
+
+async def test_a_fetch_that_is_cancelled_is_begun_again() -> None:
+    """Who ends every task of a loop but the waiters does not leave them waiting forever."""
+    stub = AsyncStub()
+    stub.gate = asyncio.Event()
+    verifier = made(stub)
+    waiting = asyncio.create_task(verifier.verify(token()))
+    await until(lambda: stub.fetches == 1)
+    [fetch] = [task for task in asyncio.all_tasks() if "fetching keys" in task.get_name()]
+    fetch.cancel()
+    await until(lambda: stub.fetches == 2)
+    stub.gate.set()
+    assert (await waiting).user_id == "user_1"
+    assert verifier.key_status().failed_fetches == 0
 
 
 async def test_slow_keys_past_the_ttl_are_not_waited_for_long() -> None:

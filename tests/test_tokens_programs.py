@@ -46,16 +46,19 @@ def test_a_program_that_never_closes_ends(fake: FakeClerk) -> None:
     assert "Traceback" not in ended.stderr
 
 
-def test_a_program_ends_while_keys_are_being_fetched(fake: FakeClerk) -> None:
+@pytest.mark.parametrize("source", ["sessions", "issuer"])
+def test_a_program_ends_while_keys_are_being_fetched(fake: FakeClerk, source: str) -> None:
     """A fetch that hangs does not hold up the end of the program."""
     fake.inject(Fault.hold(operation="jwks"))
-    body = """
+    body = f"""
+        if {source == "issuer"}:
+            verifier = TokenVerifier(issuer=url[:-3])
         threading.Thread(target=lambda: verifier.verify(token), daemon=True).start()
         while not verifier.key_status().fetches:
             pass
         sys.exit(4)
     """
-    assert run(fake, body).returncode == 4
+    assert run(fake, body, timeout=8).returncode == 4
 
 
 def test_a_forked_child_verifies(fake: FakeClerk) -> None:

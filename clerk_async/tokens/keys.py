@@ -228,11 +228,8 @@ def _rs256(public: RSAPublicKey) -> Check:
     from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415 - heavy
 
     verify, padding, digest = public.verify, PKCS1v15(), SHA256()
-    size = (public.key_size + 7) // 8
 
     def is_signed_by(signature: bytes, data: bytes) -> bool:
-        if len(signature) != size:
-            return False
         try:
             verify(signature, data, padding, digest)
         except InvalidSignature:
@@ -253,7 +250,8 @@ def _es256(public: EllipticCurvePublicKey) -> Check:
     verify, ecdsa = public.verify, ECDSA(SHA256())
 
     def is_signed_by(signature: bytes, data: bytes) -> bool:
-        # Two coordinates one after the other (RFC 7518, section 3.4), not DER.
+        # Two coordinates one after the other (RFC 7518, section 3.4), not DER; a missing zero in
+        # front of the second would otherwise make a second spelling.
         if len(signature) != 2 * _ES256_COORDINATE:
             return False
         r = int.from_bytes(signature[:_ES256_COORDINATE], "big")
