@@ -110,7 +110,13 @@ class LoopThread:
             if live is not None:
                 live.forget_parent()
 
+        def at_exit() -> None:
+            live = this()
+            if live is not None:
+                live.close(EXIT_GRACE)
+
         os.register_at_fork(after_in_child=after_fork)
+        self._at_exit = at_exit  # holds no reference: a client that is dropped must be able to go
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
@@ -129,7 +135,7 @@ class LoopThread:
         self._left_behind = loop
         with contextlib.suppress(AttributeError):
             cast("Any", loop)._closed = True  # noqa: SLF001
-        atexit.unregister(self._close_at_exit)
+        atexit.unregister(self._at_exit)
 
     def loop(self) -> asyncio.AbstractEventLoop:
         """Give the running loop, started on first use.
@@ -161,7 +167,7 @@ class LoopThread:
             )
             thread.start()
             self._thread, self._loop = thread, loop
-            atexit.register(self._close_at_exit)
+            atexit.register(self._at_exit)
             return loop
 
     def call(self, coroutine: Coroutine[Any, Any, T], grace: float = GRACE) -> T:
@@ -199,22 +205,31 @@ class LoopThread:
             with self._lock:
                 self._is_closed, self._loop = False, loop
             raise WrongLoopError("a SessionsApi can't be closed from its own event loop's thread")
-        atexit.unregister(self._close_at_exit)
+        atexit.unregister(self._at_exit)
         crossing = _Crossing(loop, self._on_close())
         loop.call_soon_threadsafe(crossing.start)
         crossing.wait(grace)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(grace)
-        if not thread.is_alive():
-            loop.close()
-
-    def _close_at_exit(self) -> None:
-        self.close(EXIT_GRACE)
 
     def __del__(self) -> None:
-        if getattr(self, "_loop", None) is not None and not sys.is_finalizing():
-            with contextlib.suppress(Exception):
+        loop, thread = getattr(self, "_loop", None), getattr(self, "_thread", None)
+        if loop is None or thread is None or sys.is_finalizing():
+            return
+        with contextlib.suppress(Exception):
+            if threading.get_ident() != thread.ident:
                 self.close(EXIT_GRACE)
+                return
+            # The collector may run in any thread, and ours can't wait for itself.
+            atexit.unregister(self._at_exit)
+            loop.create_task(_close_and_stop(self._on_close))
+
+
+async def _close_and_stop(on_close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    try:
+        await on_close()
+    finally:
+        asyncio.get_running_loop().stop()
 
 
 def _run_forever(loop: asyncio.AbstractEventLoop) -> None:
@@ -224,6 +239,7 @@ def _run_forever(loop: asyncio.AbstractEventLoop) -> None:
         loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         asyncio.set_event_loop(None)
+        loop.close()
 
 
 def refuse_green_threads() -> None:

@@ -1,0 +1,244 @@
+"""SessionsApi in one process: many threads, hooks, views, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+from clients import ONCE, OPERATIONS, invoke, sync_client_of
+
+from clerk_async import ClientClosedError, NotFoundError, SessionsApi, WrongLoopError
+from clerk_async.testing import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from clerk_async.testing import FakeClerk
+
+
+def own_threads() -> list[threading.Thread]:
+    """Give the threads of sync clients that are alive."""
+    return [thread for thread in threading.enumerate() if thread.name == "clerk_async"]
+
+
+def test_a_thread_starts_with_the_first_call_and_ends_with_close(fake: FakeClerk) -> None:
+    """Making a client starts nothing; after close nothing is left."""
+    session = fake.add_session().id
+    before = len(own_threads())
+    client = sync_client_of(fake)
+    assert len(own_threads()) == before
+    client.get(session)
+    assert len(own_threads()) == before + 1
+    client.close()
+    client.close()
+    assert len(own_threads()) == before
+    fake.wait_for(lambda: fake.open_connections == 0)
+
+
+def test_fifty_threads_one_client(fake: FakeClerk) -> None:
+    """Each gets its own answer, the pool is never exceeded, and nothing is left after the end."""
+    ids = [fake.add_session(user_id=f"user_{number}").id for number in range(50)]
+    fake.latency = 0.002
+    together = threading.Barrier(50)
+    before = len(own_threads())
+
+    def work(number: int) -> None:
+        together.wait()
+        for _ in range(4):
+            assert client.get(ids[number]).user_id == f"user_{number}"
+            assert [s.id for s in client.iterate(user_id=f"user_{number}")] == [ids[number]]
+        with pytest.raises(NotFoundError) as caught:
+            client.get(f"sess_nobody_{number}")
+        assert caught.value.path == f"/sessions/sess_nobody_{number}"
+        assert client.revoke(ids[number]).id == ids[number]
+
+    with sync_client_of(fake, pool_size=9) as client, ThreadPoolExecutor(50) as threads:
+        for done in [threads.submit(work, number) for number in range(50)]:
+            done.result()
+        assert len(own_threads()) == before + 1, "fifty first calls at once start one loop"
+        assert fake.max_in_flight <= 9
+        assert fake.max_open_connections <= 9
+    fake.wait_for(lambda: fake.open_connections == 0)
+    assert len(own_threads()) == before
+    assert {session.status for session in fake.sessions.values()} == {"revoked"}
+
+
+def test_closing_ends_calls_of_other_threads(fake: FakeClerk) -> None:
+    """Who waits in a call learns that the client was closed."""
+    fake.inject(Fault.hold(count=None))
+    client = sync_client_of(fake)
+    with ThreadPoolExecutor(3) as threads:
+        calls = [threads.submit(client.get, "sess_1") for _ in range(3)]
+        fake.wait_for(lambda: fake.held == 3)
+        client.close()
+        for call in calls:
+            assert isinstance(call.exception(), ClientClosedError)
+    fake.wait_for(lambda: fake.open_connections == 0)
+
+
+def test_a_closed_client_says_so(fake: FakeClerk) -> None:
+    """Every operation, of views too, and of a client that was never used."""
+    used, unused = sync_client_of(fake), sync_client_of(fake)
+    used.get(fake.add_session().id)
+    fake.wait_for(lambda: len(fake.requests) == 1)
+    for client in (used, unused):
+        view = client.with_options(timeout=1)
+        client.close()
+        for target in (client, view, client.with_http_info):
+            for operation in OPERATIONS:
+                with pytest.raises(ClientClosedError):
+                    invoke(target, operation, fake)
+        with pytest.raises(ClientClosedError):
+            next(client.iterate(user_id="u"))
+    assert len(fake.requests) == 1
+
+
+def test_an_iterator_outlives_its_client_quietly(fake: FakeClerk) -> None:
+    """One left in the middle, whose client is closed, raises when asked, not when dropped."""
+    fake.add_session(user_id="user_1")
+    fake.add_session(user_id="user_1")
+    with sync_client_of(fake) as client:
+        asked, dropped = (client.iterate(user_id="user_1", page_size=1) for _ in range(2))
+        next(asked)
+        next(dropped)
+    with pytest.raises(ClientClosedError):
+        next(asked)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        del dropped
+        gc.collect()
+    assert caught == []
+
+
+def test_views_share_thread_and_pool(fake: FakeClerk) -> None:
+    """A view is closed for nothing."""
+    session = fake.add_session().id
+    before = len(own_threads())
+    with sync_client_of(fake) as client:
+        with client.with_options(retry=ONCE) as view:
+            view.get(session)
+        client.get(session)
+        client.with_http_info.get(session)
+        assert len(own_threads()) == before + 1
+        assert fake.total_connections == 1
+        assert type(view) is SessionsApi
+
+
+def test_a_call_from_its_own_loop_is_refused(fake: FakeClerk) -> None:
+    """In a trace hook it would wait for itself: it says so, and the call around it goes on."""
+    session = fake.add_session().id
+    caught: list[BaseException] = []
+
+    async def on_start(*_: Any) -> None:
+        for act in (lambda: client.get(session), client.close):
+            try:
+                act()
+            except WrongLoopError as error:
+                caught.append(error)
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_start.append(on_start)
+    with sync_client_of(fake, trace_configs=[trace]) as client:
+        assert client.get(session).id == session
+        assert client.get(session).id == session
+    assert len(caught) == 4
+
+
+def test_hooks_see_the_callers_context(fake: FakeClerk) -> None:
+    """A request id that the caller keeps in a context variable is there in trace hooks."""
+    request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="none")
+    seen: list[str] = []
+
+    async def on_start(*_: Any) -> None:
+        seen.append(request_id.get())
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_start.append(on_start)
+    session = fake.add_session(user_id="u").id
+    with sync_client_of(fake, trace_configs=[trace]) as client:
+        for value in ("one", "two"):
+            token = request_id.set(value)
+            client.get(session)
+            list(client.iterate(user_id="u"))
+            request_id.reset(token)
+        client.get(session)
+    assert seen == ["one", "one", "two", "two", "none"]
+
+
+def test_callbacks_run_in_the_callers_thread(fake: FakeClerk) -> None:
+    """Also those of iterate; one that raises reaches its caller."""
+    fake.add_session(user_id="u")
+    fake.inject(Fault.null("status", operation="list", count=None))
+    threads: list[int] = []
+    with sync_client_of(fake) as client:
+        list(
+            client.iterate(
+                user_id="u", on_unreadable=lambda _: threads.append(threading.get_ident())
+            )
+        )
+    assert threads == [threading.get_ident()]
+
+
+def test_dropping_a_client_ends_its_thread(fake: FakeClerk) -> None:
+    """A client that nobody holds any more leaves neither thread nor connection."""
+    session = fake.add_session().id
+    before = len(own_threads())
+    client = sync_client_of(fake)
+    client.get(session)
+    del client
+    gc.collect()
+    assert len(own_threads()) == before
+    fake.wait_for(lambda: fake.open_connections == 0)
+
+
+def test_a_client_dropped_in_its_own_thread_ends_too(fake: FakeClerk) -> None:
+    """The collector runs in any thread, the client's own included, which can't wait for itself."""
+    session = fake.add_session().id
+    before = set(own_threads())
+    held = [sync_client_of(fake)]
+    held[0].get(session)
+    [thread] = set(own_threads()) - before
+    loop = held[0]._thread.loop()
+    loop.call_soon_threadsafe(held.clear)
+    thread.join(5)
+    assert not thread.is_alive()
+    assert loop.is_closed()
+    fake.wait_for(lambda: fake.open_connections == 0)
+
+
+@pytest.mark.may_block
+async def test_it_works_in_a_running_loop(fake: FakeClerk) -> None:
+    """It blocks that loop, as any sync call does, but it works."""
+    session = fake.add_session().id
+    with sync_client_of(fake) as client:
+        assert client.get(session).id == session
+        assert (await asyncio.to_thread(client.get, session)).id == session
+
+
+def test_errors_come_out_as_themselves(fake: FakeClerk) -> None:
+    """With a traceback that leads to the caller, and nothing of the loop chained to it."""
+    with sync_client_of(fake) as client, pytest.raises(NotFoundError) as caught:
+        client.get("sess_nobody")
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+    assert any(str(entry.path) == __file__ for entry in caught.traceback)
+
+
+def test_async_only_inputs_are_refused(fake: FakeClerk) -> None:
+    """The sync client takes no session of aiohttp's and no async iterable."""
+    with pytest.raises(TypeError):
+        SessionsApi(fake.secret_key, client_session=None)  # type: ignore[call-arg]
+
+    async def ids() -> AsyncIterator[str]:
+        yield "sess_1"
+
+    with sync_client_of(fake) as client, pytest.raises(ValueError, match="iterable"):
+        client.revoke_many(ids())  # type: ignore[arg-type]
+    assert fake.requests == []
