@@ -238,6 +238,11 @@ def run(arguments: Sequence[str]) -> int:
         settings.out.clear_live()
         settings.out.error(str(error))
         return exit_code_of(error)
+    finally:
+        if "clerk_async.cli.connection" in sys.modules:
+            from clerk_async.cli.connection import hide_log  # noqa: PLC0415 - not for help
+
+            hide_log()
     return code if isinstance(code, int) else 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from clerk_async.cli.exits import Refused
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from clerk_async.config import Endpoint, RateLimit
     from clerk_async.sessions import AsyncSessionsApi
 
-__all__ = ["endpoint", "make_client", "show_log"]
+__all__ = ["endpoint", "hide_log", "make_client", "show_log"]
 
 
 def endpoint(settings: Settings) -> Endpoint:
@@ -69,6 +69,9 @@ def _read_key(path: str) -> str:
     return lines[0]
 
 
+_LOGGER: Final = logging.getLogger("clerk_async")
+
+
 class _LogLines(logging.Handler):
     def __init__(self, out: Output) -> None:
         super().__init__(logging.WARNING)
@@ -79,8 +82,15 @@ class _LogLines(logging.Handler):
 
 
 def show_log(out: Output) -> None:
-    """Tell what the library logs as lines on stderr, without tracebacks."""
-    logger = logging.getLogger("clerk_async")
-    logger.handlers = [handler for handler in logger.handlers if not isinstance(handler, _LogLines)]
-    logger.addHandler(_LogLines(out))
-    logger.propagate = False
+    """Tell what the library logs as lines on stderr, without tracebacks, until `hide_log`."""
+    hide_log()
+    _LOGGER.addHandler(_LogLines(out))
+    _LOGGER.propagate = False
+
+
+def hide_log() -> None:
+    """Leave the library's log as it was before."""
+    for handler in list(_LOGGER.handlers):
+        if isinstance(handler, _LogLines):
+            _LOGGER.removeHandler(handler)
+            _LOGGER.propagate = True

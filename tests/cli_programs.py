@@ -1,0 +1,186 @@
+"""The command line as tests run it: in this process, as a program, and in a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+import attrs
+
+from clerk_async.cli import main
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import pytest
+
+    from clerk_async.testing import FakeClerk
+
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
+
+
+@attrs.frozen
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines of stdout."""
+        return self.out.splitlines()
+
+    @property
+    def records(self) -> list[Any]:
+        """The JSON lines of stdout."""
+        return [json.loads(line) for line in self.lines]
+
+
+@attrs.frozen
+class InProcess:
+    """Runs commands in this process."""
+
+    fake: FakeClerk
+    capsys: pytest.CaptureFixture[str]
+
+    def __call__(self, *arguments: str) -> Ended:
+        """Run one command."""
+        code = main(arguments)
+        out, err = self.capsys.readouterr()
+        return Ended(code, out, err)
+
+
+def environment(fake: FakeClerk, changes: Mapping[str, str | None] | None = None) -> dict[str, str]:
+    """Give the environment of a program that talks to the fake."""
+    values: dict[str, str | None] = {
+        **os.environ,
+        "CLERK_SECRET_KEY": fake.secret_key,
+        "CLERK_API_URL": fake.base_url.removesuffix("/v1"),
+        "PYTHONDEVMODE": "1",
+        "PYTHONWARNINGS": "error",
+        "TERM": "xterm-256color",
+        "COLUMNS": "120",
+        **(changes or {}),
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def command_line(arguments: Sequence[str]) -> list[str]:
+    """Give the command line of a program."""
+    return [sys.executable, "-m", "clerk_async", *arguments]
+
+
+def run(
+    fake: FakeClerk,
+    *arguments: str,
+    stdin: str | None = None,
+    env: Mapping[str, str | None] | None = None,
+    timeout: float = 40,
+) -> Ended:
+    """Run a program in pipes, with nobody to ask: in a session without a terminal."""
+    ended = subprocess.run(
+        command_line(arguments),
+        input="" if stdin is None else stdin,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        env=environment(fake, env),
+        start_new_session=True,
+    )
+    return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+
+class Terminal:
+    """A program in a pseudo-terminal of its own.
+
+    Args:
+        fake: What it talks to.
+        arguments: What is typed after the program's name.
+        stdin: A file to read from instead of the terminal.
+        stdout: A file to write results to instead of the terminal.
+        env: Changes to the environment.
+    """
+
+    def __init__(
+        self,
+        fake: FakeClerk,
+        *arguments: str,
+        stdin: Path | None = None,
+        stdout: Path | None = None,
+        env: Mapping[str, str | None] | None = None,
+    ) -> None:
+        self._raw = b""
+        self._code: int | None = None
+        self._pid, self._terminal = os.forkpty()
+        if self._pid == 0:  # pragma: no cover - the child becomes the program
+            try:
+                if stdin is not None:
+                    os.dup2(os.open(stdin, os.O_RDONLY), 0)
+                if stdout is not None:
+                    os.dup2(os.open(stdout, os.O_WRONLY | os.O_CREAT), 1)
+                line = command_line(arguments)
+                os.execve(line[0], line, environment(fake, env))  # noqa: S606 - no shell wanted
+            finally:
+                os._exit(99)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._code is None:
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+        os.close(self._terminal)
+
+    @property
+    def raw(self) -> str:
+        """All that was drawn so far."""
+        return self._raw.decode(errors="replace")
+
+    @property
+    def text(self) -> str:
+        """The same without colours and cursor movements."""
+        return _ESCAPES.sub("\n", self.raw).replace("\n\n", "\n")
+
+    def _read(self, timeout: float) -> bool:
+        if not select.select([self._terminal], [], [], timeout)[0]:
+            return True
+        try:
+            part = os.read(self._terminal, 65_536)
+        except OSError:
+            return False
+        self._raw += part
+        return bool(part)
+
+    def wait_for(self, text: str, timeout: float = 20) -> None:
+        """Wait until a text was drawn."""
+        end = time.monotonic() + timeout
+        while text not in self.text:
+            left = end - time.monotonic()
+            assert left > 0, f"no {text!r} within {timeout} s in:\n{self.text}"
+            if not self._read(left):
+                break
+        assert text in self.text, self.text
+
+    def type(self, text: str) -> None:
+        """Type on the keyboard; character 3 is Ctrl-C."""
+        os.write(self._terminal, text.encode())
+
+    def end(self, timeout: float = 30) -> int:
+        """Wait for the end, and give the exit code."""
+        end = time.monotonic() + timeout
+        while self._read(max(0.0, end - time.monotonic())):
+            assert time.monotonic() < end, f"still running:\n{self.text}"
+        self._code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        return self._code

@@ -1,0 +1,425 @@
+"""The commands for one session or one token: what they print, what they hide, how they end."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from cli_programs import InProcess
+
+from clerk_async.cli import main
+from clerk_async.testing import Fault
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from clerk_async.testing import FakeClerk
+
+pytestmark = pytest.mark.may_block  # a command has its loop for itself
+
+
+@pytest.fixture
+def cli(
+    fake: FakeClerk, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> InProcess:
+    """Run commands against the fake."""
+    monkeypatch.setenv("CLERK_SECRET_KEY", fake.secret_key)
+    monkeypatch.setenv("CLERK_API_URL", fake.base_url.removesuffix("/v1"))
+    return InProcess(fake, capsys)
+
+
+def test_list_prints_a_line_with_tabs_for_each_session_in_a_pipe(cli: InProcess) -> None:
+    """A header first; ids are never cut."""
+    made = [cli.fake.add_session(user_id="user_1").id for _ in range(3)]
+    ended = cli("list", "--user", "user_1")
+    assert ended.code == 0
+    assert ended.lines[0].startswith("SESSION\tSTATUS\tUSER")
+    assert {line.split("\t")[0] for line in ended.lines[1:]} == set(made)
+
+
+def test_list_prints_json_lines(cli: InProcess) -> None:
+    """One object a session, with every field and times in ISO 8601."""
+    session = cli.fake.add_session(user_id="user_1", created_at=1_700_000_000_123)
+    (record,) = cli("--json", "list", "--user", "user_1").records
+    assert (record["id"], record["status"]) == (session.id, "active")
+    assert record["created_at"] == "2023-11-14T22:13:20.123Z"
+
+
+def test_quiet_list_prints_ids_alone(cli: InProcess) -> None:
+    """What `revoke --from -` reads."""
+    made = cli.fake.add_session(user_id="user_1").id
+    ended = cli("--quiet", "list", "--user", "user_1")
+    assert (ended.out, ended.err) == (f"{made}\n", "")
+
+
+def test_list_passes_its_options_on(cli: InProcess) -> None:
+    """Nothing that wasn't asked for is sent."""
+    cli(
+        "list", "--user", "u", "--client", "c", "--status", "ended", "--limit", "7", "--offset", "2"
+    )
+    query = cli.fake.requests[-1].query
+    assert {name: query[name] for name in ("user_id", "client_id", "status")} == {
+        "user_id": "u",
+        "client_id": "c",
+        "status": "ended",
+    }
+    assert (query["limit"], query["offset"]) == ("7", "2")
+
+
+def test_list_tells_that_there_are_more_and_all_lists_all(cli: InProcess) -> None:
+    """The service's own limit is 10."""
+    for _ in range(12):
+        cli.fake.add_session(user_id="user_1")
+    ended = cli("list", "--user", "user_1")
+    assert len(ended.lines) == 11
+    assert "10 of 12 sessions" in ended.err
+    assert len(cli("list", "--user", "user_1", "--all", "--quiet").lines) == 12
+
+
+def test_an_unreadable_entry_of_a_list_is_told_and_the_rest_is_shown(cli: InProcess) -> None:
+    """Exit code 1: the list isn't whole."""
+    for _ in range(3):
+        cli.fake.add_session(user_id="user_1")
+    cli.fake.inject(Fault.missing("status", item=1, operation="list"))
+    ended = cli("--quiet", "list", "--user", "user_1")
+    assert (ended.code, len(ended.lines)) == (1, 2)
+    assert "entry 1 of the list is no session" in ended.err
+
+
+def test_get_shows_fields_or_json(cli: InProcess) -> None:
+    """People see names and values; machines one object."""
+    session = cli.fake.add_session(
+        user_id="user_1", latest_activity={"city": "Oslo", "country": "NO", "id": "x"}
+    )
+    told = cli("get", session.id)
+    assert told.code == 0
+    assert told.lines[0].split() == ["session", session.id]
+    assert "Oslo, NO" in told.out
+    assert cli("get", session.id, "--json").records[0]["latest_activity"]["city"] == "Oslo"
+
+
+def test_create_makes_a_session(cli: InProcess) -> None:
+    """Its id comes out alone with --quiet."""
+    cli.fake.add_user("user_1")
+    made = cli("--quiet", "create", "--user", "user_1").out.strip()
+    assert cli.fake.sessions[made].user_id == "user_1"
+
+
+@pytest.mark.parametrize("arguments", [(), ("--template", "custom_hasura"), ("--expires-in", "90")])
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_tokens_are_hidden_unless_asked_for(
+    cli: InProcess, arguments: tuple[str, ...], form: tuple[str, ...]
+) -> None:
+    """A token lets people in: it stays out of scrollback and logs."""
+    session = cli.fake.add_session()
+    hidden = cli("token", session.id, *arguments, *form)
+    assert (hidden.code, "eyJ" in hidden.out + hidden.err) == (0, False)
+    assert "--show-token" in hidden.out
+    assert "eyJ" in cli("token", session.id, *arguments, *form, "--show-token").out
+
+
+@pytest.mark.parametrize("answer", ["token", "cookie"])
+def test_refresh_takes_tokens_from_options_and_hides_what_comes(
+    cli: InProcess, answer: str
+) -> None:
+    """Cookies show their names alone."""
+    session = cli.fake.add_session()
+    arguments = (
+        "refresh",
+        session.id,
+        "--expired-token",
+        cli.fake.expired_token(session),
+        "--refresh-token",
+        cli.fake.refresh_token_for(session),
+        "--origin",
+        "http://localhost:3000",
+        "--format",
+        answer,
+    )
+    ended = cli(*arguments)
+    assert ended.code == 0, ended.err
+    assert "eyJ" not in ended.out + ended.err
+    assert "[hidden" in ended.out
+
+
+def test_a_refused_refresh_is_no_refused_key(cli: InProcess) -> None:
+    """It answers 401 about the session: exit code 1, not 3."""
+    session = cli.fake.add_session()
+    ended = cli(
+        "refresh",
+        session.id,
+        "--expired-token",
+        "e",
+        "--refresh-token",
+        "r",
+        "--origin",
+        "http://localhost:3000",
+    )
+    assert ended.code == 1
+
+
+def test_verify_tells_its_deprecation_as_a_line(cli: InProcess) -> None:
+    """No Python warning, and the command to use instead."""
+    session = cli.fake.add_session()
+    ended = cli("verify", session.id, cli.fake.mint(session))
+    assert ended.code == 0
+    assert session.id in ended.out
+    (line,) = [line for line in ended.err.splitlines() if "deprecated" in line]
+    assert "clerk-async verify-token" in line
+
+
+def test_verify_token_with_the_key_in_a_file(cli: InProcess, tmp_path: Path) -> None:
+    """Nothing is asked of the service."""
+    session = cli.fake.add_session(user_id="user_1")
+    path = tmp_path / "key.pem"
+    path.write_text(cli.fake.jwt_key)
+    ended = cli("verify-token", cli.fake.mint(session), "--jwt-key-file", str(path))
+    assert ended.code == 0
+    assert "user_1" in ended.out
+    assert cli.fake.requests == []
+
+
+def test_verify_token_with_fetched_keys_and_as_json(cli: InProcess) -> None:
+    """The claims come out as they are."""
+    session = cli.fake.add_session(user_id="user_1")
+    ended = cli("--json", "verify-token", cli.fake.mint(session))
+    assert ended.records[0]["sub"] == "user_1"
+    assert [request.operation for request in cli.fake.requests] == ["jwks"]
+
+
+def test_verify_token_refuses_with_the_reason(cli: InProcess) -> None:
+    """Exit code 1, and the token isn't repeated."""
+    token = cli.fake.expired_token(cli.fake.add_session())
+    ended = cli("verify-token", token)
+    assert ended.code == 1
+    assert "expired" in ended.err
+    assert token[:20] not in ended.out + ended.err
+
+
+def test_verify_token_checks_parties(cli: InProcess) -> None:
+    """Several may follow one option."""
+    token = cli.fake.mint(cli.fake.add_session(authorized_party="https://b.example"))
+    parties = ("--authorized-party", "https://a.example", "https://b.example")
+    assert cli("verify-token", token, *parties).code == 0
+    assert cli("verify-token", token, "--authorized-party", "https://a.example").code == 1
+
+
+def test_verify_token_without_any_key_says_where_keys_come_from(
+    cli: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 2."""
+    monkeypatch.delenv("CLERK_SECRET_KEY")
+    ended = cli("verify-token", "x.y.z")
+    assert (ended.code, "--jwt-key-file" in ended.err) == (2, True)
+
+
+# --- exit codes ---
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (Fault.status(400, count=None), 1),
+        (Fault.status(404, count=None), 1),
+        (Fault.status(422, count=None), 1),
+        (Fault.status(401, count=None), 3),
+        (Fault.status(403, count=None), 3),
+        (Fault.status(500, count=None), 4),
+        (Fault.status(429, retry_after=600, count=None), 4),
+        (Fault.cut("before", count=None), 4),
+        (Fault.not_json(count=None), 1),
+    ],
+)
+def test_an_error_gives_the_exit_code_of_the_table(cli: InProcess, fault: Fault, code: int) -> None:
+    """One table for all commands; the message is one line on stderr, stdout stays empty."""
+    session = cli.fake.add_session()
+    cli.fake.inject(fault)
+    ended = cli("get", session.id)
+    assert (ended.code, ended.out) == (code, "")
+    assert ended.err.startswith("clerk-async: ")
+    assert "Traceback" not in ended.err
+
+
+def test_a_refused_key_of_verify_token_is_3(
+    cli: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the keys for tokens could not be had: the reason counts."""
+    token = cli.fake.mint(cli.fake.add_session())
+    monkeypatch.setenv("CLERK_SECRET_KEY", "sk_test_another")
+    assert cli("verify-token", token).code == 3
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("list",),
+        ("list", "--user", "u", "--limit", "501"),
+        ("list", "--user", "u", "--all", "--limit", "5"),
+        ("get",),
+        ("get", "a/b"),
+        ("token", "s", "--expires-in", "5"),
+        ("lst",),
+        ("revoke",),
+        ("revoke", "s", "--from", "x"),
+        ("revoke", "s", "--rate", "fast"),
+        ("revoke", "s", "--rate", "0/10"),
+        ("revoke", "s", "--share", "1.5"),
+        ("revoke", "s", "--rotated-key"),
+        ("revoke", "--from", "/does/not/exist"),
+        ("revoke-all",),
+        ("revoke-all", "--user", "u", "--created-before", "yesterday"),
+        ("revoke-all", "--user", "u", "--created-before", "2026-03-01T12:00"),
+        ("--key-file", "/does/not/exist", "get", "s"),
+        ("--base-url", "http://example.com/v1", "get", "s"),
+        ("--nonsense",),
+        (),
+    ],
+)
+def test_wrong_usage_is_2_and_sends_nothing(cli: InProcess, arguments: tuple[str, ...]) -> None:
+    """Whatever is wrong is told before any request."""
+    ended = cli(*arguments)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err
+    assert cli.fake.requests == []
+
+
+# --- the key ---
+
+
+def test_no_key_says_where_it_comes_from(cli: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CLERK_SECRET_KEY or a file."""
+    monkeypatch.delenv("CLERK_SECRET_KEY")
+    ended = cli("get", "s")
+    assert ended.code == 2
+    assert "CLERK_SECRET_KEY" in ended.err
+    assert "--key-file" in ended.err
+
+
+def test_the_key_comes_from_a_file(
+    cli: InProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The option stands before the command or after it."""
+    monkeypatch.delenv("CLERK_SECRET_KEY")
+    path = tmp_path / "key"
+    path.write_text(f"\n{cli.fake.secret_key}\n")
+    session = cli.fake.add_session()
+    assert cli("--key-file", str(path), "get", session.id).code == 0
+    assert cli("get", session.id, "--key-file", str(path)).code == 0
+
+
+def test_no_option_takes_the_key(cli: InProcess) -> None:
+    """It would show in the list of processes."""
+    told = cli("--help").out
+    assert "--secret-key" not in told
+    for flag in ("--key", "--secret-key"):
+        ended = cli(flag, "sk_live_planted", "get", "s")
+        assert ended.code == 2
+        assert "sk_live_planted" not in ended.out + ended.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("sk_live_planted",),
+        ("get", "sk_live_planted/x"),
+        ("revoke", "sk_live_planted"),
+        ("--json", "revoke", "sk_live_planted/x"),
+        ("--base-url", "http://127.0.0.1:9/v1", "revoke", "sk_live_planted"),
+    ],
+)
+def test_a_key_that_is_typed_by_mistake_is_not_repeated(
+    cli: InProcess, arguments: tuple[str, ...]
+) -> None:
+    """Neither on stdout nor on stderr, nor in the command that resumes."""
+    ended = cli(*arguments)
+    assert "sk_live_planted" not in ended.out + ended.err
+
+
+def test_a_key_that_the_service_echoes_is_not_repeated(cli: InProcess) -> None:
+    """In errors and outcomes alike."""
+    body = {"errors": [{"message": f"bad {cli.fake.secret_key}", "code": "x", "long_message": ""}]}
+    cli.fake.inject(Fault.status(422, body=body, count=None))
+    for arguments in (("get", "s"), ("revoke", "s"), ("--json", "revoke", "s")):
+        ended = cli(*arguments)
+        assert ended.code == 1
+        assert cli.fake.secret_key not in ended.out + ended.err
+
+
+# --- help ---
+
+
+def test_help_names_every_command_and_the_exit_codes(cli: InProcess) -> None:
+    """All that the program can do, on one screen."""
+    told = cli("--help")
+    assert told.code == 0
+    for name in [
+        "list",
+        "get",
+        "create",
+        "token",
+        "refresh",
+        "revoke",
+        "revoke-all",
+        "verify",
+        "verify-token",
+        "fake-server",
+        "demo",
+    ]:
+        assert f"  {name} " in told.out
+        assert cli(name, "--help").code == 0
+    assert "130 interrupted" in told.out.replace("\n  ", " ")
+
+
+def test_version(cli: InProcess) -> None:
+    """As the package says."""
+    from clerk_async import __version__  # noqa: PLC0415 - beside what it is compared with
+
+    assert cli("--version").out == f"clerk-async {__version__}\n"
+
+
+def test_the_log_is_as_it_was_after_a_command(cli: InProcess) -> None:
+    """What a command shows of it is undone when it ends."""
+    import logging  # noqa: PLC0415 - here alone
+
+    cli("get", "s")
+    logger = logging.getLogger("clerk_async")
+    assert (logger.propagate, logger.handlers) == (True, [])
+
+
+def test_main_takes_the_process_arguments(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the installed script calls it."""
+    monkeypatch.setattr("sys.argv", ["clerk-async", "--version"])
+    assert main() == 0
+    assert capsys.readouterr().out.startswith("clerk-async ")
+
+
+def test_completion_scripts(cli: InProcess) -> None:
+    """For the three shells that click knows."""
+    for shell in ("bash", "zsh", "fish"):
+        assert "_CLERK_ASYNC_COMPLETE" in cli("completion", shell).out
+
+
+def test_json_numbers_and_names_of_a_session_are_stable(cli: InProcess) -> None:
+    """Scripts rely on them."""
+    session = cli.fake.add_session(user_id="user_1", actor={"sub": "user_admin"})
+    record = json.loads(cli("--json", "get", session.id).out)
+    assert set(record) == {
+        "id",
+        "status",
+        "user_id",
+        "client_id",
+        "actor",
+        "last_active_organization_id",
+        "latest_activity",
+        "tasks",
+        "object",
+        "last_active_at",
+        "expire_at",
+        "abandon_at",
+        "updated_at",
+        "created_at",
+    }
+    assert record["actor"] == {"sub": "user_admin"}

@@ -1,0 +1,361 @@
+"""`revoke` and `revoke-all`: their input, their questions, their outcomes and their exit codes."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cli_programs import InProcess
+
+from clerk_async.testing import Fault
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from clerk_async.testing import FakeClerk
+
+pytestmark = pytest.mark.may_block  # a command has its loop for itself
+
+
+@pytest.fixture
+def cli(
+    fake: FakeClerk, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> InProcess:
+    """Run commands against the fake."""
+    monkeypatch.setenv("CLERK_SECRET_KEY", fake.secret_key)
+    monkeypatch.setenv("CLERK_API_URL", fake.base_url.removesuffix("/v1"))
+    return InProcess(fake, capsys)
+
+
+def add(fake: FakeClerk, count: int, user_id: str = "user_1") -> list[str]:
+    """Add live sessions."""
+    return [fake.add_session(user_id=user_id).id for _ in range(count)]
+
+
+def revoked(fake: FakeClerk) -> set[str]:
+    """The sessions that the service holds as revoked."""
+    return {session.id for session in fake.sessions.values() if session.status == "revoked"}
+
+
+def sent(fake: FakeClerk) -> list[str | None]:
+    """The sessions for which a revocation arrived."""
+    return [request.session_id for request in fake.requests if request.operation == "revoke"]
+
+
+# --- outcomes ---
+
+
+def test_a_small_run_tells_each_session(cli: InProcess) -> None:
+    """What became of it, in words, then the counts."""
+    (live,) = add(cli.fake, 1)
+    ended_before = cli.fake.add_session(status="ended").id
+    ended = cli("revoke", live, ended_before, "sess_none")
+    assert ended.code == 0
+    assert set(ended.lines[:3]) == {
+        f"{live}  revoked",
+        f"{ended_before}  already inactive",
+        "sess_none  not found",
+    }
+    assert ended.lines[3].startswith("Done: 1 revoked, 1 already inactive, 1 not found, in ")
+
+
+def test_json_prints_one_line_an_outcome_and_a_summary(cli: InProcess) -> None:
+    """Machines read stdout line by line; the last line has the counts and the exit code."""
+    ids = add(cli.fake, 3)
+    ended = cli("--json", "revoke", *ids, "a/b")
+    *outcomes, summary = ended.records
+    assert {record["session_id"]: record["status"] for record in outcomes} == {
+        **dict.fromkeys(ids, "revoked"),
+        "a/b": "failed",
+    }
+    assert all(record["type"] == "outcome" for record in outcomes)
+    (failed,) = [record for record in outcomes if record["status"] == "failed"]
+    assert failed["error"]["type"] == "InvalidArgumentError"
+    assert failed["attempts"] == 0
+    assert (summary["type"], summary["revoked"], summary["failed"]) == ("summary", 3, 1)
+    assert (summary["ok"], summary["exit_code"], ended.code) == (False, 1, 1)
+
+
+def test_a_large_run_tells_failures_alone(cli: InProcess, tmp_path: Path) -> None:
+    """Nobody reads forty thousand lines."""
+    ids = add(cli.fake, 30)
+    path = tmp_path / "ids.txt"
+    path.write_text("\n".join([*ids, "a\\b"]))
+    ended = cli("revoke", "--from", str(path), "--yes")
+    assert ended.code == 1
+    assert ended.lines[0].startswith("a\\b  failed: ")
+    assert ended.lines[1].startswith("Not done: 30 revoked, 1 failed")
+    assert len(ended.lines) == 2
+
+
+def test_quiet_leaves_out_counts_and_progress(cli: InProcess) -> None:
+    """Failures stay."""
+    (live,) = add(cli.fake, 1)
+    ended = cli("--quiet", "revoke", live, "--progress", "text")
+    assert (ended.code, ended.out, ended.err) == (0, f"{live}  revoked\n", "")
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, 3), (403, 3), (500, 4), (422, 1)])
+def test_a_run_ends_with_the_code_of_the_table(cli: InProcess, status: int, code: int) -> None:
+    """3 for a refused key, 4 where the service is out of reach, else 1."""
+    (live,) = add(cli.fake, 1)
+    cli.fake.inject(Fault.status(status, operation="revoke", count=None))
+    assert cli("revoke", live).code == code
+
+
+def test_some_failures_among_successes_are_1(cli: InProcess) -> None:
+    """The service was in reach."""
+    good, bad = add(cli.fake, 2)
+    cli.fake.inject(Fault.status(500, session_id=bad, count=None))
+    assert cli("revoke", good, bad).code == 1
+
+
+# --- input ---
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "column"),
+    [
+        ("lines", "{a}\n\n  {b}  \r\n# a comment\n{c}", None),
+        ("byte order mark", "\ufeff{a}\n{b}\n{c}\n", None),
+        ("csv", "user,session\r\nu,{a}\r\nu,{b}\r\n\r\nu,{c}\r\n", "session"),
+        ("quoted csv", '"a ""b"" c","session id"\n"x,y",{a}\n"x\ny",{b}\n,{c}\n', "session id"),
+        ("json lines", '{{"s": "{a}"}}\n{{"s": "{b}", "n": 1}}\n\n{{"s": "{c}"}}', "s"),
+    ],
+)
+def test_ids_come_from_files_of_many_kinds(
+    cli: InProcess, tmp_path: Path, name: str, text: str, column: str | None
+) -> None:
+    """One a line, or a column of CSV or JSON lines."""
+    a, b, c = add(cli.fake, 3)
+    path = tmp_path / name
+    path.write_text(text.format(a=a, b=b, c=c), newline="")
+    arguments = (
+        ("--from", str(path)) if column is None else ("--from", str(path), "--column", column)
+    )
+    ended = cli("revoke", *arguments)
+    assert ended.code == 0, ended.err
+    assert revoked(cli.fake) == {a, b, c}
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "told"),
+    [
+        ("sess_1,user_1\n", None, "--column"),
+        ('{"id": "sess_1"}\n', None, "--column"),
+        ("sess_1\tuser_1\n", None, "--column"),
+        ("a,b\n1,2\n", "c", "it has a, b"),
+        ("a,b\n1\n", "b", "line 2"),
+        ('{"id": 5}\n', "id", "line 1"),
+        ('{"id": "x"}\nnope\n', "id", "line 2"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused_before_anything_is_sent(
+    cli: InProcess, tmp_path: Path, text: str, column: str | None, told: str
+) -> None:
+    """Sent as it is, a line of CSV would be answered "not found", which counts as done."""
+    path = tmp_path / "ids"
+    path.write_text(text)
+    arguments = (
+        ("--from", str(path)) if column is None else ("--from", str(path), "--column", column)
+    )
+    ended = cli("revoke", *arguments)
+    assert (ended.code, cli.fake.requests) == (2, [])
+    assert told in ended.err
+
+
+def test_text_that_is_no_utf_8_is_refused(cli: InProcess, tmp_path: Path) -> None:
+    """With the line's number."""
+    path = tmp_path / "ids"
+    path.write_bytes(b"sess_1\n\xff\xfe\n")
+    ended = cli("revoke", "--from", str(path))
+    assert (ended.code, "line 2" in ended.err, cli.fake.requests) == (2, True, [])
+
+
+# --- asking ---
+
+
+@pytest.mark.parametrize("command", ["revoke", "revoke-all"])
+def test_above_25_sessions_it_refuses_where_nobody_can_be_asked(
+    cli: InProcess, tmp_path: Path, command: str
+) -> None:
+    """Exit code 2, nothing is revoked, and --yes is named."""
+    ids = add(cli.fake, 26)
+    path = tmp_path / "ids"
+    path.write_text("\n".join(ids))
+    source = ("--from", str(path)) if command == "revoke" else ("--user", "user_1")
+    ended = cli(command, *source)
+    assert (ended.code, sent(cli.fake)) == (2, [])
+    assert "--yes" in ended.err
+    assert "26" in ended.err
+    assert cli(command, *source, "--yes").code == 0
+    assert revoked(cli.fake) == set(ids)
+
+
+@pytest.mark.parametrize("command", ["revoke", "revoke-all"])
+def test_up_to_25_sessions_it_does_not_ask(cli: InProcess, command: str) -> None:
+    """The first 25 are free."""
+    ids = add(cli.fake, 25)
+    arguments = tuple(ids) if command == "revoke" else ("--user", "user_1")
+    assert cli(command, *arguments).code == 0
+    assert revoked(cli.fake) == set(ids)
+
+
+def test_more_than_25_users_are_asked_about_without_listing_them(
+    cli: InProcess, tmp_path: Path
+) -> None:
+    """Nothing is sent before the answer."""
+    path = tmp_path / "users"
+    path.write_text("\n".join(f"user_{number}" for number in range(26)))
+    ended = cli("revoke-all", "--users-from", str(path))
+    assert (ended.code, cli.fake.requests) == (2, [])
+    assert "26 users" in ended.err
+
+
+def test_a_run_that_can_not_be_counted_does_not_begin(cli: InProcess) -> None:
+    """Where the list fails there is no telling whether to ask."""
+    add(cli.fake, 3)
+    cli.fake.inject(Fault.status(500, operation="list", count=None))
+    ended = cli("revoke-all", "--user", "user_1")
+    assert (ended.code, sent(cli.fake)) == (4, [])
+
+
+# --- dry run, journal, limits ---
+
+
+def test_a_dry_run_prints_what_would_be_revoked(cli: InProcess) -> None:
+    """One a line, without asking, and nothing is revoked."""
+    ids = add(cli.fake, 30)
+    ended = cli("revoke-all", "--user", "user_1", "--dry-run")
+    assert (ended.code, sent(cli.fake)) == (0, [])
+    assert {line.split("\t")[0] for line in ended.lines[:-1]} == set(ids)
+    assert ended.lines[-1].startswith("Done: 30 would be revoked")
+
+
+def test_a_journal_resumes(cli: InProcess, tmp_path: Path) -> None:
+    """What is done is not sent again, and says so."""
+    first, second = add(cli.fake, 2)
+    journal = tmp_path / "job.jsonl"
+    assert cli("revoke", first, "--journal", str(journal)).code == 0
+    ended = cli("revoke", first, second, "--journal", str(journal))
+    assert ended.code == 0
+    assert sent(cli.fake) == [first, second]
+    assert "1 done by an earlier run" in ended.out
+    assert cli.fake.secret_key not in journal.read_text()
+
+
+def test_a_journal_of_another_kind_of_run_is_refused(cli: InProcess, tmp_path: Path) -> None:
+    """Exit code 2, before anything is sent."""
+    journal = tmp_path / "job.jsonl"
+    cli("revoke", "sess_1", "--journal", str(journal))
+    cli.fake.requests.clear()
+    ended = cli("revoke-all", "--user", "user_1", "--yes", "--journal", str(journal))
+    assert (ended.code, cli.fake.requests) == (2, [])
+
+
+def test_a_rotated_key_goes_on_with_its_journal(
+    cli: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only when it is said so."""
+    journal = tmp_path / "job.jsonl"
+    monkeypatch.setenv("CLERK_SECRET_KEY", "sk_test_before")
+    cli("revoke", "sess_1", "--journal", str(journal))
+    monkeypatch.setenv("CLERK_SECRET_KEY", cli.fake.secret_key)
+    assert cli("revoke", "sess_1", "--journal", str(journal)).code == 2
+    assert cli("revoke", "sess_1", "--journal", str(journal), "--rotated-key").code == 0
+
+
+def test_max_failures_stops_the_run(cli: InProcess, tmp_path: Path) -> None:
+    """Exit code 1, and the command that goes on."""
+    path = tmp_path / "ids"
+    path.write_text("\n".join(add(cli.fake, 300)))
+    cli.fake.inject(Fault.status(422, operation="revoke", count=None))
+    ended = cli("revoke", "--from", str(path), "--yes", "--max-failures", "3")
+    assert ended.code == 1
+    assert "too many failures" in ended.out
+    assert f"revoke --from {path} --yes --max-failures 3" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--rate", "40/2"), (40, 2.0)),
+        (("--rate", "40/2s"), (40, 2.0)),
+        (("--rate", "40/s"), (40, 1.0)),
+        (("--rate", "40/2", "--share", "0.5"), (20, 2.0)),
+        (("--share", "0.5"), (50, 10.0)),
+        ((), None),
+    ],
+)
+def test_rate_and_share_become_the_limit_of_the_run(
+    cli: InProcess,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    expected: tuple[int, float] | None,
+) -> None:
+    """A share alone is one of the key's own limit."""
+    from clerk_async.sessions import AsyncSessionsApi  # noqa: PLC0415 - to look inside
+
+    seen: list[Any] = []
+    revoke_many = AsyncSessionsApi.revoke_many
+
+    async def spy(self: AsyncSessionsApi, ids: Any, **options: Any) -> object:
+        seen.append(self._rate_limit)
+        return await revoke_many(self, ids, **options)
+
+    monkeypatch.setattr(AsyncSessionsApi, "revoke_many", spy)
+    assert cli("revoke", "sess_1", *options).code == 0
+    (limit,) = seen
+    if expected is None:
+        assert limit is None
+    else:
+        assert (limit.count, limit.per) == expected
+
+
+# --- revoke-all ---
+
+
+def test_revoke_all_takes_several_users_and_spares_sessions(cli: InProcess) -> None:
+    """Each option takes what follows it."""
+    mine, *others = add(cli.fake, 3, "user_1")
+    more = add(cli.fake, 2, "user_2")
+    stranger = add(cli.fake, 1, "user_3")
+    ended = cli("revoke-all", "--user", "user_1", "user_2", "--except", mine, "sess_x")
+    assert ended.code == 0, ended.err
+    assert revoked(cli.fake) == {*others, *more}
+    assert cli.fake.sessions[stranger[0]].status == "active"
+
+
+def test_revoke_all_reads_users_from_a_file(cli: InProcess, tmp_path: Path) -> None:
+    """As revoke reads ids."""
+    ids = add(cli.fake, 2, "user_1") + add(cli.fake, 2, "user_2")
+    path = tmp_path / "users.csv"
+    path.write_text("mail,user\na@x,user_1\nb@x,user_2\n")
+    ended = cli("revoke-all", "--users-from", str(path), "--column", "user")
+    assert ended.code == 0, ended.err
+    assert revoked(cli.fake) == set(ids)
+
+
+def test_revoke_all_by_client_and_by_time(cli: InProcess) -> None:
+    """Only what matches."""
+    old = cli.fake.add_session(user_id="u", client_id="c", created_at=1_600_000_000_000).id
+    cli.fake.add_session(user_id="u", client_id="c")
+    cli.fake.add_session(user_id="u", created_at=1_600_000_000_000)
+    ended = cli("revoke-all", "--client", "c", "--created-before", "2021-01-01T00:00Z")
+    assert ended.code == 0, ended.err
+    assert revoked(cli.fake) == {old}
+
+
+def test_revoke_all_without_users_never_means_everybody(cli: InProcess) -> None:
+    """Exit code 2."""
+    add(cli.fake, 1)
+    ended = cli("revoke-all", "--yes")
+    assert (ended.code, cli.fake.requests) == (2, [])
+
+
+def test_json_of_revoke_all_names_the_users(cli: InProcess) -> None:
+    """So that a failure can be followed up."""
+    (live,) = add(cli.fake, 1)
+    first = json.loads(cli("--json", "revoke-all", "--user", "user_1").lines[0])
+    assert (first["session_id"], first["user_id"]) == (live, "user_1")
