@@ -122,7 +122,7 @@ class SessionTask:
     key: str
 
 
-@attrs.frozen(kw_only=True, repr=False)
+@attrs.frozen(init=False, repr=False)
 class Session:
     """A sign-in session.
 
@@ -143,21 +143,61 @@ class Session:
     """
 
     id: str
-    status: SessionStatus = attrs.field(converter=SessionStatus)
-    user_id: str | None = None
-    client_id: str | None = None
-    actor: Mapping[str, Any] | None = None
-    last_active_organization_id: str | None = None
-    latest_activity: SessionActivity | None = None
-    tasks: tuple[SessionTask, ...] | None = None
-    object: str | None = None
-    _last_active_at: int | None = attrs.field(
-        default=None, alias="last_active_at", converter=_milliseconds
-    )
-    _expire_at: int | None = attrs.field(default=None, alias="expire_at", converter=_milliseconds)
-    _abandon_at: int | None = attrs.field(default=None, alias="abandon_at", converter=_milliseconds)
-    _updated_at: int | None = attrs.field(default=None, alias="updated_at", converter=_milliseconds)
-    _created_at: int | None = attrs.field(default=None, alias="created_at", converter=_milliseconds)
+    status: SessionStatus
+    user_id: str | None
+    client_id: str | None
+    actor: Mapping[str, Any] | None
+    last_active_organization_id: str | None
+    latest_activity: SessionActivity | None
+    tasks: tuple[SessionTask, ...] | None
+    object: str | None
+    _last_active_at: int | None = attrs.field(alias="last_active_at")
+    _expire_at: int | None = attrs.field(alias="expire_at")
+    _abandon_at: int | None = attrs.field(alias="abandon_at")
+    _updated_at: int | None = attrs.field(alias="updated_at")
+    _created_at: int | None = attrs.field(alias="created_at")
+
+    def __init__(
+        self,
+        *,
+        id: str,  # noqa: A002 - the service's own name
+        status: SessionStatus | str,
+        user_id: str | None = None,
+        client_id: str | None = None,
+        actor: Mapping[str, Any] | None = None,
+        last_active_organization_id: str | None = None,
+        latest_activity: SessionActivity | None = None,
+        tasks: tuple[SessionTask, ...] | None = None,
+        object: str | None = None,  # noqa: A002 - likewise
+        last_active_at: datetime | int | None = None,
+        expire_at: datetime | int | None = None,
+        abandon_at: datetime | int | None = None,
+        updated_at: datetime | int | None = None,
+        created_at: datetime | int | None = None,
+    ) -> None:
+        self.__attrs_init__(  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType] - attrs makes it
+            id,
+            SessionStatus(status),
+            user_id,
+            client_id,
+            actor,
+            last_active_organization_id,
+            latest_activity,
+            tasks,
+            object,
+            _milliseconds(last_active_at),
+            _milliseconds(expire_at),
+            _milliseconds(abandon_at),
+            _milliseconds(updated_at),
+            _milliseconds(created_at),
+        )
+
+    @classmethod
+    def from_exact_parts(cls, *parts: Any) -> Self:
+        """Make one of the fields in their order, already exact: no check, no conversion."""
+        session = cls.__new__(cls)
+        session.__attrs_init__(*parts)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+        return session
 
     @property
     def last_active_at(self) -> datetime | None:

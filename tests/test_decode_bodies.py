@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from clerk_async import Cookies, ResponseDecodeError, Session, SessionStatus, Token
 from clerk_async.http import decode
 from clerk_async.http.decode import decode_page, decode_refreshed, decode_session, decode_token
+from clerk_async.http.shapes import UnreadableError
+from clerk_async.http.tolerant import converter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -317,8 +319,8 @@ def tolerant(body: bytes) -> Session | str:
     """Read a session the tolerant way alone."""
     value = decode._load(body)
     try:
-        return decode.converter.structure(value, Session)
-    except decode._UnreadableError as error:
+        return converter.structure(value, Session)
+    except UnreadableError as error:
         return f"${error.where}"
 
 

@@ -30,7 +30,7 @@ from clerk_async.errors import (
     TransportError,
     WrongLoopError,
 )
-from clerk_async.http.decode import api_error
+from clerk_async.http.error_bodies import api_error
 from clerk_async.http.pacing import SendRefused
 from clerk_async.http.retry import (
     TOO_MANY_REQUESTS,

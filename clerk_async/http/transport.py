@@ -149,7 +149,7 @@ class Wire:
                 **self._extra,
             )
             content = await _read(response)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised again, or as what it means
             rung = self._alarms.has_rung(task) and isinstance(error, asyncio.CancelledError)
             if rung and task.uncancel() <= cancelled_before:
                 return self._after(response, TimeoutError())

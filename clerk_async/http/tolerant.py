@@ -1,0 +1,149 @@
+"""The careful way to read a body: one cattrs converter with strict hooks.
+
+Nothing is coerced, and a field that can't be read costs that field, not the session. Imported when
+a body isn't just what the contract says, as cattrs takes time to import.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+from cattrs.preconf.msgspec import make_converter
+
+from clerk_async.http.shapes import UnreadableError, array_of, object_of
+from clerk_async.models import (
+    FIRST_MILLISECOND,
+    LAST_MILLISECOND,
+    Cookies,
+    Session,
+    SessionActivity,
+    SessionStatus,
+    SessionTask,
+    Token,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["converter", "log_lost"]
+
+logger = logging.getLogger("clerk_async")
+
+
+def _exactly(expected: type, name: str, value: Any, _: Any) -> Any:
+    if type(value) is not expected:
+        raise UnreadableError(name, value)
+    return value
+
+
+def _id(value: Any, _: Any) -> str:
+    if type(value) is not str or not value:
+        raise UnreadableError("an id", value)
+    return value
+
+
+def _status(value: Any, _: Any) -> SessionStatus:
+    if type(value) is not str or not value:
+        raise UnreadableError("a status", value)
+    return SessionStatus(value)
+
+
+def _time(value: Any, _: Any) -> int:
+    if type(value) is not int or not FIRST_MILLISECOND <= value <= LAST_MILLISECOND:
+        raise UnreadableError("Unix milliseconds within the years 1 to 9999", value)
+    return value
+
+
+_REQUIRED: Final[Mapping[type, frozenset[str]]] = {
+    Session: frozenset({"id", "status"}),
+    SessionTask: frozenset({"key"}),
+    Token: frozenset({"jwt"}),
+    Cookies: frozenset({"cookies"}),
+}
+_NULLABLE: Final = frozenset({"actor", "last_active_organization_id", "latest_activity", "tasks"})
+"""What the contract lets come as null or not at all, so that it's not worth a log line."""
+
+
+def _object_hook(cls: type[Any]) -> Callable[[Any, Any], Any]:
+    """Build the hook of one model: required fields must be right, others fall back to None."""
+    required = _REQUIRED.get(cls, frozenset())
+    fields = [(field.name.lstrip("_"), field.alias, _hook_of(field)) for field in attrs.fields(cls)]
+    is_activity = cls is SessionActivity
+
+    def structure(value: Any, _: Any) -> Any:
+        body = object_of(value)
+        if body is None:
+            raise UnreadableError("an object", value)
+        arguments: dict[str, Any] = {}
+        for name, alias, hook in fields:
+            found = body.get(name)
+            if found is None and name not in required:
+                arguments[alias] = None
+                if name not in _NULLABLE and not is_activity:
+                    log_lost(cls, name, "null" if name in body else "missing")
+                continue
+            try:
+                arguments[alias] = hook(found, None)
+            except UnreadableError as error:
+                if name in required:
+                    error.where = f".{name}{error.where}"
+                    raise
+                arguments[alias] = None
+                log_lost(cls, f"{name}{error.where}", str(error))
+        return cls(**arguments)
+
+    return structure
+
+
+def log_lost(cls: type, field: str, what: str) -> None:
+    """Log a field that was given up."""
+    logger.warning("%s.%s can't be read and is None: %s", cls.__name__, field, what)
+
+
+def _tuple_of(hook: Callable[[Any, Any], Any], value: Any, _: Any) -> tuple[Any, ...]:
+    array = array_of(value)
+    if array is None:
+        raise UnreadableError("an array", value)
+    items: list[Any] = []
+    for index, item in enumerate(array):
+        try:
+            items.append(hook(item, None))
+        except UnreadableError as error:
+            error.where = f"[{index}]{error.where}"
+            raise
+    return tuple(items)
+
+
+_text = partial(_exactly, str, "a string")
+converter = make_converter(detailed_validation=False)
+converter.register_structure_hook(str, _text)
+converter.register_structure_hook(bool, partial(_exactly, bool, "a boolean"))
+converter.register_structure_hook(int, _time)  # every integer of a model is a time
+converter.register_structure_hook(SessionStatus, _status)
+
+
+def _hook_of(field: attrs.Attribute[Any]) -> Callable[[Any, Any], Any]:
+    kind = str(field.type)
+    if field.name == "id" and kind == "str":
+        return _id
+    if kind.startswith("tuple[SessionTask"):
+        return partial(_tuple_of, converter.get_structure_hook(SessionTask))
+    if kind.startswith("tuple[str"):
+        return partial(_tuple_of, _text)
+    if kind.startswith("Mapping"):
+        return partial(_exactly, dict, "an object")
+    simple: dict[str, type] = {
+        "str": str,
+        "bool": bool,
+        "int": int,
+        "SessionStatus": SessionStatus,
+        "SessionActivity": SessionActivity,
+    }
+    return converter.get_structure_hook(simple[kind.removesuffix(" | None")])
+
+
+for _model in (SessionTask, SessionActivity, Session, Token, Cookies):
+    converter.register_structure_hook(_model, _object_hook(_model))
