@@ -1,0 +1,250 @@
+"""The table of cases: what is measured, by whom, how often, and the bars that we set ourselves."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import attrs
+
+__all__ = ["BARS", "CASES", "Bar", "Case"]
+
+OURS: Final = "clerk_async"
+CLERK: Final = "clerk-backend-api"
+_ASYNC: Final = (OURS, "aiohttp", "httpx", CLERK)
+_SYNC: Final = (OURS, "httpx", "requests", CLERK, "http.client")
+
+Kind = Literal["async", "sync", "bulk", "decode", "tokens", "process", "construct"]
+
+
+@attrs.frozen
+class Case:
+    """One row group of the table.
+
+    Attributes:
+        name: As in `--only`; its second word is the kind of request.
+        title: For the table.
+        kind: Which worker runs it.
+        clients: Who takes part, ours first.
+        count: Calls in one measurement; a tenth of it for clients marked slow.
+        concurrency: Calls, or threads, at once.
+        size: Sessions in a list.
+        loop: `asyncio` or `uvloop`.
+        path: Put behind the host, for answers of another sort.
+        rounds: At the most, for long cases.
+        long: Whether it runs only when asked for.
+    """
+
+    name: str
+    title: str
+    kind: Kind
+    clients: tuple[str, ...]
+    count: int
+    concurrency: int = 1
+    size: int | None = None
+    loop: str = "asyncio"
+    path: str = ""
+    rounds: int | None = None
+    long: bool = False
+
+    def count_for(self, client: str, scale: float) -> int:
+        """Tell how many calls `client` makes: fewer where each takes ten times as long."""
+        if self.kind in {"bulk", "process"}:
+            return self.count
+        share = 0.1 if client in {CLERK, "httpx"} and self.kind == "async" else 1.0
+        if client == CLERK and self.kind == "sync":
+            share = 0.3
+        return max(20, int(self.count * scale * share))
+
+
+@attrs.frozen
+class Bar:
+    """A bar: one client's figure over another's, or over a number.
+
+    Attributes:
+        text: As the table says it.
+        case: The case of our figure.
+        factor: What the ratio must reach (`at_least`) or must not pass.
+        peer: The other client, or None for an absolute figure.
+        peer_case: Where its figure is from, if from another case.
+        client: Whose figure it is.
+        figure: `rate` (calls a second), `time` (seconds a call) or `peak` (MiB).
+        at_least: Whether more is better.
+    """
+
+    text: str
+    case: str
+    factor: float
+    peer: str | None = None
+    peer_case: str | None = None
+    client: str = OURS
+    figure: Literal["rate", "time", "peak"] = "rate"
+    at_least: bool = True
+
+
+CASES: Final = (
+    Case("async-revoke-1", "async revoke, one by one", "async", _ASYNC, 10_000),
+    Case("async-revoke-64", "async revoke, 64 at once", "async", _ASYNC, 20_000, 64),
+    Case("sync-revoke", "sync revoke", "sync", _SYNC, 6_000),
+    Case("sync-revoke-8", "sync revoke from 8 threads", "sync", _SYNC, 12_000, 8),
+    Case("async-list-1", "list of 1", "async", _ASYNC, 6_000, size=1),
+    Case("async-list-10", "list of 10", "async", _ASYNC, 6_000, size=10),
+    Case("async-list-500", "list of 500", "async", _ASYNC, 1_000, size=500),
+    Case("async-token-1", "create_token, one by one", "async", _ASYNC, 8_000),
+    Case("async-token-64", "create_token, 64 at once", "async", _ASYNC, 16_000, 64),
+    Case(
+        "async-revoke-64-faults",
+        "64 at once, 10 % of answers are 503",
+        "async",
+        (OURS, "aiohttp", CLERK),
+        12_000,
+        64,
+        path="/faulty",
+    ),
+    Case(
+        "async-revoke-1-uvloop",
+        "one by one, uvloop",
+        "async",
+        (OURS, "aiohttp"),
+        10_000,
+        loop="uvloop",
+    ),
+    Case(
+        "async-revoke-64-uvloop",
+        "64 at once, uvloop",
+        "async",
+        (OURS, "aiohttp"),
+        20_000,
+        64,
+        loop="uvloop",
+    ),
+    Case(
+        "decode-1", "decoding one session", "decode", (OURS, "json.loads", CLERK), 20_000
+    ),
+    Case(
+        "decode-500",
+        "decoding a list of 500",
+        "decode",
+        (OURS, f"{OURS}, every field read", "json.loads", "msgspec, untyped", CLERK),
+        200,
+        size=500,
+    ),
+    Case(
+        "token-first",
+        "token verification, first",
+        "tokens",
+        (OURS, "bare signature check", "joserfc", "PyJWT", CLERK),
+        2_000,
+    ),
+    Case(
+        "token-again",
+        "token verification, repeated",
+        "tokens",
+        (OURS, "bare signature check", CLERK),
+        2_000,
+    ),
+    Case("import", "import", "process", (OURS, "bare Python", "aiohttp", CLERK), 5),
+    Case(
+        "ready",
+        "import and a ready client",
+        "process",
+        (OURS, f"{OURS}, sync", "bare Python", CLERK),
+        5,
+    ),
+    Case(
+        "first-call",
+        "import and first call, closed",
+        "process",
+        (OURS, f"{OURS}, sync", "aiohttp", CLERK),
+        5,
+    ),
+    Case(
+        "construct",
+        "making and closing a client",
+        "construct",
+        (OURS, "aiohttp", "httpx", CLERK),
+        50,
+    ),
+    Case("bulk-1000", "bulk run of 1,000", "bulk", (OURS, "aiohttp"), 1_000, 64),
+    Case("bulk-10000", "bulk run of 10,000", "bulk", (OURS, "aiohttp"), 10_000, 64),
+    Case(
+        "bulk-100000",
+        "bulk run of 100,000",
+        "bulk",
+        (OURS,),
+        100_000,
+        64,
+        rounds=1,
+        long=True,
+    ),
+    Case(
+        "bulk-1000000",
+        "bulk run of 1,000,000",
+        "bulk",
+        (OURS,),
+        1_000_000,
+        64,
+        rounds=1,
+        long=True,
+    ),
+)
+
+BARS: Final = (
+    Bar("async 64 at once, of bare aiohttp", "async-revoke-64", 0.95, "aiohttp"),
+    Bar("async 64 at once, of clerk-backend-api", "async-revoke-64", 20, CLERK),
+    Bar("async one by one, of bare aiohttp", "async-revoke-1", 0.95, "aiohttp"),
+    Bar("async one by one, of clerk-backend-api", "async-revoke-1", 6, CLERK),
+    Bar("sync, of clerk-backend-api", "sync-revoke", 4.5, CLERK),
+    Bar("sync, of httpx", "sync-revoke", 1.2, "httpx"),
+    Bar("sync, 8 threads of one", "sync-revoke-8", 1.5, OURS, "sync-revoke"),
+    Bar(
+        "list of 500, time of bare aiohttp's",
+        "async-list-500",
+        1.0,
+        "aiohttp",
+        figure="time",
+        at_least=False,
+    ),
+    Bar("list of 500, of clerk-backend-api", "async-list-500", 3, CLERK),
+    Bar(
+        "first token check, time of the bare signature check's",
+        "token-first",
+        2.2,
+        "bare signature check",
+        figure="time",
+        at_least=False,
+    ),
+    Bar("repeated token check, of clerk-backend-api", "token-again", 20, CLERK),
+    Bar("import, seconds", "import", 0.05, figure="time", at_least=False),
+    Bar(
+        "ready client, time of clerk-backend-api's",
+        "ready",
+        0.75,
+        CLERK,
+        figure="time",
+        at_least=False,
+    ),
+    Bar(
+        "ready client, memory of clerk-backend-api's",
+        "ready",
+        0.75,
+        CLERK,
+        figure="peak",
+        at_least=False,
+    ),
+    Bar(
+        "bulk of 1,000,000, time per id of 1,000's",
+        "bulk-1000000",
+        1.1,
+        OURS,
+        "bulk-1000",
+        figure="time",
+        at_least=False,
+    ),
+    Bar(
+        "bulk of 1,000,000, MiB added",
+        "bulk-1000000",
+        10,
+        figure="peak",
+        at_least=False,
+    ),
+)

@@ -1,0 +1,52 @@
+"""The bodies that the static server answers with: what Clerk's API sends, byte for byte alike."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+__all__ = ["JWKS_PATH", "SESSION", "TOKEN", "session", "session_list"]
+
+JWKS_PATH: Final = "/v1/jwks"
+_BORN: Final = 1_760_000_000_000
+
+
+def session(number: int) -> dict[str, Any]:
+    """Make a session object of about 700 bytes."""
+    return {
+        "object": "session",
+        "id": f"sess_{number:027d}",
+        "user_id": f"user_{number:027d}",
+        "client_id": f"client_{number:025d}",
+        "actor": None,
+        "status": "revoked",
+        "last_active_organization_id": f"org_{number:028d}",
+        "last_active_at": _BORN + number,
+        "latest_activity": {
+            "object": "session_activity",
+            "id": f"sess_activity_{number:018d}",
+            "device_type": "Macintosh",
+            "is_mobile": False,
+            "browser_name": "Chrome",
+            "browser_version": "126.0.0.0",
+            "ip_address": "203.0.113.7",
+            "city": "San Francisco",
+            "country": "US",
+        },
+        "expire_at": _BORN + number + 604_800_000,
+        "abandon_at": _BORN + number + 2_592_000_000,
+        "updated_at": _BORN + number + 1_000,
+        "created_at": _BORN + number,
+        "tasks": None,
+    }
+
+
+def session_list(count: int) -> bytes:
+    """Encode a list of `count` sessions as the service does: an array, without spaces."""
+    return json.dumps([session(number) for number in range(count)], separators=(",", ":")).encode()
+
+
+SESSION: Final = json.dumps(session(1), separators=(",", ":")).encode()
+TOKEN: Final = json.dumps(
+    {"object": "token", "jwt": f"{'h' * 120}.{'p' * 480}.{'s' * 342}"}, separators=(",", ":")
+).encode()
