@@ -15,12 +15,20 @@ if TYPE_CHECKING:
 
 _FROM_OUTSIDE = ("CLERK_", "SSL_CERT_", "PYTHONASYNCIODEBUG", "NO_COLOR", "FORCE_COLOR")
 _MAY_BLOCK = (
-    ("clerk_async/bulk/journal.py", "__enter__ open record close _append"),
+    ("clerk_async/bulk/journal_file.py", "append"),
     ("importlib/__init__.py", "import_module"),
     ("<frozen importlib._bootstrap>", "_find_and_load"),
     ("warnings.py", "_formatwarnmsg_impl"),
     ("linecache.py", "updatecache lazycache"),
 )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let chaos and soak run for longer than the suite has time for."""
+    group = parser.getgroup("clerk_async")
+    group.addoption("--chaos-seeds", type=int, default=240, help="seeds of chaos to live through")
+    group.addoption("--chaos-seed", type=int, default=None, help="the one seed to repeat")
+    group.addoption("--soak-seconds", type=float, default=20.0, help="how long the soak lasts")
 
 
 def pytest_configure(config: pytest.Config) -> None:

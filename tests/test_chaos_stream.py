@@ -32,7 +32,7 @@ async def test_a_stream_longer_than_its_buffer_ends(
             )
             if outcome.status is RevocationStatus.REVOKED
         ]
-    assert sorted(seen) == sorted(ids)
+    assert sorted(map(str, seen)) == sorted(ids)
 
 
 @pytest.mark.parametrize("more", [1, 6, 236])

@@ -1,0 +1,333 @@
+"""A TCP proxy that misbehaves: what stands between a client and the service on a bad day.
+
+It runs in a thread and event loop of its own. Each connection gets a `Way` when it is made: how
+slow it is, and where it ends. Whatever comes from the client is kept, also what is not passed on,
+so that a test knows what the client has sent without believing the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import socket
+import struct
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Literal, Self
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HOST: Final = "127.0.0.1"
+_RESET: Final = struct.pack("ii", 1, 0)
+_PIECE: Final = 65536
+_HEAD = re.compile(rb"(GET|POST) (/\S*) HTTP/1\.1\r\n")
+
+Ending = Literal["fin", "reset", "hush"]
+"""How a connection breaks: closed in order, by a reset, or by never another byte (half-open)."""
+
+
+@attrs.frozen(kw_only=True)
+class Way:
+    """What one connection is like; bytes are counted from its beginning, by direction.
+
+    Attributes:
+        latency: Seconds that each piece takes.
+        jitter: Up to so many seconds more, drawn for each piece.
+        bandwidth: Bytes a second, or None for any number.
+        cut_up: After so many bytes from the client it ends.
+        cut_down: After so many bytes from the service it ends.
+        ending: How it ends.
+        stall_at: After so many bytes from the service comes a pause.
+        stall: Seconds that it takes.
+        refuse: Whether it ends before a byte has passed.
+    """
+
+    latency: float = 0.0
+    jitter: float = 0.0
+    bandwidth: float | None = None
+    cut_up: int | None = None
+    cut_down: int | None = None
+    ending: Ending = "fin"
+    stall_at: int | None = None
+    stall: float = 0.0
+    refuse: bool = False
+
+
+CLEAR: Final = Way()
+
+
+def clear(_: int) -> Way:
+    """Give every connection a way in order."""
+    return CLEAR
+
+
+def draw_way(draw: random.Random, *, slow: float = 0.2) -> Way:
+    """Draw what a connection is like; three of ten are in order.
+
+    Args:
+        draw: The random numbers.
+        slow: Seconds that count as slow.
+    """
+    endings: tuple[Ending, ...] = ("fin", "reset", "hush")
+    drawn: dict[str, Way] = {
+        "slow": Way(latency=draw.uniform(0, slow / 4)),
+        "jitter": Way(jitter=draw.uniform(0, slow / 2)),
+        "narrow": Way(bandwidth=draw.choice((2_000, 20_000, 200_000))),
+        "up": Way(cut_up=draw.randrange(1200), ending=draw.choice(endings)),
+        "down": Way(cut_down=draw.randrange(3000), ending=draw.choice(endings)),
+        "stall": Way(stall_at=draw.randrange(1500), stall=draw.uniform(0, slow)),
+        "refuse": Way(refuse=True, ending=draw.choice(endings[:2])),
+    }
+    return drawn.get(draw.choice((*drawn, "clear", "clear", "clear")), CLEAR)
+
+
+class _Pair:
+    """One connection of a client, and ours to the service for it."""
+
+    def __init__(self, proxy: ChaosProxy, number: int, way: Way) -> None:
+        self.proxy = proxy
+        self.way = way
+        self.draw = random.Random(f"{proxy.seed} {number}")
+        self.sent = bytearray()
+        self.is_cut = False
+        self.writers: list[asyncio.StreamWriter] = []
+
+    async def run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry both directions until the client is gone, or cuts it off."""
+        self.writers.append(writer)
+        if self.way.refuse:
+            self._break(self.way.ending)
+            return
+        try:
+            from_service, to_service = await asyncio.open_connection(*self.proxy.target)
+        except OSError:
+            self._break("reset")
+            return
+        self.writers.append(to_service)
+        down = asyncio.create_task(self._down(from_service, writer))
+        try:
+            await self._up(reader, to_service)
+        finally:
+            down.cancel()
+            await asyncio.wait([down])
+
+    async def _up(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        passed = 0
+        while data := await reader.read(_PIECE):
+            self.sent += data
+            self.proxy.tell()
+            if self.is_cut:
+                continue  # half-open: it listens, and passes nothing on
+            await self._take_time(len(data))
+            cut = self.way.cut_up
+            if cut is not None and passed + len(data) >= cut:
+                writer.write(data[: cut - passed])
+                self._break(self.way.ending)
+                continue
+            passed += len(data)
+            writer.write(data)
+            await writer.drain()
+
+    async def _down(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        passed, way = 0, self.way
+        has_stalled = False
+        with suppress(ConnectionError):
+            while data := await reader.read(_PIECE):
+                if self.is_cut:
+                    return
+                await self._take_time(len(data))
+                if (
+                    way.stall_at is not None
+                    and not has_stalled
+                    and passed + len(data) > way.stall_at
+                ):
+                    has_stalled = True
+                    writer.write(data[: way.stall_at - passed])
+                    await asyncio.sleep(way.stall)
+                    data = data[way.stall_at - passed :]
+                if way.cut_down is not None and passed + len(data) >= way.cut_down:
+                    writer.write(data[: way.cut_down - passed])
+                    self._break(way.ending)
+                    return
+                passed += len(data)
+                writer.write(data)
+                await writer.drain()
+        if not self.is_cut:
+            writer.close()  # the service has closed: so do we
+
+    async def _take_time(self, size: int) -> None:
+        way = self.way
+        seconds = way.latency
+        if way.jitter:
+            seconds += self.draw.uniform(0, way.jitter)
+        if way.bandwidth is not None:
+            seconds += size / way.bandwidth
+        if seconds:
+            await asyncio.sleep(seconds)
+
+    def _break(self, ending: Ending) -> None:
+        self.is_cut = True
+        if ending == "hush":
+            return
+        for writer in self.writers:
+            close(writer, reset=ending == "reset")
+
+    def end(self) -> None:
+        """Close both sides at once."""
+        self.is_cut = True
+        for writer in self.writers:
+            close(writer, reset=True)
+
+
+def close(writer: asyncio.StreamWriter, *, reset: bool) -> None:
+    """Close a connection with a FIN after what is still to be sent, or with a RST at once."""
+    if not reset:
+        writer.close()
+        return
+    with suppress(OSError, AttributeError):
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    writer.transport.abort()
+
+
+class ChaosProxy:
+    """Listens on loopback, and carries each connection to the service as its `Way` says.
+
+    Args:
+        port: The service's port on loopback.
+
+    Attributes:
+        way_of: Gives the way of the connection of a number, counted from 0.
+        seed: Of the random numbers within a connection.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.target = (HOST, port)
+        self.way_of: Callable[[int], Way] = clear
+        self.seed = ""
+        self.port = 0
+        self.total = 0
+        self._pairs: dict[asyncio.Task[None], _Pair] = {}
+        self._past: list[bytearray] = []
+        self._changed = threading.Condition()
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._server: asyncio.Server | None = None
+        self._thread = threading.Thread(target=self._run, name="chaos proxy", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._ready.wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    @property
+    def base_url(self) -> str:
+        """The API's base URL, through the proxy."""
+        return f"http://{HOST}:{self.port}/v1"
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections clients hold open."""
+        return len(self._pairs)
+
+    def heads(self) -> list[tuple[str, str]]:
+        """Tell the method and path of each request that clients have sent since `forget`."""
+        streams = [*self._past, *(pair.sent for pair in list(self._pairs.values()))]
+        return [
+            (method.decode(), path.decode())
+            for stream in streams
+            for method, path in _HEAD.findall(bytes(stream))
+        ]
+
+    def bodies(self) -> bytes:
+        """Give all that clients have sent since `forget`."""
+        return b"".join([*self._past, *(bytes(pair.sent) for pair in list(self._pairs.values()))])
+
+    def forget(self) -> None:
+        """Forget what was sent; the connections must have ended before."""
+        self._past.clear()
+        self.total = 0
+
+    def stop_listening(self) -> None:
+        """Refuse new connections, as a service that is down does."""
+        asyncio.run_coroutine_threadsafe(self._unlisten(), self._loop).result()
+
+    def listen_again(self) -> None:
+        """Take connections again, on the same port."""
+        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
+
+    def drop_all(self) -> None:
+        """Cut every connection, with a reset."""
+        self._loop.call_soon_threadsafe(self._drop)
+
+    def wait_for(self, predicate: Callable[[], object], timeout: float = 5.0) -> bool:
+        """Block until something holds; False where it does not within so many seconds."""
+        ends_at = time.monotonic() + timeout
+        with self._changed:
+            while not predicate():
+                left = ends_at - time.monotonic()
+                if left <= 0:
+                    return False
+                self._changed.wait(min(left, 0.25))
+        return True
+
+    def tell(self) -> None:
+        """Wake those who wait."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def _drop(self) -> None:
+        for pair in list(self._pairs.values()):
+            pair.end()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._listen())
+            self._ready.set()
+            self._loop.run_forever()
+            self._drop()
+            self._loop.run_until_complete(self._unlisten())
+            tasks = asyncio.all_tasks(self._loop)
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                self._loop.run_until_complete(asyncio.wait(tasks))
+        finally:
+            self._loop.close()
+
+    async def _listen(self) -> None:
+        if self._server is None:
+            self._server = await asyncio.start_server(self._meet, HOST, self.port, backlog=512)
+            self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _unlisten(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+            await asyncio.sleep(0)
+
+    async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        number = self.total
+        self.total += 1
+        pair = _Pair(self, number, self.way_of(number))
+        self._pairs[task] = pair
+        try:
+            with suppress(ConnectionError, OSError):
+                await pair.run(reader, writer)
+        finally:
+            for one in pair.writers:
+                one.close()
+            self._past.append(pair.sent)
+            del self._pairs[task]
+            self.tell()

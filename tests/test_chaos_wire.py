@@ -1,0 +1,252 @@
+"""Random operations over a wire that fails in every way: what the client says is what happened.
+
+`--chaos-seeds N` runs N seeds instead of a few hundred; `--chaos-seed S` repeats one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from chaos_proxy import CLEAR, ChaosProxy, Way, clear, draw_way
+from chaos_world import CALLS, World, draw_fault
+from hypothesis import HealthCheck, Phase, settings, stateful
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from clerk_async.testing import FakeClerk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+BLOCK: Final = 20
+"""Seeds in one test."""
+DEFAULT_SEEDS: Final = 240
+NUMBERS: Final = itertools.count()
+EVERY_CHECK: Final = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Part the seeds into tests; only the first of them is part of the fast suite."""
+    if "seeds" not in metafunc.fixturenames:
+        return
+    one: int | None = metafunc.config.getoption("chaos_seed")
+    if one is not None:
+        metafunc.parametrize("seeds", [range(one, one + 1)], ids=[str(one)])
+        return
+    count = int(metafunc.config.getoption("chaos_seeds") or 0)
+    blocks = [range(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
+    metafunc.parametrize(
+        "seeds",
+        [
+            pytest.param(
+                block,
+                id=f"{block[0]}-{block[-1]}",
+                marks=[pytest.mark.slow] if block[0] else [],
+            )
+            for block in blocks
+        ],
+    )
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[tuple[FakeClerk, ChaosProxy]]:
+    """Give one service behind one proxy; every seed leaves them as they were."""
+    with FakeClerk() as fake, ChaosProxy(fake.port) as proxy:
+        yield fake, proxy
+
+
+def forget(fake: FakeClerk, proxy: ChaosProxy) -> None:
+    """Make the service ready for the next world."""
+    fake.clear_faults()
+    fake.requests.clear()
+    proxy.forget()
+    proxy.way_of = clear
+
+
+async def live_through(seed: int, fake: FakeClerk, proxy: ChaosProxy, folder: Path) -> None:
+    """Draw a world of a seed, let things happen in it, and check the books."""
+    draw = random.Random(seed)
+    proxy.seed = str(seed)
+    ways = [draw_way(draw) for _ in range(400)]
+    proxy.way_of = lambda number: ways[number % len(ways)]
+    for _ in range(draw.choice((0, 1, 1, 2, 3))):
+        fake.inject(draw_fault(draw))
+    world = World(
+        fake,
+        proxy,
+        f"s{seed}x",
+        folder,
+        is_sync=draw.random() < 0.2,
+        attempts=draw.choice((1, 2, 3, 4)),
+        pool_size=draw.choice((1, 2, 10)),
+    )
+    for _ in range(draw.choice((1, 2))):
+        if draw.random() < 0.15:
+            proxy.stop_listening()
+        if draw.random() < 0.1:
+            fake.drop_connections()
+        plan = [
+            (draw.choice(CALLS), draw.uniform(0, 0.2) if draw.random() < 0.15 else None)
+            for _ in range(draw.randrange(3, 9))
+        ]
+        if draw.random() < 0.25:
+            await world.bulk(draw.randrange(2, 12), draw.choice((None, 0.1, 0.3)))
+        await world.calls(plan)
+        proxy.listen_again()
+    if draw.random() < 0.15:
+        plan = [(draw.choice(CALLS), None) for _ in range(4)]
+        await world.calls(plan, close_after=draw.uniform(0, 0.1))
+    await world.settle()
+
+
+def test_the_books_agree_whatever_the_wire_does(
+    seeds: range, service: tuple[FakeClerk, ChaosProxy], tmp_path: Path
+) -> None:
+    """After each seed's run, what the client reported is what the service holds.
+
+    Nothing is lost, nothing claimed that did not happen, no create or refresh sent twice where the
+    first may have arrived, no deadline overrun by more than 5 %, and nothing left open.
+    """
+    fake, proxy = service
+    for seed in seeds:
+        try:
+            asyncio.run(live_through(seed, fake, proxy, tmp_path))
+        except BaseException as error:
+            error.add_note(f"repeat with: pytest tests/test_chaos_wire.py --chaos-seed {seed}")
+            raise
+        finally:
+            proxy.drop_all()
+            forget(fake, proxy)
+
+
+ways = st.builds(
+    Way,
+    latency=st.sampled_from((0.0, 0.01, 0.05)),
+    bandwidth=st.sampled_from((None, 20_000.0)),
+    cut_up=st.none() | st.integers(0, 1200),
+    cut_down=st.none() | st.integers(0, 3000),
+    ending=st.sampled_from(("fin", "reset", "hush")),
+    refuse=st.booleans(),
+)
+
+
+class WireMachine(RuleBasedStateMachine):
+    """Operations, faults and weather in any order that hypothesis can think of."""
+
+    fake: FakeClerk
+    proxy: ChaosProxy
+    folder: Path
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.runner.get_loop()  # opens files, which the world is not to count as its own
+        self.ways: list[Way] = [CLEAR]
+        self.world: World | None = None
+
+    @initialize(is_sync=st.booleans(), attempts=st.integers(1, 4), pool_size=st.integers(1, 10))
+    def begin(self, *, is_sync: bool, attempts: int, pool_size: int) -> None:
+        """Make the client."""
+        self.proxy.way_of = lambda number: self.ways[number % len(self.ways)]
+        self.world = World(
+            self.fake,
+            self.proxy,
+            f"m{next(NUMBERS)}x",
+            self.folder,
+            is_sync=is_sync,
+            attempts=attempts,
+            pool_size=pool_size,
+        )
+
+    @rule(found=st.lists(ways, min_size=1, max_size=4))
+    def change_the_weather(self, found: list[Way]) -> None:
+        """Connections made from now on go these ways, in turn."""
+        self.ways = found
+
+    @rule()
+    def clear_up(self) -> None:
+        """Connections made from now on are in order."""
+        self.ways = [CLEAR]
+
+    @rule(seed=st.integers(0, 10_000))
+    def break_the_service(self, seed: int) -> None:
+        """Something goes wrong at the service now and then."""
+        self.fake.inject(draw_fault(random.Random(seed)))
+
+    @rule()
+    def mend_the_service(self) -> None:
+        """Nothing goes wrong there any more."""
+        self.fake.clear_faults()
+
+    @rule()
+    def drop_what_is_open(self) -> None:
+        """The service closes every connection."""
+        self.fake.drop_connections()
+
+    @rule(
+        plan=st.lists(
+            st.tuples(st.sampled_from(CALLS), st.none() | st.floats(0, 0.2)), min_size=1, max_size=6
+        )
+    )
+    def call(self, plan: list[tuple[str, float | None]]) -> None:
+        """Make calls at once."""
+        assert self.world is not None
+        self.runner.run(self.world.calls(plan))
+
+    @rule(plan=st.lists(st.sampled_from(CALLS), min_size=1, max_size=4))
+    def call_while_nobody_listens(self, plan: list[str]) -> None:
+        """Make calls while the service is down."""
+        assert self.world is not None
+        self.proxy.stop_listening()
+        try:
+            self.runner.run(self.world.calls([(name, None) for name in plan]))
+        finally:
+            self.proxy.listen_again()
+
+    @rule(count=st.integers(1, 8), deadline=st.sampled_from((None, 0.1, 0.3)))
+    def revoke_many(self, count: int, deadline: float | None) -> None:
+        """Make a bulk run."""
+        assert self.world is not None
+        self.runner.run(self.world.bulk(count, deadline))
+
+    def teardown(self) -> None:
+        """Compare the books."""
+        try:
+            if self.world is not None:
+                self.runner.run(self.world.settle())
+        finally:
+            self.runner.close()
+            self.proxy.drop_all()
+            forget(self.fake, self.proxy)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_the_books_agree_in_any_order(
+    service: tuple[FakeClerk, ChaosProxy], tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    """The same, with operations, faults and weather in orders that hypothesis searches."""
+    machine: Any = type("Machine", (WireMachine,), {})
+    machine.fake, machine.proxy = service
+    machine.folder = tmp_path
+    seeds = int(pytestconfig.getoption("chaos_seeds") or 0)
+    is_usual = seeds == DEFAULT_SEEDS  # shrinking takes its time
+    hypothesis: Any = stateful
+    hypothesis.run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=max(10, seeds // 4),
+            stateful_step_count=12,
+            deadline=None,
+            derandomize=is_usual,
+            database=None,
+            phases=[Phase.generate] if is_usual else [Phase.generate, Phase.shrink],
+            suppress_health_check=EVERY_CHECK,
+            print_blob=True,
+        ),
+    )
