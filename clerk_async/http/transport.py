@@ -149,15 +149,30 @@ class Wire:
                 **self._extra,
             )
             content = await _read(response)
-        except BaseException as error:  # noqa: BLE001 - raised again, or as what it means
-            rung = self._alarms.has_rung(task) and isinstance(error, asyncio.CancelledError)
-            if rung and task.uncancel() <= cancelled_before:
-                return self._after(response, TimeoutError())
-            return self._after(response, error)
+        except BaseException as error:
+            if response is not None:
+                response.close()
+            failure = self._foreseen(error, task, cancelled_before)
+            if failure is None:
+                raise
+        else:
+            return Answer(response.status, response.headers, content)
         finally:
             if limit is not None:
                 self._alarms.clear(task)
-        return Answer(response.status, response.headers, content)
+        if response is not None and response.status >= _FIRST_ERROR_STATUS:
+            return Answer(response.status, response.headers, b"")
+        # Out here, as nothing may be chained to it: aiohttp's errors quote headers.
+        raise self._translated(failure)
+
+    def _foreseen(
+        self, error: BaseException, task: asyncio.Task[Any], cancelled_before: int
+    ) -> Exception | None:
+        """Tell our own alarm from the user's cancellation, and trouble of the wire from bugs."""
+        is_late = self._alarms.has_rung(task) and task.uncancel() <= cancelled_before
+        if is_late and isinstance(error, asyncio.CancelledError):
+            return TimeoutError()
+        return error if isinstance(error, _FORESEEN) else None
 
     def _timeout_for(self, connect: float | None) -> aiohttp.ClientTimeout:
         timeout = aiohttp.ClientTimeout(
@@ -166,16 +181,6 @@ class Wire:
         if len(self._timeouts) < 16:  # noqa: PLR2004 - the usual ones; deadlines vary endlessly
             self._timeouts[connect] = timeout
         return timeout
-
-    def _after(self, response: aiohttp.ClientResponse | None, error: BaseException) -> Answer:
-        """Give what a failed exchange still says, or raise what it means."""
-        if response is not None:
-            response.close()
-        if not isinstance(error, _FORESEEN):
-            raise error
-        if response is not None and response.status >= _FIRST_ERROR_STATUS:
-            return Answer(response.status, response.headers, b"")
-        raise self._translated(error) from None
 
     def _translated(self, error: Exception) -> Exception:  # noqa: PLR0911 - a table
         """Say in our own terms what a low-level exception means for this request."""
