@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from clerk_async.testing import FakeClerk
 
-_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_MOVES = re.compile(r"(?:\x1b\[[0-9;?]*[A-Za-z]|\r|\n)+")
 
 
 @attrs.frozen
@@ -151,7 +152,7 @@ class Terminal:
     @property
     def text(self) -> str:
         """The same without colours and cursor movements."""
-        return _ESCAPES.sub("\n", self.raw).replace("\n\n", "\n")
+        return _MOVES.sub("\n", _COLOURS.sub("", self.raw))
 
     def _read(self, timeout: float) -> bool:
         if not select.select([self._terminal], [], [], timeout)[0]:

@@ -366,7 +366,7 @@ def test_help_names_every_command_and_the_exit_codes(cli: InProcess) -> None:
         "fake-server",
         "demo",
     ]:
-        assert f"  {name} " in told.out
+        assert f"\n  {name} " in told.out
         assert cli(name, "--help").code == 0
     assert "130 interrupted" in told.out.replace("\n  ", " ")
 

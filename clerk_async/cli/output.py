@@ -128,16 +128,35 @@ class Output:
             self.err.write(live)
 
     def table(
-        self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, has_header: bool = True
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        *,
+        has_header: bool = True,
+        left_out: Sequence[str] = (),
     ) -> None:
-        """Print a table: drawn on a terminal, else lines with tabs between the cells."""
+        """Print a table: drawn on a terminal, else lines with tabs between the cells.
+
+        Args:
+            columns: The headings.
+            rows: The cells.
+            has_header: Whether the lines begin with the headings.
+            left_out: Columns that people can do without.
+        """
         if not self.out.is_terminal:
             for row in (columns, *rows) if has_header else rows:
                 self.result("\t".join(row))
             return
         from clerk_async.cli.tables import draw  # noqa: PLC0415 - rich, only when drawing
 
-        self.out.write(draw(columns, rows, terminal_width(), has_colour=self.out.has_colour))
+        shown = [place for place, column in enumerate(columns) if column not in left_out]
+        drawn = draw(
+            [columns[place] for place in shown],
+            [[row[place] for place in shown] for row in rows],
+            terminal_width(),
+            has_colour=self.out.has_colour,
+        )
+        self.out.write(drawn)
 
     def fields(self, rows: Sequence[tuple[str, str]]) -> None:
         """Print names and values."""

@@ -44,15 +44,14 @@ def revoke(
     """
     ids = ids_from(session_ids, path, column, what="session ids", option="--from")
     where = endpoint(settings)
-    is_large = ids.has_more_than(ASK_ABOVE)
-    if is_large and not (options.yes or options.dry_run):
+    if not (options.yes or options.dry_run) and ids.has_more_than(ASK_ABOVE):
         what = f"Revoke {_count_of(ids)} sessions from {ids.source} at {where.base_url}"
         confirm(settings.out, what, is_stdin_taken=ids.is_stdin)
 
     async def start(
         sessions: AsyncSessionsApi, interrupts: Interrupts, **hooks: Any
     ) -> RevocationReport:
-        if is_large and not options.dry_run:
+        if _may_be_many(ids) and not options.dry_run:
             await check_reach(where.base_url)
         return await sessions.revoke_many(session_ids or ids.read(interrupts.wait), **hooks)
 
@@ -81,8 +80,7 @@ def revoke_all(
         raise click.UsageError("--column goes with --users-from")
     where = endpoint(settings)
     must_ask = not (options.yes or options.dry_run)
-    has_many_users = ids is not None and ids.has_more_than(ASK_ABOVE)
-    if must_ask and ids is not None and has_many_users:
+    if must_ask and ids is not None and ids.has_more_than(ASK_ABOVE):
         what = f"Revoke every live session of {_count_of(ids)} users from {ids.source}"
         confirm(settings.out, f"{what} at {where.base_url}", is_stdin_taken=ids.is_stdin)
         must_ask = False
@@ -90,7 +88,7 @@ def revoke_all(
     async def start(
         sessions: AsyncSessionsApi, interrupts: Interrupts, **hooks: Any
     ) -> RevocationReport:
-        if has_many_users:
+        if ids is not None and _may_be_many(ids):
             await check_reach(where.base_url)
         users: Any = user_ids or (None if ids is None else ids.read(interrupts.wait))
         return await sessions.revoke_all(user_ids=users, **selection, **hooks)
@@ -146,6 +144,10 @@ async def _run(
             ids=ids,
         )
         return await run.run(begin)
+
+
+def _may_be_many(ids: Ids) -> bool:
+    return ids.total is None or ids.total > ASK_ABOVE
 
 
 def _count_of(ids: Ids) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from clerk_async.cli.output import Output
     from clerk_async.models import Session, SessionPage, UnreadableItem
 
-_COLUMNS: Final = ("SESSION", "STATUS", "USER", "LAST ACTIVE (UTC)", "CREATED (UTC)", "WHERE")
+_COLUMNS: Final = ("SESSION", "STATUS", "USER", "ACTIVE (UTC)", "CREATED (UTC)", "WHERE")
 _TABLE_ROWS: Final = 500
 """A longer list is drawn in several tables, so that it takes no more memory than one."""
 
@@ -170,7 +170,12 @@ def _show(out: Output, sessions: list[Session], *, is_first: bool = True) -> Non
         for session in sessions:
             out.result(session.id)
     elif sessions:
-        out.table(_COLUMNS, [_row(session) for session in sessions], has_header=is_first)
+        users = {session.user_id for session in sessions}
+        places = {_where(session) for session in sessions}
+        left_out = ["USER"] if len(users) == 1 else []
+        left_out += [] if places - {""} else ["WHERE"]
+        rows = [_row(session) for session in sessions]
+        out.table(_COLUMNS, rows, has_header=is_first, left_out=left_out)
 
 
 def _row(session: Session) -> tuple[str, ...]:

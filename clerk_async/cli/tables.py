@@ -21,8 +21,9 @@ def draw(
 ) -> str:
     """Draw a table as text; the cells are taken as they are, never as markup."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for place, column in enumerate(columns):
+        # The first column holds ids: to be copied, they must stand in one line.
+        table.add_column(column, overflow="fold", no_wrap=place == 0)
     for row in rows:
         table.add_row(*(_cell(cell) for cell in row))
     text = io.StringIO()
