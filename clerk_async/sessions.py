@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
+from clerk_async.bulk.methods import AsyncBulkRevocation
 from clerk_async.config import (
     DEFAULT_API_VERSION,
     DEFAULT_POOL_SIZE,
@@ -26,26 +27,19 @@ from clerk_async.http_info import VERIFY_ADVICE, AsyncSessionsWithHttpInfo
 from clerk_async.paging import iterate_pages
 
 if TYPE_CHECKING:
-    import os
     import ssl
     from collections.abc import (
         AsyncGenerator,
-        AsyncIterable,
         Callable,
         Coroutine,
-        Iterable,
         Mapping,
         Sequence,
     )
-    from datetime import datetime
     from types import TracebackType
 
     import aiohttp
 
     from clerk_async.bulk.caller import CallerTarget
-    from clerk_async.bulk.journal import Journal
-    from clerk_async.bulk.options import OnOutcome, OnProgress, ShouldStop
-    from clerk_async.bulk.report import RevocationOutcome, RevocationReport
     from clerk_async.models import (
         Cookies,
         Session,
@@ -62,7 +56,7 @@ DEFAULT_RETRY: Final = RetryPolicy()
 DEFAULT_PAGE_SIZE: Final = 500
 
 
-class AsyncSessionsApi:
+class AsyncSessionsApi(AsyncBulkRevocation):
     """Clerk's Sessions API for asyncio.
 
     One client for a program, used by many tasks at once: it keeps connections open, retries what is
@@ -320,180 +314,6 @@ class AsyncSessionsApi:
             return decoded(decode_page, await self._caller.call(request), request)
 
         return iterate_pages(fetch, page_size, on_unreadable)
-
-    # --- bulk revocation ---
-
-    async def revoke_many(
-        self,
-        session_ids: Iterable[str] | AsyncIterable[str],
-        *,
-        concurrency: int | None = None,
-        rate_limit: RateLimit | None = None,
-        journal: str | os.PathLike[str] | Journal | None = None,
-        dry_run: bool = False,
-        max_failures: int | None = None,
-        deadline: float | None = None,
-        should_stop: ShouldStop | None = None,
-        on_outcome: OnOutcome | None = None,
-        on_progress: OnProgress | None = None,
-    ) -> RevocationReport:
-        """Revoke many sessions at once, as fast as the rate limit allows, and report.
-
-        One outcome for each id, one request for each in the good case, memory that does not grow
-        with the input. A refused key (401, 403) stops the run; the report says so.
-
-        Args:
-            session_ids: Any iterable or async iterable; it may be endless.
-            concurrency: Requests at once at the most; default: found out from the latency.
-            rate_limit: Taken as it is; default: the client's, else four fifths of the key's limit.
-            journal: A file to keep the outcomes in, so that a second run goes on where this one
-                ended; a path, or a `Journal`.
-            dry_run: Whether to send no revocation, and only say what would be done.
-            max_failures: Stop when more sessions than this have failed; None means no limit.
-            deadline: Seconds after which nothing more is sent; None means no limit.
-            should_stop: Asked before each send; true stops the run.
-            on_outcome: Told of each outcome, a plain or a coroutine function.
-            on_progress: Told now and then how far the run is, likewise.
-
-        Raises:
-            InvalidArgumentError: If an argument can't be used; nothing was sent.
-            JournalError: If the journal can't be used, or can't be written any more.
-        """
-        from clerk_async.bulk.revoke import revoke_many  # noqa: PLC0415 - on first use
-
-        return await revoke_many(
-            self._target(),
-            session_ids,
-            concurrency=concurrency,
-            rate_limit=rate_limit,
-            journal=journal,
-            dry_run=dry_run,
-            max_failures=max_failures,
-            deadline=deadline,
-            should_stop=should_stop,
-            on_outcome=on_outcome,
-            on_progress=on_progress,
-        )
-
-    def revoke_stream(
-        self,
-        session_ids: Iterable[str] | AsyncIterable[str],
-        *,
-        concurrency: int | None = None,
-        rate_limit: RateLimit | None = None,
-        journal: str | os.PathLike[str] | Journal | None = None,
-        dry_run: bool = False,
-        max_failures: int | None = None,
-        deadline: float | None = None,
-        should_stop: ShouldStop | None = None,
-        on_outcome: OnOutcome | None = None,
-        on_progress: OnProgress | None = None,
-    ) -> AsyncGenerator[RevocationOutcome, None]:
-        """Revoke many sessions at once, and iterate over the outcomes as they come.
-
-        Args:
-            session_ids: Any iterable or async iterable; it may be endless.
-            concurrency: Requests at once at the most; default: found out from the latency.
-            rate_limit: Taken as it is; default: the client's, else four fifths of the key's limit.
-            journal: A file to keep the outcomes in, so that a second run goes on where this one
-                ended; a path, or a `Journal`.
-            dry_run: Whether to send no revocation, and only say what would be done.
-            max_failures: Stop when more sessions than this have failed; None means no limit.
-            deadline: Seconds after which nothing more is sent; None means no limit.
-            should_stop: Asked before each send; true stops the run.
-            on_outcome: Told of each outcome, a plain or a coroutine function.
-            on_progress: Told now and then how far the run is, likewise.
-
-        Raises:
-            InvalidArgumentError: If an argument can't be used; nothing was sent.
-            JournalError: If the journal can't be used, or can't be written any more.
-        """
-        from clerk_async.bulk.revoke import revoke_stream  # noqa: PLC0415 - on first use
-
-        return revoke_stream(
-            self._target(),
-            session_ids,
-            concurrency=concurrency,
-            rate_limit=rate_limit,
-            journal=journal,
-            dry_run=dry_run,
-            max_failures=max_failures,
-            deadline=deadline,
-            should_stop=should_stop,
-            on_outcome=on_outcome,
-            on_progress=on_progress,
-        )
-
-    async def revoke_all(
-        self,
-        *,
-        user_id: str | None = None,
-        user_ids: Iterable[str] | AsyncIterable[str] | None = None,
-        client_id: str | None = None,
-        except_session_ids: Iterable[str] = (),
-        created_before: datetime | None = None,
-        last_active_before: datetime | None = None,
-        actor: str | bool | None = None,
-        concurrency: int | None = None,
-        rate_limit: RateLimit | None = None,
-        journal: str | os.PathLike[str] | Journal | None = None,
-        dry_run: bool = False,
-        max_failures: int | None = None,
-        deadline: float | None = None,
-        should_stop: ShouldStop | None = None,
-        on_outcome: OnOutcome | None = None,
-        on_progress: OnProgress | None = None,
-    ) -> RevocationReport:
-        """Revoke every live session of a user, of many users or of a client, and report.
-
-        Live are active and pending sessions. They are collected before the first is revoked, and
-        listed again until none is left.
-
-        Args:
-            user_id: Those of this user.
-            user_ids: Those of each of these users.
-            client_id: Those of this client.
-            except_session_ids: Spare these.
-            created_before: Only those created before this aware datetime.
-            last_active_before: Only those last active before it.
-            actor: Only those impersonated by this user id; True for by anybody, False for by none.
-            concurrency: Requests at once at the most; default: found out from the latency.
-            rate_limit: Taken as it is; default: the client's, else four fifths of the key's limit.
-            journal: A file to keep the outcomes in, so that a second run goes on where this one
-                ended; a path, or a `Journal`.
-            dry_run: Whether to send no revocation, and only say what would be done.
-            max_failures: Stop when more sessions than this have failed; None means no limit.
-            deadline: Seconds after which nothing more is sent; None means no limit.
-            should_stop: Asked before each send; true stops the run.
-            on_outcome: Told of each outcome, a plain or a coroutine function.
-            on_progress: Told now and then how far the run is, likewise.
-
-        Raises:
-            InvalidArgumentError: If an argument can't be used, or neither user nor client is given:
-                it never means everybody.
-            JournalError: If the journal can't be used, or can't be written any more.
-        """
-        from clerk_async.bulk.revoke import revoke_all  # noqa: PLC0415 - on first use
-
-        return await revoke_all(
-            self._target(),
-            user_id=user_id,
-            user_ids=user_ids,
-            client_id=client_id,
-            except_session_ids=except_session_ids,
-            created_before=created_before,
-            last_active_before=last_active_before,
-            actor=actor,
-            concurrency=concurrency,
-            rate_limit=rate_limit,
-            journal=journal,
-            dry_run=dry_run,
-            max_failures=max_failures,
-            deadline=deadline,
-            should_stop=should_stop,
-            on_outcome=on_outcome,
-            on_progress=on_progress,
-        )
 
     # --- options and life ---
 

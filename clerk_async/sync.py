@@ -6,14 +6,11 @@ thread of its own. Only signatures are carried across.
 
 from __future__ import annotations
 
-import contextlib
-import time
 import warnings
-from collections.abc import AsyncIterable, Collection
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from clerk_async.config import DEFAULT_API_VERSION, DEFAULT_POOL_SIZE
-from clerk_async.errors import ClientClosedError, InvalidArgumentError
+from clerk_async.crossing import BULK_GRACE, crossing, drained, hopping
 from clerk_async.http_info import VERIFY_ADVICE
 from clerk_async.loop_thread import CallerThread, LoopThread
 from clerk_async.sessions import (
@@ -22,12 +19,12 @@ from clerk_async.sessions import (
     DEFAULT_TIMEOUTS,
     AsyncSessionsApi,
 )
+from clerk_async.sync_http_info import SessionsWithHttpInfo
 
 if TYPE_CHECKING:
     import os
     import ssl
     from collections.abc import (
-        AsyncGenerator,
         Callable,
         Coroutine,
         Generator,
@@ -44,9 +41,7 @@ if TYPE_CHECKING:
     from clerk_async.bulk.journal import Journal
     from clerk_async.bulk.report import RevocationOutcome, RevocationProgress, RevocationReport
     from clerk_async.config import RateLimit, RetryPolicy, Timeouts
-    from clerk_async.http_info import AsyncSessionsWithHttpInfo
     from clerk_async.models import (
-        ApiResponse,
         Cookies,
         Session,
         SessionPage,
@@ -55,16 +50,9 @@ if TYPE_CHECKING:
         UnreadableItem,
     )
 
-__all__ = ["SessionsApi", "SessionsWithHttpInfo"]
+__all__ = ["SessionsApi"]
 
 T = TypeVar("T")
-
-BULK_GRACE: Final = 20.0
-"""Seconds that an interrupted bulk run may take to finish what is in flight."""
-CHUNK: Final = 256
-"""Ids that are fetched from the caller's iterable in one go at the most."""
-CHUNK_SECONDS: Final = 0.005
-"""How long fetching may go on for; an iterable that waits for its next id delays no other."""
 
 
 class SessionsApi:
@@ -209,9 +197,9 @@ class SessionsApi:
             user_id=user_id,
             status=status,
             page_size=page_size,
-            on_unreadable=_hopping(caller, "on_unreadable", on_unreadable),
+            on_unreadable=hopping(caller, "on_unreadable", on_unreadable),
         )
-        return _drained(caller, pages)
+        return drained(caller, pages)
 
     def revoke_many(
         self,
@@ -233,16 +221,16 @@ class SessionsApi:
         """
         caller = CallerThread(self._thread)
         run = self._async.revoke_many(
-            _crossing(caller, "session_ids", session_ids),
+            crossing(caller, "session_ids", session_ids),
             concurrency=concurrency,
             rate_limit=rate_limit,
             journal=journal,
             dry_run=dry_run,
             max_failures=max_failures,
             deadline=deadline,
-            should_stop=_hopping(caller, "should_stop", should_stop),
-            on_outcome=_hopping(caller, "on_outcome", on_outcome),
-            on_progress=_hopping(caller, "on_progress", on_progress),
+            should_stop=hopping(caller, "should_stop", should_stop),
+            on_outcome=hopping(caller, "on_outcome", on_outcome),
+            on_progress=hopping(caller, "on_progress", on_progress),
         )
         return caller.serve(run, BULK_GRACE)
 
@@ -266,18 +254,18 @@ class SessionsApi:
         """
         caller = CallerThread(self._thread)
         outcomes = self._async.revoke_stream(
-            _crossing(caller, "session_ids", session_ids),
+            crossing(caller, "session_ids", session_ids),
             concurrency=concurrency,
             rate_limit=rate_limit,
             journal=journal,
             dry_run=dry_run,
             max_failures=max_failures,
             deadline=deadline,
-            should_stop=_hopping(caller, "should_stop", should_stop),
-            on_outcome=_hopping(caller, "on_outcome", on_outcome),
-            on_progress=_hopping(caller, "on_progress", on_progress),
+            should_stop=hopping(caller, "should_stop", should_stop),
+            on_outcome=hopping(caller, "on_outcome", on_outcome),
+            on_progress=hopping(caller, "on_progress", on_progress),
         )
-        return _drained(caller, outcomes)
+        return drained(caller, outcomes)
 
     def revoke_all(
         self,
@@ -306,7 +294,7 @@ class SessionsApi:
         caller = CallerThread(self._thread)
         run = self._async.revoke_all(
             user_id=user_id,
-            user_ids=None if user_ids is None else _crossing(caller, "user_ids", user_ids),
+            user_ids=None if user_ids is None else crossing(caller, "user_ids", user_ids),
             client_id=client_id,
             except_session_ids=except_session_ids,
             created_before=created_before,
@@ -318,9 +306,9 @@ class SessionsApi:
             dry_run=dry_run,
             max_failures=max_failures,
             deadline=deadline,
-            should_stop=_hopping(caller, "should_stop", should_stop),
-            on_outcome=_hopping(caller, "on_outcome", on_outcome),
-            on_progress=_hopping(caller, "on_progress", on_progress),
+            should_stop=hopping(caller, "should_stop", should_stop),
+            on_outcome=hopping(caller, "on_outcome", on_outcome),
+            on_progress=hopping(caller, "on_progress", on_progress),
         )
         return caller.serve(run, BULK_GRACE)
 
@@ -372,167 +360,3 @@ class SessionsApi:
 
     def _fetch_jwks(self) -> bytes:
         return self._run(self._async._fetch_jwks())  # noqa: SLF001 - the shell of that method
-
-
-class SessionsWithHttpInfo:
-    """The eight operations of `SessionsApi`, each giving an `ApiResponse`."""
-
-    def __init__(self, thread: LoopThread, operations: AsyncSessionsWithHttpInfo) -> None:
-        self._thread = thread
-        self._async = operations
-
-    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return self._thread.call(coroutine)
-
-    def list(
-        self,
-        *,
-        client_id: str | None = None,
-        user_id: str | None = None,
-        status: SessionStatus | str | None = None,
-        limit: int | None = None,
-        offset: int | None = None,
-    ) -> ApiResponse[SessionPage]:
-        """List sessions, newest first, one page."""
-        return self._run(
-            self._async.list(
-                client_id=client_id, user_id=user_id, status=status, limit=limit, offset=offset
-            )
-        )
-
-    def create(
-        self, user_id: str, *, active_organization_id: str | None = None
-    ) -> ApiResponse[Session]:
-        """Create a session, for tests: the service refuses it on production instances."""
-        return self._run(self._async.create(user_id, active_organization_id=active_organization_id))
-
-    def get(self, session_id: str) -> ApiResponse[Session]:
-        """Get a session."""
-        return self._run(self._async.get(session_id))
-
-    def refresh(
-        self,
-        session_id: str,
-        *,
-        expired_token: str,
-        refresh_token: str,
-        request_origin: str,
-        request_headers: Mapping[str, str | Sequence[str]] | None = None,
-        format: Literal["token", "cookie"] | None = "token",  # noqa: A002 - the service's own name
-        request_originating_ip: str | None = None,
-    ) -> ApiResponse[Token | Cookies]:
-        """Refresh a session with an expired session token and its refresh token."""
-        return self._run(
-            self._async.refresh(
-                session_id,
-                expired_token=expired_token,
-                refresh_token=refresh_token,
-                request_origin=request_origin,
-                request_headers=request_headers,
-                format=format,
-                request_originating_ip=request_originating_ip,
-            )
-        )
-
-    def revoke(self, session_id: str) -> ApiResponse[Session]:
-        """Revoke a session: its user must sign in again."""
-        return self._run(self._async.revoke(session_id))
-
-    def verify(self, session_id: str, token: str) -> ApiResponse[Session]:
-        """Verify a session token over the network: deprecated by Clerk, use a verifier instead."""
-        warnings.warn(VERIFY_ADVICE, DeprecationWarning, stacklevel=2)
-        return self._run(self._async._verify(session_id, token))  # noqa: SLF001
-
-    def create_token(
-        self, session_id: str, *, expires_in_seconds: int | None = None
-    ) -> ApiResponse[Token]:
-        """Create a session token."""
-        return self._run(
-            self._async.create_token(session_id, expires_in_seconds=expires_in_seconds)
-        )
-
-    def create_token_from_template(
-        self, session_id: str, template_name: str, *, expires_in_seconds: int | None = None
-    ) -> ApiResponse[Token]:
-        """Create a token with the claims of a JWT template of the instance."""
-        return self._run(
-            self._async.create_token_from_template(
-                session_id, template_name, expires_in_seconds=expires_in_seconds
-            )
-        )
-
-
-def _hopping(
-    caller: CallerThread, name: str, function: Callable[..., T] | None
-) -> Callable[..., Coroutine[Any, Any, T]] | None:
-    """Make a callback run in the caller's thread."""
-    if function is None:
-        return None
-    if not callable(function):  # pyright: ignore[reportUnnecessaryComparison]
-        raise InvalidArgumentError(f"{name} must be callable")
-
-    async def hop(*args: Any) -> T:
-        return await caller.run(function, *args)
-
-    return hop
-
-
-def _crossing(
-    caller: CallerThread, name: str, items: Iterable[str]
-) -> Iterable[str] | AsyncIterable[str]:
-    """Make an iterable be read in the caller's thread, unless it is a plain collection."""
-    if isinstance(items, AsyncIterable):
-        raise InvalidArgumentError(f"{name} must be an ordinary iterable in the sync client")
-    if isinstance(items, Collection | str | bytes) or not hasattr(items, "__iter__"):
-        return items
-    return _fetched(caller, items)
-
-
-async def _fetched(caller: CallerThread, items: Iterable[str]) -> AsyncGenerator[str, None]:
-    """Fetch from an iterable in the caller's thread, some at a time."""
-    iterator = await caller.run(iter, items)
-    while True:
-        chunk, is_last, error = await caller.run(_take, iterator)
-        for item in chunk:
-            yield item
-        if error is not None:
-            raise error
-        if is_last:
-            return
-
-
-def _take(iterator: Iterator[str]) -> tuple[list[str], bool, Exception | None]:
-    """Take what comes quickly; an error comes after what was taken before it."""
-    chunk: list[str] = []
-    until = time.monotonic() + CHUNK_SECONDS
-    try:
-        for item in iterator:
-            chunk.append(item)
-            if len(chunk) >= CHUNK or time.monotonic() >= until:
-                return chunk, False, None
-    except Exception as error:  # noqa: BLE001 - handed on to where the ids are awaited
-        return chunk, True, error
-    return chunk, True, None
-
-
-def _drained(caller: CallerThread, items: AsyncGenerator[T, None]) -> Generator[T, None, None]:
-    """Iterate over an async generator from this thread; leaving early ends it properly."""
-    try:
-        while True:
-            item = caller.serve(_next_of(items), BULK_GRACE)
-            if item is _END:
-                return
-            yield cast("T", item)
-    finally:
-        # An interruption may have left it running, and closing the client has ended it already.
-        with contextlib.suppress(RuntimeError, ClientClosedError):
-            caller.serve(items.aclose(), BULK_GRACE)
-
-
-_END: Final = object()
-
-
-async def _next_of(items: AsyncGenerator[T, None]) -> T | object:
-    async for item in items:
-        return item
-    return _END
