@@ -33,12 +33,12 @@ from clerk_async.tokens.keys import (
     read_key_set,
 )
 from clerk_async.tokens.reasons import TokenVerificationReason as Reason
-from clerk_async.tokens.refusal import cut, refused, unavailable
+from clerk_async.tokens.refusal import cut, mismatch, refused, unavailable
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["FetchedKeys", "FixedKey", "Flight", "KeySetStatus", "KeysNeeded"]
+__all__ = ["FetchedKeys", "Flight", "KeySetStatus", "KeysNeeded"]
 
 logger = logging.getLogger("clerk_async.tokens")
 
@@ -90,11 +90,13 @@ class Flight:
     Attributes:
         landed: Done once the fetch has ended, in whichever way.
         failed: Whether it ended without keys.
+        is_slow: Whether somebody has lost patience with it, so that nobody else need wait.
         carrier: The task that carries it out, to tell when its loop has left it behind.
     """
 
     landed: Future[None] = attrs.field(factory=Future[None])
     failed: bool = False
+    is_slow: bool = False
     carrier: asyncio.Task[None] | None = None
 
 
@@ -111,43 +113,6 @@ class KeysNeeded:
     flight: Flight
     start: bool
     patience: float | None
-
-
-class FixedKey:
-    """The one key that the user handed over: no network, ever."""
-
-    def __init__(self, key: VerificationKey) -> None:
-        self._key = key
-        self.hits = 0
-
-    def find(self, kid: str | None) -> Generator[KeysNeeded, None, VerificationKey]:
-        """Give the key; its kid is compared only where it has one."""
-        yield from ()
-        if self._key.kid is not None and kid != self._key.kid:
-            raise _mismatch(kid, [self._key.kid])
-        self.hits += 1
-        return self._key
-
-    def at_hand(self, kid: str | None) -> VerificationKey | None:
-        """Give the key of this id if there is nothing to do for it first."""
-        key = self._key
-        if key.kid is not None and key.kid != kid:
-            return None
-        self.hits += 1
-        return key
-
-    def knows(self, kid: str | None) -> bool:
-        """Tell whether a key of this id is at hand."""
-        return self._key.kid in {None, kid}
-
-    def prepare(self) -> Generator[KeysNeeded, None, None]:
-        """Make the keys ready: they always are."""
-        yield from ()
-
-    def status(self, cached_tokens: int) -> KeySetStatus:
-        """Tell the figures."""
-        kids = () if self._key.kid is None else (self._key.kid,)
-        return KeySetStatus("jwt_key", kids, hits=self.hits, cached_tokens=cached_tokens)
 
 
 class FetchedKeys:
@@ -232,7 +197,7 @@ class FetchedKeys:
                 f"The key {cut(kid)} is unknown here, and whether the instance has it can't be "
                 f"told: fetching the keys failed ({self._last_error})."
             )
-        raise _mismatch(kid, list(self._keys))
+        raise mismatch(kid, list(self._keys))
 
     def prepare(self) -> Generator[KeysNeeded, None, None]:
         """Make the keys ready, so that the first token need not wait.
@@ -253,6 +218,7 @@ class FetchedKeys:
             if needed.patience == 0:
                 return
             waited = needed.flight
+            waited.is_slow = not waited.landed.done()
         if not self._keys:
             raise unavailable("The keys that session tokens are checked with can't be had.")
 
@@ -275,7 +241,12 @@ class FetchedKeys:
             if age < self._refresh_after:
                 return None
             # Past the ttl fresh keys are worth a moment, unless it is known that there are none.
-            worth_waiting = age >= self._ttl and waited is None and not self._failures_in_a_row
+            worth_waiting = (
+                age >= self._ttl
+                and waited is None
+                and not self._failures_in_a_row
+                and not (flight is not None and flight.is_slow)
+            )
             patience = _PATIENCE if worth_waiting else 0.0
             if flight is not None:
                 return KeysNeeded(flight, start=False, patience=patience) if patience else None
@@ -383,15 +354,6 @@ class FetchedKeys:
 def _settle(flight: Flight) -> None:
     if not flight.landed.done():
         flight.landed.set_result(None)
-
-
-def _mismatch(kid: str | None, known: list[str]) -> Exception:
-    named = "names no key" if kid is None else f"was signed with key {cut(kid)}"
-    return refused(
-        Reason.JWK_KID_MISMATCH,
-        f"The token {named}, the keys here are {cut(', '.join(known))}: it belongs to another "
-        "Clerk instance, or its key was retired.",
-    )
 
 
 def _forget_flight_after_fork(keys: FetchedKeys) -> None:

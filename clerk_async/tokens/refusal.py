@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from clerk_async.errors import KeysUnavailableError, TokenVerificationError
 from clerk_async.tokens.reasons import TokenVerificationReason
 
-__all__ = ["cut", "malformed", "refused", "unavailable"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["cut", "malformed", "mismatch", "refused", "unavailable"]
 
 _SHOWN = 80
 
@@ -25,6 +30,16 @@ def malformed(message: str) -> TokenVerificationError:
 def unavailable(message: str) -> KeysUnavailableError:
     """Make the error for a token that could not be checked."""
     return KeysUnavailableError(message, reason=TokenVerificationReason.JWK_FAILED_TO_LOAD)
+
+
+def mismatch(kid: str | None, known: Iterable[str]) -> TokenVerificationError:
+    """Make the error for a token whose key is none of the known ones."""
+    named = "names no key" if kid is None else f"was signed with key {cut(kid)}"
+    return refused(
+        TokenVerificationReason.JWK_KID_MISMATCH,
+        f"The token {named}, the keys here are {cut(', '.join(known))}: it belongs to another "
+        "Clerk instance, or its key was retired.",
+    )
 
 
 def cut(value: object) -> str:
