@@ -1,0 +1,128 @@
+"""The sync client is the async one without await: names, parameters, defaults, types, summaries."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+import pytest
+
+from clerk_async import AsyncSessionsApi, SessionsApi
+from clerk_async.http_info import AsyncSessionsWithHttpInfo
+from clerk_async.sync_http_info import SessionsWithHttpInfo
+
+OPERATIONS = (
+    "list",
+    "create",
+    "get",
+    "refresh",
+    "revoke",
+    "verify",
+    "create_token",
+    "create_token_from_template",
+)
+PAIRS: list[tuple[type[Any], type[Any]]] = [
+    (AsyncSessionsApi, SessionsApi),
+    (AsyncSessionsWithHttpInfo, SessionsWithHttpInfo),
+]
+CALLBACKS = {"should_stop", "on_outcome", "on_progress"}
+"""Plain functions in the sync client, plain or coroutine functions in the async one."""
+
+
+def public(cls: type[Any]) -> set[str]:
+    """Give the names that users call."""
+    return {name for name in dir(cls) if not name.startswith("_")}
+
+
+def shared_methods() -> list[Any]:
+    """Give every method that both clients of a pair have."""
+    return [
+        pytest.param(one, other, name, id=f"{other.__name__}.{name}")
+        for one, other in PAIRS
+        for name in sorted(public(other) - {"close", "with_http_info"})
+    ]
+
+
+@pytest.mark.parametrize(("one", "other"), PAIRS)
+def test_the_same_names(one: type[Any], other: type[Any]) -> None:
+    """Nothing is in one client alone, but for how they are closed."""
+    assert public(one) - {"aclose"} == public(other) - {"close"}
+    assert public(other) >= set(OPERATIONS)
+    assert hasattr(SessionsApi, "close")
+    assert hasattr(AsyncSessionsApi, "aclose")
+
+
+@pytest.mark.parametrize(("one", "other", "name"), shared_methods())
+def test_the_same_parameters(one: type[Any], other: type[Any], name: str) -> None:
+    """Names, order, kinds and defaults are equal, and types are but for what needs a loop."""
+    theirs = inspect.signature(getattr(one, name)).parameters
+    ours = inspect.signature(getattr(other, name)).parameters
+    assert list(theirs) == list(ours)
+    for parameter, there in theirs.items():
+        here = ours[parameter]
+        assert (here.kind, here.default) == (there.kind, there.default), parameter
+        if parameter not in CALLBACKS:
+            expected = str(there.annotation).replace(" | AsyncIterable[str]", "")
+            assert str(here.annotation) == expected, parameter
+
+
+@pytest.mark.parametrize(("one", "other", "name"), shared_methods())
+def test_the_same_results(one: type[Any], other: type[Any], name: str) -> None:
+    """What is awaited there is given here, and what is iterated over there is here."""
+    there = str(inspect.signature(getattr(one, name)).return_annotation)
+    here = str(inspect.signature(getattr(other, name)).return_annotation)
+    there = re.sub(r"^Coroutine\[Any, Any, (.*)\]$", r"\1", there)
+    there = re.sub(r"^AsyncGenerator\[(\w+), None\]$", r"\1, one by one", there)
+    here = re.sub(r"^Iterator\[(\w+)\]$", r"\1, one by one", here)
+    here = re.sub(r"^Generator\[(\w+), None, None\]$", r"\1, one by one", here)
+    assert here == there
+
+
+@pytest.mark.parametrize(("one", "other", "name"), shared_methods())
+def test_the_same_summary(one: type[Any], other: type[Any], name: str) -> None:
+    """The first line of the docs says the same of both."""
+    there = (inspect.getdoc(getattr(one, name)) or "").splitlines()[0]
+    here = (inspect.getdoc(getattr(other, name)) or "").splitlines()[0]
+    assert here == there
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_with_http_info_takes_what_the_plain_method_takes(name: str) -> None:
+    """The twin wraps the same value."""
+    plain = inspect.signature(getattr(AsyncSessionsApi, name))
+    twin = inspect.signature(getattr(AsyncSessionsWithHttpInfo, name))
+    assert twin.parameters == plain.parameters
+    value = re.sub(r"^Coroutine\[Any, Any, (.*)\]$", r"\1", str(plain.return_annotation))
+    wrapped = re.sub(r"^Coroutine\[Any, Any, (.*)\]$", r"\1", str(twin.return_annotation))
+    assert wrapped == f"ApiResponse[{value}]"
+
+
+def test_the_same_constructor() -> None:
+    """But for aiohttp's session, which can't be handed to a loop that isn't there yet."""
+    there = dict(inspect.signature(AsyncSessionsApi).parameters)
+    del there["client_session"]
+    assert dict(inspect.signature(SessionsApi).parameters) == there
+
+
+def test_the_settled_constructor() -> None:
+    """Names and order that users rely on; only the key may be positional."""
+    parameters = inspect.signature(AsyncSessionsApi).parameters
+    assert list(parameters) == [
+        "secret_key",
+        "base_url",
+        "api_version",
+        "timeout",
+        "retry",
+        "pool_size",
+        "rate_limit",
+        "client_session",
+        "ssl_context",
+        "proxy",
+        "trust_env",
+        "trace_configs",
+        "headers",
+        "allow_insecure",
+    ]
+    kinds = {parameter.kind for parameter in list(parameters.values())[1:]}
+    assert kinds == {inspect.Parameter.KEYWORD_ONLY}
