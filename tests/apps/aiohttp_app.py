@@ -1,0 +1,34 @@
+"""An aiohttp.web app whose users can sign out."""
+
+import socket
+import sys
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from clerk_async import AsyncSessionsApi, AsyncTokenVerifier
+
+sessions = AsyncSessionsApi()
+verifier = AsyncTokenVerifier(sessions=sessions, authorized_parties=["http://localhost:3000"])
+
+
+async def sessions_client(_: web.Application) -> AsyncIterator[None]:
+    async with sessions:
+        yield
+
+
+async def sign_out(request: web.Request) -> web.Response:
+    state = await verifier.authenticate_request(request)
+    if state.claims is None or state.claims.session_id is None:
+        status = 503 if state.status == "unknown" else 401
+        return web.Response(status=status, text=state.message)
+    await sessions.revoke(state.claims.session_id)
+    return web.Response(status=204)
+
+
+app = web.Application()
+app.router.add_post("/sign-out", sign_out)
+app.cleanup_ctx.append(sessions_client)
+
+if __name__ == "__main__":
+    web.run_app(app, sock=socket.socket(fileno=int(sys.argv[1])), print=None)

@@ -1,0 +1,34 @@
+"""A Flask app whose users can sign out; the client is made at import, before any fork."""
+
+import contextlib
+import os
+import threading
+
+from flask import Flask, abort, request
+
+from clerk_async import ClientClosedError, SessionsApi, TokenVerifier
+
+sessions = SessionsApi()
+verifier = TokenVerifier(sessions=sessions, authorized_parties=["http://localhost:3000"])
+app = Flask(__name__)
+
+
+@app.post("/sign-out")
+def sign_out() -> tuple[str, int]:
+    state = verifier.authenticate_request(request)
+    if state.claims is None or state.claims.session_id is None:
+        abort(503 if state.status == "unknown" else 401)
+    sessions.revoke(state.claims.session_id)
+    return "", 204
+
+
+def _keep_calling() -> None:
+    with contextlib.suppress(ClientClosedError):  # as it will be at exit
+        while True:
+            sessions.list(user_id="user_of_the_master")
+
+
+if "CALL_BEFORE_FORKS" in os.environ:  # so that loop, thread and locks are in use when it forks
+    verifier.warm_up()
+    sessions.list(user_id="user_of_the_master")
+    threading.Thread(target=_keep_calling, daemon=True).start()

@@ -1,0 +1,49 @@
+"""A Starlette app that lets nobody in who isn't signed in, with a middleware in plain ASGI."""
+
+import contextlib
+from collections.abc import AsyncGenerator
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from clerk_async import AsyncSessionsApi, AsyncTokenVerifier
+
+sessions = AsyncSessionsApi()
+verifier = AsyncTokenVerifier(sessions=sessions, authorized_parties=["http://localhost:3000"])
+
+
+class SignedIn:
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            state = await verifier.authenticate_request(scope)
+            if state.claims is None:
+                status = 503 if state.status == "unknown" else 401
+                await PlainTextResponse(state.message, status)(scope, receive, send)
+                return
+            scope["claims"] = state.claims
+        await self.app(scope, receive, send)
+
+
+async def sign_out(request: Request) -> Response:
+    await sessions.revoke(request.scope["claims"].session_id)
+    return Response(status_code=204)
+
+
+@contextlib.asynccontextmanager
+async def lifespan(_: Starlette) -> AsyncGenerator[None]:
+    async with sessions:
+        yield
+
+
+app = Starlette(
+    routes=[Route("/sign-out", sign_out, methods=["POST"])],
+    middleware=[Middleware(SignedIn)],
+    lifespan=lifespan,
+)

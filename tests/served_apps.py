@@ -1,0 +1,169 @@
+"""Apps in real servers, each a process group of its own, and a bounded load on them."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Final
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+
+    from clerk_async.testing import FakeClerk
+    from clerk_async.testing.state import FakeSession
+
+APPS: Final = Path(__file__).parent / "apps"
+LIMIT: Final = 10.0
+"""Seconds that anything here may take before it counts as hung."""
+TROUBLE: Final = re.compile(
+    r"Traceback|never (?:awaited|retrieved)|was destroyed|[Uu]nclosed"
+    r"|Fatal Python|coredump|sk_test_|eyJ\w{10}"
+)
+"""What a log must not hold: an error nobody caught, something left open, or a secret."""
+
+
+@attrs.define
+class ServedApp:
+    """A running server."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: IO[bytes]
+
+    def post(self, path: str, session: FakeSession | None, fake: FakeClerk) -> int:
+        """Send a request as the user of a session, and give the status of the answer."""
+        headers = {"Connection": "close"}
+        if session is not None:
+            headers["Authorization"] = f"Bearer {fake.mint(session)}"
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=LIMIT)
+        with contextlib.closing(connection):
+            connection.request("POST", path, headers=headers)
+            answer = connection.getresponse()
+            answer.read()
+            return answer.status
+
+    def post_all(
+        self, path: str, sessions: Sequence[FakeSession], fake: FakeClerk, *, at_once: int = 8
+    ) -> list[int]:
+        """Send a request for each session, some at once, and give the statuses."""
+        with ThreadPoolExecutor(at_once) as pool:
+            answers = [pool.submit(self.post, path, session, fake) for session in sessions]
+            return [answer.result() for answer in answers]
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Ask the server to end, and give its exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(LIMIT)
+
+    def is_refusing(self) -> bool:
+        """Whether nobody listens any more."""
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=LIMIT).close()
+        except ConnectionError:
+            return True
+        return False
+
+    def assert_clean(self) -> None:
+        """Check that it logged no trouble and no secret."""
+        assert_clean(self.output(), listener=self.port)
+
+    def output(self) -> str:
+        """Give what it has printed so far."""
+        self.log.seek(0)
+        return self.log.read().decode()
+
+
+@contextlib.contextmanager
+def program(
+    arguments: Sequence[str],
+    fake: FakeClerk,
+    *,
+    environ: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+) -> Generator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+    """Run a program that finds the fake in its environment; nothing of it outlives the block."""
+    environment = {
+        **os.environ,
+        "CLERK_API_URL": fake.base_url,
+        "CLERK_SECRET_KEY": fake.secret_key,
+        "PYTHONDEVMODE": "1",
+        "PYTHONASYNCIODEBUG": "0",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": os.pathsep.join([str(APPS), str(APPS.parent.parent)]),
+        **(environ or {}),
+    }
+    with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory() as home:
+        environment["HOME"] = home
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            env=environment,
+            cwd=APPS,
+            pass_fds=pass_fds,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            yield process, log
+        except BaseException:
+            log.seek(0)
+            sys.stderr.write(log.read().decode(errors="replace"))
+            raise
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(LIMIT)
+
+
+@contextlib.contextmanager
+def served(
+    arguments: Iterable[str], fake: FakeClerk, *, environ: Mapping[str, str] | None = None
+) -> Generator[ServedApp]:
+    """Run a server on a listening socket that it inherits, so that requests can be sent at once.
+
+    Args:
+        arguments: The module and its options; `{fd}` stands for the socket's number.
+        fake: The service that the app talks to.
+        environ: More environment for the app.
+    """
+    with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
+        listener.set_inheritable(True)
+        port, number = listener.getsockname()[1], listener.fileno()
+        filled = [argument.format(fd=number) for argument in arguments]
+        with program(filled, fake, environ=environ, pass_fds=[number]) as (process, log):
+            listener.close()  # so that nobody keeps the port open once the server has ended
+            yield ServedApp(process, port, log)
+
+
+def until(happened: Callable[[], object]) -> None:
+    """Look again and again, as nobody tells us, until something has happened elsewhere."""
+    pause, deadline = threading.Event(), time.monotonic() + LIMIT
+    while not happened():
+        assert time.monotonic() < deadline, "what was waited for did not happen"
+        pause.wait(0.02)
+
+
+def assert_clean(output: str, *, listener: int = 0) -> None:
+    """Check that a program logged no trouble of its own making, and no secret.
+
+    Args:
+        output: What it printed.
+        listener: The port of a server, which may well leave its listening socket open at exit.
+    """
+    for line in output.splitlines():
+        is_ours = "unclosed <socket" not in line or str(listener) not in line
+        assert not (is_ours and TROUBLE.search(line)), output

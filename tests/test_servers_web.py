@@ -1,0 +1,133 @@
+"""Web apps as users write them, in the servers that they run in: load, reloads, the end."""
+
+from __future__ import annotations
+
+import re
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
+
+import pytest
+from served_apps import LIMIT, served, until
+
+from clerk_async.testing import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from clerk_async.testing import FakeClerk
+    from clerk_async.testing.state import FakeSession
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+
+UVICORN: Final = ("-m", "uvicorn", "--fd", "{fd}", "--no-access-log")
+GUNICORN: Final = ("-m", "gunicorn", "-b", "fd://{fd}", "--graceful-timeout", "15")
+SYNC: Final = (*GUNICORN, "-w", "2")
+THREADS: Final = (*GUNICORN, "-w", "2", "-k", "gthread", "--threads", "8")
+
+SERVERS: Final = {
+    "fastapi on uvicorn": (*UVICORN, "fastapi_app:app"),
+    "fastapi on uvicorn with uvloop": (*UVICORN, "--loop", "uvloop", "fastapi_app:app"),
+    "starlette on uvicorn": (*UVICORN, "starlette_app:app"),
+    "aiohttp.web": ("aiohttp_app.py", "{fd}"),
+    "flask on gunicorn, prefork": (*SYNC, "flask_app:app"),
+    "flask on gunicorn, preloaded": (*SYNC, "--preload", "flask_app:app"),
+    "flask on gunicorn, preloaded threads": (*THREADS, "--preload", "flask_app:app"),
+    "django on gunicorn, threads": (*THREADS, "--preload", "django_app:wsgi"),
+    "django on uvicorn": (*UVICORN, "--lifespan", "off", "django_app:asgi"),
+}
+STOPPING: Final = re.compile("Handling signal: term|Shutting down")
+ENDED_BY_SIGTERM: Final = {
+    name: -signal.SIGTERM if "uvicorn" in name else 0  # uvicorn cleans up, then lets it through
+    for name in SERVERS
+}
+GUNICORNS: Final = [name for name in SERVERS if "gunicorn" in name]
+FLASKS: Final = {name: SERVERS[name] for name in GUNICORNS if "flask" in name}
+
+
+def users(fake: FakeClerk, count: int) -> list[FakeSession]:
+    """Sign as many users in."""
+    return [fake.add_session(user_id=f"user_{number}") for number in range(count)]
+
+
+def assert_signed_out(fake: FakeClerk, sessions: Sequence[FakeSession]) -> None:
+    """Check that each session was revoked, by exactly one request."""
+    assert {session.status for session in sessions} == {"revoked"}
+    revoked = [request.session_id for request in fake.requests if request.operation == "revoke"]
+    assert sorted(str(name) for name in revoked) == sorted(session.id for session in sessions)
+
+
+def revocations(fake: FakeClerk) -> int:
+    """Count the revocations that have arrived."""
+    return sum(request.operation == "revoke" for request in fake.requests)
+
+
+def lists(fake: FakeClerk) -> int:
+    """Count the lists that have been asked for."""
+    return sum(request.operation == "list" for request in fake.requests)
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_server_signs_users_out_under_load_and_ends_cleanly(server: str, fake: FakeClerk) -> None:
+    """Each request is answered, each session revoked once, and SIGTERM ends it well."""
+    sessions = users(fake, 120)
+    with served(SERVERS[server], fake) as app:
+        assert app.post("/sign-out", None, fake) == 401
+        assert app.post_all("/sign-out", sessions, fake) == [204] * len(sessions)
+        assert_signed_out(fake, sessions)
+        keys_fetched = [request for request in fake.requests if request.operation == "jwks"]
+        workers = 2 if server in GUNICORNS else 1
+        assert 1 <= len(keys_fetched) <= workers
+        assert app.stop() == ENDED_BY_SIGTERM[server]
+        app.assert_clean()
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_sigterm_loses_no_answer_that_is_under_way(server: str, fake: FakeClerk) -> None:
+    """Requests that wait for the service when SIGTERM comes are answered before the end."""
+    sessions = users(fake, 2)
+    with served(SERVERS[server], fake) as app, ThreadPoolExecutor(2) as callers:
+        assert app.post("/sign-out", users(fake, 1)[0], fake) == 204
+        fake.inject(Fault.hold(operation="revoke", count=2))
+        answers = [callers.submit(app.post, "/sign-out", each, fake) for each in sessions]
+        fake.wait_for(lambda: fake.held == 2, timeout=LIMIT)
+        app.process.send_signal(signal.SIGTERM)
+        until(lambda: STOPPING.search(app.output()) or app.is_refusing())
+        fake.release()
+        assert [answer.result() for answer in answers] == [204, 204]
+        assert app.process.wait(LIMIT) == ENDED_BY_SIGTERM[server]
+        app.assert_clean()
+
+
+@pytest.mark.parametrize("server", GUNICORNS)
+def test_reloads_under_load_lose_no_answer(server: str, fake: FakeClerk) -> None:
+    """Workers are replaced twice (HUP) while requests come in, and every one is answered."""
+    sessions = users(fake, 240)
+    with served(SERVERS[server], fake) as app, ThreadPoolExecutor(1) as caller:
+        load = caller.submit(app.post_all, "/sign-out", sessions, fake)
+        for part in (60, 140):
+            until(lambda: revocations(fake) >= part)  # noqa: B023 - asked within the turn
+            app.process.send_signal(signal.SIGHUP)
+        assert load.result() == [204] * len(sessions)
+        assert_signed_out(fake, sessions)
+        assert app.stop() == 0
+        app.assert_clean()
+
+
+@pytest.mark.parametrize("server", FLASKS)
+def test_a_master_that_is_calling_while_it_forks_harms_no_worker(
+    server: str, fake: FakeClerk
+) -> None:
+    """Loop, thread and locks that are in use at the fork hang neither worker nor master."""
+    sessions = users(fake, 60)
+    environ = {"CALL_BEFORE_FORKS": "1"}
+    with served(FLASKS[server], fake, environ=environ) as app:
+        assert app.post_all("/sign-out", sessions, fake) == [204] * len(sessions)
+        assert_signed_out(fake, sessions)
+        app.process.send_signal(signal.SIGHUP)
+        before = lists(fake)
+        fake.wait_for(lambda: lists(fake) > before + 50, timeout=LIMIT)
+        more = users(fake, 20)
+        assert app.post_all("/sign-out", more, fake) == [204] * len(more)
+        assert app.stop() == 0
+        app.assert_clean()
