@@ -21,6 +21,8 @@ __all__ = ["Duplicates", "IdIntake", "Input", "Job", "Work", "check_input"]
 
 DUPLICATES_WINDOW: Final = 50_000
 """An id is sent once if it comes again within so many ids."""
+PARTS: Final = 176
+"""Tables of 284 ids on average, which is what CPython's dicts of their size are filled best by."""
 BREATH: Final = 256
 """After so many items without a wait the loop gets its turn."""
 
@@ -102,29 +104,39 @@ class Work(Protocol):
 
 
 class Duplicates:
-    """Knows the last so many ids exactly, and nothing older."""
+    """Knows the last so many ids exactly, and nothing older.
 
-    __slots__ = ("_counts", "_order", "_size")
+    Many small tables in place of a large one, which would need room for itself twice as it grows.
+    """
+
+    __slots__ = ("_again", "_order", "_seen", "_size")
 
     def __init__(self, size: int = DUPLICATES_WINDOW) -> None:
         self._size = size
         self._order: deque[str] = deque()
-        self._counts: dict[str, int] = {}
+        self._seen: tuple[dict[str, None], ...] = tuple({} for _ in range(PARTS))
+        # how often more than once; a count for every id would take twice the memory
+        self._again: dict[str, int] = {}
 
     def saw(self, value: str) -> bool:
         """Whether it was among the last ids; it is from now on."""
-        counts, order = self._counts, self._order
-        count = counts.get(value, 0)
-        counts[value] = count + 1
+        order, again = self._order, self._again
+        seen = self._seen[hash(value) % PARTS]
+        is_known = value in seen
+        if is_known:
+            again[value] = again.get(value, 0) + 1
+        else:
+            seen[value] = None
         order.append(value)
         if len(order) > self._size:
             oldest = order.popleft()
-            left = counts[oldest] - 1
-            if left:
-                counts[oldest] = left
+            if not again or oldest not in again:
+                self._seen[hash(oldest) % PARTS].pop(oldest, None)
+            elif again[oldest] == 1:
+                del again[oldest]
             else:
-                del counts[oldest]
-        return count > 0
+                again[oldest] -= 1
+        return is_known
 
 
 def check_input(name: str, values: object) -> None:

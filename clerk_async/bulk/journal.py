@@ -20,8 +20,8 @@ What survives what
 ------------------
 Each line is one write(2), so a killed process (SIGKILL too) loses no line. An fsync(2) follows at
 most once a second, outside the event loop, and at the end: a power cut may lose the last second,
-and those sessions are then revoked once more, which does no harm. Measured on an ext4 disk: 9 µs a
-line so, 600 µs with an fsync for each.
+and those sessions are then revoked once more, which does no harm. Measured on ext4: 3.4 µs a line
+so, 180 µs with an fsync for each; 40,000 lines (4 MB) are read in 25 ms.
 
 What is decided
 ---------------

@@ -32,6 +32,8 @@ WINDOWS_TO_RECOVER: Final = 8
 """How many windows without a refusal bring the allowance back to where it was refused."""
 CLOCK_MARGIN: Final = 0.001
 """Seconds that a window is taken longer, as no two clocks are the same."""
+GRAIN: Final = 0.001
+"""The part of a window within which answers are taken for one moment, the last one's."""
 LEAST_SHARE: Final = 0.05
 """The part of the limit that is used whatever is refused."""
 UNTOLD_PAUSE: Final = 0.1
@@ -95,33 +97,44 @@ class SendWindow:
 
     A request arrives somewhere between its send and its answer, nobody knows where. So it holds its
     place from the send until `per` seconds after the answer: whoever takes that place then arrives
-    at least `per` seconds after it, whatever the latency of either was. Memory is bounded by the
-    count.
+    at least `per` seconds after it, whatever the latency of either was. Memory is bounded, however
+    large the count is.
     """
 
-    __slots__ = ("_cooling", "in_flight", "per")
+    __slots__ = ("_cooling", "_grain", "_held", "in_flight", "per")
 
     def __init__(self, per: float) -> None:
         self.per = per
         self.in_flight = 0
-        self._cooling: deque[float] = deque()
+        # answers that come nearly at once share an entry: [free at, since, how many]
+        self._cooling: deque[list[float]] = deque()
+        self._held = 0
+        self._grain = per * GRAIN
 
     def used(self, now: float) -> int:
         """How many places are taken."""
         cooling = self._cooling
-        while cooling and cooling[0] <= now:
-            cooling.popleft()
-        return self.in_flight + len(cooling)
+        while cooling and cooling[0][0] <= now:
+            self._held -= int(cooling.popleft()[2])
+        return self.in_flight + self._held
 
     def free_at(self) -> float:
         """When the next place comes free: inf if only an answer can free one."""
-        return self._cooling[0] if self._cooling else math.inf
+        return self._cooling[0][0] if self._cooling else math.inf
 
     def leave(self, now: float, *, has_arrived: bool) -> None:
         """Note that a request is no longer in flight, and whether the server may count it."""
         self.in_flight -= 1
-        if has_arrived:
-            self._cooling.append(now + self.per + CLOCK_MARGIN)
+        if not has_arrived:
+            return
+        self._held += 1
+        free_at = now + self.per + CLOCK_MARGIN
+        if self._cooling and now - self._cooling[-1][1] < self._grain:
+            last = self._cooling[-1]
+            last[0] = free_at
+            last[2] += 1
+        else:
+            self._cooling.append([free_at, now, 1])
 
 
 @attrs.define

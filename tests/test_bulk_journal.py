@@ -1,0 +1,408 @@
+"""The journal: a second run skips what is done, and no trouble with the file goes unnoticed."""
+
+# ruff: noqa: ASYNC240, ASYNC221 - these tests look at files, and nobody else is in their loop
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from bulk_client import add_sessions, bulk_client, live, sends, until
+
+from clerk_async import AsyncSessionsApi, InvalidArgumentError, Journal, JournalError
+from clerk_async.testing import FakeClerk, Fault
+
+if TYPE_CHECKING:
+    from clerk_async import RevocationOutcome, RevocationReport
+
+ROOT = os.geteuid() == 0
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the journal is to be."""
+    return tmp_path / "job.jsonl"
+
+
+async def _run(fake: FakeClerk, ids: Any, journal: Any, **options: Any) -> RevocationReport:
+    async with bulk_client(fake) as client:
+        return await client.revoke_many(ids, journal=journal, **options)
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+async def _refused(fake: FakeClerk, journal: Any, match: str) -> None:
+    """The run ends with a JournalError before any request, and the file stays as it is."""
+    path = Path(journal.path if isinstance(journal, Journal) else journal)
+    before = path.read_bytes() if path.is_file() else None
+    with pytest.raises(JournalError, match=match):
+        await _run(fake, ["sess_1"], journal)
+    assert not fake.requests
+    assert (path.read_bytes() if path.is_file() else None) == before
+
+
+async def test_a_second_run_skips_what_is_done(fake: FakeClerk, path: Path) -> None:
+    """Revoked, already inactive and not found; what failed is sent again."""
+    ids = add_sessions(fake, 20)
+    ended = fake.add_session(status="ended").id
+    refused = Fault.status(422, operation="revoke", session_id=ids[3])
+    fake.inject(refused)
+    first = await _run(fake, [*ids, ended, "gone"], path)
+    assert (first.revoked, first.already_inactive, first.not_found, first.failed) == (19, 1, 1, 1)
+    assert first.resumed == 0
+    fake.requests.clear()
+    second = await _run(fake, [*ids, ended, "gone"], path)
+    assert (second.total, second.resumed, second.revoked) == (22, 21, 1)
+    assert second.ok
+    assert sends(fake) == {ids[3]: 1}
+    third = await _run(fake, [*ids, ended, "gone"], path)
+    assert (third.resumed, third.revoked, third.total) == (22, 0, 22)
+
+
+async def test_a_stream_and_revoke_many_share_a_journal(fake: FakeClerk, path: Path) -> None:
+    """They take the same ids."""
+    ids = add_sessions(fake, 6)
+    await _run(fake, ids[:4], path)
+    async with bulk_client(fake) as client:
+        outcomes = [outcome async for outcome in client.revoke_stream(ids, journal=str(path))]
+    assert {outcome.session_id for outcome in outcomes} == set(ids[4:])
+
+
+async def test_the_file_is_what_its_documentation_says(fake: FakeClerk, path: Path) -> None:
+    """A header, then one line for each session; mode 0600; no key in it."""
+    ids = add_sessions(fake, 3)
+    await _run(fake, [*ids, "a/b", None], path)
+    header, *lines = _lines(path)
+    assert header["clerk_async_journal"] == 1
+    assert header["run"] == "revoke_many"
+    assert len(header["instance"]) == 64
+    assert {line["id"] for line in lines} == set(ids)
+    assert {line["status"] for line in lines} == {"revoked"}
+    assert all(line["at"].endswith("Z") for line in lines)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert fake.secret_key not in path.read_text()
+    assert path.read_bytes().endswith(b"\n")
+
+
+@pytest.mark.may_block
+async def test_a_line_is_written_before_anybody_is_told(fake: FakeClerk, path: Path) -> None:
+    """Killed right after the callback, nothing is lost."""
+    ids = add_sessions(fake, 10)
+    known: list[bool] = []
+
+    def look(outcome: RevocationOutcome) -> None:
+        known.append(f'"{outcome.session_id}"' in path.read_text())
+
+    await _run(fake, ids, path, on_outcome=look)
+    assert known == [True] * 10
+
+
+async def test_what_was_not_attempted_is_not_written(fake: FakeClerk, path: Path) -> None:
+    """It is sent by the run that resumes."""
+    ids = add_sessions(fake, 10)
+    await _run(fake, ids, path, should_stop=lambda: True)
+    assert len(_lines(path)) == 1
+
+
+async def test_ids_are_written_so_that_they_come_back_the_same(fake: FakeClerk, path: Path) -> None:
+    """Quotes, percent signs and other alphabets."""
+    ids = ['sess_"x"', "sess_ü", "sess_日本", "sess_%41", "sess_{}"]
+    for session_id in ids:
+        fake.add_session(session_id=session_id)
+    await _run(fake, ids, path)
+    report = await _run(fake, ids, path)
+    assert report.resumed == 5
+
+
+async def test_a_torn_last_line_is_cut_off_and_its_session_sent_again(
+    fake: FakeClerk, path: Path
+) -> None:
+    """Whatever part of it there is."""
+    ids = add_sessions(fake, 4)
+    await _run(fake, ids, path)
+    whole = path.read_bytes()
+    last = whole.rstrip(b"\n").rfind(b"\n") + 1
+    lost = json.loads(whole[last:])["id"]
+    for end in range(last + 1, len(whole) - 2):
+        path.write_bytes(whole[:end])
+        fake.requests.clear()
+        report = await _run(fake, ids, path)
+        assert report.resumed == 3
+        assert report.already_inactive == 1
+        assert set(sends(fake)) == {lost}
+        assert len(_lines(path)) == 5
+
+
+async def test_a_last_line_that_lacks_only_its_newline_counts(fake: FakeClerk, path: Path) -> None:
+    """It is whole, so its session was done."""
+    ids = add_sessions(fake, 4)
+    await _run(fake, ids[:2], path)
+    path.write_bytes(path.read_bytes()[:-1])
+    report = await _run(fake, ids, path)
+    assert (report.resumed, report.revoked) == (2, 2)
+    assert len(_lines(path)) == 5
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        b"not JSON at all",
+        b'{"id": 5, "status": "revoked"}',
+        b'{"id": "sess_x", "status": "vanished"}',
+        b'{"status": "revoked"}',
+        b"\x00\x00\x00\xff",
+        b"[]",
+    ],
+)
+async def test_an_unreadable_line_in_the_middle_is_skipped_with_a_warning(
+    fake: FakeClerk, path: Path, edit: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its session is sent once more, which does no harm."""
+    ids = add_sessions(fake, 4)
+    await _run(fake, ids, path)
+    header, first, *rest = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([header, edit, b"", *rest]) + b"\n")
+    fake.requests.clear()
+    report = await _run(fake, ids, path)
+    assert report.resumed == 3
+    assert set(sends(fake)) == {json.loads(first)["id"]}
+    assert "1 lines that can't be read" in caplog.text
+
+
+@pytest.mark.parametrize("part", [0, 1, 5, 40])
+async def test_a_file_that_was_killed_in_its_header_is_begun_anew(
+    fake: FakeClerk, path: Path, part: int
+) -> None:
+    """An empty one too, such as mktemp makes."""
+    ids = add_sessions(fake, 2)
+    await _run(fake, ids[:1], path)
+    path.write_bytes(path.read_bytes()[:part])
+    path.chmod(0o644)
+    report = await _run(fake, ids[1:], path)
+    assert report.revoked == 1
+    assert [line.get("id") for line in _lines(path)] == [None, ids[1]]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"sess_1\nsess_2\n",
+        b"sess_1",
+        b'{"id": "sess_1", "status": "revoked"}\n',
+        b'{"clerk_async_journal": "1", "instance": "x", "run": "revoke_many"}\n',
+        b'{"clerk_async_journal": 1}\n',
+        b"\n\n",
+        b"\xff\xfe\x00",
+    ],
+)
+async def test_another_file_is_refused_and_left_as_it_is(
+    fake: FakeClerk, path: Path, content: bytes
+) -> None:
+    """Somebody named the list of ids in place of the journal."""
+    path.write_bytes(content)
+    await _refused(fake, path, "is not a journal")
+
+
+async def test_a_journal_of_a_later_format_is_refused(fake: FakeClerk, path: Path) -> None:
+    """It may mean something else."""
+    path.write_text('{"clerk_async_journal": 2, "instance": "x", "run": "revoke_many"}\n')
+    await _refused(fake, path, "has format 2")
+
+
+async def test_a_journal_of_another_kind_of_run_is_refused(fake: FakeClerk, path: Path) -> None:
+    """Both ways."""
+    await _run(fake, add_sessions(fake, 1), path)
+    async with bulk_client(fake) as client:
+        with pytest.raises(JournalError, match="another kind of run"):
+            await client.revoke_all(user_id="user_1", journal=path)
+    fake.requests.clear()
+    path.unlink()
+    async with bulk_client(fake) as client:
+        await client.revoke_all(user_id="user_1", journal=path)
+    fake.requests.clear()
+    await _refused(fake, path, "another kind of run: revoke_all")
+
+
+async def test_a_journal_of_another_instance_is_refused_unless_its_key_was_rotated(
+    path: Path,
+) -> None:
+    """After one run that says so, the new key is its key."""
+    with FakeClerk(secret_key="sk_test_one") as fake:
+        ids = add_sessions(fake, 4)
+        await _run(fake, ids[:2], path)
+    with FakeClerk(secret_key="sk_test_two") as other:
+        for session_id in ids:
+            other.add_session(session_id=session_id)
+        await _refused(other, path, "another secret key")
+        rotated = await _run(other, ids[:3], Journal(path, accept_other_key=True))
+        assert (rotated.resumed, rotated.revoked) == (2, 1)
+        again = await _run(other, ids, path)
+        assert (again.resumed, again.revoked) == (3, 1)
+    assert "sk_test" not in path.read_text()
+
+
+async def test_the_same_journal_in_two_runs_at_once_is_refused(fake: FakeClerk, path: Path) -> None:
+    """Of this process or of another."""
+    ids = add_sessions(fake, 3)
+    fake.inject(Fault.hold(operation="revoke"))
+    async with bulk_client(fake) as client:
+        run = asyncio.create_task(client.revoke_many(ids, journal=path))
+        await until(lambda: bool(fake.requests))
+        with pytest.raises(JournalError, match="in use by another run"):
+            await client.revoke_many(ids, journal=path)
+        fake.release()
+        report = await run
+        assert report.ok
+        await client.revoke_many(ids, journal=path)
+
+
+async def test_a_symbolic_link_is_refused(fake: FakeClerk, path: Path) -> None:
+    """In a shared folder it may lead to a file of somebody else's choice."""
+    target = path.parent / "elsewhere"
+    path.symlink_to(target)
+    await _refused(fake, path, "symbolic link")
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo", "device", "no folder", "file as folder"])
+async def test_what_can_be_no_journal_is_refused(fake: FakeClerk, path: Path, kind: str) -> None:
+    """None of them hangs."""
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "device":
+        path = Path("/dev/full")
+    elif kind == "no folder":
+        path = path / "deeper"
+    else:
+        path.write_text("")
+        path = path / "deeper"
+    with pytest.raises(JournalError, match="journal"):
+        await _run(fake, ["sess_1"], path)
+    assert not fake.requests
+
+
+@pytest.mark.skipif(ROOT, reason="root may write everywhere")
+async def test_a_read_only_folder_is_refused(fake: FakeClerk, path: Path) -> None:
+    """Before any request."""
+    path.parent.chmod(0o500)
+    try:
+        await _refused(fake, path, "Permission denied")
+    finally:
+        path.parent.chmod(0o700)
+
+
+@pytest.mark.skipif(not ROOT, reason="root may write everywhere, so it takes another way")
+async def test_a_file_that_cannot_be_opened_is_refused(
+    fake: FakeClerk, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before any request, with the reason."""
+    real = os.open
+
+    def refuse(name: Any, *rest: Any, **more: Any) -> int:
+        if Path(name) == path:
+            raise PermissionError(13, "Permission denied")
+        return real(name, *rest, **more)
+
+    monkeypatch.setattr(os, "open", refuse)
+    await _refused(fake, path, "can't be opened: Permission denied")
+
+
+PROGRAM = """
+import asyncio, resource, sys
+from clerk_async import AsyncSessionsApi, JournalError, RateLimit
+path, base_url, key, size, *ids = sys.argv[1:]
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(size), int(size)))
+async def main():
+    done = []
+    async with AsyncSessionsApi(key, base_url=base_url, rate_limit=RateLimit(9999, 1.0)) as client:
+        try:
+            await client.revoke_many(ids, journal=path, concurrency=4, on_outcome=done.append)
+        except JournalError as error:
+            print(error)
+            print(len(done), sum(outcome.status == "revoked" for outcome in done))
+            sys.exit(3)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+async def test_a_full_disk_ends_the_run_at_once_and_a_second_run_completes_it(
+    fake: FakeClerk, path: Path
+) -> None:
+    """In flight is finished first; the torn line costs its session a second request."""
+    ids = add_sessions(fake, 60)
+    program = subprocess.run(
+        [sys.executable, "-c", PROGRAM, path, fake.base_url, fake.secret_key, "1500", *ids],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert program.returncode == 3, program.stderr
+    message, counts = program.stdout.splitlines()
+    assert "can't be written" in message
+    told, revoked = (int(count) for count in counts.split())
+    assert told == revoked == 60 - len(live(fake))
+    assert told < 40
+    report = await _run(fake, ids, path)
+    assert report.ok
+    assert report.resumed >= 10
+    assert not live(fake)
+    assert max(sends(fake).values()) <= 2
+
+
+async def test_a_dry_run_reads_the_journal_and_writes_nothing(fake: FakeClerk, path: Path) -> None:
+    """Not even an empty file, and it needs no lock."""
+    ids = add_sessions(fake, 5)
+    planned = await _run(fake, ids, path, dry_run=True)
+    assert planned.planned == 5
+    assert planned.ok
+    assert not path.exists()
+    assert not fake.requests
+    await _run(fake, ids[:2], path)
+    before = path.read_bytes()
+    path.chmod(0o400)
+    planned = await _run(fake, ids, path, dry_run=True)
+    assert (planned.planned, planned.resumed, planned.total) == (3, 2, 5)
+    assert path.read_bytes() == before
+    assert len(live(fake)) == 3
+
+
+async def test_a_dry_run_refuses_a_journal_that_the_run_itself_would_refuse(
+    fake: FakeClerk, path: Path
+) -> None:
+    """It is there to find such things out."""
+    path.write_text("something else\n")
+    with pytest.raises(JournalError):
+        await _run(fake, ["sess_1"], path, dry_run=True)
+    with pytest.raises(JournalError):
+        await _run(fake, ["sess_1"], path.parent / "none" / "job", dry_run=True)
+
+
+def test_a_journal_is_a_value() -> None:
+    """Equal by its path and its flag."""
+    assert Journal("a.jsonl") == Journal(Path("a.jsonl"))
+    assert Journal("a.jsonl") != Journal("a.jsonl", accept_other_key=True)
+    wrong: Any = 5
+    with pytest.raises(InvalidArgumentError):
+        Journal(wrong)
+
+
+async def test_nothing_of_the_key_is_told_by_an_error_of_the_journal(path: Path) -> None:
+    """Neither in its text nor in its cause."""
+    path.write_text("other\n")
+    async with AsyncSessionsApi("sk_test_planted", base_url="http://127.0.0.1:9/v1") as client:
+        with pytest.raises(JournalError) as caught:
+            await client.revoke_many(["sess_1"], journal=path)
+    assert "planted" not in f"{caught.value!r} {caught.value.__cause__!r}"

@@ -1,0 +1,163 @@
+"""Callbacks and progress: told of everything, and never in the way."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import pytest
+from bulk_client import add_sessions, bulk_client
+from bulk_stage import Client, Service, simulate
+
+from clerk_async import RateLimit, RevocationOutcome, RevocationReport, RevocationStatus
+from clerk_async.bulk.revoke import revoke_many
+from clerk_async.testing.limits import SlidingWindow
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from clerk_async import RevocationProgress
+    from clerk_async.testing import FakeClerk
+
+
+def _ids(count: int) -> list[str]:
+    return [f"sess_{number}" for number in range(count)]
+
+
+@pytest.mark.parametrize("kind", ["plain", "coroutine"])
+async def test_a_callback_that_raises_is_logged_once_and_loses_nothing(
+    fake: FakeClerk, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each of them, for the whole run."""
+    ids = add_sessions(fake, 20)
+
+    def plain(_: object) -> None:
+        raise ValueError("the user's own trouble")
+
+    async def coroutine(_: object) -> None:
+        plain(_)
+
+    callback = plain if kind == "plain" else coroutine
+    async with bulk_client(fake) as client:
+        report = await client.revoke_many(ids, on_outcome=callback, on_progress=callback)
+    assert report.revoked == 20
+    assert sorted(record.getMessage().split()[0] for record in caplog.records) == [
+        "on_outcome",
+        "on_progress",
+    ]
+
+
+async def test_coroutine_callbacks_are_awaited_one_at_a_time(fake: FakeClerk) -> None:
+    """They need no lock of their own."""
+    ids = add_sessions(fake, 20)
+    inside = most = calls = 0
+
+    async def on_outcome(_: RevocationOutcome) -> None:
+        nonlocal inside, most, calls
+        inside += 1
+        calls += 1
+        most = max(most, inside)
+        await asyncio.sleep(0.001)
+        inside -= 1
+
+    async with bulk_client(fake) as client:
+        await client.revoke_many(ids, on_outcome=on_outcome)
+    assert (most, calls) == (1, 20)
+
+
+async def test_outcomes_are_told_once_each_and_before_the_report(fake: FakeClerk) -> None:
+    """None is missing when the run comes back."""
+    ids = add_sessions(fake, 50)
+    told: list[RevocationOutcome] = []
+    async with bulk_client(fake) as client:
+        report = await client.revoke_many([*ids, "a b", "gone"], on_outcome=told.append)
+    assert len(told) == report.total == 52
+    assert len({outcome.session_id for outcome in told}) == 52
+
+
+def _watch(limit: RateLimit, count: int, service: Service) -> list[RevocationProgress]:
+    seen: list[RevocationProgress] = []
+    client = Client(service, limit=limit)
+    simulate(revoke_many(client, _ids(count), on_progress=seen.append))
+    return seen
+
+
+def test_progress_is_told_at_the_start_at_the_end_and_four_times_a_second() -> None:
+    """Also while nothing changes: a count that stands still looks stuck."""
+    seen = _watch(RateLimit(50, per=10.0), 150, Service(back=lambda: 0.05))
+    assert seen[0].done == 0
+    assert seen[0].elapsed == 0.0
+    assert seen[-1].done == seen[-1].total == 150
+    assert seen[-1].counts == {RevocationStatus.REVOKED: 150}
+    assert seen[-1].eta == 0.0
+    gaps = [after.elapsed - before.elapsed for before, after in pairwise(seen)]
+    assert max(gaps) <= 0.26
+    assert [progress.done for progress in seen] == sorted(progress.done for progress in seen)
+
+
+def test_a_pause_tells_its_reason_and_how_long_it_lasts() -> None:
+    """Waiting for the run's own window, and for a 429."""
+    seen = _watch(RateLimit(50, per=10.0), 100, Service(back=lambda: 0.05))
+    pauses = [progress.pause for progress in seen if progress.pause is not None]
+    assert {pause.reason for pause in pauses} == {"window"}
+    assert max(pause.seconds for pause in pauses) > 9.0
+    seen = _watch(RateLimit(500, per=10.0), 60, Service(SlidingWindow(50, 10.0)))
+    pauses = [progress.pause for progress in seen if progress.pause is not None]
+    assert "rate_limited" in {pause.reason for pause in pauses}
+
+
+def test_the_eta_does_not_take_a_burst_for_the_pace_of_the_run() -> None:
+    """800 in the first second are followed by nine seconds of none."""
+    seen = _watch(RateLimit(800, per=10.0), 8000, Service(back=lambda: 0.05))
+    early = next(progress for progress in seen if progress.done >= 790)
+    assert early.eta is not None
+    assert early.rate > 80
+    total = seen[-1].elapsed
+    assert early.elapsed + early.eta == pytest.approx(total, rel=0.15)
+    half = next(progress for progress in seen if progress.elapsed > total / 2)
+    assert half.eta is not None
+    assert half.elapsed + half.eta == pytest.approx(total, rel=0.15)
+
+
+def test_without_a_total_there_is_no_eta() -> None:
+    """A generator may go on for ever."""
+    seen: list[RevocationProgress] = []
+    client = Client(Service(back=lambda: 0.05), limit=RateLimit(20, per=1.0))
+    simulate(revoke_many(client, iter(_ids(200)), on_progress=seen.append))
+    assert seen[len(seen) // 2].eta is None
+    assert seen[-1].total == 200
+
+
+async def test_what_a_journal_had_done_counts_as_done(fake: FakeClerk, tmp_path: Path) -> None:
+    """From the start."""
+    ids = add_sessions(fake, 10)
+    path = tmp_path / "job.jsonl"
+    seen: list[RevocationProgress] = []
+    async with bulk_client(fake) as client:
+        await client.revoke_many(ids[:7], journal=path)
+        await client.revoke_many(ids, journal=path, on_progress=seen.append)
+    assert seen[-1].done == seen[-1].total == 10
+    assert seen[-1].resumed == 7
+
+
+def test_the_counts_of_a_report_add_up_to_its_total() -> None:
+    """And ok means that nothing is left."""
+    assert RevocationReport(total=3, revoked=1, not_found=1, already_inactive=1).ok
+    assert RevocationReport(total=1, planned=1).ok
+    assert not RevocationReport(total=1, failed=1).ok
+    assert not RevocationReport(total=1, not_attempted=1).ok
+    assert not RevocationReport(stopped_by="deadline").ok
+    assert not RevocationReport(exhausted=False).ok
+    RevocationReport().raise_for_failures()
+
+
+def test_statuses_are_their_strings() -> None:
+    """In comparisons, in f-strings and in JSON."""
+    assert RevocationStatus("revoked") is RevocationStatus.REVOKED
+    assert f"{RevocationStatus.ALREADY_INACTIVE}" == "already_inactive"
+    assert {status.value for status in RevocationStatus if status.is_done} == {
+        "revoked",
+        "already_inactive",
+        "not_found",
+    }

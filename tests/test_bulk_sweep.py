@@ -1,0 +1,369 @@
+"""revoke_all: every live session that is meant, and no other."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from bulk_client import add_sessions, bulk_client, by_status, live, sends
+
+from clerk_async import InvalidArgumentError, NotFoundError, ServerError
+from clerk_async.errors import ResponseDecodeError
+from clerk_async.testing import FakeClerk, Fault
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from clerk_async import RevocationOutcome, RevocationReport
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+async def _run(fake: FakeClerk, **options: Any) -> RevocationReport:
+    async with bulk_client(fake) as client:
+        return await client.revoke_all(**options)
+
+
+def _lists(fake: FakeClerk) -> list[dict[str, str]]:
+    return [seen.query for seen in fake.requests if seen.operation == "list"]
+
+
+async def test_active_and_pending_sessions_of_the_user_go_and_no_other(fake: FakeClerk) -> None:
+    """The service's own filter would miss the pending ones."""
+    mine = add_sessions(fake, 3, user_id="user_1")
+    mine += add_sessions(fake, 2, user_id="user_1", status="pending")
+    for status in ("ended", "expired", "removed", "replaced", "abandoned", "revoked", "quantum"):
+        fake.add_session(user_id="user_1", status=status)
+    others = add_sessions(fake, 3, user_id="user_2")
+    report = await _run(fake, user_id="user_1")
+    assert report.revoked == report.total == 5
+    assert report.ok
+    assert live(fake) == set(others)
+    assert sends(fake) == dict.fromkeys(mine, 1)
+
+
+async def test_a_user_without_live_sessions_costs_one_request(fake: FakeClerk) -> None:
+    """There is nothing to look for again."""
+    fake.add_session(user_id="user_1", status="ended")
+    report = await _run(fake, user_id="user_1")
+    assert (report.total, report.ok, len(fake.requests)) == (0, True, 1)
+
+
+@pytest.mark.slow
+async def test_more_sessions_than_a_page_holds_all_go(fake: FakeClerk) -> None:
+    """All pages are read before the first revocation: the list would shrink under us."""
+    add_sessions(fake, 1203, user_id="user_1")
+    report = await _run(fake, user_id="user_1")
+    assert report.revoked == 1203
+    assert not live(fake)
+    operations = [seen.operation for seen in fake.requests]
+    assert operations[:3] == ["list"] * 3
+    assert operations.index("revoke") == 3
+    assert [query["offset"] for query in _lists(fake)[:3]] == ["0", "500", "1000"]
+
+
+async def test_a_session_that_appears_meanwhile_is_found_by_the_second_look(
+    fake: FakeClerk,
+) -> None:
+    """Somebody signs in while we revoke."""
+    add_sessions(fake, 3, user_id="user_1")
+    late: list[str] = []
+
+    def sign_in(_: RevocationOutcome) -> None:
+        if len(late) < 2:
+            late.extend(add_sessions(fake, 1, user_id="user_1"))
+
+    report = await _run(fake, user_id="user_1", on_outcome=sign_in)
+    assert report.revoked == 5
+    assert not live(fake)
+    assert len(_lists(fake)) == 3
+
+
+async def test_looking_again_ends_where_only_such_as_failed_are_left(fake: FakeClerk) -> None:
+    """They are not sent for ever."""
+    ids = add_sessions(fake, 4, user_id="user_1")
+    fake.inject(Fault.status(422, operation="revoke", session_id=ids[2], count=None))
+    report = await _run(fake, user_id="user_1")
+    assert (report.revoked, report.failed) == (3, 1)
+    assert sends(fake)[ids[2]] == 1
+    assert report.failures[0].user_id == "user_1"
+
+
+@pytest.mark.parametrize("kind", [list, iter, "async"])
+async def test_many_users_are_swept_in_one_run(fake: FakeClerk, kind: Any) -> None:
+    """Given as any iterable, each once."""
+    users = [f"user_{number}" for number in range(30)]
+    for user_id in users:
+        add_sessions(fake, 3, user_id=user_id)
+    others = add_sessions(fake, 2, user_id="user_other")
+    outcomes: list[RevocationOutcome] = []
+
+    async def slowly() -> AsyncIterator[str]:
+        for user_id in [*users, users[0]]:
+            await asyncio.sleep(0)
+            yield user_id
+
+    given = slowly() if kind == "async" else kind([*users, users[0]])
+    report = await _run(fake, user_ids=given, on_outcome=outcomes.append)
+    assert report.revoked == 90
+    assert report.exhausted
+    assert live(fake) == set(others)
+    assert len(_lists(fake)) == 60
+    assert all(
+        outcome.session is not None and outcome.user_id == outcome.session.user_id
+        for outcome in outcomes
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"user_id": None, "user_ids": None, "client_id": None},
+        {"except_session_ids": ["sess_1"]},
+    ],
+)
+async def test_it_never_means_everybody(fake: FakeClerk, options: dict[str, Any]) -> None:
+    """No user and no client is an error."""
+    add_sessions(fake, 2)
+    with pytest.raises(InvalidArgumentError, match="never means everybody"):
+        await _run(fake, **options)
+    assert not fake.requests
+
+
+async def test_no_users_are_nobody_not_everybody(fake: FakeClerk) -> None:
+    """An empty list, also beside a client: the lists of one request would hold all of it."""
+    add_sessions(fake, 2, client_id="client_1")
+    for client_id in (None, "client_1"):
+        report = await _run(fake, user_ids=[], client_id=client_id)
+        assert report.total == 0
+    assert not fake.requests
+
+
+@pytest.mark.parametrize("wrong", [None, "", " ", 5, "user 1", "user/1"])
+async def test_a_malformed_user_among_many_is_a_failed_outcome_and_no_request(
+    fake: FakeClerk, wrong: Any
+) -> None:
+    """None in particular would leave the filter out."""
+    add_sessions(fake, 2, user_id="user_1")
+    others = add_sessions(fake, 2, user_id="user_2")
+    report = await _run(fake, user_ids=["user_1", wrong])
+    assert (report.revoked, report.failed) == (2, 1)
+    assert isinstance(report.failures[0].error, InvalidArgumentError)
+    assert live(fake) == set(others)
+    assert all(query["user_id"] == "user_1" for query in _lists(fake))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"user_ids": "user_1"},
+        {"user_ids": b"user_1"},
+        {"user_ids": 5},
+        {"user_id": "user_1", "user_ids": ["user_2"]},
+        {"user_id": ""},
+        {"user_id": 5},
+        {"user_id": "user_1", "client_id": ""},
+        {"user_id": "user_1", "except_session_ids": "sess_mine"},
+        {"user_id": "user_1", "except_session_ids": [None]},
+        {"user_id": "user_1", "except_session_ids": [" sess_mine"]},
+        {"user_id": "user_1", "except_session_ids": None},
+        {"user_id": "user_1", "created_before": datetime(2026, 3, 1)},  # noqa: DTZ001
+        {"user_id": "user_1", "last_active_before": "yesterday"},
+        {"user_id": "user_1", "actor": 5},
+        {"user_id": "user_1", "actor": ""},
+    ],
+)
+async def test_arguments_are_checked_before_any_request(
+    fake: FakeClerk, options: dict[str, Any]
+) -> None:
+    """An exception that can't be right would protect nothing."""
+    with pytest.raises(InvalidArgumentError):
+        await _run(fake, **options)
+    assert not fake.requests
+
+
+async def test_excepted_sessions_stay(fake: FakeClerk) -> None:
+    """One's own, usually; any iterable of ids."""
+    ids = add_sessions(fake, 4, user_id="user_1")
+    report = await _run(fake, user_id="user_1", except_session_ids=iter(ids[:2]))
+    assert report.revoked == 2
+    assert live(fake) == set(ids[:2])
+
+
+async def test_a_client_alone_means_its_sessions_of_whatever_user(fake: FakeClerk) -> None:
+    """A stolen device."""
+    add_sessions(fake, 2, user_id="user_1", client_id="client_1")
+    add_sessions(fake, 1, user_id="user_2", client_id="client_1")
+    other = add_sessions(fake, 1, user_id="user_1", client_id="client_2")
+    report = await _run(fake, client_id="client_1")
+    assert report.revoked == 3
+    assert live(fake) == set(other)
+
+
+async def test_a_user_and_a_client_mean_both(fake: FakeClerk) -> None:
+    """The user's sessions on that device."""
+    add_sessions(fake, 2, user_id="user_1", client_id="client_1")
+    others = add_sessions(fake, 1, user_id="user_2", client_id="client_1")
+    others += add_sessions(fake, 1, user_id="user_1", client_id="client_2")
+    report = await _run(fake, user_id="user_1", client_id="client_1")
+    assert report.revoked == 2
+    assert live(fake) == set(others)
+
+
+async def test_only_those_created_before_a_time(fake: FakeClerk) -> None:
+    """In whatever time zone; one at that very time stays."""
+    for hours in (-2, -1):
+        fake.add_session(user_id="user_1", created_at=NOON + hours * HOUR)
+    kept = [fake.add_session(user_id="user_1", created_at=NOON + n * HOUR).id for n in (0, 1)]
+    report = await _run(fake, user_id="user_1", created_before=NOON)
+    assert report.revoked == 2
+    assert live(fake) == set(kept)
+
+
+async def test_only_those_last_active_before_a_time(fake: FakeClerk) -> None:
+    """Old sessions that nobody uses any more."""
+    early = NOON - 5 * HOUR
+    fake.add_session(user_id="user_1", created_at=early, last_active_at=NOON - HOUR)
+    kept = fake.add_session(user_id="user_1", created_at=early, last_active_at=NOON + HOUR).id
+    report = await _run(fake, user_id="user_1", last_active_before=NOON)
+    assert report.revoked == 1
+    assert live(fake) == {kept}
+
+
+async def test_a_session_whose_time_cannot_be_read_is_meant(fake: FakeClerk) -> None:
+    """Better one sign-in more than one thief left."""
+    ids = add_sessions(fake, 2, user_id="user_1", created_at=NOON + HOUR)
+    fake.inject(Fault.null("created_at", operation="list", item=0, count=None))
+    report = await _run(fake, user_id="user_1", created_before=NOON)
+    assert report.revoked == 1
+    assert len(live(fake) & set(ids)) == 1
+
+
+@pytest.mark.parametrize(("actor", "gone"), [("user_admin", 1), (True, 2), (False, 3)])
+async def test_only_those_that_somebody_impersonates(
+    fake: FakeClerk, actor: str | bool, gone: int
+) -> None:
+    """By his id, anybody, or nobody."""
+    add_sessions(fake, 3, user_id="user_1")
+    add_sessions(fake, 1, user_id="user_1", actor={"sub": "user_admin"})
+    add_sessions(fake, 1, user_id="user_1", actor={"sub": "user_other"})
+    report = await _run(fake, user_id="user_1", actor=actor)
+    assert report.revoked == gone
+    assert len(live(fake)) == 5 - gone
+
+
+async def test_an_unreadable_session_whose_id_is_known_goes_too(fake: FakeClerk) -> None:
+    """The status is missing, the id is there."""
+    add_sessions(fake, 3, user_id="user_1")
+    fake.inject(Fault.null("status", operation="list", item=1, count=None))
+    report = await _run(fake, user_id="user_1")
+    assert report.revoked == 3
+    assert not live(fake)
+
+
+async def test_an_unreadable_session_without_an_id_is_a_failure(fake: FakeClerk) -> None:
+    """Somebody has to look; it is told once."""
+    add_sessions(fake, 3, user_id="user_1")
+    fake.inject(Fault.null("id", operation="list", item=1))
+    report = await _run(fake, user_id="user_1")
+    assert not report.ok
+    (failure,) = report.failures
+    assert failure.session_id is None
+    assert failure.user_id == "user_1"
+    assert isinstance(failure.error, ResponseDecodeError)
+    assert report.revoked == 3  # the second look could read it
+    assert not live(fake)
+
+
+async def test_a_list_that_fails_for_a_passing_reason_is_tried_again(fake: FakeClerk) -> None:
+    """In the second round, as an id is."""
+    add_sessions(fake, 2, user_id="user_1")
+    fake.inject(Fault.status(503, operation="list", count=3))
+    report = await _run(fake, user_id="user_1")
+    assert report.revoked == 2
+    assert report.ok
+
+
+async def test_a_user_who_cannot_be_listed_is_a_failure_and_the_others_go_on(
+    fake: FakeClerk,
+) -> None:
+    """The outcome names the user."""
+    add_sessions(fake, 2, user_id="user_2")
+    fake.inject(Fault.status(422, operation="list"))
+    report = await _run(fake, user_ids=["user_1", "user_2"], concurrency=1)
+    assert (report.failed, report.revoked, report.ok) == (1, 2, False)
+    assert report.failures[0].user_id == "user_1"
+    assert report.failures[0].session_id is None
+    assert report.exhausted
+    fake.inject(Fault.status(500, operation="list", count=None))
+    report = await _run(fake, user_ids=["user_1", "user_2"])
+    assert all(isinstance(failure.error, ServerError) for failure in report.failures)
+    assert report.failed == 2
+
+
+async def test_a_refused_key_ends_the_run_with_a_report(fake: FakeClerk) -> None:
+    """At the first list."""
+    users = [f"user_{number}" for number in range(500)]
+    fake.inject(Fault.status(401, count=None))
+    report = await _run(fake, user_ids=users, concurrency=5)
+    assert report.stopped_by == "authentication"
+    assert len(fake.requests) <= 5
+    assert not report.exhausted
+    assert not report.ok
+
+
+async def test_a_dry_run_lists_and_changes_nothing(fake: FakeClerk) -> None:
+    """Each user once, as there are no stragglers to look for."""
+    ids = add_sessions(fake, 4, user_id="user_1")
+    outcomes: list[RevocationOutcome] = []
+    report = await _run(fake, user_id="user_1", dry_run=True, on_outcome=outcomes.append)
+    assert report.planned == report.total == 4
+    assert report.ok
+    assert live(fake) == set(ids)
+    assert len(fake.requests) == 1
+    assert by_status(outcomes) == {"planned": 4}
+
+
+async def test_a_journal_resumes_a_sweep(fake: FakeClerk, tmp_path: Path) -> None:
+    """What an earlier run has done is not sent, even where the list still shows it."""
+    ids = add_sessions(fake, 6, user_id="user_1")
+    path = tmp_path / "job.jsonl"
+    first = await _run(fake, user_id="user_1", journal=path, max_failures=1)
+    assert first.revoked == 6
+    for session_id in ids[:2]:
+        fake.sessions[session_id].status = "active"
+    fake.requests.clear()
+    second = await _run(fake, user_id="user_1", journal=path)
+    assert (second.resumed, second.revoked, second.total) == (2, 0, 2)
+    assert not sends(fake)
+
+
+async def test_a_stopped_sweep_tells_what_it_had_found(fake: FakeClerk) -> None:
+    """Listed, but not sent."""
+    add_sessions(fake, 20, user_id="user_1")
+    outcomes: list[RevocationOutcome] = []
+    report = await _run(
+        fake,
+        user_id="user_1",
+        concurrency=2,
+        on_outcome=outcomes.append,
+        should_stop=lambda: len(sends(fake)) >= 5,
+    )
+    assert report.stopped_by == "should_stop"
+    assert report.revoked + report.not_attempted == 20
+    assert len(outcomes) == 20
+    assert not report.ok
+
+
+async def test_a_user_nobody_knows_has_no_sessions(fake: FakeClerk) -> None:
+    """The service answers with an empty list, or with 404."""
+    report = await _run(fake, user_id="user_nobody")
+    assert report.ok
+    fake.inject(Fault.status(404, operation="list"))
+    report = await _run(fake, user_id="user_nobody")
+    assert isinstance(report.failures[0].error, NotFoundError)
