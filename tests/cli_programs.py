@@ -67,7 +67,6 @@ def environment(fake: FakeClerk, changes: Mapping[str, str | None] | None = None
         **os.environ,
         "CLERK_SECRET_KEY": fake.secret_key,
         "CLERK_API_URL": fake.base_url.removesuffix("/v1"),
-        "PYTHONDEVMODE": "1",
         "PYTHONWARNINGS": "error",
         "TERM": "xterm-256color",
         "COLUMNS": "120",

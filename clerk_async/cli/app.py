@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from clerk_async.cli.exits import FAILED, INTERRUPTED, USAGE, Refused, exit_code_of
+from clerk_async.cli.exits import DONE, FAILED, INTERRUPTED, USAGE, Refused, exit_code_of
 from clerk_async.cli.output import Output
 
 if TYPE_CHECKING:
@@ -221,8 +221,29 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command and give its exit code."""
     settings = Settings(arguments)
     try:
+        code = _invoke(settings)
+    except SystemExit as end:
+        # click ends the process so, too, when the reader of help has gone.
+        is_reader_gone = type(sys.stdout).__name__ == "PacifyFlushWrapper"
+        code = DONE if is_reader_gone else int(end.code or 0)
+    except OSError as error:
+        settings.out.out.let_go(error)
+        code = FAILED
+    finally:
+        if "clerk_async.cli.connection" in sys.modules:
+            from clerk_async.cli.connection import hide_log  # noqa: PLC0415 - not for help
+
+            hide_log()
+    return FAILED if code == DONE and settings.out.out.has_failed else code
+
+
+def _invoke(settings: Settings) -> int:
+    try:
         code = app.main(
-            list(arguments), prog_name=program_name(), standalone_mode=False, obj=settings
+            list(settings.arguments),
+            prog_name=program_name(),
+            standalone_mode=False,
+            obj=settings,
         )
     except click.ClickException as error:
         return _refuse_usage(error, settings)
@@ -238,12 +259,7 @@ def run(arguments: Sequence[str]) -> int:
         settings.out.clear_live()
         settings.out.error(str(error))
         return exit_code_of(error)
-    finally:
-        if "clerk_async.cli.connection" in sys.modules:
-            from clerk_async.cli.connection import hide_log  # noqa: PLC0415 - not for help
-
-            hide_log()
-    return code if isinstance(code, int) else 0
+    return code if isinstance(code, int) else DONE
 
 
 def _refuse_usage(error: click.ClickException, settings: Settings) -> int:

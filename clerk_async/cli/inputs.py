@@ -11,6 +11,7 @@ import csv
 import json
 import os
 import stat
+import sys
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
@@ -52,7 +53,7 @@ class Ids:
         self.source = source
         self.total = total
         self.is_stdin = is_stdin
-        self.was_cut_short = False
+        self.was_cut_short: bool = False
         self._ids = iter(ids)
         self._ahead: deque[str] = deque()
 
@@ -247,10 +248,8 @@ def _open(path: str) -> int:
 
 
 def _open_stdin() -> int:
-    try:
-        os.fstat(0)
-    except OSError:
-        raise Refused("stdin is closed") from None
+    if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison] - it may be closed
+        raise Refused("stdin is closed")
     return 0
 
 

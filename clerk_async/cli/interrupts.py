@@ -31,7 +31,7 @@ class Interrupts:
     """
 
     def __init__(self, out: Output, resume: Callable[[], None] | None = None) -> None:
-        self.is_asked = False
+        self.is_asked: bool = False
         self._out = out
         self._resume = resume
         self._before: Any = None

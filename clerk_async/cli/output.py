@@ -33,13 +33,14 @@ class Stream:
     def __init__(self, stream: TextIO | None, descriptor: int) -> None:
         self._stream = stream
         self._descriptor = descriptor
-        self.is_open = stream is not None
-        self.is_terminal = stream is not None and stream.isatty()
-        self.has_colour = (
+        self.is_open: bool = stream is not None
+        self.has_failed: bool = False
+        self.is_terminal: bool = stream is not None and stream.isatty()
+        self.has_colour: bool = (
             self.is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
         )
         encoding = (getattr(stream, "encoding", None) or "ascii").lower()
-        self.has_unicode = encoding.replace("-", "") == "utf8"
+        self.has_unicode: bool = encoding.replace("-", "") == "utf8"
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
@@ -52,10 +53,11 @@ class Stream:
             self._stream.write(text)
             self._stream.flush()
         except (OSError, ValueError) as error:
-            self.is_open = False
-            self._let_go(error)
+            self.let_go(error)
 
-    def _let_go(self, error: OSError | ValueError) -> None:
+    def let_go(self, error: OSError | ValueError) -> None:
+        """Write nothing any more, and say why unless the reader has just gone."""
+        self.is_open = False
         # What is left in the buffer must not raise again when the program ends.
         try:
             if self._stream is not None and self._stream.fileno() == self._descriptor:
@@ -64,10 +66,10 @@ class Stream:
                 os.close(nowhere)
         except (OSError, ValueError):
             pass
-        quiet = (errno.EPIPE, errno.EBADF)
-        is_stdout = self._descriptor == 1
-        if is_stdout and isinstance(error, OSError) and error.errno not in quiet and sys.stderr:
-            Stream(sys.stderr, 2).write(f"clerk-async: stdout: {error.strerror}; going on\n")
+        if isinstance(error, OSError) and error.errno not in {errno.EPIPE, errno.EBADF}:
+            self.has_failed = True
+            if self._descriptor == 1:
+                Stream(sys.stderr, 2).write(f"clerk-async: stdout: {error.strerror}\n")
 
 
 class Output:
@@ -81,8 +83,8 @@ class Output:
     def __init__(self, *, is_json: bool = False, is_quiet: bool = False) -> None:
         self.is_json = is_json
         self.is_quiet = is_quiet
-        self.out = Stream(sys.stdout, 1)
-        self.err = Stream(sys.stderr, 2)
+        self.out: Stream = Stream(sys.stdout, 1)
+        self.err: Stream = Stream(sys.stderr, 2)
         self._live = ""
 
     def result(self, text: str = "") -> None:

@@ -1,0 +1,404 @@
+"""Commands as whole programs: in pipes, with streams closed, without network, without extras."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import textwrap
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from cli_programs import command_line, environment, run
+
+from clerk_async.testing import Fault
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from clerk_async.testing import FakeClerk
+
+pytestmark = pytest.mark.slow
+
+HELP_IN: float = 0.15
+"""Seconds in which help has to answer."""
+
+
+def live(fake: FakeClerk) -> int:
+    """How many sessions the service holds as live."""
+    return sum(session.status == "active" for session in fake.sessions.values())
+
+
+def write_ids(fake: FakeClerk, path: Path, count: int) -> Path:
+    """Write a file of live sessions."""
+    path.write_text("".join(f"{fake.add_session(user_id='user_1').id}\n" for _ in range(count)))
+    return path
+
+
+def test_ids_go_through_pipes_from_list_to_revoke(fake: FakeClerk) -> None:
+    """What one command prints the next one reads."""
+    for _ in range(30):
+        fake.add_session(user_id="user_1")
+    listed = run(fake, "--quiet", "list", "--user", "user_1", "--all")
+    ended = run(fake, "--json", "revoke", "--from", "-", "--yes", stdin=listed.out)
+    assert (ended.code, live(fake)) == (0, 0), ended.err
+    assert ended.records[-1]["revoked"] == 30
+
+
+def test_in_a_pipe_progress_is_plain_lines_and_stdout_holds_results_alone(
+    fake: FakeClerk, tmp_path: Path
+) -> None:
+    """No bar, no colour; `--progress bar` draws one all the same."""
+    ids = write_ids(fake, tmp_path / "ids", 40)
+    arguments = ("--json", "revoke", "--from", str(ids), "--yes")
+    ended = run(fake, *arguments)
+    assert (ended.code, len(ended.records), ended.err) == (0, 41, "")
+    forced = run(fake, *arguments, "--progress", "bar")
+    assert len(forced.records) == 41
+    assert "40/40" in forced.err
+    assert "\x1b[3" not in forced.err
+
+
+def test_without_a_terminal_nobody_is_asked(fake: FakeClerk, tmp_path: Path) -> None:
+    """Exit code 2, whatever stdin holds."""
+    ids = write_ids(fake, tmp_path / "ids", 26)
+    ended = run(fake, "revoke", "--from", str(ids), stdin="y\n")
+    assert (ended.code, live(fake)) == (2, 26)
+    assert "--yes" in ended.err
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+@pytest.mark.parametrize("closing", ["at the start", "after a line"])
+def test_a_run_goes_on_silently_when_stdout_closes(
+    fake: FakeClerk, tmp_path: Path, form: tuple[str, ...], closing: str
+) -> None:
+    """Who pipes into `head` wanted the sessions gone all the same."""
+    ids = write_ids(fake, tmp_path / "ids", 60)
+    line = command_line([*form, "revoke", "--from", str(ids), "--yes"])
+    script = (
+        'exec "$@" >&-' if closing == "at the start" else '"$@" | head -n 1; exit ${PIPESTATUS[0]}'
+    )
+    ended = subprocess.run(
+        ["bash", "-c", script, "bash", *line],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+        env=environment(fake),
+    )
+    assert (ended.returncode, ended.stderr, live(fake)) == (0, "", 0)
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("revoke", "--help"), ("--version",)])
+def test_help_into_a_closed_stdout_is_quiet(fake: FakeClerk, arguments: tuple[str, ...]) -> None:
+    """No traceback, no "Exception ignored"."""
+    for script in ('exec "$@" >&-', '"$@" | true', 'exec "$@" >/dev/full'):
+        ended = subprocess.run(
+            ["bash", "-c", script, "bash", *command_line(arguments)],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+            env=environment(fake),
+        )
+        assert "Traceback" not in ended.stderr
+        assert "Exception ignored" not in ended.stderr
+        assert ended.returncode == ("full" in script)
+
+
+def test_a_closed_stderr_stops_nothing(fake: FakeClerk, tmp_path: Path) -> None:
+    """Progress has nowhere to go then."""
+    ids = write_ids(fake, tmp_path / "ids", 30)
+    line = command_line(["revoke", "--from", str(ids), "--yes", "--progress", "bar"])
+    ended = subprocess.run(
+        ["bash", "-c", 'exec "$@" 2>&-', "bash", *line],
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+        env=environment(fake),
+    )
+    assert (ended.returncode, live(fake)) == (0, 0)
+    assert ended.stdout.startswith("Done: 30 revoked")
+
+
+def test_a_reader_who_stops_reading_stops_no_request(fake: FakeClerk, tmp_path: Path) -> None:
+    """Answers come in while stdout is stuck; each session is sent once."""
+    count = 3000
+    ids = write_ids(fake, tmp_path / "ids", count)
+    line = command_line(["--json", "revoke", "--from", str(ids), "--yes", "--rate", "100000/1"])
+    with subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(fake)
+    ) as program:
+        fake.wait_for(lambda: live(fake) < count - 1000, timeout=40)
+        out, err = program.communicate(timeout=60)
+    assert (program.returncode, err, live(fake)) == (0, "", 0)
+    assert len(out.splitlines()) == count + 1
+    assert sum(request.operation == "revoke" for request in fake.requests) == count
+
+
+def free_port() -> int:
+    """Give a port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("get", "s"), ("list", "--user", "u"), ("revoke", "s"), ("revoke-all", "--user", "u")],
+)
+def test_no_network_is_4(fake: FakeClerk, arguments: tuple[str, ...]) -> None:
+    """Told in a line, without a traceback."""
+    ended = run(fake, "--base-url", f"http://127.0.0.1:{free_port()}/v1", *arguments)
+    assert ended.code == 4
+    assert "can't connect" in ended.out + ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_a_large_run_without_network_ends_at_once(fake: FakeClerk, tmp_path: Path) -> None:
+    """Not after each of its sessions has failed by itself."""
+    ids = write_ids(fake, tmp_path / "ids", 500)
+    url = f"http://127.0.0.1:{free_port()}/v1"
+    started = time.monotonic()
+    ended = run(fake, "--base-url", url, "revoke", "--from", str(ids), "--yes")
+    assert ended.code == 4
+    assert "nothing was sent" in ended.err
+    assert time.monotonic() - started < 15
+
+
+def test_a_network_that_goes_away_ends_a_run_with_how_to_go_on(
+    fake: FakeClerk, tmp_path: Path
+) -> None:
+    """A hundred in a row out of reach are enough; a journal keeps what was done."""
+    ids = write_ids(fake, tmp_path / "ids", 400)
+    journal = tmp_path / "job.jsonl"
+    fake.inject(Fault.cut("before", operation="revoke", after=50, count=None))
+    arguments = ("revoke", "--from", str(ids), "--yes", "--rate", "100000/1")
+    ended = run(fake, *arguments, "--journal", str(journal), timeout=55)
+    assert ended.code == 4, ended.err
+    assert "gave up early" in ended.err
+    assert f"--journal {journal}" in ended.err
+    fake.clear_faults()
+    again = run(fake, *arguments, "--journal", str(journal))
+    assert (again.code, live(fake)) == (0, 0), again.err
+    assert "50 done by an earlier run" in again.out
+
+
+@pytest.mark.parametrize(
+    "arguments", [("get", "s"), ("revoke", "s"), ("revoke-all", "--user", "u")]
+)
+def test_a_bad_key_is_3(fake: FakeClerk, arguments: tuple[str, ...]) -> None:
+    """And the key isn't shown."""
+    env = {"CLERK_SECRET_KEY": "sk_test_planted"}
+    ended = run(fake, *arguments, env=env)
+    assert ended.code == 3
+    assert "planted" not in ended.out + ended.err
+
+
+def test_a_refused_key_stops_a_large_run_at_once(fake: FakeClerk, tmp_path: Path) -> None:
+    """A few requests are in flight by then, not hundreds."""
+    ids = write_ids(fake, tmp_path / "ids", 500)
+    env = {"CLERK_SECRET_KEY": "sk_test_planted"}
+    ended = run(fake, "revoke", "--from", str(ids), "--yes", env=env)
+    assert ended.code == 3
+    assert len(fake.requests) < 50
+
+
+def test_sigint_without_a_terminal_is_the_same_as_ctrl_c(fake: FakeClerk, tmp_path: Path) -> None:
+    """As a supervisor sends it; what is in flight is finished."""
+    ids = write_ids(fake, tmp_path / "ids", 60)
+    fake.inject(Fault.hold(operation="revoke", process_first=True, after=10, count=4))
+    line = command_line(["--json", "revoke", "--from", str(ids), "--yes", "--rate", "20/60"])
+    with subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(fake)
+    ) as program:
+        fake.wait_for(lambda: fake.held == 4, timeout=20)
+        program.send_signal(signal.SIGINT)
+        assert program.stderr is not None
+        assert "finished first" in program.stderr.readline()
+        fake.release()
+        out, _ = program.communicate(timeout=20)
+    assert program.returncode == 130
+    summary = json.loads(out.splitlines()[-1])
+    assert (summary["exit_code"], summary["stopped_by"]) == (130, "should_stop")
+    assert summary["revoked"] == 60 - live(fake)
+
+
+# --- help, extras ---
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("revoke", "--help"), ("demo", "--help")])
+def test_help_answers_at_once(fake: FakeClerk, arguments: tuple[str, ...]) -> None:
+    """The processor's time counts here, as other tests share the machine; median of five."""
+    took: list[float] = []
+    for _ in range(5):
+        before = os.times()
+        run(fake, *arguments)
+        after = os.times()
+        took.append(
+            after.children_user
+            - before.children_user
+            + after.children_system
+            - before.children_system
+        )
+    assert statistics.median(took) < HELP_IN
+
+
+def test_help_loads_neither_aiohttp_nor_rich_nor_asyncio() -> None:
+    """Commands are imported when they run."""
+    program = """
+        import sys
+        from clerk_async.cli import main
+        assert main(["--help"]) == 0 and main(["revoke", "--help"]) == 0
+        assert not {"aiohttp", "rich", "asyncio", "attrs", "cryptography"} & set(sys.modules)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=20)
+
+
+@pytest.mark.parametrize("missing", ["click", "rich"])
+def test_without_its_extra_the_program_says_how_to_install_it(missing: str) -> None:
+    """Exit code 2, one line."""
+    program = f"""
+        import sys
+        class Missing:
+            def find_spec(self, name, path=None, target=None):
+                if name.split(".")[0] == {missing!r}:
+                    raise ModuleNotFoundError(name)
+        import importlib.util
+        find = importlib.util.find_spec
+        importlib.util.find_spec = lambda name, package=None: (
+            None if name == {missing!r} else find(name, package)
+        )
+        sys.meta_path.insert(0, Missing())
+        from clerk_async.cli import main
+        sys.exit(main(["get", "sess_1"]))
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=20,
+    )
+    assert ended.returncode == 2
+    assert "pip install 'clerk-async[cli]'" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["verify-token", "a.b.c"], 2), (["demo", "--sessions", "20"], 0)]
+)
+def test_without_the_extra_jwt(fake: FakeClerk, arguments: list[str], code: int) -> None:
+    """verify-token says how to install it; the demo doesn't need it."""
+    program = f"""
+        import sys
+        class Missing:
+            def find_spec(self, name, path=None, target=None):
+                if name.split(".")[0] == "cryptography":
+                    raise ModuleNotFoundError(name)
+        sys.meta_path.insert(0, Missing())
+        from clerk_async.cli import main
+        sys.exit(main({arguments!r}))
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+        env=environment(fake),
+    )
+    assert ended.returncode == code, ended.stderr
+    assert ("pip install 'clerk-async[jwt]'" in ended.stderr) is (code == 2)
+
+
+# --- demo, fake server, memory ---
+
+
+def test_the_demo_tells_its_story_and_holds(fake: FakeClerk) -> None:
+    """Every check against the service's own books passes, and the exit code says so."""
+    ended = run(fake, "demo", "--sessions", "150", "--seed", "7", env={"CLERK_SECRET_KEY": None})
+    assert ended.code == 0, ended.out
+    assert ended.out.count("✓") == 5
+    assert "It worked" in ended.out
+    assert fake.requests == []
+
+
+def test_the_demo_fails_when_a_check_does() -> None:
+    """Its exit code isn't for show: here the service forgets what it was told."""
+    program = """
+        import sys
+        from clerk_async.cli import main, story
+        sign_out = story._sign_some_out
+        def meddle(out, fake, planned, seed):
+            sign_out(out, fake, planned, seed)
+            stranger = next(iter(set(fake.sessions) - set(planned)))
+            fake.sessions[stranger].status = "replaced"
+        story._sign_some_out = meddle
+        sys.exit(main(["demo", "--sessions", "40"]))
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert "✗" in ended.stdout
+
+
+def test_the_fake_server_prints_how_to_reach_it(fake: FakeClerk) -> None:
+    """Its first lines are shell: sourced, they point this program at it. Ctrl-C ends it."""
+    line = command_line(["fake-server", "--sessions", "8", "--rate", "1000/10"])
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment(fake)) as server:
+        assert server.stdout is not None
+        url, key, about = (server.stdout.readline().strip() for _ in range(3))
+        user_id = about.rpartition(" ")[2]
+        env = {
+            "CLERK_API_URL": url.partition("=")[2],
+            "CLERK_SECRET_KEY": key.partition("=")[2],
+        }
+        assert len(run(fake, "--quiet", "list", "--user", user_id, env=env).lines) == 4
+        server.send_signal(signal.SIGINT)
+        server.communicate(timeout=10)
+    assert server.returncode in {0, 130}
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    """A million ids take no more than ten thousand."""
+    program = """
+        import asyncio, resource, sys
+        from clerk_async.cli.inputs import ids_from
+        async def read():
+            ids = ids_from((), sys.argv[1], None, what="ids", option="--from")
+            count = 0
+            async for _ in ids.read(asyncio.Event().wait):
+                count += 1
+            return count, ids.total
+        print(*asyncio.run(read()), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    """
+    peaks: dict[int, int] = {}
+    for count in (10_000, 1_000_000):
+        path = tmp_path / "ids"
+        with path.open("w") as file:
+            file.writelines(f"sess_{number:027}\n" for number in range(count))
+        ended = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(program), str(path)],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=50,
+        )
+        read, total, peak = map(int, ended.stdout.split())
+        assert (read, total) == (count, count)
+        peaks[count] = peak
+    assert peaks[1_000_000] - peaks[10_000] < 10 * 1024

@@ -1,0 +1,146 @@
+"""The bar and the lines: what they say of a run, and how they fit."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from clerk_async.bulk.report import RevocationPause, RevocationProgress, RevocationStatus
+from clerk_async.cli.output import Output
+from clerk_async.cli.progress import duration, number, progress_view
+
+if TYPE_CHECKING:
+    from clerk_async.cli.progress import Mode
+
+
+class Screen(io.StringIO):
+    """A stderr that says it is a terminal, or that it isn't."""
+
+    def __init__(self, *, is_terminal: bool) -> None:
+        super().__init__()
+        self._is_terminal = is_terminal
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return "utf-8"
+
+    def isatty(self) -> bool:
+        return self._is_terminal
+
+
+def snapshot(
+    done: int = 500,
+    *,
+    total: int | None = 2000,
+    elapsed: float = 10.0,
+    pause: RevocationPause | None = None,
+) -> RevocationProgress:
+    """Make a snapshot of a run at fifty a second."""
+    return RevocationProgress(
+        done=done,
+        total=total,
+        counts={RevocationStatus.REVOKED: done - 3, RevocationStatus.FAILED: 3},
+        resumed=0,
+        rate=50.0,
+        eta=None if total is None else (total - done) / 50,
+        pause=pause,
+        elapsed=elapsed,
+    )
+
+
+def show(
+    monkeypatch: pytest.MonkeyPatch,
+    *snapshots: RevocationProgress,
+    mode: Mode | None = None,
+    is_terminal: bool = True,
+    width: int = 120,
+    total: int | None = None,
+) -> str:
+    """Give what is drawn for snapshots."""
+    screen = Screen(is_terminal=is_terminal)
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "xterm")
+    view = progress_view(mode, Output(), total)
+    for one in snapshots:
+        view.update(one)
+    drawn = screen.getvalue()
+    view.close()
+    assert screen.getvalue().endswith("\r\x1b[2K") or not is_terminal or mode == "none"
+    return re.sub(r"\x1b\[[0-9;]*m", "", drawn)
+
+
+def test_a_bar_says_counts_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All in one line."""
+    drawn = show(monkeypatch, snapshot())
+    assert "500/2,000  50/s  30 s left  497 revoked  3 failed" in drawn
+    assert drawn.count("━") * 3 == pytest.approx(drawn.count("─"), abs=3)
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80])
+def test_a_bar_never_breaks_the_line(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    """Facts that don't fit are left out, the least important first."""
+    pause = RevocationPause(seconds=7.4, reason="rate_limited")
+    line = show(monkeypatch, snapshot(pause=pause), width=width).rpartition("\x1b[2K")[2]
+    assert 0 < len(line) < width
+
+
+def test_a_bar_without_a_total_shows_the_time_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No bar is drawn for a part of an unknown whole."""
+    drawn = show(monkeypatch, snapshot(total=None))
+    assert "500  50/s  10 s  497 revoked" in drawn
+    assert "━" not in drawn
+
+
+def test_a_total_that_the_command_knows_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lines of a file were counted before."""
+    assert "500/1,000  50/s  10 s left" in show(monkeypatch, snapshot(total=None), total=1000)
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("window", "rate limit used up, next window in 7 s"),
+        ("rate_limited", "the service said 429, waiting 7 s"),
+        ("unavailable", "the service said 503, waiting 7 s"),
+    ],
+)
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_pause_says_why(
+    monkeypatch: pytest.MonkeyPatch, reason: str, told: str, *, is_terminal: bool
+) -> None:
+    """What stands still without a reason looks broken."""
+    pause = RevocationPause(seconds=7.4, reason=reason)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert told in show(monkeypatch, snapshot(pause=pause), is_terminal=is_terminal, width=160)
+
+
+def test_lines_come_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One in ten seconds, none for a run that is over before."""
+    shots = [snapshot(elapsed=elapsed / 4) for elapsed in range(1, 100)]
+    drawn = show(monkeypatch, *shots, is_terminal=False)
+    assert [line.partition(":")[0] for line in drawn.splitlines()] == ["10 s", "20 s"]
+    assert "500/2,000 sessions, 497 revoked, 3 failed, 50/s, about 30 s left" in drawn
+
+
+def test_none_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `--quiet` does."""
+    assert show(monkeypatch, snapshot(elapsed=60), mode="none") == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (0.4, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (3599, "59 min 59 s"),
+        (4801, "1 h 20 min"),
+    ],
+)
+def test_durations_read_well(seconds: float, told: str) -> None:
+    """No decimals, no days."""
+    assert duration(seconds) == told
+    assert number(40_000) == "40,000"
