@@ -103,6 +103,14 @@ def test_a_version_2_token_is_not_read_as_version_1() -> None:
     assert not told.has_permission("org:a:b")
 
 
+@pytest.mark.parametrize("value", [None, {}, {"id": None}, {"id": ""}, {"rol": "admin"}])
+def test_no_organization_without_its_id(value: Any) -> None:
+    """An organization that names no id is none, whatever role it tells."""
+    told = verified(o=value)
+    assert told.organization is None
+    assert not told.has_role("org:admin")
+
+
 def test_the_actor() -> None:
     """Impersonation shows who really acts."""
     told = verified(act={"iss": "https://dashboard.clerk.com", "sid": "sess_9", "sub": "user_9"})

@@ -445,6 +445,23 @@ async def test_a_fetch_that_is_cancelled_is_begun_again() -> None:
     assert verifier.key_status().failed_fetches == 0
 
 
+async def test_keys_too_old_are_not_used_when_fetches_keep_being_broken_off() -> None:
+    """However often a fetch is cancelled, keys beyond `key_max_age` let nobody in."""
+    stub, ages = AsyncStub(), Clock(0.0)
+    verifier = made(stub, ages)
+    await verifier.verify(token())
+    stub.gate = asyncio.Event()
+    ages.now = MAX_AGE
+    waiting = asyncio.create_task(verifier.verify(token()))
+    while not waiting.done():
+        for task in asyncio.all_tasks():
+            if "fetching keys" in task.get_name():
+                task.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(KeysUnavailableError, match="broken off"):
+        await waiting
+
+
 async def test_slow_keys_past_the_ttl_are_not_waited_for_long() -> None:
     """Where the keys at hand would do, a fetch that hangs costs a moment, not the request."""
     stub, ages = AsyncStub(), Clock(0.0)

@@ -358,10 +358,27 @@ def test_an_expired_token_is_refreshed() -> None:
     assert "r2" not in repr(state)
 
 
-def test_a_valid_token_is_not_refreshed() -> None:
-    """Only expiry is a reason to refresh."""
+def test_without_any_origin_there_is_no_refresh() -> None:
+    """A token without azp, on a request that does not say where it came to, stays expired."""
     stub = SyncStub(cookies=LINES)
-    for session in (GOOD, OTHERS, "junk", token(claims(exp=NOW - 60, azp="https://evil"))):
+    verifier = TokenVerifier(sessions=stub, clock=Clock())
+    expired = token(claims(exp=NOW - 60, azp=GONE))
+    request = cookie(f"__session={expired}", "__refresh=r1")
+    state = verifier.authenticate_request(request, refresh_if_expired=True)
+    assert (state.reason, stub.refreshes) == (Reason.TOKEN_EXPIRED, [])
+
+
+def test_a_valid_token_is_not_refreshed() -> None:
+    """Only expiry is a reason to refresh, and only of a token that names its session."""
+    stub = SyncStub(cookies=LINES)
+    for session in (
+        GOOD,
+        OTHERS,
+        "junk",
+        token(claims(exp=NOW - 60, azp="https://evil")),
+        token(claims(exp=NOW - 60, sid=GONE)),
+        token(claims(exp=NOW - 60, sid=["sess_1"])),
+    ):
         refreshing(stub, {**HOST, **cookie(f"__session={session}", "__refresh=r1")})
     assert not stub.refreshes
 

@@ -118,29 +118,23 @@ class SessionClaims:
 
 
 def read_claims(payload: Mapping[str, Any]) -> SessionClaims:
-    """Type the claims of a token whose signature holds; no rule is checked here.
+    """Type the claims of a token whose signature and rules hold (`Rules`); no rule stands here.
 
     Raises:
         TokenVerificationError: If a claim that access depends on has a wrong type.
     """
     get = payload.get
-    user_id = get("sub")
-    if not (isinstance(user_id, str) and user_id):
-        raise malformed("its sub, the user's id, is missing")
     version = get("v", 1)
     if type(version) is not int:
         raise malformed("its version is not an integer")
-    expires_at = moment(get("exp"))
-    if expires_at is None:
-        raise malformed("its exp is missing")
     features = _text(payload, "fea")
     return SessionClaims(
-        user_id,
+        payload["sub"],
         _text(payload, "sid"),
         _text(payload, "iss"),
-        moment(get("iat")),
-        expires_at,
-        moment(get("nbf")),
+        _moment_or_none(get("iat")),
+        _moment(payload["exp"]),
+        _moment_or_none(get("nbf")),
         _text(payload, "jti"),
         _text(payload, "azp"),
         version,
@@ -154,10 +148,12 @@ def read_claims(payload: Mapping[str, Any]) -> SessionClaims:
     )
 
 
-def moment(seconds: object) -> datetime | None:
+def _moment_or_none(seconds: object) -> datetime | None:
+    return None if seconds is None else _moment(seconds)
+
+
+def _moment(seconds: object) -> datetime:
     """Turn a NumericDate (RFC 7519, section 2) of whole seconds into a datetime."""
-    if seconds is None:
-        return None
     if type(seconds) is not int or not 0 <= seconds <= _LAST_SECOND:
         raise malformed("a time in it is not an integer of seconds that a calendar knows")
     return datetime.fromtimestamp(seconds, UTC)

@@ -21,7 +21,7 @@ class FixedKey:
 
     def __init__(self, key: VerificationKey) -> None:
         self._key = key
-        self.hits = 0
+        self.hits: int = 0
 
     def find(self, kid: str | None) -> Generator[KeysNeeded, None, VerificationKey]:
         """Give the key; its kid is compared only where it has one."""

@@ -38,9 +38,11 @@ from clerk_async.tokens.refusal import cut, mismatch, refused, unavailable
 if TYPE_CHECKING:
     import asyncio
 
+    from clerk_async.errors import KeysUnavailableError
+
 __all__ = ["FetchedKeys", "Flight", "KeySetStatus", "KeysNeeded"]
 
-logger = logging.getLogger("clerk_async.tokens")
+logger: logging.Logger = logging.getLogger("clerk_async.tokens")
 
 _REFRESH_AT: Final = 0.8
 """The share of `key_ttl` after which keys are refreshed in the background."""
@@ -141,7 +143,7 @@ class FetchedKeys:
         self._retry_at = float("-inf")
         self._unknown_at = float("-inf")
         self._misses: dict[str, tuple[int, float]] = {}
-        self.hits = 0
+        self.hits: int = 0
         self._fetches = 0
         self._failed_fetches = 0
         self._last_error: str | None = None
@@ -210,7 +212,7 @@ class FetchedKeys:
     def _ready(self) -> Generator[KeysNeeded, None, None]:
         """Have keys young enough to be used, and renew them in time."""
         waited: Flight | None = None
-        for _ in range(_MAX_JOINS):
+        for _ in range(_MAX_JOINS + 1):
             needed = self._renew(waited)
             if needed is None:
                 return
@@ -219,8 +221,7 @@ class FetchedKeys:
                 return
             waited = needed.flight
             waited.is_slow = not waited.landed.done()
-        if not self._keys:
-            raise unavailable("The keys that session tokens are checked with can't be had.")
+        raise self._nothing_to_go_by()
 
     def _renew(self, waited: Flight | None) -> KeysNeeded | None:
         now = self._clock()
@@ -233,10 +234,7 @@ class FetchedKeys:
                 if flight is not None:
                     return KeysNeeded(flight, start=False, patience=None)
                 if waited is not None and waited.failed:
-                    raise unavailable(
-                        f"The keys that session tokens are checked with can't be had "
-                        f"({self._last_error}). This says nothing about the user."
-                    )
+                    raise self._nothing_to_go_by()
                 return self._take_off(patience=None)
             if age < self._refresh_after:
                 return None
@@ -251,6 +249,13 @@ class FetchedKeys:
             if flight is not None:
                 return KeysNeeded(flight, start=False, patience=patience) if patience else None
             return self._take_off(patience=patience) if now >= self._retry_at else None
+
+    def _nothing_to_go_by(self) -> KeysUnavailableError:
+        why = self._last_error or "fetching them was broken off"
+        return unavailable(
+            f"The keys that session tokens are checked with can't be had ({why}). This says "
+            "nothing about the user."
+        )
 
     def _look_again(self, kid: str, *, may_start: bool) -> KeysNeeded | None:
         with self._lock:

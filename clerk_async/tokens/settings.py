@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Verifier"]
 
-logger = logging.getLogger("clerk_async.tokens")
+logger: logging.Logger = logging.getLogger("clerk_async.tokens")
 
 SourceT = TypeVar("SourceT")
 
