@@ -2,9 +2,10 @@
 
 To read the code, begin with `sessions` (the eight operations as users see them), then
 `http.operations` (what is sent, as a table), `http.retry` (when it is sent again), `http.decode`
-(what an answer means), `http.calls` (one call from argument to answer) and `http.transport` (the one
-file that knows aiohttp). `sync` carries it all to code without an event loop; `bulk` revokes many
-sessions, `tokens` verifies session tokens without the network, `testing` is a server to test with.
+(what an answer means), `http.calls` (one call from argument to answer) and `http.transport` (the
+one file that knows aiohttp). `sync` carries it all to code without an event loop; `bulk` revokes
+many sessions, `tokens` verifies session tokens without the network, `testing` is a server to test
+with.
 
 The names below are imported when they are first used, so that `import clerk_async` is light.
 """
