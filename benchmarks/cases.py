@@ -117,9 +117,7 @@ CASES: Final = (
         64,
         loop="uvloop",
     ),
-    Case(
-        "decode-1", "decoding one session", "decode", (OURS, "json.loads", CLERK), 20_000
-    ),
+    Case("decode-1", "decoding one session", "decode", (OURS, "json.loads", CLERK), 20_000),
     Case(
         "decode-500",
         "decoding a list of 500",

@@ -100,7 +100,7 @@ def measure_case(
                 continue
             tell(f"{case.name}: {client}, round {number + 1}")
             used = cpu_seconds(server.worker)
-            sample = _run(case, client, server, scale, core, tell)
+            sample = _run(case, client, server, scale=scale, core=core, tell=tell)
             if sample is not None:
                 samples[client].append(sample)
                 loads[client].append((cpu_seconds(server.worker) - used) / sample.wall)
@@ -115,6 +115,7 @@ def _run(
     case: Case,
     client: str,
     server: StaticServer,
+    *,
     scale: float,
     core: int | None,
     tell: Callable[[str], None],

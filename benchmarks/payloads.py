@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-__all__ = ["JWKS_PATH", "SESSION", "TOKEN", "session", "session_list"]
+__all__ = ["SESSION", "TOKEN", "session", "session_list", "session_page"]
 
-JWKS_PATH: Final = "/v1/jwks"
 _BORN: Final = 1_760_000_000_000
 
 
@@ -44,6 +43,11 @@ def session(number: int) -> dict[str, Any]:
 def session_list(count: int) -> bytes:
     """Encode a list of `count` sessions as the service does: an array, without spaces."""
     return json.dumps([session(number) for number in range(count)], separators=(",", ":")).encode()
+
+
+def session_page(count: int) -> bytes:
+    """Encode the other shape of a list, which `paginated=true` asks for."""
+    return b'{"data":%b,"total_count":%d}' % (session_list(count), count)
 
 
 SESSION: Final = json.dumps(session(1), separators=(",", ":")).encode()

@@ -10,7 +10,7 @@ import random
 import sys
 from typing import cast
 
-from benchmarks.payloads import SESSION, TOKEN, session_list
+from benchmarks.payloads import SESSION, TOKEN, session_list, session_page
 
 __all__ = ["main"]
 
@@ -26,12 +26,13 @@ _SESSION = _answer(SESSION)
 _TOKEN = _answer(TOKEN)
 _BUSY = _answer(_FAULT, b"503 Service Unavailable")
 _LISTS = {size: _answer(session_list(size)) for size in (1, 10, 500)}
+_PAGES = {size: _answer(session_page(size)) for size in (1, 10, 500)}
 _random = random.Random(1)
 
 
 def _reply_to(line: bytes) -> bytes:
     if line.startswith(b"GET"):
-        for size, reply in _LISTS.items():
+        for size, reply in (_PAGES if b"paginated=true" in line else _LISTS).items():
             if b"limit=%d&" % size in line or b"limit=%d " % size in line:
                 return reply
         return _SESSION

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from benchmarks.payloads import SESSION, TOKEN, session_list
+from benchmarks.payloads import SESSION, TOKEN, session_list, session_page
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -49,9 +49,8 @@ http {{
         location ~ /tokens$ {{ return 200 '{token}'; }}
         location = /v1/sessions {{
             types {{ }}
-            if ($arg_limit = 1) {{ rewrite ^ /list-1 last; }}
-            if ($arg_limit = 500) {{ rewrite ^ /list-500 last; }}
-            rewrite ^ /list-10 last;
+            if ($arg_paginated = true) {{ rewrite ^ /page-$arg_limit last; }}
+            rewrite ^ /list-$arg_limit last;
         }}
         location / {{ types {{ }} try_files $uri =404; }}
     }}
@@ -109,6 +108,7 @@ def static_server(core: int | None, *, prefer_nginx: bool = True) -> Generator[S
             files.mkdir()
             for size in (1, 10, 500):
                 (files / f"list-{size}").write_bytes(session_list(size))
+                (files / f"page-{size}").write_bytes(session_page(size))
             config = root / "nginx.conf"
             text = _NGINX.format(
                 root=root,

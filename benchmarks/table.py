@@ -49,9 +49,7 @@ def bars_as_text(bars: Sequence[BarResult]) -> str:
     )
 
 
-def as_json(
-    machine: dict[str, Any], results: Sequence[Result], bars: Sequence[BarResult]
-) -> str:
+def as_json(machine: dict[str, Any], results: Sequence[Result], bars: Sequence[BarResult]) -> str:
     """Encode everything, the rounds' single figures included."""
     return json.dumps(
         {
@@ -67,7 +65,7 @@ def _rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     last = ""
     for result in results:
-        ratio = "" if result.ratio is None or result.ratio == 1.0 else f"{result.ratio:.2f} ×"
+        ratio = "" if result.ratio is None or result.ratio == 1.0 else f"{result.ratio:.2f} x"
         rows.append(
             (
                 result.title if result.title != last else "",

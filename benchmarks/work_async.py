@@ -81,7 +81,7 @@ async def _aiohttp(job: Job) -> AsyncGenerator[Callable[[str], Awaitable[object]
         if "faults" in job.case:
             yield revoke_again
         else:
-            yield {"revoke": revoke, "list": page, "token": token}[_operation(job)]
+            yield {"list": page, "token": token}.get(_operation(job), revoke)
 
 
 @asynccontextmanager
