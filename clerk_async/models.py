@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
 import attrs
 
-from clerk_async.errors import InvalidArgumentError
+from clerk_async.errors import InvalidArgumentError, redact
 
 if TYPE_CHECKING:
     from clerk_async.errors import ResponseDecodeError
@@ -192,13 +192,6 @@ class Session:
             _milliseconds(created_at),
         )
 
-    @classmethod
-    def from_exact_parts(cls, *parts: Any) -> Self:
-        """Make one of the fields in their order, already exact: no check, no conversion."""
-        session = cls.__new__(cls)
-        session.__attrs_init__(*parts)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
-        return session
-
     @property
     def last_active_at(self) -> datetime | None:
         """When the session was last active."""
@@ -336,7 +329,8 @@ class ResponseHeaders(Mapping[str, str]):
 
     def __repr__(self) -> str:
         shown = [
-            (key, "[hidden]" if "cookie" in key.lower() else value) for key, value in self._pairs
+            (key, "[hidden]" if "cookie" in key.lower() else redact(value))
+            for key, value in self._pairs
         ]
         return f"ResponseHeaders({shown!r})"
 

@@ -64,10 +64,16 @@ class _TokenWire(msgspec.Struct):
 _token_decoder = msgspec.json.Decoder(_TokenWire)
 _session_decoder = msgspec.json.Decoder(_SessionWire)
 _page_decoder = msgspec.json.Decoder(_PageWire)
+_rows_decoder = msgspec.json.Decoder(list[_SessionWire])
+
+_new: Any = Session.__new__
+_fill: Any = vars(Session)["__attrs_init__"]  # all is exact already: no check, no conversion
 
 
 def _session_of(wire: _SessionWire) -> Session:
-    return Session.from_exact_parts(
+    session: Session = _new(Session)
+    _fill(
+        session,
         wire.id,
         wire.status,
         wire.user_id,
@@ -83,6 +89,7 @@ def _session_of(wire: _SessionWire) -> Session:
         wire.updated_at,
         wire.created_at,
     )
+    return session
 
 
 def decode_session(body: bytes) -> Session:
@@ -105,15 +112,19 @@ def decode_page(body: bytes) -> SessionPage:
     Raises:
         ResponseDecodeError: If the body isn't JSON, or holds no list.
     """
+    rows: list[_SessionWire] | None = None
+    total: int | None = None
     try:
-        page = _page_decoder.decode(body)
+        if body.startswith(b"["):
+            rows = _rows_decoder.decode(body)
+        else:
+            page = _page_decoder.decode(body)
+            rows, total = page.data, page.total_count
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        page = None
-    if page is None:  # outside the except block: that error holds the body, and must not be chained
+        pass
+    if rows is None:  # outside the except block: that error holds the body, and must not be chained
         return _tolerant_page(_load(body))
-    return SessionPage(
-        data=tuple([_session_of(wire) for wire in page.data]), total_count=page.total_count
-    )
+    return SessionPage(data=tuple([_session_of(wire) for wire in rows]), total_count=total)
 
 
 def _tolerant_page(value: Any) -> SessionPage:
