@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from benchmarks.payloads import SESSION, session_list, session_page
 from benchmarks.sample import SECRET_KEY, Job, Sample, Stopwatch
@@ -40,7 +40,7 @@ def run_decode(job: Job) -> Sample:
         # the official SDK can't read pages
         make = session_list if job.client == "clerk-backend-api" else session_page
         body = make(job.size)
-    decode: Callable[[bytes], object]
+    decode: Callable[..., object]
     match job.client:
         case "clerk_async":
             from clerk_async.http.decode import decode_page, decode_session  # noqa: PLC0415
@@ -50,12 +50,15 @@ def run_decode(job: Job) -> Sample:
             decode = _read_all
         case "clerk-backend-api":
             from clerk_backend_api import models  # noqa: PLC0415
-            from clerk_backend_api.utils.serializers import unmarshal_json  # noqa: PLC0415
+            from clerk_backend_api.utils import serializers  # noqa: PLC0415
 
+            read = cast("Callable[[str, Any], object]", cast(Any, serializers).unmarshal_json)
             kind: Any = models.Session if job.size is None else list[models.Session]
 
-            def decode(data: bytes) -> object:
-                return unmarshal_json(data.decode(), kind)
+            def read_bytes(body: bytes) -> object:
+                return read(body.decode(), kind)
+
+            decode = read_bytes
         case "msgspec, untyped":
             import msgspec  # noqa: PLC0415
 
