@@ -103,7 +103,7 @@ def test_a_total_that_the_command_knows_is_used(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("reason", "told"),
     [
-        ("window", "rate limit used up, next window in 7 s"),
+        ("window", "waiting for the rate limit, 7 s"),
         ("rate_limited", "the service said 429, waiting 7 s"),
         ("unavailable", "the service said 503, waiting 7 s"),
     ],

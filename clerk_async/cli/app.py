@@ -33,7 +33,7 @@ COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "verify": ("session_tokens", "Verify a token over the network (deprecated by Clerk)."),
     },
     "Try it": {
-        "demo": ("demo", "See the main job done: 2,000 sessions, in a minute, on this machine."),
+        "demo": ("demo", "See the main job done on this machine, in under a minute."),
         "fake-server": ("fake_server", "Run a Clerk Sessions service to test against."),
         "completion": ("completion", "Print the script that completes commands in your shell."),
     },
@@ -60,7 +60,9 @@ class Settings:
         return self._output
 
 
-pass_settings = click.make_pass_decorator(Settings, ensure=True)
+pass_settings: Callable[[Callable[..., Any]], Callable[..., Any]] = click.make_pass_decorator(
+    Settings, ensure=True
+)
 
 
 def _note(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
@@ -191,12 +193,12 @@ def _version(context: click.Context, _: click.Parameter, value: bool) -> None:
         context.exit()
 
 
-app = _App(
+app: click.Group = _App(
     "clerk-async",
     help=_HELP,
     epilog=_EPILOG,
     callback=lambda: None,
-    no_args_is_help=True,
+    no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     params=[
         *_shared_options(hidden=False),
@@ -238,6 +240,10 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _invoke(settings: Settings) -> int:
+    if not settings.arguments:
+        context = click.Context(app, info_name=program_name(), **app.context_settings)
+        settings.out.err.write(app.get_help(context) + "\n")
+        return USAGE
     try:
         code = app.main(
             list(settings.arguments),
@@ -264,9 +270,6 @@ def _invoke(settings: Settings) -> int:
 
 def _refuse_usage(error: click.ClickException, settings: Settings) -> int:
     out = settings.out
-    if type(error).__name__ == "NoArgsIsHelpError":  # click 8.1 has none, and shows the help itself
-        out.err.write(error.format_message() + "\n")
-        return USAGE
     out.error(error.format_message())
     context = getattr(error, "ctx", None)
     if isinstance(context, click.Context):

@@ -29,7 +29,7 @@ _WORDS: Final = (
     (RevocationStatus.FAILED, "failed", "red"),
 )
 _PAUSES: Final = {
-    "window": "rate limit used up, next window in",
+    "window": "waiting for the rate limit,",
     "rate_limited": "the service said 429, waiting",
     "unavailable": "the service said 503, waiting",
 }
