@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["iterate_pages"]
 
-logger = logging.getLogger("clerk_async")
+logger: logging.Logger = logging.getLogger("clerk_async")
 
 
 async def iterate_pages(

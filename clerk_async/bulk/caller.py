@@ -33,8 +33,8 @@ class CallerTarget:
         pacings: Pacings,
     ) -> None:
         self._caller = caller
-        self.key_fingerprint = endpoint.fingerprint
-        self.default_rate_limit = rate_limit or endpoint.key_limit.share(DEFAULT_SHARE)
+        self.key_fingerprint: str = endpoint.fingerprint
+        self.default_rate_limit: RateLimit = rate_limit or endpoint.key_limit.share(DEFAULT_SHARE)
         self.pool_size = pool_size
         self.pacings = pacings
 

@@ -164,7 +164,7 @@ class Input(Generic[T]):
     """
 
     def __init__(self, values: Iterable[T] | AsyncIterable[T]) -> None:
-        self.exhausted = False
+        self.exhausted: bool = False
         self.size: int | None = len(values) if isinstance(values, Collection) else None
         self._sync: Iterator[T] | None = None
         self._async: AsyncIterator[T] | None = None
@@ -208,7 +208,7 @@ class IdIntake:
         self._journal: OpenJournal | None = None
         self._dropped = 0
         self._index = 0
-        self.resumed = 0
+        self.resumed: int = 0
 
     @property
     def is_read(self) -> bool:

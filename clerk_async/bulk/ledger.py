@@ -61,8 +61,8 @@ class Ledger:
         self._callbacks = callbacks
         self._on_outcome = on_outcome
         self._failures: list[tuple[int, RevocationOutcome]] = []
-        self.counts = dict.fromkeys(RevocationStatus, 0)
-        self.told = 0
+        self.counts: dict[RevocationStatus, int] = dict.fromkeys(RevocationStatus, 0)
+        self.told: int = 0
         self.journal: OpenJournal | None = None
         self.stream: OutcomeStream | None = None
 

@@ -118,7 +118,7 @@ class Sweep:
         self._unlisted = 0
         self._index = 0
         self._journal: OpenJournal | None = None
-        self.resumed = 0
+        self.resumed: int = 0
 
     @property
     def is_read(self) -> bool:

@@ -73,14 +73,14 @@ class Shared:
         draw: Callable[[], float] = random.random,
     ) -> None:
         self.settings = settings
-        self.secrets = (secret_key,)
+        self.secrets: tuple[str, ...] = (secret_key,)
         self.clock = clock
         self.now = now
         self.sleep = sleep
         self.draw = draw
-        self.quota = RetryQuota()
-        self.paused_until = 0.0
-        self.is_closed = False
+        self.quota: RetryQuota = RetryQuota()
+        self.paused_until: float = 0.0
+        self.is_closed: bool = False
         self._wire: Wire | None = None
         # aiohttp is heavy: loaded for the first client, not in the loop that makes the first call.
         import_module("clerk_async.http.transport")

@@ -175,7 +175,7 @@ class RunPacer:
         self.gate = gate
         self.may_send = may_send
         self.throttled = 0
-        self.is_stopped = False
+        self.is_stopped: bool = False
         self.pauses: set[asyncio.Future[None]] = set()
 
     def lane(self) -> Lane:
@@ -205,7 +205,7 @@ class Lane:
     def __init__(self, run: RunPacer) -> None:
         self._run = run
         self._gate = run.gate
-        self.sends = 0
+        self.sends: int = 0
 
     async def acquire(self) -> Ticket:
         """See `Pacer.acquire`."""

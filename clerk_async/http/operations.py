@@ -90,11 +90,11 @@ class Request:
         body: Mapping[str, Any] | None = None,
         secrets: tuple[str, ...] = (),
     ) -> None:
-        self.operation = operation
-        self.path = path
-        self.query = query
-        self.body = body
-        self.secrets = secrets
+        self.operation: Operation = operation
+        self.path: str = path
+        self.query: str = query
+        self.body: Mapping[str, Any] | None = body
+        self.secrets: tuple[str, ...] = secrets
 
     def __repr__(self) -> str:
         return f"Request({self.operation.name}, {self.path!r})"

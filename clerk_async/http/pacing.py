@@ -59,9 +59,9 @@ class Ticket:
     __slots__ = ("era", "is_open", "sent_at")
 
     def __init__(self, era: int) -> None:
-        self.era = era
-        self.is_open = True
-        self.sent_at = math.nan
+        self.era: int = era
+        self.is_open: bool = True
+        self.sent_at: float = math.nan
 
 
 class Pacer(Protocol):
@@ -104,8 +104,8 @@ class SendWindow:
     __slots__ = ("_cooling", "_grain", "_held", "in_flight", "per")
 
     def __init__(self, per: float) -> None:
-        self.per = per
-        self.in_flight = 0
+        self.per: float = per
+        self.in_flight: int = 0
         # answers that come nearly at once share an entry: [free at, since, how many]
         self._cooling: deque[list[float]] = deque()
         self._held = 0
@@ -189,9 +189,9 @@ class Ramp:
         self._suspicion: _Suspicion | None = None
         self._untold = UNTOLD_PAUSE
         self.concurrency: float = START_CONCURRENCY
-        self.era = 0
-        self.next_at = 0.0
-        self.paused_until = 0.0
+        self.era: int = 0
+        self.next_at: float = 0.0
+        self.paused_until: float = 0.0
         self.pause_reason: PauseReason = "window"
 
     def allowance(self, now: float) -> float:

@@ -119,7 +119,7 @@ class RetryQuota:
     __slots__ = ("tokens",)
 
     def __init__(self) -> None:
-        self.tokens = QUOTA_SIZE
+        self.tokens: int = QUOTA_SIZE
 
     def take(self, error: ClerkError) -> int:
         """Pay for one retry; 0 means that there's not enough left."""

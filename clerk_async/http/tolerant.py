@@ -28,9 +28,11 @@ from clerk_async.models import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from cattrs import Converter
+
 __all__ = ["converter", "log_lost"]
 
-logger = logging.getLogger("clerk_async")
+logger: logging.Logger = logging.getLogger("clerk_async")
 
 
 def _exactly(expected: type, name: str, value: Any, _: Any) -> Any:
@@ -118,7 +120,7 @@ def _tuple_of(hook: Callable[[Any, Any], Any], value: Any, _: Any) -> tuple[Any,
 
 
 _text = partial(_exactly, str, "a string")
-converter = make_converter(detailed_validation=False)
+converter: Converter = make_converter(detailed_validation=False)
 converter.register_structure_hook(str, _text)
 converter.register_structure_hook(bool, partial(_exactly, bool, "a boolean"))
 converter.register_structure_hook(int, _time)  # every integer of a model is a time

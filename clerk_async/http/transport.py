@@ -54,12 +54,12 @@ class Answer:
     __slots__ = ("attempts", "body", "headers", "may_have_arrived", "status", "throttled")
 
     def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        self.status = status
-        self.headers = headers
-        self.body = body
-        self.attempts = 0
-        self.throttled = 0
-        self.may_have_arrived = False
+        self.status: int = status
+        self.headers: Mapping[str, str] = headers
+        self.body: bytes = body
+        self.attempts: int = 0
+        self.throttled: int = 0
+        self.may_have_arrived: bool = False
 
 
 class Wire:
@@ -73,11 +73,11 @@ class Wire:
         is_ours: bool,
         proxy: tuple[URL, dict[str, str]] | None,
     ) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.pid = os.getpid()
-        self.slots = asyncio.Semaphore(settings.pool_size)
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.pid: int = os.getpid()
+        self.slots: asyncio.Semaphore = asyncio.Semaphore(settings.pool_size)
         self.tasks: set[asyncio.Task[Any]] = set()
-        self.is_closing = False
+        self.is_closing: bool = False
         self._alarms = Alarms(self.loop)
         self._session = session
         self._is_ours = is_ours

@@ -57,9 +57,9 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, the operations raise 
         self.status = status
         self.code = code
         self.message = message
-        self.long_message = message if long_message is None else long_message
+        self.long_message: str = message if long_message is None else long_message
         self.meta = meta
-        self.headers = headers or {}
+        self.headers: dict[str, str] = headers or {}
 
 
 def encode(value: Any, *, status: int = 200) -> Answer:

@@ -121,7 +121,9 @@ class FakeClerk(Served, Minting):
         if secret_key is None:
             secret_key = LIVE_SECRET_KEY if production else SECRET_KEY
         self.secret_key = secret_key
-        self.production = secret_key.startswith("sk_live_") if production is None else production
+        self.production: bool = (
+            secret_key.startswith("sk_live_") if production is None else production
+        )
         self._settings = _Settings(latency=latency, issuer=issuer)
         self.requests: list[ReceivedRequest] = []
         self._keep_requests = keep_requests

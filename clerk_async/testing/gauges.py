@@ -15,11 +15,11 @@ class Gauges:
     """Counts on the server's thread; read and waited for on any other."""
 
     def __init__(self) -> None:
-        self.open_connections = 0
-        self.max_open_connections = 0
-        self.total_connections = 0
-        self.in_flight = 0
-        self.max_in_flight = 0
+        self.open_connections: int = 0
+        self.max_open_connections: int = 0
+        self.total_connections: int = 0
+        self.in_flight: int = 0
+        self.max_in_flight: int = 0
         self.held = 0
         self._changed = threading.Condition()
         self._tasks_waiting: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}

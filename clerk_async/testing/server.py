@@ -62,7 +62,7 @@ class ServerThread:
         self._stopping: asyncio.Event | None = None
         self._owner = 0
         self._server: _Counting | None = None
-        self.port = port
+        self.port: int = port
         self.wire: Wire | None = None
 
     @property

@@ -12,6 +12,7 @@ from attrs import define, field, setters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from contextlib import AbstractContextManager
 
 #: The statuses of a session that can still do something.
 LIVE = frozenset({"active", "pending"})
@@ -19,7 +20,7 @@ LIVE = frozenset({"active", "pending"})
 FILTERS = frozenset({"abandoned", "active", "ended", "expired", "removed", "replaced", "revoked"})
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _DAY = 86_400_000
-HASURA_CLAIMS = {
+HASURA_CLAIMS: dict[str, Any] = {
     "https://hasura.io/jwt/claims": {
         "x-hasura-default-role": "user",
         "x-hasura-allowed-roles": ["user"],
@@ -102,7 +103,7 @@ class State:
     """Everything the fake knows, guarded by one lock: tests and the server's thread share it."""
 
     def __init__(self, *, seed: int, clock: Callable[[], float]) -> None:
-        self.lock = threading.RLock()
+        self.lock: AbstractContextManager[Any] = threading.RLock()
         self.users: set[str] = set()
         self.templates: dict[str, tuple[dict[str, Any], int]] = {
             "custom_hasura": (dict(HASURA_CLAIMS), 60)

@@ -54,7 +54,7 @@ class Wire:
         self._compress = compress
         self._answers = 0
         self.window: SlidingWindow | None = None
-        self.gate = asyncio.Event()
+        self.gate: asyncio.Event = asyncio.Event()
         self.connection_numbers: dict[Any, int] = {}
 
     def let_go(self) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from clerk_async.tokens.claims import SessionClaims
     from clerk_async.tokens.keys import VerificationKey
 
@@ -27,7 +29,7 @@ class TokenCache:
     def __init__(self, size: int) -> None:
         self._size = size
         self._entries: dict[str, Verified] = {}
-        self.get = self._entries.get
+        self.get: Callable[[str], Verified | None] = self._entries.get
 
     def __len__(self) -> int:
         return len(self._entries)
