@@ -1,0 +1,224 @@
+"""Where settings come from, and which are refused before there is a client."""
+
+from __future__ import annotations
+
+import math
+import ssl
+from typing import Any
+
+import pytest
+
+from clerk_async import (
+    AsyncSessionsApi,
+    ConfigurationError,
+    InvalidArgumentError,
+    RateLimit,
+    RetryPolicy,
+    SessionsApi,
+    Timeouts,
+)
+from clerk_async.config import DEFAULT_BASE_URL, is_loopback, resolve_endpoint
+
+KEY = "sk_test_abc"
+CLIENTS = [AsyncSessionsApi, SessionsApi]
+
+
+def base_url_of(client: Any) -> Any:
+    """Tell where a client would send."""
+    return getattr(client, "_async", client)._endpoint.base_url
+
+
+@pytest.mark.parametrize("make", CLIENTS)
+def test_argument_before_environment_before_default(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In that order, for the key and for the address."""
+    assert base_url_of(make(KEY)) == DEFAULT_BASE_URL == "https://api.clerk.com/v1"
+    monkeypatch.setenv("CLERK_SECRET_KEY", "sk_test_environment")
+    monkeypatch.setenv("CLERK_API_URL", "https://env.example")
+    client = make()
+    inner = getattr(client, "_async", client)
+    assert inner._endpoint.secret_key == "sk_test_environment"
+    assert base_url_of(client) == "https://env.example/v1"
+    client = make(KEY, base_url="https://arg.example/v9")
+    inner = getattr(client, "_async", client)
+    assert inner._endpoint.secret_key == KEY
+    assert base_url_of(client) == "https://arg.example/v9"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("https://api.clerk.com", "https://api.clerk.com/v1"),
+        ("https://api.clerk.com/", "https://api.clerk.com/v1"),
+        ("https://api.clerk.com/v1", "https://api.clerk.com/v1"),
+        ("https://proxy.example/clerk/", "https://proxy.example/clerk"),
+        ("http://localhost:8080", "http://localhost:8080/v1"),
+        ("", DEFAULT_BASE_URL),
+    ],
+)
+def test_the_address_in_the_environment(value: str, expected: str) -> None:
+    """Clerk's own convention: /v1 is added where there is no path."""
+    environ = {"CLERK_API_URL": value}
+    endpoint = resolve_endpoint(KEY, None, "2026-05-12", allow_insecure=False, environ=environ)
+    assert endpoint.base_url == expected
+
+
+@pytest.mark.parametrize("make", CLIENTS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"secret_key": None},
+        {"secret_key": ""},
+        {"secret_key": "  "},
+        {"secret_key": "pk_test_abc"},
+        {"secret_key": "sk_test a"},
+        {"secret_key": "sk_té"},
+        {"secret_key": "sk_\ntest"},
+        {"secret_key": b"sk_test"},
+        {"secret_key": 5},
+        {"base_url": ""},
+        {"base_url": "api.clerk.com/v1"},
+        {"base_url": "ftp://api.clerk.com"},
+        {"base_url": "http://api.clerk.com/v1"},
+        {"base_url": "http://10.0.0.1/v1"},
+        {"base_url": "http://localhost.evil.example/v1"},
+        {"base_url": "https://"},
+        {"base_url": "https://user@api.clerk.com"},
+        {"base_url": "https://api.clerk.com/v1?x=1"},
+        {"base_url": "https://api.clerk.com/v1#x"},
+        {"base_url": "https://api.clerk.com:99999"},
+        {"base_url": "https://api.clerk.com/a b"},
+        {"base_url": "https://api.clerk.com\\@evil.example"},
+        {"base_url": "https://[::1"},
+        {"base_url": 5},
+        {"api_version": "latest"},
+        {"api_version": ""},
+        {"api_version": 20260512},
+        {"api_version": "2026-05-12\r\nX: y"},
+        {"headers": {"authorization": "x"}},
+        {"headers": {"Clerk-API-Version": "x"}},
+        {"headers": {"Content-Type": "x"}},
+        {"headers": {"Cookie": "x"}},
+        {"headers": {"": "x"}},
+        {"headers": {"a b": "x"}},
+        {"headers": {"a": "x\r\ny: z"}},
+        {"headers": {"a": 1}},
+        {"headers": {1: "a"}},
+        {"ssl_context": "no context"},
+        {"proxy": 5},
+    ],
+    ids=ascii,
+)
+def test_what_can_not_be_used_is_refused(make: Any, options: dict[str, Any]) -> None:
+    """At construction, with a ConfigurationError that names the option."""
+    with pytest.raises(ConfigurationError) as caught:
+        make(**{"secret_key": KEY, **options})
+    assert next(iter(options)).replace("_", " ").split()[-1] in str(caught.value)
+
+
+@pytest.mark.parametrize("make", CLIENTS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"timeout": 0},
+        {"timeout": -1},
+        {"timeout": math.nan},
+        {"timeout": math.inf},
+        {"timeout": "5"},
+        {"timeout": True},
+        {"timeout": None},
+        {"retry": 3},
+        {"retry": None},
+        {"pool_size": 0},
+        {"pool_size": 1.5},
+        {"pool_size": True},
+        {"rate_limit": 100},
+        {"rate_limit": (100, 10)},
+    ],
+    ids=str,
+)
+def test_a_number_out_of_its_range_is_refused(make: Any, options: dict[str, Any]) -> None:
+    """At construction, with an InvalidArgumentError, which is a ValueError."""
+    with pytest.raises(InvalidArgumentError, match=next(iter(options))):
+        make(KEY, **options)
+    if next(iter(options)) != "pool_size":
+        changed = {name: value for name, value in options.items() if value is not None}
+        if changed:
+            with pytest.raises(InvalidArgumentError):
+                make(KEY).with_options(**changed)
+
+
+@pytest.mark.parametrize("name", ["connect", "attempt"])
+@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, "5", True])
+def test_timeouts_are_checked(name: str, value: Any) -> None:
+    """Each is a finite number above zero, or None."""
+    with pytest.raises(InvalidArgumentError, match=name):
+        Timeouts(**{name: value})
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    """What the docs promise is what is there."""
+    assert Timeouts() == Timeouts(connect=5.0, attempt=15.0)
+    assert RetryPolicy() == RetryPolicy(
+        attempts=3,
+        deadline=30.0,
+        base_delay=0.25,
+        max_delay=8.0,
+        max_retry_after=120.0,
+    )
+    assert RateLimit(5) == RateLimit(5, per=10.0)
+    client = AsyncSessionsApi(KEY)
+    assert client._caller.timeouts == Timeouts()
+    assert client._caller.policy == RetryPolicy()
+
+
+def test_a_limit_can_be_shared() -> None:
+    """A part of it, at least one request, and never more than the whole."""
+    limit = RateLimit(1000, per=10.0)
+    assert limit.share(0.5) == RateLimit(500, per=10.0)
+    assert limit.share(1) == limit
+    assert RateLimit(100).share(0.29) == RateLimit(29)
+    assert RateLimit(3).share(0.01) == RateLimit(1)
+    for bad in (0, -1, 1.1, math.nan, math.inf, True, "0.5"):
+        with pytest.raises(InvalidArgumentError):
+            limit.share(bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("count", "per"), [(0, 10), (-1, 10), (1.5, 10), (True, 10), (1, 0), (1, math.nan), (1, "10")]
+)
+def test_a_limit_is_checked(count: Any, per: Any) -> None:
+    """An integer above zero in a finite time above zero."""
+    with pytest.raises(InvalidArgumentError):
+        RateLimit(count, per=per)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("localhost", True),
+        ("api.localhost", True),
+        ("127.0.0.1", True),
+        ("127.255.0.1", True),
+        ("::1", True),
+        ("0.0.0.0", False),
+        ("10.0.0.1", False),
+        ("localhost.example", False),
+        ("127.0.0.1.example", False),
+        ("notlocalhost", False),
+    ],
+)
+def test_what_stays_on_this_machine(host: str, expected: bool) -> None:
+    """Only then may a key travel without TLS."""
+    assert is_loopback(host) is expected
+
+
+def test_insecure_if_you_must() -> None:
+    """allow_insecure lets an http:// address elsewhere through."""
+    client = AsyncSessionsApi(KEY, base_url="http://clerk.internal/v1", allow_insecure=True)
+    assert base_url_of(client) == "http://clerk.internal/v1"
+    assert AsyncSessionsApi(KEY, ssl_context=ssl.create_default_context())
+    assert base_url_of(AsyncSessionsApi(f" {KEY}\n")) == DEFAULT_BASE_URL, (
+        "a pasted newline is fine"
+    )

@@ -1,0 +1,136 @@
+"""The errors: their tree, what they tell, and that they cross process borders."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+from typing import Any
+
+import pytest
+from clients import MODES, ONCE, Mode, run
+
+from clerk_async import (
+    ApiError,
+    BulkRevocationError,
+    ClerkError,
+    ErrorDetail,
+    InvalidArgumentError,
+    NotFoundError,
+    RequestTimeoutError,
+    ResponseDecodeError,
+    TokenVerificationError,
+    TokenVerificationReason,
+    TransportError,
+    errors,
+)
+from clerk_async.errors import error_class_for
+from clerk_async.testing import FakeClerk, Fault
+
+CLASSES = [
+    cls
+    for cls in vars(errors).values()
+    if inspect.isclass(cls) and issubclass(cls, ClerkError) and not cls.__name__.startswith("_")
+]
+ARGUMENTS: dict[str, Any] = {
+    "status": 418,
+    "errors": (ErrorDetail("m", "l", "c", {"a": 1}),),
+    "trace_id": "t",
+    "retry_after": 2.5,
+    "phase": "connect",
+    "is_final": True,
+    "json_path": "$.a",
+    "session_id": "sess_1",
+    "reason": TokenVerificationReason.TOKEN_EXPIRED,
+    "report": None,
+    "method": "GET",
+    "path": "/x",
+    "attempts": 3,
+}
+
+
+def made(cls: type[Any]) -> Any:
+    """Make an error with all that it can tell."""
+    taken = inspect.signature(cls.__init__).parameters
+    return cls("what happened", **{k: v for k, v in ARGUMENTS.items() if k in taken})
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("cls", CLASSES)
+def test_errors_can_be_pickled_and_copied(cls: type[ClerkError], protocol: int) -> None:
+    """As Celery and multiprocessing do it: nothing that an error tells is lost."""
+    error = made(cls)
+    for again in (
+        pickle.loads(pickle.dumps(error, protocol)),  # noqa: S301
+        copy.copy(error),
+        copy.deepcopy(error),
+    ):
+        assert type(again) is cls
+        assert str(again) == "what happened"
+        assert again.args == error.args
+        assert vars(again) == vars(error)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_error_of_a_call_can_be_pickled(mode: Mode, fake: FakeClerk) -> None:
+    """Also one that came out of a real call."""
+    fake.inject(Fault.status(422))
+    error = run(mode, fake, "get").error
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301
+    assert vars(again) == vars(error)
+
+
+def test_builtin_parents() -> None:
+    """What code without our names catches."""
+    assert issubclass(InvalidArgumentError, ValueError)
+    assert issubclass(RequestTimeoutError, TimeoutError)
+    assert issubclass(RequestTimeoutError, TransportError)
+    assert not issubclass(ApiError, TransportError)
+    assert not issubclass(ResponseDecodeError, ApiError | TransportError)
+    assert all(issubclass(cls, ClerkError) for cls in CLASSES)
+
+
+def test_each_status_has_a_class() -> None:
+    """A status without a class of its own is an ApiError, from 500 on a ServerError."""
+    for status in range(300, 600):
+        cls = error_class_for(status)
+        assert (cls is errors.ServerError) == (status >= 500)
+    assert error_class_for(418) is ApiError
+    assert error_class_for(404) is NotFoundError
+
+
+def test_the_code_is_the_first_entrys() -> None:
+    """And None without entries."""
+    entries = (ErrorDetail("", "", "first"), ErrorDetail("", "", "second"))
+    assert ApiError("", status=400, errors=entries).code == "first"
+    assert ApiError("", status=400).code is None
+
+
+def test_the_trace_id_of_body_or_header(fake: FakeClerk) -> None:
+    """The body's own, else the cf-ray header."""
+    fake.inject(Fault.status(400, body={"errors": [], "clerk_trace_id": "from-body"}))
+    error = run("async", fake, "get").error
+    assert isinstance(error, ApiError)
+    assert error.trace_id == "from-body"
+    fake.inject(Fault.html(502, count=None))
+    error = run("async", fake, "get", retry=ONCE).error
+    assert isinstance(error, ApiError)
+    assert error.trace_id is not None
+    assert error.trace_id.endswith("-FRA")
+
+
+def test_a_long_message_is_cut_short(fake: FakeClerk) -> None:
+    """A page of text from the service doesn't fill a log."""
+    entry = {"message": "x" * 10_000, "code": "c"}
+    fake.inject(Fault.status(400, body={"errors": [entry] * 50}))
+    error = run("async", fake, "get").error
+    assert isinstance(error, ApiError)
+    assert len(str(error)) < 1000
+    assert len(error.errors) == 50
+    assert len(error.errors[0].message) == 10_000
+
+
+def test_a_bulk_error_carries_its_report() -> None:
+    """And a refused token its reason."""
+    assert made(BulkRevocationError).report is None
+    assert made(TokenVerificationError).reason == "token-expired"
