@@ -117,6 +117,12 @@ def test_a_pause_says_why(
     assert told in show(monkeypatch, snapshot(pause=pause), is_terminal=is_terminal, width=160)
 
 
+def test_the_end_is_never_nearer_than_the_end_of_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two seconds of work after eight of waiting are no two seconds."""
+    pause = RevocationPause(seconds=8.0, reason="window")
+    assert "8 s left" in show(monkeypatch, snapshot(done=1950, pause=pause))
+
+
 def test_lines_come_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     """One in ten seconds, none for a run that is over before."""
     shots = [snapshot(elapsed=elapsed / 4) for elapsed in range(1, 100)]

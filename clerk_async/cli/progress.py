@@ -52,9 +52,12 @@ class ProgressView:
         return self._total if progress.total is None else progress.total
 
     def _eta_of(self, progress: RevocationProgress) -> float | None:
-        if progress.eta is not None or self._total is None or progress.rate <= 0:
-            return progress.eta
-        return max(0, self._total - progress.done) / progress.rate
+        eta = progress.eta
+        if eta is None and self._total is not None and progress.rate > 0:
+            eta = max(0, self._total - progress.done) / progress.rate
+        if eta and progress.pause is not None:
+            return max(eta, progress.pause.seconds)
+        return eta
 
 
 class _Bar(ProgressView):
