@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 CALLS: Final = ("list", "iterate", "get", "revoke", "create", "refresh", "create_token")
 SLACK: Final = 0.1
 """Seconds that a call may end late for the machine's sake, besides the loop's measured lateness."""
-DEADLINE: Final = 0.4
+DEADLINE: Final = 0.3
 ORIGIN: Final = "http://localhost:3000"
 _PAGE: Final = 2
 _OF_A_USER: Final = 5
@@ -126,7 +126,7 @@ def draw_fault(draw: random.Random) -> Fault:
     """Draw something that the service does wrong."""
     passes: dict[str, Any] = {"probability": draw.choice((0.1, 0.3, 0.6))}
     kinds: list[Callable[[], Fault]] = [
-        lambda: Fault.status(429, retry_after=draw.choice((0, 0.05, 0.15, 30)), **passes),
+        lambda: Fault.status(429, retry_after=draw.choice((0, 0.05, 0.15, 1, 30)), **passes),
         lambda: Fault.status(429, **passes),
         lambda: Fault.empty(503, retry_after=draw.choice((0, 0.05)), **passes),
         lambda: Fault.status(503, **passes),
@@ -158,6 +158,8 @@ class World:
         is_sync: Whether the client is a SessionsApi, called from threads.
         attempts: Of the client's policy.
         pool_size: Of the client.
+        patience: Seconds for one attempt, and for what the service may ask to wait: the call's
+            deadline has to hold where they are longer.
     """
 
     def __init__(
@@ -170,6 +172,7 @@ class World:
         is_sync: bool = False,
         attempts: int = 3,
         pool_size: int = 10,
+        patience: float = 0.12,
     ) -> None:
         self.fake = fake
         self.proxy = proxy
@@ -183,14 +186,14 @@ class World:
             deadline=DEADLINE,
             base_delay=0.01,
             max_delay=0.05,
-            max_retry_after=0.2,
+            max_retry_after=2 * patience,
         )
         self._threads_before = set(threading.enumerate())
         self._fds_before = open_files()
         options: dict[str, Any] = {
             "base_url": proxy.base_url,
             "retry": self.policy,
-            "timeout": Timeouts(connect=0.08, attempt=0.12),
+            "timeout": Timeouts(connect=0.7 * patience, attempt=patience),
             "pool_size": pool_size,
         }
         self._threads: ThreadPoolExecutor | None = None

@@ -104,7 +104,10 @@ class Hunt:
 
     def look_at_value(self, value: Any) -> None:
         """Look at what a call gave back; a token that came is a secret from then on."""
+        self._learn(value)
         self.look_at(value, what="a value")
+
+    def _learn(self, value: Any) -> None:
         match value:
             case Token():
                 self.plant_token(value.jwt)

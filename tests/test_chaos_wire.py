@@ -76,6 +76,7 @@ async def live_through(seed: int, fake: FakeClerk, proxy: ChaosProxy, folder: Pa
     proxy.way_of = lambda number: ways[number % len(ways)]
     for _ in range(draw.choice((0, 1, 1, 2, 3))):
         fake.inject(draw_fault(draw))
+    patience = draw.choice((0.1, 0.2, 1.0))
     world = World(
         fake,
         proxy,
@@ -84,6 +85,7 @@ async def live_through(seed: int, fake: FakeClerk, proxy: ChaosProxy, folder: Pa
         is_sync=draw.random() < 0.2,
         attempts=draw.choice((1, 2, 3, 4)),
         pool_size=draw.choice((1, 2, 10)),
+        patience=patience,
     )
     for _ in range(draw.choice((1, 2))):
         if draw.random() < 0.15:
@@ -94,7 +96,7 @@ async def live_through(seed: int, fake: FakeClerk, proxy: ChaosProxy, folder: Pa
             (draw.choice(CALLS), draw.uniform(0, 0.2) if draw.random() < 0.15 else None)
             for _ in range(draw.randrange(3, 9))
         ]
-        if draw.random() < 0.25:
+        if draw.random() < 0.25 and patience < 1:  # a bulk run has no deadline to hold
             await world.bulk(draw.randrange(2, 12), draw.choice((None, 0.1, 0.3)))
         await world.calls(plan)
         proxy.listen_again()
