@@ -32,7 +32,14 @@ if TYPE_CHECKING:
     from clerk_async.http.pacing import Pacer
     from clerk_async.models import Session
 
-__all__ = ["Verdict", "is_key_refused", "is_passing", "revoke_one"]
+__all__ = [
+    "Verdict",
+    "is_answer",
+    "is_key_refused",
+    "is_passing",
+    "let_go_of_frames",
+    "revoke_one",
+]
 
 RESOURCE_LOCKED: Final = "resource_locked"
 
@@ -75,6 +82,16 @@ def is_answer(
     return isinstance(error, ApiError | TransportError | ResponseDecodeError)
 
 
+def let_go_of_frames(error: BaseException) -> None:
+    """Drop what an error that is kept would keep alive: stacks, and the requests in them."""
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        if link.__cause__ is None:
+            link.__context__ = None
+        link = link.__cause__
+
+
 async def revoke_one(
     target: RevocationTarget,
     session_id: str,
@@ -101,7 +118,7 @@ async def revoke_one(
     except SendRefused:
         return Verdict(RevocationStatus.NOT_ATTEMPTED, may_have_arrived=may_have_arrived)
     except (ApiError, TransportError, ResponseDecodeError) as error:
-        error.__traceback__ = None  # its frames would keep the request's buffers alive
+        let_go_of_frames(error)
         return await _judge(
             target,
             session_id,
@@ -140,7 +157,7 @@ async def _judge(  # noqa: PLR0911 - a table of answers, one return each
     except NotFoundError:
         return Verdict(RevocationStatus.NOT_FOUND, attempts=attempts)
     except (ApiError, TransportError, ResponseDecodeError) as trouble:
-        trouble.__traceback__ = None
+        let_go_of_frames(trouble)
         if is_passing(trouble) or is_key_refused(trouble):
             failed.error = trouble
         return failed

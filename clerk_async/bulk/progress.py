@@ -57,7 +57,7 @@ class Meter:
         return RevocationProgress(
             done=done,
             total=total,
-            counts={status: count for status, count in ledger.counts.items() if count},
+            counts=dict(ledger.counts),
             resumed=work.resumed,
             rate=rate,
             eta=eta,

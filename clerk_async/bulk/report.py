@@ -95,7 +95,7 @@ class RevocationProgress:
     Attributes:
         done: Sessions with an outcome, those done by an earlier run of the journal included.
         total: How many there are; None while that isn't known.
-        counts: How many outcomes have each status; the statuses that none has are left out.
+        counts: How many outcomes have each status.
         resumed: How many an earlier run of the journal had done.
         rate: Outcomes per second, over the last seconds.
         eta: Seconds until the end at this rate; None while `total` or the rate isn't known.

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from clerk_async.bulk.answer import Verdict, is_answer, is_key_refused, is_passing, revoke_one
+from clerk_async.bulk.answer import (
+    Verdict,
+    is_answer,
+    is_key_refused,
+    is_passing,
+    let_go_of_frames,
+    revoke_one,
+)
 from clerk_async.bulk.journal import open_journal
 from clerk_async.bulk.ledger import Callbacks, Ledger
 from clerk_async.bulk.progress import Meter
@@ -310,7 +317,7 @@ class BulkRun:
             if not is_answer(error):
                 self._abort(error)
                 return
-            error.__traceback__ = None
+            let_go_of_frames(error)
             job.error = error
             if is_key_refused(error):
                 self.stop("authentication")
