@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.http_exceptions import ContentEncodingError
+from multidict import CIMultiDict
 from yarl import URL
 
 from clerk_async.errors import (
@@ -33,7 +34,7 @@ from clerk_async.errors import (
 from clerk_async.http.alarms import Alarms
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from clerk_async.http.settings import WireSettings
 
@@ -82,6 +83,8 @@ class Wire:
         self._session = session
         self._is_ours = is_ours
         self._base = settings.base_url
+        self._root = URL(settings.base_url, encoded=True)
+        self._prefix = self._root.raw_path.rstrip("/")
         self._headers = settings.headers
         self._has_headers = is_ours and proxy is None  # the session sends them by itself
         self._extra: dict[str, Any] = {}
@@ -140,7 +143,10 @@ class Wire:
         try:
             response = await self._session.request(
                 method,
-                URL(self._base + target, encoded=True),
+                # without parsing, where there's nothing but a path
+                self._root.with_path(self._prefix + target, encoded=True)
+                if "?" not in target
+                else URL(self._base + target, encoded=True),
                 data=body,
                 headers=headers,
                 timeout=timeout,
@@ -282,6 +288,18 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 
 
 _SKIPPED_HEADERS: Final = ("Content-Type",)  # a POST without a body has no type
+_SKIPPED: Final = CIMultiDict[None]((name, None) for name in _SKIPPED_HEADERS)
+
+
+class _Request(aiohttp.ClientRequest):
+    """aiohttp's request, without the look for headers to add: a wire's are complete."""
+
+    def update_auto_headers(self, skip_auto_headers: Iterable[str] | None) -> None:
+        """Add none; and keep the type off a POST without a body."""
+        if "User-Agent" not in self.headers or "Accept-Encoding" not in self.headers:
+            super().update_auto_headers(skip_auto_headers)
+        else:
+            self._skip_auto_headers = _SKIPPED
 
 
 def open_wire(settings: WireSettings) -> Wire:
@@ -300,6 +318,7 @@ def open_wire(settings: WireSettings) -> Wire:
         headers=settings.headers if proxy is None else None,
         cookie_jar=aiohttp.DummyCookieJar(),
         skip_auto_headers=_SKIPPED_HEADERS,
+        request_class=_Request,
         trace_configs=list(settings.trace_configs),
     )
     session._retry_connection = False  # noqa: SLF001 - every send is ours to decide and to count
