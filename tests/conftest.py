@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
+import aiohttp
 import pytest
+from aioresponses import aioresponses
 from blockbuster import blockbuster_ctx
 
 from clerk_async.testing import FakeClerk
@@ -62,6 +66,26 @@ def _nobody_blocks_the_loop(request: pytest.FixtureRequest) -> Iterator[None]:
             for file, names in _MAY_BLOCK:
                 function.can_block_in(file, set(names.split()))
         yield
+
+
+@pytest.fixture
+def mocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[aioresponses]:
+    """Give aioresponses, made to work with aiohttp 3.14.
+
+    That aiohttp's ClientResponse wants a `stream_writer`, which aioresponses 0.7.9 does not hand
+    over; this does until a release of it does.
+    """
+
+    class Response(aiohttp.ClientResponse):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            wanted = inspect.signature(aiohttp.ClientResponse.__init__).parameters
+            if "stream_writer" in wanted:
+                kwargs.setdefault("stream_writer", Mock())
+            super().__init__(*args, **kwargs)
+
+    monkeypatch.setattr("aioresponses.core.ClientResponse", Response)
+    with aioresponses() as mock:
+        yield mock
 
 
 @pytest.fixture
