@@ -320,6 +320,28 @@ def test_without_the_extra_jwt(fake: FakeClerk, arguments: list[str], code: int)
     assert ("pip install 'clerk-async[jwt]'" in ended.stderr) is (code == 2)
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("clerk-async rev", {"revoke", "revoke-all"}),
+        ("clerk-async list --status ac", {"active"}),
+        ("clerk-async revoke --jo", {"--journal"}),
+    ],
+)
+def test_bash_completes_commands_options_and_statuses(
+    fake: FakeClerk, words: str, expected: set[str]
+) -> None:
+    """As the script that `completion` prints asks for them."""
+    env = {
+        "_CLERK_ASYNC_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+    }
+    ended = run(fake, env=env)
+    assert ended.code == 0, ended.err
+    assert {line.partition(",")[2] for line in ended.lines} == expected
+
+
 # --- demo, fake server, memory ---
 
 

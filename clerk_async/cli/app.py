@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +15,7 @@ from clerk_async.cli.output import Output
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Settings", "command", "pass_settings", "program_name", "run"]
+__all__ = ["COMPLETION_VARIABLE", "Settings", "command", "pass_settings", "program_name", "run"]
 
 COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
     "Sessions": {
@@ -39,6 +40,10 @@ COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
     },
 }
 """By heading: each command's module and what it does in a line, so that help imports none."""
+
+
+COMPLETION_VARIABLE: Final = "_CLERK_ASYNC_COMPLETE"
+"""Set by a shell that wants words completed."""
 
 
 class Settings:
@@ -240,7 +245,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _invoke(settings: Settings) -> int:
-    if not settings.arguments:
+    if not settings.arguments and COMPLETION_VARIABLE not in os.environ:
         context = click.Context(app, info_name=program_name(), **app.context_settings)
         settings.out.err.write(app.get_help(context) + "\n")
         return USAGE
@@ -248,6 +253,7 @@ def _invoke(settings: Settings) -> int:
         code = app.main(
             list(settings.arguments),
             prog_name=program_name(),
+            complete_var=COMPLETION_VARIABLE,
             standalone_mode=False,
             obj=settings,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
-from clerk_async.cli.app import Settings, app, command, pass_settings
+from clerk_async.cli.app import COMPLETION_VARIABLE, Settings, app, command, pass_settings
 from clerk_async.cli.exits import DONE
 
 
@@ -23,5 +23,5 @@ def completion_command(settings: Settings, /, *, shell: str) -> int:
     complete = get_completion_class(shell)
     if complete is None:
         raise click.UsageError(f"no completion for {shell}")
-    settings.out.result(complete(app, {}, "clerk-async", "_CLERK_ASYNC_COMPLETE").source())
+    settings.out.result(complete(app, {}, "clerk-async", COMPLETION_VARIABLE).source())
     return DONE
