@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import collections
 import contextlib
 import contextvars
 import os
@@ -36,7 +37,18 @@ EXIT_GRACE: Final = 1.0
 class _Crossing(Generic[T]):
     """One coroutine on its way through the loop, and the thread that waits for it."""
 
-    __slots__ = ("_coroutine", "_done", "_error", "_loop", "_notify", "_result", "_task")
+    __slots__ = (
+        "_context",
+        "_coroutine",
+        "_done",
+        "_error",
+        "_is_refused",
+        "_is_running",
+        "_notify",
+        "_result",
+        "_task",
+        "loop",
+    )
 
     def __init__(
         self,
@@ -44,27 +56,33 @@ class _Crossing(Generic[T]):
         coroutine: Coroutine[Any, Any, T],
         notify: Callable[[], object] | None = None,
     ) -> None:
-        self._loop = loop
+        self.loop: asyncio.AbstractEventLoop = loop
         self._coroutine = coroutine
+        self._context = contextvars.copy_context()
         self._notify = notify
         self._done = threading.Lock()
         self._done.acquire()
-        self._task: asyncio.Task[T] | None = None
+        self._is_running = False
+        self._is_refused = False
+        self._task: asyncio.Task[None] | None = None
         self._result: T | None = None
         self._error: BaseException | None = None
 
     def start(self) -> None:
         """Begin, in the loop's thread and the caller's context."""
-        self._task = self._loop.create_task(self._coroutine)
-        self._task.add_done_callback(self._finish)
+        self._task = self.loop.create_task(self._carry(), context=self._context)
 
-    def _finish(self, task: asyncio.Task[T]) -> None:
-        if task.cancelled():
+    async def _carry(self) -> None:
+        """Run the coroutine and wake the caller at once, not a turn of the loop later."""
+        self._is_running = True
+        if self._is_refused:
+            self._coroutine.close()
             self._error = asyncio.CancelledError()
         else:
-            self._error = task.exception()
-            if self._error is None:
-                self._result = task.result()
+            try:
+                self._result = await self._coroutine
+            except BaseException as error:  # noqa: BLE001 - handed to the caller, as it is
+                self._error = error
         self._done.release()
         if self._notify is not None:
             self._notify()
@@ -72,10 +90,12 @@ class _Crossing(Generic[T]):
     def cancel(self) -> None:
         """Ask the coroutine to end, from any thread."""
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._cancel_here)
+            self.loop.call_soon_threadsafe(self._cancel_here)
 
     def _cancel_here(self) -> None:
-        if self._task is not None:
+        # A task that is cancelled before its first step would never get to wake the caller.
+        self._is_refused = True
+        if self._is_running and self._task is not None:
             self._task.cancel()
 
     def wait(self, seconds: float = -1) -> bool:
@@ -124,6 +144,8 @@ class LoopThread:
         self._thread: threading.Thread | None = None
         self._is_closed = False
         self._left_behind: object = None
+        self._arrivals: collections.deque[_Crossing[Any]] = collections.deque()
+        self._is_expecting = False
 
     def forget_parent(self) -> None:
         """Start afresh in a child process, without touching what belongs to the parent."""
@@ -178,9 +200,7 @@ class LoopThread:
         """
         try:
             crossing = _Crossing(self.loop(), coroutine)
-            crossing._loop.call_soon_threadsafe(  # noqa: SLF001 - one module, one purpose
-                crossing.start, context=contextvars.copy_context()
-            )
+            self.hand_over(crossing)
         except BaseException as error:
             coroutine.close()
             if isinstance(error, RuntimeError):
@@ -193,6 +213,28 @@ class LoopThread:
             crossing.wait(grace)
             raise
         return crossing.outcome()
+
+    def hand_over(self, crossing: _Crossing[Any]) -> None:
+        """Give a crossing to the loop; waking it costs a system call, so once for several.
+
+        Raises:
+            RuntimeError: If the loop is closed.
+        """
+        self._arrivals.append(crossing)
+        if self._is_expecting:
+            return
+        try:
+            self._is_expecting = True
+            crossing.loop.call_soon_threadsafe(self._receive)
+        except BaseException:
+            self._is_expecting = False
+            raise
+
+    def _receive(self) -> None:
+        self._is_expecting = False  # before the look: who comes later must call again
+        arrivals = self._arrivals
+        while arrivals:
+            arrivals.popleft().start()
 
     def close(self, grace: float = 5.0) -> None:
         """End what runs, close what is open, stop the loop; can be repeated."""
@@ -305,9 +347,7 @@ class CallerThread:
         """
         try:
             crossing = _Crossing(self._thread.loop(), coroutine, lambda: self._inbox.put(None))
-            crossing._loop.call_soon_threadsafe(  # noqa: SLF001
-                crossing.start, context=contextvars.copy_context()
-            )
+            self._thread.hand_over(crossing)
         except BaseException:
             coroutine.close()
             raise
