@@ -1,12 +1,10 @@
-"""Commands as whole programs: in pipes, with streams closed, without network, without extras."""
+"""Commands as whole programs: in pipes, with streams closed, without network; the demo and the fake server."""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import textwrap
@@ -24,9 +22,6 @@ if TYPE_CHECKING:
     from clerk_async.testing import FakeClerk
 
 pytestmark = pytest.mark.slow
-
-HELP_IN: float = 0.15
-"""Seconds in which help has to answer."""
 
 
 def live(fake: FakeClerk) -> int:
@@ -230,116 +225,6 @@ def test_sigint_without_a_terminal_is_the_same_as_ctrl_c(fake: FakeClerk, tmp_pa
     summary = json.loads(out.splitlines()[-1])
     assert (summary["exit_code"], summary["stopped_by"]) == (130, "should_stop")
     assert summary["revoked"] == 60 - live(fake)
-
-
-# --- help, extras ---
-
-
-@pytest.mark.parametrize("arguments", [("--help",), ("revoke", "--help"), ("demo", "--help")])
-def test_help_answers_at_once(fake: FakeClerk, arguments: tuple[str, ...]) -> None:
-    """The processor's time counts here, as other tests share the machine; median of five."""
-    took: list[float] = []
-    for _ in range(5):
-        before = os.times()
-        run(fake, *arguments)
-        after = os.times()
-        took.append(
-            after.children_user
-            - before.children_user
-            + after.children_system
-            - before.children_system
-        )
-    assert statistics.median(took) < HELP_IN
-
-
-def test_help_loads_neither_aiohttp_nor_rich_nor_asyncio() -> None:
-    """Commands are imported when they run."""
-    program = """
-        import sys
-        from clerk_async.cli import main
-        assert main(["--help"]) == 0 and main(["revoke", "--help"]) == 0
-        assert not {"aiohttp", "rich", "asyncio", "attrs", "cryptography"} & set(sys.modules)
-    """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=20)
-
-
-@pytest.mark.parametrize("missing", ["click", "rich"])
-def test_without_its_extra_the_program_says_how_to_install_it(missing: str) -> None:
-    """Exit code 2, one line."""
-    program = f"""
-        import sys
-        class Missing:
-            def find_spec(self, name, path=None, target=None):
-                if name.split(".")[0] == {missing!r}:
-                    raise ModuleNotFoundError(name)
-        import importlib.util
-        find = importlib.util.find_spec
-        importlib.util.find_spec = lambda name, package=None: (
-            None if name == {missing!r} else find(name, package)
-        )
-        sys.meta_path.insert(0, Missing())
-        from clerk_async.cli import main
-        sys.exit(main(["get", "sess_1"]))
-    """
-    ended = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=20,
-    )
-    assert ended.returncode == 2
-    assert "pip install 'clerk-async[cli]'" in ended.stderr
-    assert len(ended.stderr.splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code"), [(["verify-token", "a.b.c"], 2), (["demo", "--sessions", "20"], 0)]
-)
-def test_without_the_extra_jwt(fake: FakeClerk, arguments: list[str], code: int) -> None:
-    """verify-token says how to install it; the demo doesn't need it."""
-    program = f"""
-        import sys
-        class Missing:
-            def find_spec(self, name, path=None, target=None):
-                if name.split(".")[0] == "cryptography":
-                    raise ModuleNotFoundError(name)
-        sys.meta_path.insert(0, Missing())
-        from clerk_async.cli import main
-        sys.exit(main({arguments!r}))
-    """
-    ended = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=50,
-        env=environment(fake),
-    )
-    assert ended.returncode == code, ended.stderr
-    assert ("pip install 'clerk-async[jwt]'" in ended.stderr) is (code == 2)
-
-
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        ("clerk-async rev", {"revoke", "revoke-all"}),
-        ("clerk-async list --status ac", {"active"}),
-        ("clerk-async revoke --jo", {"--journal"}),
-    ],
-)
-def test_bash_completes_commands_options_and_statuses(
-    fake: FakeClerk, words: str, expected: set[str]
-) -> None:
-    """As the script that `completion` prints asks for them."""
-    env = {
-        "_CLERK_ASYNC_COMPLETE": "bash_complete",
-        "COMP_WORDS": words,
-        "COMP_CWORD": str(len(words.split()) - 1),
-    }
-    ended = run(fake, env=env)
-    assert ended.code == 0, ended.err
-    assert {line.partition(",")[2] for line in ended.lines} == expected
 
 
 # --- demo, fake server, memory ---

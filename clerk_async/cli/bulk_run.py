@@ -19,6 +19,7 @@ from clerk_async.cli.exits import (
 from clerk_async.cli.interrupts import Interrupts
 from clerk_async.cli.lines import BackgroundLines
 from clerk_async.cli.outcomes import json_line, outcome_record, summary_record, tell_summary
+from clerk_async.cli.output import harmless
 from clerk_async.cli.progress import progress_view
 from clerk_async.errors import JournalError, redact
 
@@ -121,7 +122,7 @@ class BulkRun:
             out.record(outcome_record(outcome))
         elif outcome.status is RevocationStatus.PLANNED:
             owner = f"\t{outcome.user_id}" if outcome.user_id else ""
-            out.result(f"{outcome.session_id}{owner}")
+            out.result(harmless(f"{outcome.session_id}{owner}"))
         elif self._count <= EACH_AT_MOST:
             self._first.append(outcome)
         else:

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from clerk_async.bulk.report import RevocationStatus
+from clerk_async.cli.output import harmless
 from clerk_async.cli.progress import duration, number
 from clerk_async.errors import ApiError, ClerkError, redact
 
@@ -127,4 +128,4 @@ def _outcome_line(out: Output, outcome: RevocationOutcome) -> str:
         f"sessions of {outcome.user_id}" if outcome.user_id else "(no id)"
     )
     told = "" if outcome.error is None else f": {redact(str(outcome.error))}"
-    return f"{redact(whose)}  {word}{told}"
+    return f"{harmless(redact(whose))}  {word}{harmless(told)}"

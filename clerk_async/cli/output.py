@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Output"]
+__all__ = ["Output", "Stream", "harmless", "paint", "terminal_width"]
 
 _STYLES: Final = {
     "bold": "\x1b[1m",
@@ -23,6 +23,11 @@ _STYLES: Final = {
     "cyan": "\x1b[36m",
 }
 _RESET: Final = "\x1b[0m"
+_CONTROLS: Final = {
+    code: f"\\x{code:02x}"
+    for code in (*range(0x20), 0x7F, *range(0x80, 0xA0))
+    if code not in b"\t\n"
+}
 _CLEAR_LINE: Final = "\r\x1b[2K"
 _WIDTH_UNKNOWN: Final = 80
 
@@ -101,14 +106,14 @@ class Output:
         if not self.is_quiet:
             from clerk_async.errors import redact  # noqa: PLC0415 - attrs, not for help
 
-            self._around_live(self.err, redact(text) + "\n")
+            self._around_live(self.err, harmless(redact(text)) + "\n")
 
     def error(self, text: str) -> None:
         """Tell on stderr what is wrong."""
         from clerk_async.errors import redact  # noqa: PLC0415 - attrs, not for help
 
         prefix = paint(self.err, "clerk-async:", "red")
-        self._around_live(self.err, f"{prefix} {redact(text)}\n")
+        self._around_live(self.err, f"{prefix} {harmless(redact(text))}\n")
 
     def live(self, text: str) -> None:
         """Draw or redraw the one line at the bottom of the terminal."""
@@ -147,14 +152,14 @@ class Output:
         """
         if not self.out.is_terminal:
             for row in (columns, *rows) if has_header else rows:
-                self.result("\t".join(row))
+                self.result("\t".join(harmless(cell) for cell in row))
             return
         from clerk_async.cli.tables import draw  # noqa: PLC0415 - rich, only when drawing
 
         shown = [place for place, column in enumerate(columns) if column not in left_out]
         drawn = draw(
             [columns[place] for place in shown],
-            [[row[place] for place in shown] for row in rows],
+            [[harmless(row[place]) for place in shown] for row in rows],
             terminal_width(),
             has_colour=self.out.has_colour,
         )
@@ -164,7 +169,7 @@ class Output:
         """Print names and values."""
         width = max(len(name) for name, _ in rows)
         for name, value in rows:
-            self.result(f"{self.faint(name.ljust(width))}  {value}")
+            self.result(f"{self.faint(name.ljust(width))}  {harmless(value)}")
 
     def good(self, text: str) -> str:
         """Colour text for stdout as good news."""
@@ -181,6 +186,11 @@ class Output:
     def faint(self, text: str) -> str:
         """Make text for stdout recede."""
         return paint(self.out, text, "dim")
+
+
+def harmless(text: str) -> str:
+    """Show control characters of what others wrote as text: a terminal would obey them."""
+    return text.translate(_CONTROLS)
 
 
 def paint(stream: Stream, text: str, style: str) -> str:
