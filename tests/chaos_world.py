@@ -126,7 +126,7 @@ def draw_fault(draw: random.Random) -> Fault:
     """Draw something that the service does wrong."""
     passes: dict[str, Any] = {"probability": draw.choice((0.1, 0.3, 0.6))}
     kinds: list[Callable[[], Fault]] = [
-        lambda: Fault.status(429, retry_after=draw.choice((0, 0.05, 0.15, 1, 30)), **passes),
+        lambda: Fault.status(429, retry_after=draw.choice((0, 0.05, 0.15, 0.5)), **passes),
         lambda: Fault.status(429, **passes),
         lambda: Fault.empty(503, retry_after=draw.choice((0, 0.05)), **passes),
         lambda: Fault.status(503, **passes),

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, Phase, settings, stateful
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from clerk_async.testing import FakeClerk
+from clerk_async.testing import FakeClerk, Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,6 +77,8 @@ async def live_through(seed: int, fake: FakeClerk, proxy: ChaosProxy, folder: Pa
     for _ in range(draw.choice((0, 1, 1, 2, 3))):
         fake.inject(draw_fault(draw))
     patience = draw.choice((0.1, 0.2, 1.0))
+    if patience == 1 and draw.random() < 0.5:
+        fake.inject(Fault.status(429, retry_after=draw.choice((1, 30)), probability=0.3))
     world = World(
         fake,
         proxy,
