@@ -1,4 +1,4 @@
-"""Commands as whole programs: in pipes, with streams closed, without network; the demo and the fake server."""
+"""Commands as whole programs: in pipes, with closed streams, offline; demo and fake server."""
 
 from __future__ import annotations
 
