@@ -100,7 +100,6 @@ def program(
         "CLERK_API_URL": fake.base_url,
         "CLERK_SECRET_KEY": fake.secret_key,
         "PYTHONDEVMODE": "1",
-        "PYTHONASYNCIODEBUG": "0",
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": os.pathsep.join([str(APPS), str(APPS.parent.parent)]),
         **(environ or {}),

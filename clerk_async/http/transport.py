@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import re
 import socket
+import ssl
 import threading
 import urllib.request
 from contextlib import suppress
@@ -46,6 +48,8 @@ CONNECT_SHARE: Final = 0.98
 """The part of a short attempt that connecting may use, so that it is told from a late answer."""
 
 _FIRST_ERROR_STATUS: Final = 300
+_FIRST_SERVER_ERROR: Final = 500
+_REFUSAL: Final = re.compile("_ALERT_(?:[A-Z_]*CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED)")
 _FORESEEN: Final = (aiohttp.ClientError, OSError, RuntimeError, ResponseDecodeError)
 
 
@@ -202,14 +206,17 @@ class Wire:
             return RequestTimeoutError("no connection within the time allowed", phase="connect")
         if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError):
             return RequestTimeoutError("no whole answer within the time allowed", phase="response")
-        if isinstance(error, aiohttp.ClientSSLError):
+        if isinstance(error, aiohttp.ClientSSLError) or _refuses_us(error):
             return ConnectError(
                 f"TLS failed: {_told(error)} (if your network has its own certificate "
                 "authority, SSL_CERT_FILE or ssl_context tells us of it)",
                 is_final=True,
             )
         if isinstance(error, aiohttp.ClientHttpProxyError):
-            return ConnectError(f"the proxy refused to connect: {error.status}")
+            return ConnectError(
+                f"the proxy refused to connect: {error.status}",
+                is_final=error.status < _FIRST_SERVER_ERROR,  # a repeat mends no credentials
+            )
         if isinstance(error, aiohttp.ClientConnectorError):
             return ConnectError(f"can't connect: {_told(error)}")
         return ConnectionLostError(f"the connection was lost: {_told(error)}")
@@ -259,6 +266,16 @@ def _close_socket(transport: Any) -> None:
         sock, transport._sock = transport._sock, None  # noqa: SLF001
         if sock is not None:
             sock.close()
+
+
+def _refuses_us(error: Exception) -> bool:
+    """Whether the server's TLS turned us away after we had begun to speak.
+
+    In TLS 1.3 a server judges the client's certificate last, and reads no request before
+    (RFC 8446, section 4.4.2).
+    """
+    cause = error.__cause__
+    return isinstance(cause, ssl.SSLError) and bool(_REFUSAL.search(cause.reason or ""))
 
 
 def _told(error: Exception) -> str:

@@ -1,0 +1,149 @@
+# pyright: reportUnknownMemberType=false
+# (trustme types its contexts with what may not be installed)
+"""TLS: what is trusted, what is refused at once, and what the error says."""
+
+from __future__ import annotations
+
+import ssl
+import traceback
+import warnings
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+import pytest
+import trustme
+from clients import MODES, Mode, run
+from relays import Refusing, TlsFront
+from served_apps import LIMIT, assert_clean, program
+
+from clerk_async import ConnectError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from clerk_async.testing import FakeClerk
+
+AUTHORITY: Final = trustme.CA()
+PAST: Final = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+def server_context(certificate: trustme.LeafCert | None = None) -> ssl.SSLContext:
+    """Make what a server needs."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    (certificate or AUTHORITY.issue_cert("localhost")).configure_cert(context)
+    return context
+
+
+def client_context() -> ssl.SSLContext:
+    """Make what a client needs that trusts our authority."""
+    context = ssl.create_default_context()
+    AUTHORITY.configure_trust(context)
+    return context
+
+
+def old_server() -> ssl.SSLContext:
+    """Make a server that speaks TLS 1.1 and nothing newer."""
+    context = server_context()
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    return context
+
+
+def demanding_server() -> ssl.SSLContext:
+    """Make a server that wants a certificate of the client, too."""
+    context = server_context()
+    AUTHORITY.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+REFUSED: Final[dict[str, tuple[Callable[[], ssl.SSLContext], str]]] = {
+    "wrong host": (
+        lambda: server_context(AUTHORITY.issue_cert("elsewhere.example")),
+        "Hostname mismatch",
+    ),
+    "expired": (
+        lambda: server_context(AUTHORITY.issue_cert("localhost", not_after=PAST)),
+        "certificate has expired",
+    ),
+    "unknown authority": (
+        lambda: server_context(trustme.CA().issue_cert("localhost")),
+        "CERTIFICATE_VERIFY_FAILED",
+    ),
+    "TLS 1.1 only": (old_server, "TLS failed"),
+    "client certificate wanted": (demanding_server, "TLS failed"),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_authority_of_the_users_is_trusted(mode: Mode, fake: FakeClerk) -> None:
+    """`ssl_context` lets a client in that the default would refuse."""
+    with TlsFront(fake.port, server_context()) as front:
+        ended = run(mode, fake, "get", base_url=front.base_url, ssl_context=client_context())
+        assert ended.error is None
+        assert front.accepted == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("operation", ["get", "create"])
+@pytest.mark.parametrize("trouble", REFUSED)
+def test_a_refused_connection_is_tried_once_and_says_why(
+    mode: Mode, operation: str, trouble: str, fake: FakeClerk
+) -> None:
+    """The error is ours, final, tells the way out, and holds no secret."""
+    make, words = REFUSED[trouble]
+    with Refusing(make()) as front:
+        ended = run(mode, fake, operation, base_url=front.base_url, ssl_context=client_context())
+        accepted = front.accepted
+    error = ended.error
+    assert isinstance(error, ConnectError)
+    assert (error.attempts, accepted) == (1, 1)
+    assert fake.requests == []
+    assert words in str(error)
+    assert "SSL_CERT_FILE" in str(error)
+    assert error.__cause__ is None
+    assert fake.secret_key not in "".join(traceback.format_exception(error)) + repr(error)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_server_without_tls_is_refused_as_such(mode: Mode, fake: FakeClerk) -> None:
+    """https:// to a plain server is a TLS failure: tried once."""
+    base_url = fake.base_url.replace("http://127.0.0.1", "https://localhost")
+    error = run(mode, fake, "get", base_url=base_url).error
+    assert isinstance(error, ConnectError)
+    assert error.attempts == 1
+    assert "TLS failed" in str(error)
+
+
+PROGRAM: Final = """
+import sys
+from clerk_async import ConnectError, SessionsApi
+with SessionsApi(base_url=sys.argv[1]) as sessions:
+    try:
+        print(sessions.get(sys.argv[2]).status)
+    except ConnectError as error:
+        print("refused", error.attempts, "SSL_CERT_FILE" in str(error))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("is_told", "printed"), [(True, "active"), (False, "refused 1 True")])
+def test_ssl_cert_file_names_an_authority(
+    is_told: bool, printed: str, fake: FakeClerk, tmp_path: Path
+) -> None:
+    """A program that knows nothing of certificates trusts what SSL_CERT_FILE holds."""
+    pem = tmp_path / "authority.pem"
+    AUTHORITY.cert_pem.write_to_path(str(pem))
+    environ = {"SSL_CERT_FILE": str(pem)} if is_told else {}
+    session = fake.add_session()
+    with TlsFront(fake.port, server_context()) as front:
+        arguments = ["-c", PROGRAM, front.base_url, session.id]
+        with program(arguments, fake, environ=environ) as (process, log):
+            assert process.wait(LIMIT) == 0
+            log.seek(0)
+            output = log.read().decode()
+    assert output.strip() == printed
+    assert_clean(output)
