@@ -1,0 +1,27 @@
+"""Forks while a call is in flight; the child calls too, and ends as argv[1] says."""
+
+import os
+import sys
+import threading
+
+from clerk_async import SessionsApi
+
+sessions = SessionsApi()
+session_id, way = sys.argv[2], sys.argv[1]
+sessions.list(user_id="user_of_the_parent")
+in_flight = threading.Thread(target=sessions.revoke, args=(session_id,))
+in_flight.start()
+sys.stdin.readline()  # until the service holds the call of that thread
+pid = os.fork()
+if pid == 0:
+    print(sessions.get("sess_of_child").id, flush=True)
+    if way == "exception":
+        raise LookupError("a bug of the child's")
+    if way == "os._exit":
+        os._exit(7)
+    sys.exit(7)
+_, status = os.waitpid(pid, 0)
+print("child ended with", os.waitstatus_to_exitcode(status), flush=True)
+in_flight.join()
+print(sessions.get(session_id).status, flush=True)
+sys.exit(5)

@@ -1,0 +1,140 @@
+"""Processes that users start: pools, workers of Celery, children that end in every way."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from typing import IO, TYPE_CHECKING, Final
+
+import pytest
+from served_apps import APPS, LIMIT, assert_clean, program, until
+
+from clerk_async.testing import Fault
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from clerk_async.testing import FakeClerk
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+USERS: Final = [f"user_{number}" for number in range(12)]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_process_pool_signs_users_out(method: str, fake: FakeClerk) -> None:
+    """Each worker calls with the client of the module, and our errors come back to the parent."""
+    sessions = [fake.add_session(user_id=user) for user in USERS for _ in range(2)]
+    fake.add_session(user_id="user_of_the_parent")
+    with program(["pools.py", method, *USERS], fake) as (process, log):
+        assert process.wait(LIMIT) == 0
+        log.seek(0)
+        output = log.read().decode()
+    assert output.splitlines()[-3:] == [str(len(sessions)), "NotFoundError", "1"]
+    assert_clean(output)
+    assert {session.status for session in sessions} == {"revoked"}
+
+
+@pytest.mark.parametrize(("way", "code"), [("sys.exit", 7), ("os._exit", 7), ("exception", 1)])
+def test_a_child_forked_during_a_call_calls_and_ends_as_it_likes(
+    way: str, code: int, fake: FakeClerk
+) -> None:
+    """The child's own calls work, its exit code is its own, and the parent's call is answered."""
+    held = fake.add_session()
+    fake.add_session(session_id="sess_of_child")
+    fake.inject(Fault.hold(operation="revoke"))
+    process = subprocess.Popen(
+        [sys.executable, "forked_exits.py", way, held.id],
+        env={
+            **os.environ,
+            "CLERK_API_URL": fake.base_url,
+            "CLERK_SECRET_KEY": fake.secret_key,
+            "PYTHONPATH": str(APPS.parent.parent),
+            "PYTHONDEVMODE": "1",
+        },
+        cwd=APPS,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        fake.wait_for(lambda: fake.held == 1, timeout=LIMIT)
+        process.stdin.write("fork\n")
+        process.stdin.flush()
+        lines: list[str] = []
+        while not lines or not lines[-1].startswith("child ended"):
+            lines.append(process.stdout.readline().strip())
+            assert lines[-1] or len(lines) < 100
+        fake.release()
+        rest = process.communicate(timeout=LIMIT)[0].split()
+    finally:
+        process.kill()
+        process.communicate()
+    assert lines[0] == "sess_of_child"
+    assert lines[-1] == f"child ended with {code}"
+    assert rest == ["revoked"]
+    assert process.returncode == 5
+    trouble = [line for line in lines if line.startswith("Traceback")]
+    assert len(trouble) == (1 if way == "exception" else 0), lines
+    assert not any("ResourceWarning" in line or "destroyed" in line for line in lines), lines
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> str:
+    """Say where a Redis of the test's own listens: a socket in a file, so that no port is taken."""
+    return str(tmp_path / "redis.sock")
+
+
+def test_celery_prefork_workers_sign_users_out_and_end_cleanly(
+    fake: FakeClerk, broker: str, tmp_path: Path
+) -> None:
+    """Tasks run in forked workers, warm shutdown finishes the one under way, and exits with 0."""
+    server = shutil.which("redis-server")
+    assert server, "this test needs a redis-server: apt-get install redis-server"
+    environ = {"BROKER_URL": f"redis+socket://{broker}"}
+    sessions = [fake.add_session(user_id=user) for user in USERS]
+    redis = subprocess.Popen(
+        [server, "--port", "0", "--unixsocket", broker, "--save", "", "--dir", str(tmp_path)],
+        stdout=subprocess.DEVNULL,
+    )
+    worker = ["-m", "celery", "-A", "celery_app", "worker", "-c", "2", "-l", "warning"]
+    worker += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+    try:
+        until(lambda: _answers(broker))
+        with program(worker, fake, environ=environ) as (process, log):
+            with program(["enqueue.py", *USERS], fake, environ=environ) as (caller, printed):
+                assert caller.wait(LIMIT) == 0
+                printed.seek(0)
+                assert printed.read().split() == [b"1"] * len(USERS)
+            late = fake.add_session(user_id="user_late")
+            fake.inject(Fault.hold(operation="revoke"))
+            with program(["enqueue.py", "user_late"], fake, environ=environ) as (caller, printed):
+                fake.wait_for(lambda: fake.held == 1, timeout=LIMIT)
+                process.terminate()
+                until(lambda: "shutdown" in _read(log))
+                fake.release()
+                assert caller.wait(LIMIT) == 0
+            assert process.wait(LIMIT) == 0
+            assert_clean(_read(log))
+    finally:
+        redis.kill()
+        redis.wait()
+    assert {session.status for session in [*sessions, late]} == {"revoked"}
+
+
+def _read(log: IO[bytes]) -> str:
+    return os.pread(log.fileno(), 1_000_000, 0).decode()
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(path)
+        except OSError:
+            return False
+    return True
