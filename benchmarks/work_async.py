@@ -223,6 +223,7 @@ async def _construct(job: Job) -> Sample:
         return watch.stop(job.count)
     from clerk_async import AsyncSessionsApi  # noqa: PLC0415
 
+    await AsyncSessionsApi(SECRET_KEY, base_url=job.base_url).aclose()  # imports on first use
     watch = Stopwatch()
     for _ in range(job.count):
         await AsyncSessionsApi(SECRET_KEY, base_url=job.base_url).aclose()
