@@ -1,0 +1,111 @@
+"""Hours in a minute: clients that live, suffer, close and open again leave nothing behind.
+
+`--soak-seconds 1800` makes it half an hour.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import resource
+import threading
+import time
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import pytest
+from chaos_proxy import ChaosProxy, clear, draw_way
+from chaos_world import CALLS, MOST_AT_ONCE, World, draw_fault, open_files
+
+from clerk_async.testing import FakeClerk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from chaos_proxy import Way
+
+LEAST_LIVES: Final = 9
+"""Clients that live in the shortest soak."""
+PAGE: Final = resource.getpagesize()
+
+
+@attrs.frozen
+class Sample:
+    """What the process holds while no client is open."""
+
+    files: int
+    threads: int
+    objects: int
+    memory: int
+
+    @classmethod
+    def take(cls) -> Sample:
+        """Count, after what is garbage is gone."""
+        gc.collect()
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return cls(len(open_files()), threading.active_count(), len(gc.get_objects()), pages * PAGE)
+
+
+def in_turn(ways: Sequence[Way]) -> Callable[[int], Way]:
+    """Give connections these ways, one after another and from the beginning again."""
+    return lambda number: ways[number % len(ways)]
+
+
+async def one_life(number: int, fake: FakeClerk, proxy: ChaosProxy, folder: Path) -> None:
+    """Let a client live through several rounds of weather and faults, and check its books."""
+    draw = random.Random(f"soak {number}")
+    proxy.seed = str(number)
+    world = World(
+        fake, proxy, f"k{number}x", folder, is_sync=number % 3 == 2, pool_size=draw.choice((2, 10))
+    )
+    for _ in range(draw.randrange(2, 7)):
+        found = [draw_way(draw) for _ in range(7)]
+        proxy.way_of = clear if draw.random() < 0.3 else in_turn(found)
+        fake.clear_faults()
+        fake.inject(draw_fault(draw))
+        await world.calls(
+            [(draw.choice(CALLS), None) for _ in range(draw.randrange(4, MOST_AT_ONCE))]
+        )
+        if draw.random() < 0.3:
+            await world.bulk(draw.randrange(4, 30), 0.3)
+    await world.settle()
+
+
+def forget(fake: FakeClerk, proxy: ChaosProxy, folder: Path) -> None:
+    """Let the service and the proxy hold nothing of a life that is over."""
+    proxy.drop_all()
+    proxy.forget()
+    fake.clear_faults()
+    fake.requests.clear()
+    for session_id in fake.sessions:
+        fake.remove_session(session_id)
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def grows(samples: Sequence[Sample], name: str, share: float, floor: int) -> bool:
+    """Whether a count is larger in the last third than in the one before, beyond its noise."""
+    third = len(samples) // 3
+    before = median(getattr(sample, name) for sample in samples[third : 2 * third])
+    after = median(getattr(sample, name) for sample in samples[2 * third :])
+    return bool(after > before * (1 + share) + floor)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+def test_nothing_grows(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    """Memory, objects, file descriptors and threads stay flat over many clients' lives."""
+    ends_at = time.monotonic() + float(pytestconfig.getoption("soak_seconds") or 0)
+    samples: list[Sample] = []
+    with FakeClerk() as fake, ChaosProxy(fake.port) as proxy:
+        while time.monotonic() < ends_at or len(samples) < LEAST_LIVES:
+            asyncio.run(one_life(len(samples), fake, proxy, tmp_path))
+            forget(fake, proxy, tmp_path)
+            samples.append(Sample.take())
+    assert not grows(samples, "files", 0, 0), samples
+    assert not grows(samples, "threads", 0, 0), samples
+    assert not grows(samples, "objects", 0.01, 1_000), samples
+    assert not grows(samples, "memory", 0.05, 4 * 2**20), samples
