@@ -187,7 +187,11 @@ class LoopThread:
             thread = threading.Thread(
                 target=_run_forever, args=(loop,), name=self._name, daemon=True
             )
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:  # Python 3.12.0 and .1 start none once the main thread has ended
+                loop.close()
+                raise ClientClosedError("no thread can be started: the program is ending") from None
             self._thread, self._loop = thread, loop
             atexit.register(self._at_exit)
             return loop
