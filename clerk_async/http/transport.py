@@ -86,6 +86,10 @@ class Wire:
         self._alarms = Alarms(self.loop)
         self._session = session
         self._is_ours = is_ours
+        connector = session.connector
+        self._connecting: set[asyncio.Task[Any]] = set()
+        if isinstance(connector, _Connector):
+            self._connecting = connector.connecting
         self._base = settings.base_url
         self._root = URL(settings.base_url, encoded=True)
         self._prefix = self._root.raw_path.rstrip("/")
@@ -163,6 +167,7 @@ class Wire:
             if response is not None:
                 response.close()
             failure = self._foreseen(error, task, cancelled_before)
+            self._connecting.discard(task)
             if failure is None:
                 raise
         else:
@@ -181,7 +186,7 @@ class Wire:
         """Tell our own alarm from the user's cancellation, and trouble of the wire from bugs."""
         is_late = self._alarms.has_rung(task) and task.uncancel() <= cancelled_before
         if is_late and isinstance(error, asyncio.CancelledError):
-            return TimeoutError()
+            return aiohttp.ConnectionTimeoutError() if task in self._connecting else TimeoutError()
         return error if isinstance(error, _FORESEEN) else None
 
     def _timeout_for(self, connect: float | None) -> aiohttp.ClientTimeout:
@@ -324,11 +329,12 @@ def open_wire(settings: WireSettings) -> Wire:
     proxy = _proxy_of(settings)
     if settings.client_session is not None:
         return Wire(settings, settings.client_session, is_ours=False, proxy=proxy)
-    connector = aiohttp.TCPConnector(
+    connector = _Connector(
         limit=0,  # our own semaphore stands in front, where waiting costs no attempt's time
         ssl=True if settings.ssl_context is None else settings.ssl_context,
         resolver=_ThreadResolver(),
     )
+    connector.connecting = set()
     session = aiohttp.ClientSession(
         connector=connector,
         # aiohttp sends a session's own headers to the proxy too, and these hold the secret key.
@@ -366,6 +372,24 @@ def _proxy_of(settings: WireSettings) -> tuple[URL, dict[str, str]] | None:
     return bare, headers
 
 
+class _Connector(aiohttp.TCPConnector):
+    """Knows who still waits for a connection: on a busy machine two timers can ring as one."""
+
+    connecting: set[asyncio.Task[Any]]
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's own signature
+    ) -> Any:
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self.connecting.add(task)  # whose failure leaves it in: the wire asks, and takes it out
+        connection = await super().connect(req, traces, timeout)
+        self.connecting.discard(task)
+        return connection
+
+
 class _ThreadResolver(AbstractResolver):
     """Looks names up in a daemon thread of its own.
 
@@ -399,7 +423,10 @@ class _ThreadResolver(AbstractResolver):
             else:
                 found.set_result(addresses)
 
-        threading.Thread(target=look_up, name="clerk_async name look-up", daemon=True).start()
+        try:
+            threading.Thread(target=look_up, name="clerk_async name look-up", daemon=True).start()
+        except RuntimeError:  # Python 3.12.0 starts none once the main thread has ended
+            look_up()
         return [
             ResolveResult(
                 hostname=host,
