@@ -257,6 +257,24 @@ def test_a_wrong_setting_fails_at_construction(name: str) -> None:
         AsyncTokenVerifier(**options)
 
 
+def test_the_environment_holds_the_key_where_no_source_is_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`CLERK_JWT_KEY` is Clerk's own variable; what it holds is told by its name if it's bad."""
+    monkeypatch.setenv("CLERK_JWT_KEY", PEM.replace("\n", "\\n"))
+    for verifier in (TokenVerifier(clock=Clock()), AsyncTokenVerifier(clock=Clock())):
+        assert verifier.key_status().source == "jwt_key"
+    assert TokenVerifier(clock=Clock()).verify(token()).user_id == "user_1"
+    assert TokenVerifier(sessions=SyncStub()).key_status().source == "sessions"
+    assert TokenVerifier(issuer="https://clerk.example.com").key_status().source == "issuer"
+    monkeypatch.setenv("CLERK_JWT_KEY", "garbage")
+    with pytest.raises(ConfigurationError, match=r"^CLERK_JWT_KEY can't be used"):
+        TokenVerifier()
+    monkeypatch.setenv("CLERK_JWT_KEY", " ")
+    with pytest.raises(ConfigurationError, match="needs keys"):
+        AsyncTokenVerifier()
+
+
 def test_unchecked_parties_warn_once(caplog: pytest.LogCaptureFixture) -> None:
     """Leaving out `authorized_parties` is told once in the log, not by every token."""
     caplog.set_level(logging.WARNING, "clerk_async.tokens")

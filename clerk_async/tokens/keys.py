@@ -87,8 +87,10 @@ def require_cryptography() -> None:
         ) from None
 
 
-def key_from(jwt_key: str | bytes | Mapping[str, Any]) -> VerificationKey:
-    r"""Make the one key of a verifier from a PEM or a JWK.
+def key_from(
+    jwt_key: str | bytes | Mapping[str, Any], *, named: str = "jwt_key"
+) -> VerificationKey:
+    r"""Make the one key of a verifier from a PEM or a JWK; `named` is where it was found.
 
     A PEM may have lost its line breaks, hold `\n` as two characters, end its lines with CRLF or
     stand without its BEGIN and END lines: dashboards, shells and env files do all of that.
@@ -105,7 +107,7 @@ def key_from(jwt_key: str | bytes | Mapping[str, Any]) -> VerificationKey:
         if isinstance(cast("object", jwt_key), Mapping):
             return _from_jwk(jwt_key)
     except _UnusableKeyError as error:
-        raise ConfigurationError(f"jwt_key can't be used: {error}.") from None
+        raise ConfigurationError(f"{named} can't be used: {error}.") from None
     raise ConfigurationError(
         f"jwt_key must be a PEM (str) or a JWK (dict), not {type(jwt_key).__name__}."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -54,7 +55,8 @@ class Verifier(Generic[SourceT]):
 
         Args:
             jwt_key: The instance's public key, as a PEM (from the dashboard's API keys page) or
-                a JWK dict; then no key is ever fetched.
+                a JWK dict; then no key is ever fetched. Where it, `sessions` and `issuer` are all
+                left out, the environment's `CLERK_JWT_KEY` takes its place.
             sessions: An `AsyncSessionsApi`, or for the sync verifier a `SessionsApi`; keys are
                 fetched through it (GET /jwks, with its pool and its retries). Beside `jwt_key`
                 it only serves `check_session` and `refresh_if_expired`. It is not closed here.
@@ -74,8 +76,8 @@ class Verifier(Generic[SourceT]):
             monotonic: The clock that keys age by; None for `time.monotonic`.
 
         Raises:
-            ConfigurationError: If a setting is wrong, `jwt_key` is no public key that can be
-                used, or the extra `jwt` is not installed.
+            ConfigurationError: If a setting is wrong, no keys can be had from any of the sources,
+                `jwt_key` is no public key that can be used, or the extra `jwt` is not installed.
         """
         fetch = None if sessions is None else getattr(sessions, "_fetch_jwks", None)
         if sessions is not None and (
@@ -140,10 +142,15 @@ def _verification_from(
         ConfigurationError: If one of them is wrong, or the extra `jwt` is missing.
     """
     require_cryptography()
+    named = "jwt_key"
+    if jwt_key is None and not has_sessions and issuer is None:
+        named = "CLERK_JWT_KEY"
+        jwt_key = os.environ.get(named, "").strip() or None
     if jwt_key is None and not has_sessions and issuer is None:
         raise ConfigurationError(
-            "The verifier needs keys: hand it jwt_key= (the PEM of the dashboard), sessions= (a "
-            "client) or issuer= (the instance's Frontend API URL)."
+            "The verifier needs keys: hand it jwt_key= (the PEM of the dashboard; the "
+            "environment's CLERK_JWT_KEY will do), sessions= (a client) or issuer= (the "
+            "instance's Frontend API URL)."
         )
     _seconds("clock_skew", clock_skew, least=0.0)
     _seconds("kid_cooldown", kid_cooldown, least=0.0)
@@ -166,7 +173,7 @@ def _verification_from(
     if jwt_key is None and not has_sessions:
         _check_trustworthy(rules.issuer or "")
     keys = (
-        FixedKey(key_from(jwt_key))
+        FixedKey(key_from(jwt_key, named=named))
         if jwt_key is not None
         else FetchedKeys(
             source="sessions" if has_sessions else "issuer",
