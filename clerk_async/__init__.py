@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from clerk_async.bulk.journal import Journal
     from clerk_async.bulk.report import (
         RevocationOutcome,
+        RevocationPause,
         RevocationProgress,
         RevocationReport,
         RevocationStatus,
@@ -106,6 +107,7 @@ __all__ = [
     "ResponseDecodeError",
     "RetryPolicy",
     "RevocationOutcome",
+    "RevocationPause",
     "RevocationProgress",
     "RevocationReport",
     "RevocationStatus",
@@ -132,7 +134,7 @@ __all__ = [
 _HOME = {
     "clerk_async.bulk.journal": "Journal",
     "clerk_async.bulk.report": (
-        "RevocationOutcome RevocationProgress RevocationReport RevocationStatus"
+        "RevocationOutcome RevocationPause RevocationProgress RevocationReport RevocationStatus"
     ),
     "clerk_async.config": "RateLimit RetryPolicy Timeouts",
     "clerk_async.errors": (
