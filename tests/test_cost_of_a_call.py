@@ -1,0 +1,320 @@
+"""What a call costs, in counts that don't depend on the machine.
+
+Function calls, turns of the loop, timers and memory: each bound has some head-room above today's
+count, so that a change that makes every call dearer shows here and not in somebody's production.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import subprocess
+import sys
+import threading
+import tracemalloc
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+from socket import create_connection, create_server
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+
+import clerk_async
+from clerk_async import AsyncSessionsApi, RateLimit, SessionsApi, TokenVerifier
+from clerk_async.http.decode import decode_page
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator
+    from socket import socket
+    from types import FrameType
+
+    from clerk_async.testing import FakeClerk
+
+pytestmark = pytest.mark.may_block  # the watching of the loop would be counted too
+
+PACKAGE = str(Path(clerk_async.__file__).parent)
+CALLS = 200
+
+
+def _session(number: int) -> dict[str, Any]:
+    times = ("last_active_at", "expire_at", "abandon_at", "updated_at", "created_at")
+    return {
+        "object": "session",
+        "id": f"sess_{number}",
+        "user_id": "user_1",
+        "client_id": "client_1",
+        "status": "revoked",
+        "latest_activity": {"object": "session_activity", "id": "a_1", "is_mobile": False},
+        **dict.fromkeys(times, 1_760_000_000_000),
+    }
+
+
+_BODY = json.dumps(_session(1)).encode()
+_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
+    len(_BODY),
+    _BODY,
+)
+
+
+def _answer_all(connection: socket) -> None:
+    pending = b""
+    with connection:
+        while data := connection.recv(65536):
+            pending += data
+            while b"\r\n\r\n" in pending:
+                pending = pending.partition(b"\r\n\r\n")[2]
+                connection.sendall(_ANSWER)  # head and body in one, so that counts never vary
+
+
+@pytest.fixture
+def static_url() -> Generator[str]:
+    """A server that answers every request with the same bytes and remembers nothing."""
+    with create_server(("127.0.0.1", 0)) as listening:
+        threads: list[threading.Thread] = []
+
+        def accept() -> None:
+            while True:
+                try:
+                    connection, _ = listening.accept()
+                except OSError:
+                    return
+                if is_over.is_set():
+                    connection.close()
+                    return
+                thread = threading.Thread(target=_answer_all, args=(connection,))
+                thread.start()
+                threads.append(thread)
+
+        is_over = threading.Event()
+        accepting = threading.Thread(target=accept)
+        accepting.start()
+        host, port = listening.getsockname()
+        yield f"http://{host}:{port}/v1"
+        is_over.set()
+        create_connection((host, port)).close()  # wakes the accepting thread
+        accepting.join()
+        for thread in threads:
+            thread.join()
+
+
+class CountingLoop(asyncio.SelectorEventLoop):
+    """Counts what is put into the loop: callbacks (a task's step is one) and timers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
+        self.counts["callbacks"] += 1
+        return super().call_soon(callback, *args, context=context)
+
+    def call_at(
+        self, when: float, callback: Any, *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
+        self.counts["timers"] += 1
+        return super().call_at(when, callback, *args, context=context)
+
+    def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
+        self.counts["tasks"] += 1
+        return super().create_task(coro, **options)
+
+
+@contextmanager
+def counted_calls() -> Generator[Counter[str]]:
+    """Count the function calls of this thread: all, and those of our own functions.
+
+    A coroutine that goes on after a wait counts once more, as the interpreter sees it.
+    """
+    counts: Counter[str] = Counter()
+
+    def count(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call":
+            counts["all"] += 1
+            if frame.f_code.co_filename.startswith(PACKAGE):
+                counts["ours"] += 1
+        elif event == "c_call":
+            counts["all"] += 1
+
+    before = sys.getprofile()
+    gc.collect()
+    gc.disable()
+    sys.setprofile(count)
+    try:
+        yield counts
+    finally:
+        sys.setprofile(before)
+        gc.enable()
+
+
+async def _count(call: Callable[[], Awaitable[object]]) -> Counter[str]:
+    """Give the counts of one call on a warm client, on the average of many."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, CountingLoop)
+    for _ in range(20):
+        await call()
+    loop.counts.clear()
+    with counted_calls() as calls:
+        for _ in range(CALLS):
+            await call()
+    return calls + loop.counts
+
+
+def _run(main: Callable[[], Any]) -> Any:
+    """Run on a loop that counts, without debug mode's additions."""
+    with asyncio.Runner(debug=False, loop_factory=CountingLoop) as runner:
+        runner.get_loop().set_debug(enabled=False)
+        return runner.run(main())
+
+
+async def _ours(url: str) -> Counter[str]:
+    async with AsyncSessionsApi("sk_test_x", base_url=url) as sessions:
+        return await _count(lambda: sessions.revoke("sess_1"))
+
+
+async def _bare(url: str) -> Counter[str]:
+    headers = {"Authorization": "Bearer sk_test_x", "Clerk-API-Version": "2026-05-12"}
+    async with aiohttp.ClientSession(headers=headers) as http:
+
+        async def revoke() -> object:
+            async with http.post(f"{url}/sessions/sess_1/revoke") as response:
+                return json.loads(await response.read())
+
+        return await _count(revoke)
+
+
+def test_a_call_makes_hardly_more_function_calls_than_bare_aiohttp(static_url: str) -> None:
+    """Models, retries, deadline, pool and closing included: a twentieth more at the most."""
+    ours, bare = _run(lambda: _ours(static_url)), _run(lambda: _bare(static_url))
+    assert ours["all"] <= bare["all"] * 1.05, (ours, bare)
+
+
+def test_our_own_layers_stay_thin(static_url: str) -> None:
+    """Functions of this package that run for one revocation, each resumption included."""
+    ours = _run(lambda: _ours(static_url))
+    assert ours["ours"] / CALLS <= 33, ours
+
+
+def test_a_call_takes_no_more_turns_of_the_loop_than_bare_aiohttp(static_url: str) -> None:
+    """No task, no timer and no callback of our own for a request that goes well."""
+    ours, bare = _run(lambda: _ours(static_url)), _run(lambda: _bare(static_url))
+    assert ours["callbacks"] <= bare["callbacks"], (ours, bare)
+    assert ours["tasks"] == 0
+    assert ours["timers"] <= 0.05 * CALLS
+
+
+def test_calls_leave_nothing_behind(static_url: str) -> None:
+    """Memory after a thousand more calls is what it was before, but for a few odd objects."""
+
+    async def grown() -> int:
+        async with AsyncSessionsApi("sk_test_x", base_url=static_url) as sessions:
+            for _ in range(50):
+                await sessions.revoke("sess_1")
+            gc.collect()
+            tracemalloc.start()
+            try:
+                for _ in range(50):
+                    await sessions.revoke("sess_1")
+                gc.collect()
+                before = tracemalloc.get_traced_memory()[0]
+                for _ in range(1000):
+                    await sessions.revoke("sess_1")
+                gc.collect()
+                return tracemalloc.get_traced_memory()[0] - before
+            finally:
+                tracemalloc.stop()
+
+    assert _run(grown) < 20_000
+
+
+def test_a_bulk_run_costs_the_same_for_each_id_however_many(static_url: str) -> None:
+    """Function calls per id: those of 1,000 ids are within 5 % of those of 100."""
+
+    async def per_id(count: int) -> float:
+        async with AsyncSessionsApi("sk_test_x", base_url=static_url) as sessions:
+            unpaced = RateLimit(10**9, per=1.0)
+
+            async def run(ids: range) -> None:
+                named = (f"sess_{number}" for number in ids)
+                report = await sessions.revoke_many(named, rate_limit=unpaced, concurrency=1)
+                assert report.ok
+
+            await run(range(20))
+            with counted_calls() as calls:
+                await run(range(count))
+            return calls["all"] / count
+
+    few, many = _run(lambda: per_id(100)), _run(lambda: per_id(1000))
+    assert many <= few * 1.05
+    assert many <= 400
+
+
+def test_a_blocking_call_crosses_to_the_loop_once(static_url: str) -> None:
+    """One wake-up, one task; in the caller's thread a few calls."""
+    with SessionsApi("sk_test_x", base_url=static_url) as sessions:
+        for _ in range(20):
+            sessions.revoke("sess_1")
+        with counted_calls() as calls:
+            for _ in range(CALLS):
+                sessions.revoke("sess_1")
+    assert calls["ours"] / CALLS <= 10, calls
+    if not sys.flags.dev_mode:  # there asyncio keeps the stack of everyone who calls the loop
+        assert calls["all"] / CALLS <= 35, calls
+
+
+def test_decoding_a_long_list_costs_two_calls_and_a_kilobyte_a_session() -> None:
+    """Times stay integers until looked at, and no hook runs for a field that is as it should be."""
+    rows = [_session(number) for number in range(500)]
+    for body in (json.dumps({"data": rows, "total_count": 500}), json.dumps(rows)):
+        raw = body.encode()
+        decode_page(raw)
+        with counted_calls() as calls:
+            page = decode_page(raw)
+        assert len(page) == 500
+        assert calls["all"] <= 500 * 3 + 30
+        del page
+        gc.collect()
+        tracemalloc.start()
+        try:
+            page = decode_page(raw)
+            used = tracemalloc.get_traced_memory()[0]
+            assert used / len(page) <= 1024
+        finally:
+            tracemalloc.stop()
+
+
+def test_verifying_a_token_again_is_a_look_up(fake_clerk: FakeClerk) -> None:
+    """The signature is checked once; expiry and origin each time."""
+    session = fake_clerk.add_session(user_id="user_1")
+    with SessionsApi(fake_clerk.secret_key, base_url=fake_clerk.base_url) as sessions:
+        token = sessions.create_token(session.id).jwt
+    verifier = TokenVerifier(jwt_key=fake_clerk.jwt_key)
+    with counted_calls() as first:
+        verifier.verify(token)
+    verifier.verify(token)
+    with counted_calls() as again:
+        for _ in range(CALLS):
+            verifier.verify(token)
+    assert again["all"] / CALLS <= 30, again
+    assert first["all"] <= 180, first
+
+
+@pytest.mark.parametrize(
+    ("program", "heavy"),
+    [
+        ("import clerk_async", "asyncio aiohttp attrs msgspec cattrs anyio ssl cryptography click"),
+        (
+            "import clerk_async; clerk_async.AsyncSessionsApi('sk_test_x')",
+            "cattrs cryptography click",
+        ),
+    ],
+)
+def test_importing_loads_nothing_heavy_before_it_is_needed(program: str, heavy: str) -> None:
+    """Packages that cost time come with the first client, and some not even then."""
+    ask = f"{program}; import sys; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", ask], capture_output=True, text=True, check=True
+    )
+    assert not set(heavy.split()) & set(done.stdout.split())
