@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
-import sys
 from typing import IO, TYPE_CHECKING, Final
 
 import pytest
-from served_apps import APPS, LIMIT, assert_clean, program, until
+from served_apps import LIMIT, assert_clean, program, until
 
 from clerk_async.testing import Fault
 
@@ -45,43 +45,24 @@ def test_a_child_forked_during_a_call_calls_and_ends_as_it_likes(
     held = fake.add_session()
     fake.add_session(session_id="sess_of_child")
     fake.inject(Fault.hold(operation="revoke"))
-    process = subprocess.Popen(
-        [sys.executable, "forked_exits.py", way, held.id],
-        env={
-            **os.environ,
-            "CLERK_API_URL": fake.base_url,
-            "CLERK_SECRET_KEY": fake.secret_key,
-            "PYTHONPATH": str(APPS.parent.parent),
-            "PYTHONDEVMODE": "1",
-        },
-        cwd=APPS,
-        text=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    try:
-        assert process.stdin is not None
-        assert process.stdout is not None
+    with program(["forked_exits.py", way, held.id], fake) as (process, log):
         fake.wait_for(lambda: fake.held == 1, timeout=LIMIT)
-        process.stdin.write("fork\n")
-        process.stdin.flush()
-        lines: list[str] = []
-        while not lines or not lines[-1].startswith("child ended"):
-            lines.append(process.stdout.readline().strip())
-            assert lines[-1] or len(lines) < 100
+        process.send_signal(signal.SIGUSR1)
+        until(lambda: "child ended" in _read(log))
         fake.release()
-        rest = process.communicate(timeout=LIMIT)[0].split()
-    finally:
-        process.kill()
-        process.communicate()
+        assert process.wait(LIMIT) == 5
+        lines = _read(log).splitlines()
     assert lines[0] == "sess_of_child"
-    assert lines[-1] == f"child ended with {code}"
-    assert rest == ["revoked"]
-    assert process.returncode == 5
-    trouble = [line for line in lines if line.startswith("Traceback")]
-    assert len(trouble) == (1 if way == "exception" else 0), lines
-    assert not any("ResourceWarning" in line or "destroyed" in line for line in lines), lines
+    assert lines[-2:] == [f"child ended with {code}", "revoked"]
+    between = lines[1:-2]
+    if way == "exception":
+        assert (between[0], between[-1]) == (
+            "Traceback (most recent call last):",
+            "LookupError: a bug of the child's",
+        )
+        assert_clean("\n".join(between[1:-1]))
+    else:
+        assert between == []
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Forks while a call is in flight; the child calls too, and ends as argv[1] says."""
 
 import os
+import signal
 import sys
 import threading
 
@@ -8,10 +9,11 @@ from clerk_async import SessionsApi
 
 sessions = SessionsApi()
 session_id, way = sys.argv[2], sys.argv[1]
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
 sessions.list(user_id="user_of_the_parent")
 in_flight = threading.Thread(target=sessions.revoke, args=(session_id,))
 in_flight.start()
-sys.stdin.readline()  # until the service holds the call of that thread
+signal.sigwait({signal.SIGUSR1})  # until the service holds the call of that thread
 pid = os.fork()
 if pid == 0:
     print(sessions.get("sess_of_child").id, flush=True)
