@@ -38,6 +38,7 @@ class Result:
         peak: MiB.
         ratio: Ours over this client's rate, the median of the rounds' own ratios; below 1 means
             that the other is faster. None where ours did not run.
+        cpu_ratio: Likewise of CPU per call: on a busy machine the steadier of the two.
         spread: The lowest and the highest of those ratios.
         server_load: The part of a core that the server used: near 1 it was the bottleneck.
         rates: Each round's.
@@ -54,6 +55,7 @@ class Result:
     p99: float | None
     peak: float
     ratio: float | None
+    cpu_ratio: float | None
     spread: tuple[float, float] | None
     server_load: float
     rates: tuple[float, ...]
@@ -153,6 +155,11 @@ def _result(
     ratios = [
         mine.count / mine.wall / rate for mine, rate in zip(ours, rates, strict=False) if rate
     ]
+    cpu_ratios = [
+        (other.cpu / other.count) / (mine.cpu / mine.count)
+        for mine, other in zip(ours, taken, strict=False)
+        if mine.cpu
+    ]
     p50 = [sample.p50 for sample in taken if sample.p50 is not None]
     p99 = [sample.p99 for sample in taken if sample.p99 is not None]
     return Result(
@@ -167,6 +174,7 @@ def _result(
         p99=middle(p99) if p99 else None,
         peak=middle(sample.peak for sample in taken),
         ratio=middle(ratios) if ratios else None,
+        cpu_ratio=middle(cpu_ratios) if cpu_ratios else None,
         spread=(min(ratios), max(ratios)) if ratios else None,
         server_load=middle(loads),
         rates=tuple(rates),

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from benchmarks.cases import OURS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -14,7 +16,18 @@ if TYPE_CHECKING:
 
 __all__ = ["as_json", "as_markdown", "as_text", "bars_as_text"]
 
-_HEAD = ("case", "client", "calls/s", "ours is", "µs/call", "CPU µs", "p50 µs", "p99 µs", "MiB")
+_HEAD = (
+    "case",
+    "client",
+    "calls/s",
+    "ours is",
+    "by CPU",
+    "µs/call",
+    "CPU µs",
+    "p50 µs",
+    "p99 µs",
+    "MiB",
+)
 
 
 def as_text(results: Sequence[Result]) -> str:
@@ -65,13 +78,16 @@ def _rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     last = ""
     for result in results:
-        ratio = "" if result.ratio is None or result.ratio == 1.0 else f"{result.ratio:.2f} x"
+        ratio = cpu_ratio = ""
+        if result.client != OURS and result.ratio is not None and result.cpu_ratio is not None:
+            ratio, cpu_ratio = f"{result.ratio:.2f} x", f"{result.cpu_ratio:.2f} x"
         rows.append(
             (
                 result.title if result.title != last else "",
                 result.client,
                 _number(result.rate),
                 ratio,
+                cpu_ratio,
                 _number(result.time * 1e6),
                 _number(result.cpu * 1e6),
                 "" if result.p50 is None else _number(result.p50 * 1e6),
