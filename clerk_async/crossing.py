@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import AsyncIterable, Collection
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from clerk_async.errors import ClientClosedError, InvalidArgumentError
@@ -36,11 +37,17 @@ CHUNK_SECONDS: Final = 0.005
 def hopping(
     caller: CallerThread, name: str, function: Callable[..., T] | None
 ) -> Callable[..., Coroutine[Any, Any, T]] | None:
-    """Make a callback run in the caller's thread."""
+    """Make a callback run in the caller's thread.
+
+    Raises:
+        InvalidArgumentError: If it can't be called, or is a coroutine function.
+    """
     if function is None:
         return None
     if not callable(function):  # pyright: ignore[reportUnnecessaryComparison]
         raise InvalidArgumentError(f"{name} must be callable")
+    if iscoroutinefunction(function):  # nobody would await it: as an answer, it is always true
+        raise InvalidArgumentError(f"{name} must be an ordinary function in the sync client")
 
     async def hop(*args: Any) -> T:
         return await caller.run(function, *args)

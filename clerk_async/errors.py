@@ -77,6 +77,7 @@ __all__ = [
 ]
 
 REDACTED = "[redacted]"
+_SHORTEST_SECRET = 4  # what is shorter hides nothing, and stands in the middle of plain words
 
 _SECRET_SHAPES = re.compile(
     r"sk_(?:live|test)_[^\s\"'<>,;&]+"  # secret keys
@@ -88,7 +89,7 @@ _SECRET_SHAPES = re.compile(
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
     """Replace in `text` each of `secrets`, and whatever is shaped like a key, token or cookie."""
     for secret in secrets:
-        if secret:
+        if len(secret) >= _SHORTEST_SECRET:
             text = text.replace(secret, REDACTED)
     return _SECRET_SHAPES.sub(REDACTED, text)
 

@@ -95,12 +95,14 @@ class AsyncSessionsWithHttpInfo:
         """Revoke a session: its user must sign in again."""
         return await self._ask(operations.revoke_request(session_id), decode_session)
 
-    def verify(self, session_id: str, token: str) -> Coroutine[Any, Any, ApiResponse[Session]]:
+    def verify(
+        self, session_id: str, token: str | Token
+    ) -> Coroutine[Any, Any, ApiResponse[Session]]:
         """Verify a session token over the network: deprecated by Clerk, use a verifier instead."""
         warnings.warn(VERIFY_ADVICE, DeprecationWarning, stacklevel=2)
         return self._verify(session_id, token)
 
-    async def _verify(self, session_id: str, token: str) -> ApiResponse[Session]:
+    async def _verify(self, session_id: str, token: str | Token) -> ApiResponse[Session]:
         request = operations.verify_request(session_id, token)
         try:
             return await self._ask(request, decode_session)

@@ -229,14 +229,14 @@ class AsyncSessionsApi(AsyncBulkRevocation):
         request = operations.revoke_request(session_id)
         return decoded(decode_session, await self._caller.call(request), request)
 
-    def verify(self, session_id: str, token: str) -> Coroutine[Any, Any, Session]:
+    def verify(self, session_id: str, token: str | Token) -> Coroutine[Any, Any, Session]:
         """Verify a session token over the network: deprecated by Clerk, use a verifier instead.
 
         Always asks for API version 2025-03-12, the last that has it.
 
         Args:
             session_id: The session that the token belongs to.
-            token: The session token.
+            token: The session token, as a string or as `create_token` gave it.
 
         Warns:
             DeprecationWarning: Always; `AsyncTokenVerifier` does it better without the network.
@@ -244,7 +244,7 @@ class AsyncSessionsApi(AsyncBulkRevocation):
         warnings.warn(VERIFY_ADVICE, DeprecationWarning, stacklevel=2)
         return self._verify(session_id, token)
 
-    async def _verify(self, session_id: str, token: str) -> Session:
+    async def _verify(self, session_id: str, token: str | Token) -> Session:
         return (await self.with_http_info._verify(session_id, token)).data  # noqa: SLF001
 
     async def create_token(

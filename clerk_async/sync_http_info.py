@@ -94,7 +94,7 @@ class SessionsWithHttpInfo:
         """Revoke a session: its user must sign in again."""
         return self._run(self._async.revoke(session_id))
 
-    def verify(self, session_id: str, token: str) -> ApiResponse[Session]:
+    def verify(self, session_id: str, token: str | Token) -> ApiResponse[Session]:
         """Verify a session token over the network: deprecated by Clerk, use a verifier instead."""
         warnings.warn(VERIFY_ADVICE, DeprecationWarning, stacklevel=2)
         return self._run(self._async._verify(session_id, token))  # noqa: SLF001

@@ -235,8 +235,8 @@ def test_redaction(text: str, expected: str) -> None:
 
 
 def test_redaction_of_what_is_known() -> None:
-    """Secrets without a shape are replaced where they are known, an empty one isn't."""
-    assert redact("a b c", ("b", "")) == "a [redacted] c"
+    """Secrets without a shape are replaced where they are known, but not a letter or none."""
+    assert redact("a bird can", ("bird", "", "a")) == "a [redacted] can"
 
 
 def test_an_endpoint_tells_instances_apart_without_the_key() -> None:

@@ -22,6 +22,8 @@ _ADVICE: Final[Mapping[int, str]] = {
     401: "is the secret key right, and of this instance?",
     404: "does it exist in the instance of this key?",
 }
+_OF_A_REFRESH: Final = ("refresh_", "session_refresh_", "expired_session_token_")
+"""How codes begin that refuse a refresh: they tell of that session, not of the key."""
 
 
 def api_error(
@@ -51,7 +53,8 @@ def api_error(
         f"{detail.long_message or detail.message} [{detail.code}]" for detail in details[:3]
     )
     message = f"{status}: {told}" if told else f"{status} without an error of the service's"
-    if status in _ADVICE and not (details and status == 401 and "refresh" in details[0].code):  # noqa: PLR2004
+    is_about_session = details and details[0].code.startswith(_OF_A_REFRESH)
+    if status in _ADVICE and not is_about_session:
         message = f"{message} ({_ADVICE[status]})"
     return error_class_for(status)(
         redact(message, secrets)[:_SHOWN_MESSAGE],

@@ -15,6 +15,7 @@ import attrs
 
 from clerk_async.config import VERIFY_API_VERSION, check_integer
 from clerk_async.errors import InvalidArgumentError
+from clerk_async.models import Token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -207,7 +208,7 @@ def _lifetime(seconds: object) -> int | None:
 
 def verify_request(session_id: object, token: object) -> Request:
     """Build a verify, which names an API version of its own."""
-    text = check_text("token", token)
+    text = check_text("token", token.jwt if isinstance(token, Token) else token)
     request = for_session(VERIFY, session_id, token=text)
     request.secrets = (text,)
     return request

@@ -1,0 +1,72 @@
+"""What the published description promises in passing, and no other file of tests pins."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from clients import ONCE, ORIGIN, client_of, sync_client_of
+
+from clerk_async import AuthenticationError, InvalidArgumentError
+
+if TYPE_CHECKING:
+    from clerk_async.testing import FakeClerk
+
+
+async def test_verify_takes_a_token_as_create_token_gave_it(fake: FakeClerk) -> None:
+    """Both are called a token, the string and the model that holds it, and both are sent alike."""
+    session = fake.add_session(user_id="user_1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        async with client_of(fake) as sessions:
+            token = await sessions.create_token(session.id)
+            assert (await sessions.verify(session.id, token)).id == session.id
+            assert (await sessions.with_http_info.verify(session.id, token)).data.id == session.id
+    sent = [request.json for request in fake.requests if request.operation == "verify"]
+    assert sent == [{"token": token.jwt}] * 2
+
+
+def test_sync_verify_takes_such_a_token_too(fake: FakeClerk) -> None:
+    """The sync client's, with and without http info."""
+    session = fake.add_session(user_id="user_1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        with sync_client_of(fake) as sessions:
+            token = sessions.create_token(session.id)
+            assert sessions.verify(session.id, token).id == session.id
+            assert sessions.with_http_info.verify(session.id, token.jwt).data.id == session.id
+
+
+async def test_a_refused_refresh_does_not_put_the_blame_on_the_key(fake: FakeClerk) -> None:
+    """Its 401 is about the session, whatever the code begins with; a wrong key's is not."""
+    session = fake.add_session(user_id="user_1")
+    async with client_of(fake, retry=ONCE) as sessions:
+        with pytest.raises(AuthenticationError) as caught:
+            await sessions.refresh(
+                session.id, expired_token="x", refresh_token="r", request_origin=ORIGIN
+            )
+    assert caught.value.code == "expired_session_token_invalid"
+    assert "secret key" not in str(caught.value)
+    # Arguments this short hide nothing, and would have punched holes into the words.
+    assert "expired_session_token_invalid" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["should_stop", "on_outcome", "on_progress"])
+def test_the_sync_client_refuses_coroutine_functions(fake: FakeClerk, name: str) -> None:
+    """Nobody would await them: outcomes would be lost, and `should_stop` always be true."""
+    session = fake.add_session(user_id="user_1")
+
+    async def callback(*_: object) -> bool:
+        raise AssertionError
+
+    options: dict[str, Any] = {name: callback}
+    with sync_client_of(fake) as sessions:
+        for call in (
+            lambda: sessions.revoke_many([session.id], **options),
+            lambda: sessions.revoke_stream([session.id], **options),
+            lambda: sessions.revoke_all(user_id="user_1", **options),
+        ):
+            with pytest.raises(InvalidArgumentError, match=f"{name} must be an ordinary function"):
+                call()
+    assert not fake.requests
