@@ -291,3 +291,15 @@ async def test_iterate_hands_on_what_it_can_not_read(
             else:
                 assert [item.index for item in told] == [1]
                 assert caplog.records == []
+
+
+async def test_iterate_steps_over_what_it_can_not_read(fake: FakeClerk) -> None:
+    """An unreadable entry counts in the offset, so that no page overlaps the one before."""
+    user = fake.add_user()
+    ids = [fake.add_session(user_id=user).id for _ in range(7)][::-1]
+    fake.inject(Fault.null("status", item=1, operation="list"))
+    async with client_of(fake) as client:
+        pages = client.iterate(user_id=user, page_size=3, on_unreadable=lambda _: None)
+        found = [session.id async for session in pages]
+    assert found == [ids[0], *ids[2:]]
+    assert [request.query["offset"] for request in fake.requests] == ["0", "3", "6"]
