@@ -2,7 +2,7 @@
 
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from aiohttp import web
 
@@ -12,7 +12,7 @@ sessions = AsyncSessionsApi()
 verifier = AsyncTokenVerifier(sessions=sessions, authorized_parties=["http://localhost:3000"])
 
 
-async def sessions_client(_: web.Application) -> AsyncIterator[None]:
+async def sessions_client(_: web.Application) -> AsyncGenerator[None]:
     async with sessions:
         yield
 
