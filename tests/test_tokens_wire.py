@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from clerk_async import AsyncSessionsApi, SessionsApi
+    from clerk_async.testing import FakeSession
 
 ORIGIN = "http://localhost:3000"
 
@@ -335,6 +337,73 @@ async def test_an_expired_token_is_refreshed(fake: FakeClerk, sessions: AsyncSes
         "signed_out",
         "session_refresh_expired_session_token_consumed",
     )
+
+
+def expired_headers(fake: FakeClerk, session: FakeSession) -> dict[str, str]:
+    """Give the headers of a browser whose session token has expired."""
+    cookies = f"__session={fake.expired_token(session)}; __refresh={session.refresh_token}"
+    return {"host": "localhost:3000", "cookie": cookies}
+
+
+def waiters(verifier: TokenVerifier) -> int:
+    """Count the threads that wait for a refresh of another."""
+    return sum(len(future._condition._waiters) for future in list(verifier._refreshes.values()))
+
+
+async def test_requests_of_one_page_share_a_refresh(
+    fake: FakeClerk, sessions: AsyncSessionsApi
+) -> None:
+    """A refresh uses its token up, and who came second was signed out; giving up ends none."""
+    session = fake.add_session(user_id="user_1")
+    verifier = AsyncTokenVerifier(sessions=sessions, authorized_parties=[ORIGIN])
+    await verifier.warm_up()
+    headers = expired_headers(fake, session)
+    fake.inject(Fault.hold(operation="refresh"))
+    calls = [
+        asyncio.create_task(verifier.authenticate_request(headers, refresh_if_expired=True))
+        for _ in range(5)
+    ]
+    await until(lambda: [request.operation for request in fake.requests].count("refresh"))
+    calls.pop(0).cancel()
+    fake.release()
+    states = await asyncio.gather(*calls)
+    assert {state.status for state in states} == {"signed_in"}
+    assert len({(state.token, state.set_cookies) for state in states}) == 1
+    assert [request.operation for request in fake.requests].count("refresh") == 1
+    assert not verifier._refreshes
+    other = expired_headers(fake, fake.add_session(user_id="user_2"))
+    state = await verifier.authenticate_request(other, refresh_if_expired=True)
+    assert state.claims is not None
+    assert state.claims.user_id == "user_2"
+
+
+def test_threads_share_a_refresh_too(fake: FakeClerk, sync_sessions: SessionsApi) -> None:
+    """Also one that is refused: each is told the same."""
+    session = fake.add_session(user_id="user_1")
+    verifier = TokenVerifier(sessions=sync_sessions, authorized_parties=[ORIGIN])
+    verifier.warm_up()
+    for ended, status in ((False, "signed_in"), (True, "signed_out")):
+        headers = expired_headers(fake, session)
+        session.status = "ended" if ended else "active"
+        fake.requests.clear()
+        fake.inject(Fault.hold(operation="refresh"))
+        waiting = threading.Barrier(5)
+
+        def ask(headers: dict[str, str] = headers, waiting: threading.Barrier = waiting) -> str:
+            waiting.wait(10)
+            return verifier.authenticate_request(headers, refresh_if_expired=True).status
+
+        with ThreadPoolExecutor(4) as pool:
+            asked = [pool.submit(ask) for _ in range(4)]
+            waiting.wait(10)
+            give_up = time.monotonic() + 10
+            while waiters(verifier) < 3 or not fake.requests:
+                assert time.monotonic() < give_up
+                time.sleep(0)
+            fake.release()
+            assert {future.result(10) for future in asked} == {status}
+        assert [request.operation for request in fake.requests] == ["refresh"]
+        assert not verifier._refreshes
 
 
 def test_sync_code_refreshes_too(fake: FakeClerk, sync_sessions: SessionsApi) -> None:

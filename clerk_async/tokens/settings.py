@@ -103,6 +103,7 @@ class Verifier(Generic[SourceT]):
             monotonic=monotonic,
         )
         self._sessions = sessions
+        self._refreshes: dict[Any, Any] = {}  # under way, each for all the requests that need it
         self._issuer = self._verification.rules.issuer or ""
         self._at_once = self._verification.at_once
 

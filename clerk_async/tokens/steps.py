@@ -55,6 +55,11 @@ class RefreshNeeded:
     request_origin: str
     request_headers: Mapping[str, list[str]]
 
+    @property
+    def shared_by(self) -> tuple[str, str, str]:
+        """What requests have in common that one refresh will do for."""
+        return (self.expired_token, self.refresh_token, self.request_origin)
+
 
 Need: TypeAlias = KeysNeeded | SessionNeeded | RefreshNeeded
 Steps: TypeAlias = Generator[Need, Any, T]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextvars
+import os
 import threading
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as WaitTimeoutError
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from clerk_async.errors import ClerkError
+from clerk_async.errors import ClerkError, ClientClosedError
 from clerk_async.tokens.jwks import Flight, KeysNeeded
 from clerk_async.tokens.requests import RequestState, authenticate
 from clerk_async.tokens.settings import Verifier
@@ -75,7 +77,8 @@ class TokenVerifier(Verifier[SessionsSource]):
             check_session: As in `verify`.
             refresh_if_expired: Whether an expired token of a GET request that carries the
                 `__refresh` cookie is exchanged for a new one. The state then holds the new token,
-                and Set-Cookie lines that must go onto the response.
+                and Set-Cookie lines that must go onto the response. Requests that come at the
+                same time with the same cookies share one refresh.
 
         Raises:
             InvalidArgumentError: If no headers can be read from `request`.
@@ -122,17 +125,40 @@ class TokenVerifier(Verifier[SessionsSource]):
             case SessionNeeded(session_id) if sessions is not None:
                 return sessions.get(session_id)
             case RefreshNeeded() if sessions is not None:
-                answer = sessions.refresh(
-                    need.session_id,
-                    expired_token=need.expired_token,
-                    refresh_token=need.refresh_token,
-                    request_origin=need.request_origin,
-                    request_headers=need.request_headers,
-                    format="cookie",
-                )
-                return getattr(answer, "cookies", ())
+                return self._meet_refresh(need, sessions)
             case _:
                 raise AssertionError
+
+    def _meet_refresh(self, need: RefreshNeeded, sessions: SessionsSource) -> object:
+        """Refresh once for all the requests that a page sends at the same time.
+
+        A refresh uses its token up: whoever came second would be signed out.
+        """
+        shared_by = (os.getpid(), *need.shared_by)  # a forked child waits for no thread left behind
+        ours = Future[object]()
+        first = self._refreshes.setdefault(shared_by, ours)
+        if first is not ours:
+            return first.result()
+        try:
+            answer = sessions.refresh(
+                need.session_id,
+                expired_token=need.expired_token,
+                refresh_token=need.refresh_token,
+                request_origin=need.request_origin,
+                request_headers=need.request_headers,
+                format="cookie",
+            )
+        except ClerkError as error:
+            ours.set_exception(error)
+            raise
+        except BaseException:  # Ctrl-C in this thread is no news for the others
+            ours.set_exception(ClientClosedError("the refresh was interrupted"))
+            raise
+        else:
+            ours.set_result(getattr(answer, "cookies", ()))
+            return ours.result()
+        finally:
+            self._refreshes.pop(shared_by, None)
 
     def _meet_keys(self, need: KeysNeeded) -> None:
         flight = need.flight

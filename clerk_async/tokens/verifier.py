@@ -71,7 +71,8 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
             check_session: As in `verify`.
             refresh_if_expired: Whether an expired token of a GET request that carries the
                 `__refresh` cookie is exchanged for a new one. The state then holds the new token,
-                and Set-Cookie lines that must go onto the response.
+                and Set-Cookie lines that must go onto the response. Requests that come at the
+                same time with the same cookies share one refresh.
 
         Raises:
             InvalidArgumentError: If no headers can be read from `request`.
@@ -118,17 +119,24 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
             case SessionNeeded(session_id) if sessions is not None:
                 return await sessions.get(session_id)
             case RefreshNeeded() if sessions is not None:
-                answer = await sessions.refresh(
-                    need.session_id,
-                    expired_token=need.expired_token,
-                    refresh_token=need.refresh_token,
-                    request_origin=need.request_origin,
-                    request_headers=need.request_headers,
-                    format="cookie",
-                )
-                return getattr(answer, "cookies", ())
+                return await self._meet_refresh(need, sessions)
             case _:
                 raise AssertionError
+
+    async def _meet_refresh(self, need: RefreshNeeded, sessions: AsyncSessionsSource) -> object:
+        """Refresh once for all the requests that a page sends at the same time.
+
+        A refresh uses its token up: whoever came second would be signed out.
+        """
+        loop, refreshes = asyncio.get_running_loop(), self._refreshes
+        shared_by = (loop, *need.shared_by)
+        task = refreshes.get(shared_by)
+        if task is None:
+            # A task of its own: who gave up waiting must not end it for the others.
+            task = loop.create_task(_refreshed(need, sessions), name="clerk_async: refreshing")
+            refreshes[shared_by] = task
+            task.add_done_callback(lambda _: refreshes.pop(shared_by, None))
+        return await asyncio.shield(task)
 
     async def _meet_keys(self, need: KeysNeeded) -> None:
         flight, loop = need.flight, asyncio.get_running_loop()
@@ -158,6 +166,18 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
             self._fetched.fail(flight, type(error).__name__)
         else:
             self._fetched.land(flight, body)
+
+
+async def _refreshed(need: RefreshNeeded, sessions: AsyncSessionsSource) -> object:
+    answer = await sessions.refresh(
+        need.session_id,
+        expired_token=need.expired_token,
+        refresh_token=need.refresh_token,
+        request_origin=need.request_origin,
+        request_headers=need.request_headers,
+        format="cookie",
+    )
+    return getattr(answer, "cookies", ())
 
 
 def _advances(carrier: asyncio.Task[None], here: asyncio.AbstractEventLoop) -> bool:
