@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import random
 from typing import TYPE_CHECKING, Any, Final
 
@@ -109,7 +110,10 @@ async def live_through(seed: int, fake: FakeClerk, proxy: ChaosProxy, folder: Pa
 
 
 def test_the_books_agree_whatever_the_wire_does(
-    seeds: range, service: tuple[FakeClerk, ChaosProxy], tmp_path: Path
+    seeds: range,
+    service: tuple[FakeClerk, ChaosProxy],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """After each seed's run, what the client reported is what the service holds.
 
@@ -120,6 +124,8 @@ def test_the_books_agree_whatever_the_wire_does(
     for seed in seeds:
         try:
             asyncio.run(live_through(seed, fake, proxy, tmp_path))
+            wrong = [one.getMessage() for one in caplog.records if one.levelno >= logging.ERROR]
+            assert not wrong, "a task, a callback or the service's own code has failed"
         except BaseException as error:
             error.add_note(f"repeat with: pytest tests/test_chaos_wire.py --chaos-seed {seed}")
             raise

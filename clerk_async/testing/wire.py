@@ -93,6 +93,9 @@ class Wire:
             if fault is None:
                 return self._send(received, self._process(received, found, query))
             return await self._misbehave(fault, request, received, found, query)
+        except ConnectionError:  # the client went away while it was being answered
+            await asyncio.get_running_loop().create_future()  # which ends this as well
+            raise
         finally:
             received.ended_at = self._monotonic()
             self._gauges.ended()
