@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from clerk_async.testing.state import FakeSession
 
 APPS: Final = Path(__file__).parent / "apps"
-LIMIT: Final = 10.0
+LIMIT: Final = 20.0
 """Seconds that anything here may take before it counts as hung."""
 TROUBLE: Final = re.compile(
     r"Traceback|never (?:awaited|retrieved)|was destroyed|[Uu]nclosed"
