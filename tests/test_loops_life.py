@@ -238,6 +238,41 @@ def test_an_unclosed_client_is_told_with_the_fix(fake: FakeClerk) -> None:
     fake.wait_for(lambda: fake.open_connections == 0)
 
 
+@pytest.mark.filterwarnings("ignore:unclosed clerk_async client:ResourceWarning")
+def test_a_dropped_client_leaves_nothing_in_a_loop_that_goes_on(fake: FakeClerk) -> None:
+    """A number that stayed in the loop's selector broke the next connection that got it."""
+    session = fake.add_session().id
+
+    async def drop_some_and_go_on() -> None:
+        for _ in range(3):
+            dropped = [client_of(fake) for _ in range(4)]
+            await asyncio.gather(*(client.get(session) for client in dropped))
+            dropped.clear()
+            gc.collect()
+            async with client_of(fake) as other:
+                assert (await other.get(session)).id == session
+
+    asyncio.run(drop_some_and_go_on())
+    fake.wait_for(lambda: fake.open_connections == 0)
+
+
+def test_a_loop_whose_client_went_elsewhere_can_go_on(fake: FakeClerk) -> None:
+    """It stood still meanwhile: the numbers of the sockets that went are free for its next ones."""
+    session = fake.add_session().id
+    loop = asyncio.new_event_loop()
+    moved, other = client_of(fake), client_of(fake)
+    try:
+        loop.run_until_complete(moved.get(session))
+        asyncio.run(moved.get(session))
+        assert loop.run_until_complete(other.get(session)).id == session
+        assert loop.run_until_complete(moved.get(session)).id == session
+        loop.run_until_complete(moved.aclose())
+        loop.run_until_complete(other.aclose())
+    finally:
+        loop.close()
+    fake.wait_for(lambda: fake.open_connections == 0)
+
+
 def test_an_unused_client_needs_no_close(fake: FakeClerk) -> None:
     """What was never opened needs no closing, in either client."""
     with no_unraisable() as told:

@@ -240,10 +240,12 @@ class Wire:
             await self._session.close()
 
     def abandon(self) -> None:
-        """Let go of a wire whose loop can't run any more, without touching that loop.
+        """Let go of a wire whose client is gone, or whose loop can't run any more here.
 
-        After a fork the loop's selector is shared with the parent, so nothing here may go through
-        it: the child closes its own copies of the sockets and leaves the rest alone.
+        A loop that goes on, or may, is told of it: it would otherwise refuse, or lose, whatever
+        gets the number of one of our sockets next. After a fork its selector is shared with the
+        parent, so nothing may go through it: the child closes its own copies of the sockets and
+        leaves the rest alone.
         """
         if not self._is_ours:
             return
@@ -257,12 +259,29 @@ class Wire:
         idle.clear()
         busy.clear()
         cast("Any", connector)._closed = True  # noqa: SLF001
-        for protocol in protocols:
-            _close_socket(getattr(protocol, "transport", None))
+        transports = [getattr(protocol, "transport", None) for protocol in protocols]
+        is_known = self.pid == os.getpid() and not self.loop.is_closed()
+        if is_known and self.loop.is_running():
+            with suppress(RuntimeError):  # it has been closed meanwhile
+                self.loop.call_soon_threadsafe(_abort, transports)
+                return
+        for transport in transports:
+            _close_socket(transport, loop=self.loop if is_known else None)
 
 
-def _close_socket(transport: Any) -> None:
-    """Close a transport's socket under it, so that nobody waits for it and nothing warns."""
+def _abort(transports: list[Any]) -> None:
+    for transport in transports:
+        if transport is not None:
+            transport.abort()
+
+
+def _close_socket(transport: Any, *, loop: Any) -> None:
+    """Close a transport's socket under it, so that nobody waits for it and nothing warns.
+
+    Args:
+        transport: The transport, or None.
+        loop: The loop that is to forget the socket; None if it is not to be touched.
+    """
     with suppress(AttributeError):
         inner = transport._ssl_protocol._transport  # noqa: SLF001
         transport._closed = True  # noqa: SLF001
@@ -270,6 +289,11 @@ def _close_socket(transport: Any) -> None:
     with suppress(AttributeError, OSError):
         sock, transport._sock = transport._sock, None  # noqa: SLF001
         if sock is not None:
+            with suppress(AttributeError):  # another kind of loop
+                if loop is not None:
+                    transport._closing = True  # noqa: SLF001
+                    loop._remove_reader(sock.fileno())  # noqa: SLF001
+                    loop._remove_writer(sock.fileno())  # noqa: SLF001
             sock.close()
 
 
