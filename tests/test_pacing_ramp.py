@@ -160,3 +160,22 @@ def test_no_pause_is_longer_than_two_minutes() -> None:
     ramp = Ramp(100, 10.0)
     ramp.refused(Ticket(ramp.era), 0.0, 10, 429, 1e9)
     assert ramp.paused_until == 120.0
+
+
+def test_a_refusal_in_the_first_window_says_nothing_of_a_neighbour() -> None:
+    """It may be an earlier run that filled the window: all wait, and then send as before."""
+    ramp = Ramp(100, 10.0)
+    ramp.take(0.0)
+    ramp.refused(Ticket(ramp.era), 5.0, 40, 429, 3.0)
+    assert ramp.paused_until == 8.0
+    assert ramp.allowance(8.0) == 100
+
+
+def test_a_pause_is_not_the_end_of_the_first_window() -> None:
+    """A refusal after a long pause is beside a neighbour who stays, and believed."""
+    ramp = Ramp(100, 10.0)
+    ramp.take(0.0)
+    ramp.refused(Ticket(ramp.era), 5.0, 40, 429, 30.0)
+    ramp.take(36.0)
+    ramp.refused(Ticket(ramp.era), 37.0, 40, 429, 1.0)
+    assert ramp.allowance(38.0) == pytest.approx(36.0)

@@ -158,12 +158,17 @@ class Ramp:
     through, then climbs back slowly, lingers there, and goes on faster (the curve of TCP CUBIC,
     RFC 9438), so that a neighbour who stays costs few refusals, and one who leaves is noticed.
 
+    In the first window of a run a 429 tells nothing of the sort: it may have been filled by an
+    earlier run, such as the dry run before this one, or the one that was interrupted. Then all wait
+    as told, and the allowance stays what it was.
+
     A full window refuses whatever comes after. So where most of those that were sent later got
     through, or where no time was told, a 429 slows the run down for a moment, and the allowance
     stays what it was.
     """
 
     __slots__ = (
+        "_began_at",
         "_ceiling",
         "_count",
         "_latency",
@@ -171,6 +176,7 @@ class Ramp:
         "_refused_at",
         "_refused_level",
         "_suspicion",
+        "_taken_at",
         "_untold",
         "concurrency",
         "era",
@@ -183,6 +189,8 @@ class Ramp:
         self._count = count
         self._per = per
         self._latency = 0.0
+        self._began_at = -math.inf
+        self._taken_at = -math.inf
         self._ceiling = float(max(START_CONCURRENCY, count // 3))
         self._refused_level = math.inf
         self._refused_at = 0.0
@@ -208,6 +216,9 @@ class Ramp:
 
     def take(self, now: float) -> None:
         """Note a send: beside a neighbour they leave one by one, as a burst would meet his."""
+        if now - max(self._taken_at, self.paused_until) > self._per:
+            self._began_at = now  # whatever we sent before is forgotten, and so is who was about
+        self._taken_at = now
         if self._suspicion is not None:
             self._judge(self._suspicion)
         if self._refused_level < self._count:
@@ -275,6 +286,9 @@ class Ramp:
         self.era += 1
         if status != TOO_MANY_REQUESTS or not (retry_after or is_repeated):
             self._slow_down(self.concurrency / 2)
+            return
+        if now - self._began_at < self._per:
+            self._slow_down(CONCURRENCY_AFTER_REFUSAL)
             return
         self._suspicion = _Suspicion(
             ticket.sent_at, self._refused_level, self._refused_at, self.concurrency
