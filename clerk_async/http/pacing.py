@@ -199,7 +199,7 @@ class Ramp:
         self.concurrency: float = START_CONCURRENCY
         self.era: int = 0
         self.next_at: float = 0.0
-        self.paused_until: float = 0.0
+        self.paused_until: float = -math.inf
         self.pause_reason: PauseReason = "window"
 
     def allowance(self, now: float) -> float:
