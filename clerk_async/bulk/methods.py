@@ -47,7 +47,7 @@ class AsyncBulkRevocation:
             journal: A file to keep the outcomes in, so that a second run goes on where this one
                 ended; a path, or a `Journal`.
             dry_run: Whether to send no revocation, and only say what would be done.
-            max_failures: Stop when more sessions than this have failed; None means no limit.
+            max_failures: Stop when so many sessions have failed (0: as 1); None means no limit.
             deadline: Seconds after which nothing more is sent; None means no limit.
             should_stop: Asked before each send; true stops the run.
             on_outcome: Told of each outcome, a plain or a coroutine function.
@@ -96,7 +96,7 @@ class AsyncBulkRevocation:
             journal: A file to keep the outcomes in, so that a second run goes on where this one
                 ended; a path, or a `Journal`.
             dry_run: Whether to send no revocation, and only say what would be done.
-            max_failures: Stop when more sessions than this have failed; None means no limit.
+            max_failures: Stop when so many sessions have failed (0: as 1); None means no limit.
             deadline: Seconds after which nothing more is sent; None means no limit.
             should_stop: Asked before each send; true stops the run.
             on_outcome: Told of each outcome, a plain or a coroutine function.
@@ -160,7 +160,7 @@ class AsyncBulkRevocation:
             journal: A file to keep the outcomes in, so that a second run goes on where this one
                 ended; a path, or a `Journal`.
             dry_run: Whether to send no revocation, and only say what would be done.
-            max_failures: Stop when more sessions than this have failed; None means no limit.
+            max_failures: Stop when so many sessions have failed (0: as 1); None means no limit.
             deadline: Seconds after which nothing more is sent; None means no limit.
             should_stop: Asked before each send; true stops the run.
             on_outcome: Told of each outcome, a plain or a coroutine function.
