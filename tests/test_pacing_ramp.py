@@ -77,9 +77,9 @@ def test_beside_a_neighbour_sends_are_spread_and_bursts_come_back_when_he_is_gon
     ramp = Ramp(100, 10.0)
     ramp.take(1.0)
     assert ramp.next_at == 0.0
-    ramp.refused(Ticket(ramp.era), 0.0, 50, 429, 1.0)
-    ramp.take(1.0)
-    assert ramp.next_at == pytest.approx(1.0 + 10.0 / 45.0)
+    ramp.refused(Ticket(ramp.era), 12.0, 50, 429, 1.0)
+    ramp.take(13.0)
+    assert ramp.next_at == pytest.approx(13.0 + 10.0 / 45.0)
     assert ramp.allowance(1_000.0) == 100
     ramp.take(1_000.0)
     assert ramp.next_at < 1_000.0
@@ -108,8 +108,8 @@ def test_one_refusal_without_a_time_leaves_the_allowance_alone(told: float | Non
     ramp.take(1.0)
     assert ramp.allowance(1.0) == 100
     assert ramp.concurrency == 8
-    ramp.refused(Ticket(ramp.era), 1.0, 10, 429, told)
-    assert ramp.allowance(2.0) < 12
+    ramp.refused(Ticket(ramp.era), 2.5, 10, 429, told)
+    assert ramp.allowance(3.5) < 12
 
 
 def _burst(ramp: Ramp, count: int) -> list[Ticket]:
@@ -162,13 +162,14 @@ def test_no_pause_is_longer_than_two_minutes() -> None:
     assert ramp.paused_until == 120.0
 
 
-def test_a_refusal_in_the_first_window_says_nothing_of_a_neighbour() -> None:
-    """It may be an earlier run that filled the window: all wait, and then send as before."""
-    ramp = Ramp(100, 10.0)
-    ramp.take(0.0)
-    ramp.refused(Ticket(ramp.era), 5.0, 40, 429, 3.0)
-    assert ramp.paused_until == 8.0
-    assert ramp.allowance(8.0) == 100
+def test_a_refusal_in_the_first_window_lowers_the_allowance_half_as_far() -> None:
+    """It may be an earlier run that filled the window, and not a neighbour who stays."""
+    early, late = Ramp(100, 10.0), Ramp(100, 10.0)
+    early.take(0.0)
+    early.refused(Ticket(early.era), 5.0, 40, 429, 3.0)
+    late.refused(Ticket(late.era), 5.0, 40, 429, 3.0)
+    assert early.allowance(8.0) == pytest.approx(0.9 * (40 + 100) / 2)
+    assert late.allowance(8.0) == pytest.approx(0.9 * 40)
 
 
 def test_a_pause_is_not_the_end_of_the_first_window() -> None:

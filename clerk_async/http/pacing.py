@@ -158,9 +158,8 @@ class Ramp:
     through, then climbs back slowly, lingers there, and goes on faster (the curve of TCP CUBIC,
     RFC 9438), so that a neighbour who stays costs few refusals, and one who leaves is noticed.
 
-    In the first window of a run a 429 tells nothing of the sort: it may have been filled by an
-    earlier run, such as the dry run before this one, or the one that was interrupted. Then all wait
-    as told, and the allowance stays what it was.
+    In the first window of a run a 429 tells less: an earlier run may have filled it, such as the dry
+    run before this one, or the one that was interrupted. Then the allowance falls half as far.
 
     A full window refuses whatever comes after. So where most of those that were sent later got
     through, or where no time was told, a 429 slows the run down for a moment, and the allowance
@@ -199,7 +198,7 @@ class Ramp:
         self.concurrency: float = START_CONCURRENCY
         self.era: int = 0
         self.next_at: float = 0.0
-        self.paused_until: float = -math.inf
+        self.paused_until: float = 0.0
         self.pause_reason: PauseReason = "window"
 
     def allowance(self, now: float) -> float:
@@ -216,7 +215,10 @@ class Ramp:
 
     def take(self, now: float) -> None:
         """Note a send: beside a neighbour they leave one by one, as a burst would meet his."""
-        if now - max(self._taken_at, self.paused_until) > self._per:
+        silent_since = (
+            max(self._taken_at, self.paused_until) if self._taken_at > -math.inf else -math.inf
+        )
+        if now - silent_since > self._per:
             self._began_at = now  # whatever we sent before is forgotten, and so is who was about
         self._taken_at = now
         if self._suspicion is not None:
@@ -287,12 +289,10 @@ class Ramp:
         if status != TOO_MANY_REQUESTS or not (retry_after or is_repeated):
             self._slow_down(self.concurrency / 2)
             return
-        if now - self._began_at < self._per:
-            self._slow_down(CONCURRENCY_AFTER_REFUSAL)
-            return
         self._suspicion = _Suspicion(
             ticket.sent_at, self._refused_level, self._refused_at, self.concurrency
         )
-        self._refused_level = float(used)
+        is_early = now - self._began_at < self._per
+        self._refused_level = (used + self._count) / 2 if is_early else float(used)
         self._refused_at = self.paused_until
         self._slow_down(CONCURRENCY_AFTER_REFUSAL)
