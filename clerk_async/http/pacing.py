@@ -158,8 +158,8 @@ class Ramp:
     through, then climbs back slowly, lingers there, and goes on faster (the curve of TCP CUBIC,
     RFC 9438), so that a neighbour who stays costs few refusals, and one who leaves is noticed.
 
-    In the first window of a run a 429 tells less: an earlier run may have filled it, such as the dry
-    run before this one, or the one that was interrupted. Then the allowance falls half as far.
+    In the first window of a run a 429 tells less: an earlier run may have filled it, such as the
+    dry run before this one, or the one that was interrupted. Then the allowance falls half as far.
 
     A full window refuses whatever comes after. So where most of those that were sent later got
     through, or where no time was told, a 429 slows the run down for a moment, and the allowance
