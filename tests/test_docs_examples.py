@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"(?:<!-- needs: (\S+) -->\n)?```python\n(.*?)```", README, re.DOTALL)
+RECIPES = re.compile(r"^## Recipes\n.*?(?=^## )", re.DOTALL | re.MULTILINE)  # run in their servers
+BLOCKS = re.findall(
+    r"(?:<!-- needs: (\S+) -->\n)?```python\n(.*?)```", RECIPES.sub("", README), re.DOTALL
+)
 
 
 def cells(line: str) -> list[str]:
