@@ -243,6 +243,11 @@ class UnreadableItem:
     session_id: str | None
     error: ResponseDecodeError
 
+    @property
+    def id(self) -> str | None:
+        """The same as `session_id`."""
+        return self.session_id
+
 
 @attrs.frozen(kw_only=True)
 class SessionPage(Sequence[Session]):
