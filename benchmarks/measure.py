@@ -203,6 +203,8 @@ def _reached(bar: Bar, results: dict[tuple[str, str], Result]) -> float | None:
     other = results.get((bar.peer_case or bar.case, bar.peer))
     if other is None:
         return None
+    if bar.figure == "cpu" and bar.peer_case is None and other.cpu_ratio is not None:
+        return 1 / other.cpu_ratio
     if bar.peer_case is None and other.ratio is not None and bar.figure != "peak":
         return other.ratio if bar.figure == "rate" else 1 / other.ratio
     theirs: float = getattr(other, bar.figure)

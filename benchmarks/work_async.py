@@ -40,7 +40,7 @@ async def _ours(job: Job) -> AsyncGenerator[Callable[[str], Awaitable[object]]]:
     async with AsyncSessionsApi(SECRET_KEY, base_url=job.base_url, retry=policy) as sessions:
         match _operation(job):
             case "list":
-                yield lambda _: sessions.list(user_id="user_1", limit=job.size)
+                yield lambda id_: sessions.list(user_id=id_, limit=job.size)
             case "token":
                 yield lambda id_: sessions.create_token(id_, expires_in_seconds=60)
             case _:
@@ -68,8 +68,8 @@ async def _aiohttp(job: Job) -> AsyncGenerator[Callable[[str], Awaitable[object]
                 await asyncio.sleep(random.random() * _DELAY * 2**attempt)
             raise RuntimeError("too many faults")
 
-        async def page(_: str) -> object:
-            url = f"{base}/sessions?user_id=user_1&limit={job.size}&paginated=true"
+        async def page(id_: str) -> object:
+            url = f"{base}/sessions?user_id={id_}&limit={job.size}&paginated=true"
             async with http.get(url) as response:
                 return json.loads(await response.read())
 
@@ -95,8 +95,8 @@ async def _httpx(job: Job) -> AsyncGenerator[Callable[[str], Awaitable[object]]]
         async def revoke(id_: str) -> object:
             return json.loads((await http.post(f"{base}/sessions/{id_}/revoke")).content)
 
-        async def page(_: str) -> object:
-            url = f"{base}/sessions?user_id=user_1&limit={job.size}&paginated=true"
+        async def page(id_: str) -> object:
+            url = f"{base}/sessions?user_id={id_}&limit={job.size}&paginated=true"
             return json.loads((await http.get(url)).content)
 
         async def token(id_: str) -> object:
@@ -117,7 +117,7 @@ async def _clerk(job: Job) -> AsyncGenerator[Callable[[str], Awaitable[object]]]
         sessions = clerk.sessions
         match _operation(job):
             case "list":
-                yield lambda _: sessions.list_async(user_id="user_1", limit=job.size)
+                yield lambda id_: sessions.list_async(user_id=id_, limit=job.size)
             case "token":
                 yield lambda id_: sessions.create_token_async(session_id=id_, expires_in_seconds=60)
             case _ if "faults" in job.case:
