@@ -140,6 +140,7 @@ SHAPES: dict[str, Callable[[], object]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Setting custom Request:DeprecationWarning")  # aiohttp 3.14.0
 @pytest.mark.parametrize("shape", SHAPES)
 def test_any_request_will_do(shape: str) -> None:
     """Requests of every framework are read by what they have in common."""

@@ -128,7 +128,7 @@ def json_object(segment: bytes, what: str) -> dict[str, Any]:
         # so for nearly all tokens; the others are read once more by a slower, stricter reader.
         if _encode(value) != raw:
             json.loads(raw, object_pairs_hook=_unique)
-    except (ValueError, RecursionError):  # both readers' errors are ValueErrors
+    except (ValueError, msgspec.MsgspecError, RecursionError):  # no ValueError before msgspec 0.20
         raise malformed(f"its {what} is not JSON with unique names") from None
     if not isinstance(value, dict):
         raise malformed(f"its {what} is not a JSON object")

@@ -296,7 +296,7 @@ def read_key_set(
     try:
         entries = cast("list[object]", msgspec.json.decode(body)["keys"])
         jwks = [cast("dict[str, Any]", entry) for entry in entries if isinstance(entry, dict)]
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, msgspec.MsgspecError, TypeError, KeyError, RecursionError):
         raise KeySetUnreadableError("the answer is not a JSON Web Key Set") from None
     keys: dict[str, VerificationKey | UnusableKey] = {}
     for jwk in jwks:
