@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import shlex
 import sys
 from datetime import UTC, datetime
 from fnmatch import fnmatch
@@ -95,7 +96,7 @@ def _machine(server: str, ceiling: str) -> dict[str, Any]:
         "cpu": cpu,
         "cores": os.cpu_count(),
         "date": datetime.now(UTC).date().isoformat(),
-        "command": f"python -m benchmarks {' '.join(sys.argv[1:])}".strip(),
+        "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
         "server": server,
         "ceiling": ceiling,
         "versions": versions,
