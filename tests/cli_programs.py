@@ -64,7 +64,8 @@ class InProcess:
 def environment(fake: FakeClerk, changes: Mapping[str, str | None] | None = None) -> dict[str, str]:
     """Give the environment of a program that talks to the fake."""
     values: dict[str, str | None] = {
-        **os.environ,
+        # asyncio's debug mode writes a line to stderr for every slow turn on a busy machine
+        **{name: value for name, value in os.environ.items() if name != "PYTHONDEVMODE"},
         "CLERK_SECRET_KEY": fake.secret_key,
         "CLERK_API_URL": fake.base_url.removesuffix("/v1"),
         "PYTHONWARNINGS": "error",
