@@ -156,19 +156,18 @@ def list_request(
     offset: object,
 ) -> Request:
     """Build a list, always in the shape that tells the total count."""
-    query: dict[str, str] = {}
+    query: list[str] = []
     for name, value in (("client_id", client_id), ("user_id", user_id), ("status", status)):
         if value is not None:
-            query[name] = check_text(name, getattr(value, "value", value))
-    query["paginated"] = "true"
+            text = check_text(name, getattr(value, "value", value))
+            query.append(f"{name}={quote(text, safe='')}")
+    query.append("paginated=true")
     if limit is not None:
-        query["limit"] = str(
-            check_integer("limit", limit, low=LIMIT_BOUNDS[0], high=LIMIT_BOUNDS[1])
-        )
+        low, high = LIMIT_BOUNDS
+        query.append(f"limit={check_integer('limit', limit, low=low, high=high):d}")
     if offset is not None:
-        query["offset"] = str(check_integer("offset", offset, low=0))
-    encoded = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items())
-    return Request(LIST, LIST.head, encoded)
+        query.append(f"offset={check_integer('offset', offset, low=0):d}")
+    return Request(LIST, LIST.head, "&".join(query))
 
 
 def create_request(user_id: object, active_organization_id: object) -> Request:

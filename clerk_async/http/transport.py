@@ -90,7 +90,6 @@ class Wire:
         self._connecting: set[asyncio.Task[Any]] = set()
         if isinstance(connector, _Connector):
             self._connecting = connector.connecting
-        self._base = settings.base_url
         self._root = URL(settings.base_url, encoded=True)
         self._prefix = self._root.raw_path.rstrip("/")
         self._headers = settings.headers
@@ -151,10 +150,7 @@ class Wire:
         try:
             response = await self._session.request(
                 method,
-                # without parsing, where there's nothing but a path
-                self._root.with_path(self._prefix + target, encoded=True)
-                if "?" not in target
-                else URL(self._base + target, encoded=True),
+                self._url_of(target),
                 data=body,
                 headers=headers,
                 timeout=timeout,
@@ -179,6 +175,19 @@ class Wire:
             return Answer(response.status, response.headers, b"")
         # Out here, as nothing may be chained to it: aiohttp's errors quote headers.
         raise self._translated(failure)
+
+    def _url_of(self, target: str) -> URL:
+        """Put path and query behind the base URL, without parsing what is encoded already."""
+        path, _, query = target.partition("?")
+        if not query:
+            return self._root.with_path(self._prefix + path, encoded=True)
+        return URL.build(
+            scheme=self._root.scheme,
+            authority=self._root.raw_authority,
+            path=self._prefix + path,
+            query_string=query,
+            encoded=True,
+        )
 
     def _foreseen(
         self, error: BaseException, task: asyncio.Task[Any], cancelled_before: int
