@@ -155,6 +155,16 @@ class _CallError(ClerkError):
         self._may_have_arrived = False
         self._throttled = 0
 
+    def _tell_of(
+        self, method: str, path: str, attempts: int, *, throttled: int, may_have_arrived: bool
+    ) -> None:
+        """Write down which call this ended; the last two are for bulk runs."""
+        self.method = method
+        self.path = path
+        self.attempts = attempts
+        self._throttled = throttled
+        self._may_have_arrived = may_have_arrived
+
 
 class ApiError(_CallError):
     """The service answered with an error status that has no class of its own.
@@ -189,7 +199,7 @@ class ApiError(_CallError):
         super().__init__(message, method=method, path=path, attempts=attempts)
         self.status = status
         self.errors = errors
-        self.code = errors[0].code if errors else None
+        self.code = (errors[0].code or None) if errors else None
         self.trace_id = trace_id
         self.retry_after = retry_after
 
@@ -352,7 +362,21 @@ class TokenVerificationError(ClerkError):
 
 
 class KeysUnavailableError(TokenVerificationError):
-    """The keys can't be had, so the token could not be checked: it says nothing about the user."""
+    """The keys can't be had, so the token could not be checked: it says nothing about the user.
+
+    Attributes:
+        cause: Why the fetch of the keys failed, such as a `ConnectError`, or an
+            `AuthenticationError` where the secret key was refused; None where the answer was no
+            key set, or nothing of this library's.
+    """
+
+    cause: ClerkError | None
+
+    def __init__(
+        self, message: str, *, reason: TokenVerificationReason, cause: ClerkError | None = None
+    ) -> None:
+        super().__init__(message, reason=reason)
+        self.cause = cause
 
 
 class JournalError(ClerkError):

@@ -313,6 +313,55 @@ async def test_forgery_is_refused_by_the_async_verifier_too(name: str) -> None:
     assert caught.value.reason is reason
 
 
+@pytest.mark.parametrize("opening", ["[", '{"a":', '[{"a":'], ids=["list", "object", "both"])
+@pytest.mark.parametrize("place", ["payload", "header"])
+def test_a_nest_of_any_depth_never_crashes(place: str, opening: str) -> None:
+    """However deep custom claims or headers go, the token passes or is refused as any other."""
+    closing = opening[::-1].translate(str.maketrans("[{", "]}", '":a'))
+    outcomes: list[Reason | None] = []
+    for depth in (10, 200, *range(320, 345), *range(490, 510), 700, *range(980, 1005), 1800):
+        deep = f',"x":{opening * depth}1{closing * depth}}}'.encode()
+        head, payload = json.dumps(header()).encode(), json.dumps(claims()).encode()
+        forged = (
+            raw_token(head, payload[:-1] + deep)
+            if place == "payload"
+            else raw_token(head[:-1] + deep, payload)
+        )
+        try:
+            VERIFIER.verify(forged)
+            outcomes.append(None)
+        except TokenVerificationError as error:
+            outcomes.append(error.reason)
+    assert outcomes[:2] == [None, None]
+    assert set(outcomes) == {None, Reason.TOKEN_INVALID}
+
+
+class Odd(str):
+    """A str that compares, hashes and encodes itself as it likes."""
+
+    __slots__ = ()
+    __hash__ = None  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __len__(self) -> int:
+        return 0
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        return GOOD.encode(encoding, errors)
+
+
+def test_a_kind_of_str_counts_as_the_text_it_holds() -> None:
+    """Frameworks mark strings with classes of their own; these decide nothing."""
+    stub = SyncStub()
+    for verifier in (VERIFIER, TokenVerifier(sessions=stub, clock=Clock())):
+        assert verifier.verify(Odd(GOOD)).user_id == "user_1"
+        assert verifier.verify(Odd(GOOD)).user_id == "user_1"
+        assert refusal(Odd(f"{HEAD}.{BODY}.AAAA"), verifier) is Reason.TOKEN_INVALID_SIGNATURE
+        assert refusal(Odd(), verifier) is Reason.TOKEN_INVALID
+
+
 AUDIENCES: dict[str, tuple[Any, bool]] = {
     "ours": ("api", True),
     "ours in a list": (["web", "api"], True),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -25,7 +26,12 @@ from token_samples import (
     until,
 )
 
-from clerk_async.errors import KeysUnavailableError, TokenVerificationError
+from clerk_async.errors import (
+    AuthenticationError,
+    ConnectError,
+    KeysUnavailableError,
+    TokenVerificationError,
+)
 from clerk_async.tokens.reasons import TokenVerificationReason as Reason
 from clerk_async.tokens.sync_verifier import TokenVerifier
 from clerk_async.tokens.verifier import AsyncTokenVerifier
@@ -497,6 +503,38 @@ async def test_warm_up_tells_a_dead_service() -> None:
     stub.goes_down()
     with pytest.raises(KeysUnavailableError, match="connection refused"):
         await made(stub).warm_up()
+
+
+async def test_keys_that_can_not_be_had_tell_their_cause() -> None:
+    """As an error of its own class, without the call's traceback, and also across processes."""
+    stub = AsyncStub(error=AuthenticationError("no such key", status=401, path="/jwks"))
+    verifier = made(stub)
+    for lost in (verifier.warm_up(), verifier.verify(token())):
+        with pytest.raises(KeysUnavailableError) as caught:
+            await lost
+        for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):  # noqa: S301
+            assert isinstance(error.cause, AuthenticationError)
+            assert (error.cause.status, error.cause.path) == (401, "/jwks")
+            assert (error.cause.__traceback__, error.cause.__context__) == (None, None)
+    stub.error, stub.body = None, b"{}"
+    with pytest.raises(KeysUnavailableError, match="not a JSON Web Key Set") as caught:
+        await verifier.warm_up()
+    assert caught.value.cause is None
+
+
+async def test_an_unknown_kid_tells_the_cause_of_the_last_failure() -> None:
+    """Not that of an earlier one, which was of another kind."""
+    stub, ages = AsyncStub(), Clock(0.0)
+    verifier = made(stub, ages)
+    await verifier.verify(token())
+    for stub.error, cause in (
+        (ConnectError("unplugged"), ConnectError),
+        (RuntimeError("strange"), type(None)),
+    ):
+        ages.now += 2 * COOLDOWN
+        with pytest.raises(KeysUnavailableError) as caught:
+            await verifier.verify(token(key=OTHER))
+        assert type(caught.value.cause) is cause
 
 
 async def test_figures_for_a_health_page() -> None:

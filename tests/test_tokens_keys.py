@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import copy
 import logging
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -41,6 +43,8 @@ from clerk_async.tokens.sync_verifier import TokenVerifier
 from clerk_async.tokens.verifier import AsyncTokenVerifier
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from clerk_async.testing.keys import SigningKey
 
 logging.getLogger("clerk_async.tokens").setLevel(logging.ERROR)
@@ -224,12 +228,14 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "no keys": ({}, "needs keys"),
     "empty parties": ({"jwt_key": PEM, "authorized_parties": []}, "authorized_parties"),
     "empty party": ({"jwt_key": PEM, "authorized_parties": [""]}, "authorized_parties"),
+    "parties a number": ({"jwt_key": PEM, "authorized_parties": 5}, "authorized_parties"),
     "party None": ({"jwt_key": PEM, "authorized_parties": [None]}, "authorized_parties"),
     "empty audience": ({"jwt_key": PEM, "audience": []}, "audience"),
     "empty audience string": ({"jwt_key": PEM, "audience": ""}, "audience"),
     "negative skew": ({"jwt_key": PEM, "clock_skew": -1}, "clock_skew"),
     "NaN skew": ({"jwt_key": PEM, "clock_skew": float("nan")}, "clock_skew"),
     "infinite skew": ({"jwt_key": PEM, "clock_skew": float("inf")}, "clock_skew"),
+    "skew beyond floats": ({"jwt_key": PEM, "clock_skew": 10**400}, "clock_skew"),
     "skew a string": ({"jwt_key": PEM, "clock_skew": "5"}, "clock_skew"),
     "no ttl": ({"jwt_key": PEM, "key_ttl": 0}, "key_ttl"),
     "age below ttl": ({"jwt_key": PEM, "key_ttl": 10, "key_max_age": 5}, "key_max_age"),
@@ -325,6 +331,14 @@ def test_repr_shows_no_key_and_no_token() -> None:
     verifier.verify(token())
     assert repr(verifier) == "<TokenVerifier with keys from sessions>"
     assert token().split(".")[1] not in repr(verifier._verification.__dict__)
+
+
+@pytest.mark.parametrize("shared", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_verifier_can_not_be_pickled_or_copied(shared: Callable[[object], object]) -> None:
+    """Told in a sentence, as for clients: each process makes its own."""
+    for verifier in (TokenVerifier(jwt_key=PEM), AsyncTokenVerifier(sessions=AsyncStub())):
+        with pytest.raises(TypeError, match="make one in each process"):
+            shared(verifier)
 
 
 def test_a_missing_extra_is_named() -> None:

@@ -14,7 +14,6 @@ code  meaning
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -44,8 +43,6 @@ KEY_REFUSED: Final = 3
 OUT_OF_REACH: Final = 4
 INTERRUPTED: Final = 130
 
-_KEY_REFUSED: Final = re.compile(r"\b(?:AuthenticationError|PermissionDeniedError): ")
-"""How a key set that can't be fetched says why."""
 _KEY_CODES: Final = frozenset(
     {"clerk_key_invalid", "authentication_invalid", "authorization_header_format_invalid"}
 )
@@ -70,10 +67,9 @@ def exit_code_of(error: ClerkError) -> int:
 
     if isinstance(error, ConfigurationError | InvalidArgumentError | JournalError):
         return USAGE
-    if isinstance(error, AuthenticationError | PermissionDeniedError):
-        return FAILED if is_session_refusal(error) else KEY_REFUSED
-    if isinstance(error, KeysUnavailableError) and _KEY_REFUSED.search(str(error)):
-        return KEY_REFUSED
+    refusal = error.cause if isinstance(error, KeysUnavailableError) else error
+    if isinstance(refusal, AuthenticationError | PermissionDeniedError):
+        return FAILED if is_session_refusal(refusal) else KEY_REFUSED
     return OUT_OF_REACH if is_out_of_reach(error) else FAILED
 
 

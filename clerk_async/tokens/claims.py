@@ -128,6 +128,10 @@ def read_claims(payload: Mapping[str, Any]) -> SessionClaims:
     if type(version) is not int:
         raise malformed("its version is not an integer")
     features = _text(payload, "fea")
+    try:
+        raw = _frozen(payload)
+    except RecursionError:
+        raise malformed("its claims are nested too deeply") from None
     return SessionClaims(
         payload["sub"],
         _text(payload, "sid"),
@@ -144,7 +148,7 @@ def read_claims(payload: Mapping[str, Any]) -> SessionClaims:
         _organization(payload, version, features or ""),
         _text(payload, "pla"),
         tuple(features.split(",")) if features else (),
-        _frozen(payload),
+        raw,
     )
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "canonical_base64url",
     "json_object",
     "parse",
+    "plain",
     "read_header",
 ]
 
@@ -70,14 +71,23 @@ class Compact:
     signature_segment: bytes
 
 
-def parse(token: object) -> Compact:
-    """Take a token apart at its two dots.
+def plain(token: object) -> str:
+    """Give a token as a str proper: how a subclass compares or encodes itself decides nothing.
 
     Raises:
-        TokenVerificationError: If it is no string of three base64url segments, or too long.
+        TokenVerificationError: If it is no str at all.
     """
     if not isinstance(token, str):
         raise malformed(f"a str is needed, not {type(token).__name__}")
+    return str.__str__(token)
+
+
+def parse(token: str) -> Compact:
+    """Take a token apart at its two dots.
+
+    Raises:
+        TokenVerificationError: If it is not three base64url segments, or too long.
+    """
     if len(token) > MAX_TOKEN_CHARS:
         raise malformed(f"{len(token)} characters, at most {MAX_TOKEN_CHARS} are read")
     try:

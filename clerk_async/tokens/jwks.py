@@ -16,6 +16,7 @@ What it decides:
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import threading
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from clerk_async.errors import ClerkError
 from clerk_async.tokens.keys import (
     KeySetUnreadableError,
     UnusableKey,
@@ -147,6 +149,7 @@ class FetchedKeys:
         self._fetches = 0
         self._failed_fetches = 0
         self._last_error: str | None = None
+        self._last_cause: ClerkError | None = None
         self._lock = threading.Lock()
         _forget_flight_after_fork(self)
 
@@ -197,7 +200,8 @@ class FetchedKeys:
         if self._failures_in_a_row:
             raise unavailable(
                 f"The key {cut(kid)} is unknown here, and whether the instance has it can't be "
-                f"told: fetching the keys failed ({self._last_error})."
+                f"told: fetching the keys failed ({self._last_error}).",
+                self._last_cause,
             )
         raise mismatch(kid, list(self._keys))
 
@@ -254,7 +258,8 @@ class FetchedKeys:
         why = self._last_error or "fetching them was broken off"
         return unavailable(
             f"The keys that session tokens are checked with can't be had ({why}). This says "
-            "nothing about the user."
+            "nothing about the user.",
+            self._last_cause,
         )
 
     def _look_again(self, kid: str, *, may_start: bool) -> KeysNeeded | None:
@@ -289,7 +294,7 @@ class FetchedKeys:
         try:
             keys = read_key_set(body, self._keys)
         except KeySetUnreadableError as error:
-            self.fail(flight, str(error))
+            self.fail(flight, error)
             return
         with self._lock:
             if self._flight is not flight:
@@ -300,14 +305,20 @@ class FetchedKeys:
             self._fresh_until = now + min(self._refresh_after, self._max_age)
             self._failures_in_a_row = 0
             self._retry_at = float("-inf")
-            self._last_error = None
+            self._last_error = self._last_cause = None
             for kid in keys:
                 self._misses.pop(kid, None)
             self._flight = None
         _settle(flight)
 
-    def fail(self, flight: Flight, why: str) -> None:
+    def fail(self, flight: Flight, error: BaseException) -> None:
         """Note that a fetch failed: the keys at hand, if any, go on serving."""
+        why, cause = type(error).__name__, None  # the text of a stranger may hold anything
+        if isinstance(error, KeySetUnreadableError):
+            why = str(error)
+        elif isinstance(error, ClerkError):
+            # A copy, as the traceback of what was raised would keep the whole call alive.
+            why, cause = f"{why}: {error}", copy.copy(error)
         with self._lock:
             if self._flight is not flight:
                 return
@@ -317,6 +328,7 @@ class FetchedKeys:
             self._failures_in_a_row += 1
             self._failed_fetches += 1
             self._last_error = why
+            self._last_cause = cause
             self._flight = None
             age = self._age(now)
         flight.failed = True

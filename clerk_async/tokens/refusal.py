@@ -10,6 +10,8 @@ from clerk_async.tokens.reasons import TokenVerificationReason
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from clerk_async.errors import ClerkError
+
 __all__ = ["cut", "malformed", "mismatch", "refused", "unavailable"]
 
 _SHOWN = 80
@@ -27,9 +29,11 @@ def malformed(message: str) -> TokenVerificationError:
     )
 
 
-def unavailable(message: str) -> KeysUnavailableError:
+def unavailable(message: str, cause: ClerkError | None) -> KeysUnavailableError:
     """Make the error for a token that could not be checked."""
-    return KeysUnavailableError(message, reason=TokenVerificationReason.JWK_FAILED_TO_LOAD)
+    return KeysUnavailableError(
+        message, reason=TokenVerificationReason.JWK_FAILED_TO_LOAD, cause=cause
+    )
 
 
 def mismatch(kid: str | None, known: Iterable[str]) -> TokenVerificationError:

@@ -110,6 +110,12 @@ class Verifier(Generic[SourceT]):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} with keys from {self.key_status().source}>"
 
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise TypeError(
+            f"{type(self).__name__} can't be pickled or copied, as tasks and threads share its "
+            "keys: make one in each process"
+        )
+
     def key_status(self) -> KeySetStatus:
         """Tell where the keys come from, how old they are and how often they were fetched."""
         return self._verification.status()
@@ -218,7 +224,10 @@ def _names(setting: str, value: str | Iterable[str] | None) -> frozenset[str] | 
     """Read a list of accepted names; an empty one would let nobody in, or be taken for None."""
     if value is None:
         return None
-    names = [value] if isinstance(value, str) else list(value)
+    try:
+        names = [value] if isinstance(value, str) else list(value)
+    except TypeError:  # not iterable
+        names = []
     if not names or not all(isinstance(name, str) and name for name in names):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
         raise ConfigurationError(
             f"{setting} must hold at least one non-empty string; leave it out to not check it."
@@ -229,7 +238,7 @@ def _names(setting: str, value: str | Iterable[str] | None) -> frozenset[str] | 
 def _seconds(setting: str, value: float, *, least: float, beyond: bool = False) -> None:
     try:
         fits = math.isfinite(value) and (value > least if beyond else value >= least)
-    except TypeError:
+    except (TypeError, OverflowError):
         fits = False
     if not fits:
         bound = "more than" if beyond else "at least"

@@ -7,7 +7,7 @@ session) and gets the answer back, so that the async and the sync verifier share
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
 
 import attrs
 
@@ -20,6 +20,7 @@ from clerk_async.tokens.jose import (
     canonical_base64url,
     json_object,
     parse,
+    plain,
     read_header,
 )
 from clerk_async.tokens.jwks import KeySetStatus, KeysNeeded
@@ -133,7 +134,9 @@ class Verification:
         Raises:
             TokenVerificationError: If the token is refused.
         """
-        entry = self._cache.get(token) if isinstance(cast("object", token), str) else None
+        if type(token) is not str:
+            token = plain(token)
+        entry = self._cache.get(token)
         if entry is not None and self.keys.at_hand(entry.key.kid) is entry.key:
             return self._again(token, entry)
         parts = parse(token)
@@ -162,6 +165,8 @@ class Verification:
             TokenVerificationError: If it is refused.
             KeysUnavailableError: If the keys to check it with can't be had.
         """
+        if type(token) is not str:
+            token = plain(token)
         parts = parse(token)
         header = self._header_of(parts)
         key = yield from self.keys.find(header.kid)

@@ -189,9 +189,7 @@ class TokenVerifier(Verifier[SessionsSource]):
     def _fly(self, flight: Flight) -> None:
         try:
             body = self._fetch()
-        except ClerkError as error:
-            self._fetched.fail(flight, f"{type(error).__name__}: {error}")
         except BaseException as error:  # noqa: BLE001 - whatever it is, waiters must be told
-            self._fetched.fail(flight, type(error).__name__)
+            self._fetched.fail(flight, error)
         else:
             self._fetched.land(flight, body)

@@ -160,10 +160,8 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
     async def _fly(self, flight: Flight) -> None:
         try:
             body = await self._fetch()
-        except ClerkError as error:
-            self._fetched.fail(flight, f"{type(error).__name__}: {error}")
         except Exception as error:  # noqa: BLE001 - whatever it is, waiters must be told
-            self._fetched.fail(flight, type(error).__name__)
+            self._fetched.fail(flight, error)
         else:
             self._fetched.land(flight, body)
 
