@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 from aioresponses import aioresponses
 from blockbuster import blockbuster_ctx
+from hypothesis import HealthCheck, settings
 
 from clerk_async.testing import FakeClerk
 
@@ -25,6 +26,10 @@ _MAY_BLOCK = (
     ("warnings.py", "_formatwarnmsg_impl"),
     ("linecache.py", "updatecache lazycache"),
 )
+
+# A busy machine makes no example wrong: no time limit for each, as the whole test has one.
+settings.register_profile("any pace", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any pace")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
