@@ -75,6 +75,7 @@ def test_a_refused_key_of_verify_token_is_3(
         ("revoke", "s", "--rate", "fast"),
         ("revoke", "s", "--rate", "0/10"),
         ("revoke", "s", "--share", "1.5"),
+        ("revoke", "s", "--share", "nan"),
         ("revoke", "s", "--rotated-key"),
         ("revoke", "--from", "/does/not/exist"),
         ("revoke-all",),
@@ -112,7 +113,7 @@ def test_the_key_comes_from_a_file(
     """The option stands before the command or after it."""
     monkeypatch.delenv("CLERK_SECRET_KEY")
     path = tmp_path / "key"
-    path.write_text(f"\n{cli.fake.secret_key}\n")
+    path.write_text(f"\ufeff\r\n{cli.fake.secret_key}\r\n", newline="")
     session = cli.fake.add_session()
     assert cli("--key-file", str(path), "get", session.id).code == 0
     assert cli("get", session.id, "--key-file", str(path)).code == 0

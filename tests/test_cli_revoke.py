@@ -89,6 +89,17 @@ def test_a_large_run_tells_failures_alone(cli: InProcess, tmp_path: Path) -> Non
     assert len(ended.lines) == 2
 
 
+@pytest.mark.parametrize("option", [(), ("--json",), ("--quiet",)])
+def test_where_not_one_is_found_it_asks_whether_this_is_the_right_instance(
+    cli: InProcess, option: tuple[str, ...]
+) -> None:
+    """With another instance's key or ids of users all would count as done, though nothing is."""
+    (live,) = add(cli.fake, 1)
+    ended = cli("revoke", "user_1", "user_2", *option)
+    assert (ended.code, "not one was found" in ended.err) == (0, True)
+    assert cli("revoke", "user_1", live, *option).err == ""
+
+
 def test_quiet_leaves_out_counts_and_progress(cli: InProcess) -> None:
     """Failures stay."""
     (live,) = add(cli.fake, 1)
@@ -119,6 +130,9 @@ def test_some_failures_among_successes_are_1(cli: InProcess) -> None:
     [
         ("lines", "{a}\n\n  {b}  \r\n# a comment\n{c}", None),
         ("byte order mark", "\ufeff{a}\n{b}\n{c}\n", None),
+        ("quoted lines", '"{a}"\n{b}\r\n"{c}"\r\n', None),
+        ("semicolons", '"user, or mail";session\n1,5;{a}\n;{b}\n;{c}\n', "session"),
+        ("tabs", "session\tuser\n{a}\tx\n{b}\ty;z\n{c}\t\n", "session"),
         ("csv", "user,session\r\nu,{a}\r\nu,{b}\r\n\r\nu,{c}\r\n", "session"),
         ("quoted csv", '"a ""b"" c","session id"\n"x,y",{a}\n"x\ny",{b}\n,{c}\n', "session id"),
         ("json lines", '{{"s": "{a}"}}\n{{"s": "{b}", "n": 1}}\n\n{{"s": "{c}"}}', "s"),
@@ -147,6 +161,8 @@ def test_ids_come_from_files_of_many_kinds(
         ("sess_1\tuser_1\n", None, "--column"),
         ("a,b\n1,2\n", "c", "it has a, b"),
         ("a,b\n1\n", "b", "line 2"),
+        ('id,agent\ns_1,"Mozilla\ns_2,x\ns_3,y\n', "id", "line 4"),
+        ('[{"id": "s_1"}]\n', "id", "jq -c"),
         ('{"id": 5}\n', "id", "line 1"),
         ('{"id": "x"}\nnope\n', "id", "line 2"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -113,12 +114,14 @@ def test_results_in_a_file_and_the_bar_in_the_terminal(
 
 @pytest.mark.parametrize("columns", ["200", "40"])
 def test_a_list_is_a_table_with_whole_ids(fake: FakeClerk, columns: str) -> None:
-    """However narrow the terminal is, no part of an id is left out."""
+    """However narrow the terminal is, no column and no part of an id is left out."""
     session = fake.add_session(user_id="user_1")
     with Terminal(fake, "list", "--user", "user_1", env={"COLUMNS": columns}) as terminal:
         assert terminal.end() == 0
         assert session.id in terminal.text
         assert "─" in terminal.text
+        assert "active" in terminal.text
+        assert f"{datetime.now(UTC):%Y-%m-%d}" in terminal.text
 
 
 def test_the_first_ctrl_c_finishes_what_is_in_flight_and_prints_how_to_resume(
@@ -178,6 +181,22 @@ def test_ctrl_c_in_a_single_call_is_130(fake: FakeClerk) -> None:
         assert terminal.end() == 130, terminal.text
         assert "Traceback" not in terminal.text
     fake.release()
+
+
+def test_what_is_read_from_the_keyboard_is_asked_for(fake: FakeClerk) -> None:
+    """A program that waits without a word looks stuck."""
+    session = fake.add_session()
+    arguments = ("refresh", session.id, "--origin", "http://localhost:3000")
+    with Terminal(fake, *arguments) as terminal:
+        terminal.wait_for("the expired token, in one line:")
+        terminal.type(f"{fake.expired_token(session)}\n")
+        terminal.wait_for("the refresh token, in one line:")
+        terminal.type(f"{fake.refresh_token_for(session)}\n")
+        assert terminal.end() == 0, terminal.text
+    with Terminal(fake, "verify-token", "-") as terminal:
+        terminal.wait_for("the token, in one line:")
+        terminal.type("\x03")
+        assert terminal.end() == 130, terminal.text
 
 
 def test_ctrl_c_in_the_demo(fake: FakeClerk) -> None:

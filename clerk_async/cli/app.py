@@ -106,6 +106,11 @@ def _shared_options(*, hidden: bool) -> list[click.Option]:
     ]
 
 
+_SHARED: Final = (
+    "--key-file, --base-url, --json and --quiet may stand here too: see clerk-async --help."
+)
+
+
 class _Command(click.Command):
     """A command that takes the global options too.
 
@@ -116,6 +121,7 @@ class _Command(click.Command):
 
     def __init__(self, *arguments: Any, greedy: Sequence[str] = (), **settings: Any) -> None:
         super().__init__(*arguments, **settings)
+        self.epilog = _SHARED
         self.params.extend(_shared_options(hidden=True))
         self._greedy = greedy
 
@@ -268,8 +274,10 @@ def _invoke(settings: Settings) -> int:
 
         if not isinstance(error, ClerkError):
             raise
+        from clerk_async.cli.words import error_text  # noqa: PLC0415 - not for help
+
         settings.out.clear_live()
-        settings.out.error(str(error))
+        settings.out.error(error_text(error))
         return exit_code_of(error)
     return code if isinstance(code, int) else DONE
 

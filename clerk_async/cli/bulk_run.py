@@ -121,7 +121,7 @@ class BulkRun:
         elif out.is_json:
             out.record(outcome_record(outcome))
         elif outcome.status is RevocationStatus.PLANNED:
-            owner = f"\t{outcome.user_id}" if outcome.user_id else ""
+            owner = f"\t{outcome.user_id}" if outcome.user_id and not out.is_quiet else ""
             out.result(harmless(f"{outcome.session_id}{owner}"))
         elif self._count <= EACH_AT_MOST:
             self._first.append(outcome)
@@ -137,6 +137,10 @@ class BulkRun:
         if self.out.is_json:
             self.out.record({**summary_record(report), "exit_code": code})
         tell_summary(self.out, report, self._first)
+        if report.total and report.not_found == report.total:
+            self.out.error(
+                "not one was found: are these ids of sessions, and of the instance of this key?"
+            )
         if self._has_given_up and not is_interrupted:
             self.out.error(
                 f"the last {GIVE_UP_AFTER} sessions could not reach the service: gave up early"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from clerk_async.cli.exits import Refused
+from clerk_async.cli.words import as_typed
 
 if TYPE_CHECKING:
     from clerk_async.cli.app import Settings
@@ -58,7 +59,7 @@ def make_client(
 
 def _read_key(path: str) -> str:
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not text"
         raise Refused(f"can't read the key file {path}: {why}") from None
@@ -78,7 +79,7 @@ class _LogLines(logging.Handler):
         self._out = out
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._out.note(f"note: {record.getMessage()}")
+        self._out.note(f"note: {as_typed(record.getMessage())}")
 
 
 def show_log(out: Output) -> None:

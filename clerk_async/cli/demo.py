@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @command("demo")
 @click.option(
     "--sessions",
-    type=click.IntRange(20, 100_000),
+    type=click.IntRange(1, 100_000),
     default=2000,
     show_default=True,
     metavar="N",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import click
@@ -46,9 +47,12 @@ def fake_server_command(
     """
     from clerk_async.testing import serve  # noqa: PLC0415 - not for help
 
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         serve(port, sessions, rate_limit=rate, seed=seed, production=production)
     except OSError as error:
         raise Refused(f"can't listen on port {port}: {error.strerror}") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
     settings.out.note("")
     return DONE

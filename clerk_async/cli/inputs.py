@@ -10,6 +10,7 @@ import concurrent.futures
 import csv
 import json
 import os
+import re
 import stat
 import sys
 import threading
@@ -25,7 +26,9 @@ from clerk_async.cli.exits import Refused
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
 
-__all__ = ["Ids", "ids_from", "read_secret_line"]
+    from clerk_async.cli.output import Output
+
+__all__ = ["Ids", "ids_from", "read_secret_lines"]
 
 CHUNK: Final = 65_536
 BATCH: Final = 256
@@ -33,6 +36,7 @@ LONGEST_LINE: Final = 1_000_000
 COUNTED_AT_MOST: Final = 200_000_000
 """A file above so many bytes isn't counted first: its total stays unknown."""
 STDIN: Final = "-"
+_QUOTED: Final = re.compile(r'"[^"]+"')
 
 _Batch = list[str] | BaseException | None
 
@@ -208,7 +212,7 @@ def ids_from(
         arguments: Ids on the command line.
         path: A file; `-` is stdin.
         column: The column of CSV, or the field of JSON lines, that holds the ids.
-        what: What the ids are of, in words.
+        what: What the arguments are, in words.
         option: The option that `path` came with.
 
     Raises:
@@ -216,12 +220,12 @@ def ids_from(
         Refused: If the file can't be read.
     """
     if arguments and path is not None:
-        raise click.UsageError(f"give {what} as arguments or with {option}, not both")
+        raise click.UsageError(f"give {what} or with {option}, not both")
     if path is None:
         if column is not None:
             raise click.UsageError(f"--column goes with {option}")
         if not arguments:
-            raise click.UsageError(f"give {what} as arguments, or with {option} FILE (- is stdin)")
+            raise click.UsageError(f"give {what}, or with {option} FILE (- is stdin)")
         return Ids(arguments, source="the arguments", total=len(arguments))
     if path == STDIN:
         return Ids(
@@ -264,6 +268,8 @@ def _plain(lines: _Lines, source: str) -> Iterator[str]:
         text = line.strip()
         if not text or text.startswith("#"):
             continue
+        if _QUOTED.fullmatch(text):
+            text = text[1:-1]
         # Sent as it is, such a line would be answered "not found", which counts as done.
         if text[0] in "{[\"'" or "," in text or ";" in text or "\t" in text:
             raise Refused(
@@ -277,6 +283,11 @@ def _column(lines: _Lines, source: str, column: str) -> Iterator[str]:
     for line in lines:
         if not line.strip():
             continue
+        if line.lstrip().startswith("["):
+            raise Refused(
+                f"{source} is a JSON array; what is read are JSON lines, one object a line: "
+                "jq -c '.[]' makes them of it"
+            )
         if line.lstrip().startswith("{"):
             yield from _json_lines(chain([line], lines), lines, source, column)
         else:
@@ -300,8 +311,12 @@ def _json_lines(texts: Iterable[str], lines: _Lines, source: str, column: str) -
         yield value
 
 
-def _csv(texts: Iterable[str], lines: _Lines, source: str, column: str) -> Iterator[str]:
-    rows = csv.reader(texts)
+def _csv(texts: Iterator[str], lines: _Lines, source: str, column: str) -> Iterator[str]:
+    first = next(texts)
+    # Spreadsheets write semicolons where numbers have a decimal comma; our own lists have tabs.
+    delimiter = next((mark for mark in ",;\t" if column in _names(first, mark)), ",")
+    # Strict, as a quote that never closes would swallow the lines after it without a word.
+    rows = csv.reader(chain([first], texts), delimiter=delimiter, strict=True)
     try:
         header = [name.strip() for name in next(rows)]
         if column not in header:
@@ -318,14 +333,25 @@ def _csv(texts: Iterable[str], lines: _Lines, source: str, column: str) -> Itera
         raise Refused(f"line {lines.number} of {source}: {error}") from None
 
 
-def read_secret_line(what: str) -> str:
-    """Read one line from stdin, for `-`.
+def _names(line: str, delimiter: str) -> list[str]:
+    return [name.strip() for name in next(csv.reader([line], delimiter=delimiter))]
+
+
+def read_secret_lines(out: Output, *names: str) -> list[str]:
+    """Read so many lines from stdin, each for a `-`; on a terminal say what is waited for.
 
     Raises:
-        Refused: If there is none.
+        Refused: If there are fewer.
     """
+    if not names:
+        return []
     lines = _Lines(_open_stdin(), "stdin")
-    text = next(lines, "").strip()
-    if not text:
-        raise Refused(f"stdin holds no {what}")
-    return text
+    secrets: list[str] = []
+    for name in names:
+        if os.isatty(0):
+            out.note(f"the {name}, in one line:")
+        secret = next(lines, "").strip()
+        if not secret:
+            raise Refused(f"stdin holds no {name}")
+        secrets.append(secret)
+    return secrets

@@ -1,4 +1,4 @@
-"""Ctrl-C: the first stops a run gently, the second ends the program at once."""
+"""Ctrl-C and SIGTERM: the first stops a run gently, the second ends the program at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Interrupts"]
 
 
 class Interrupts:
-    """Listens for Ctrl-C while it is entered, in a running loop of the main thread.
+    """Listens for Ctrl-C and SIGTERM while it is entered, in a running loop of the main thread.
 
     Args:
         out: Where to say that it was heard.
@@ -34,7 +34,7 @@ class Interrupts:
         self.is_asked: bool = False
         self._out = out
         self._resume = resume
-        self._before: Any = None
+        self._before: dict[signal.Signals, Any] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._asked: asyncio.Event | None = None
 
@@ -43,7 +43,7 @@ class Interrupts:
         return self.is_asked
 
     async def wait(self) -> None:
-        """Wait for the first Ctrl-C."""
+        """Wait for the first of them."""
         if self._asked is not None:
             await self._asked.wait()
 
@@ -52,7 +52,8 @@ class Interrupts:
         self._asked = asyncio.Event()
         if threading.current_thread() is threading.main_thread():
             # Not loop.add_signal_handler: the second must be heard by a loop that is stuck, too.
-            self._before = signal.signal(signal.SIGINT, self._hear)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._hear)
         return self
 
     def __exit__(
@@ -61,8 +62,8 @@ class Interrupts:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _hear(self, _: int, __: FrameType | None) -> None:
         if self.is_asked:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from clerk_async.bulk.report import RevocationStatus
 from clerk_async.cli.output import harmless
 from clerk_async.cli.progress import duration, number
+from clerk_async.cli.words import error_text
 from clerk_async.errors import ApiError, ClerkError, redact
 
 if TYPE_CHECKING:
@@ -127,5 +128,5 @@ def _outcome_line(out: Output, outcome: RevocationOutcome) -> str:
     whose = outcome.session_id or (
         f"sessions of {outcome.user_id}" if outcome.user_id else "(no id)"
     )
-    told = "" if outcome.error is None else f": {redact(str(outcome.error))}"
+    told = "" if outcome.error is None else f": {redact(error_text(outcome.error))}"
     return f"{harmless(redact(whose))}  {word}{harmless(told)}"

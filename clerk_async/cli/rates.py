@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
+from clerk_async.cli.words import as_typed
+
 if TYPE_CHECKING:
     from clerk_async.cli.progress import Mode
     from clerk_async.config import Endpoint, RateLimit
 
-__all__ = ["SHARE", "RunOptions", "rate_limit_of", "read_rate"]
+__all__ = ["RunOptions", "rate_limit_of", "read_rate", "read_share"]
 
 _FORM: Final = re.compile(r"(\d+)\s*/\s*(\d*\.?\d+)?\s*s?")
 
@@ -35,7 +37,21 @@ def read_rate(
     try:
         return RateLimit(int(match[1]), per=float(match[2] or 1))
     except ValueError as error:
-        raise click.BadParameter(str(error), context, option) from None
+        raise click.BadParameter(as_typed(str(error)), context, option) from None
+
+
+def read_share(
+    context: click.Context, option: click.Parameter, value: float | None
+) -> float | None:
+    """Check a part of a limit.
+
+    Raises:
+        click.BadParameter: If it isn't above 0 and up to 1.
+    """
+    if value is not None and not 0 < value <= 1:  # which a NaN isn't either
+        told = f"{value:g} isn't a part of the rate: above 0, up to 1"
+        raise click.BadParameter(told, context, option)
+    return value
 
 
 class RunOptions(NamedTuple):
@@ -49,9 +65,6 @@ class RunOptions(NamedTuple):
     share: float | None
     max_failures: int | None
     progress: Mode | None
-
-
-SHARE: Final = click.FloatRange(0, 1, min_open=True)
 
 
 def rate_limit_of(

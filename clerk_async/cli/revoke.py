@@ -9,7 +9,7 @@ import click
 
 from clerk_async.cli.app import Settings, command, pass_settings
 from clerk_async.cli.asking import ASK_ABOVE
-from clerk_async.cli.rates import SHARE, RunOptions, read_rate
+from clerk_async.cli.rates import RunOptions, read_rate, read_share
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +40,8 @@ _RUN_OPTIONS = (
     ),
     click.option(
         "--share",
-        type=SHARE,
+        type=float,
+        callback=read_share,
         metavar="F",
         help="Use this part of the rate, 0 to 1; default: 0.8 of the key's own limit, so that "
         "the live product keeps the rest.",

@@ -42,7 +42,7 @@ def revoke(
         click.ClickException: If the input can't be used, or nobody confirmed.
         ClerkError: If the run could not begin.
     """
-    ids = ids_from(session_ids, path, column, what="session ids", option="--from")
+    ids = ids_from(session_ids, path, column, what="session ids as arguments", option="--from")
     where = endpoint(settings)
     if not (options.yes or options.dry_run) and ids.has_more_than(ASK_ABOVE):
         what = f"Revoke {_count_of(ids)} sessions from {ids.source} at {where.base_url}"

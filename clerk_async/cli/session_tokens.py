@@ -11,8 +11,9 @@ import click
 from clerk_async.cli.app import Settings, command, pass_settings
 from clerk_async.cli.connection import make_client
 from clerk_async.cli.exits import DONE
-from clerk_async.cli.inputs import STDIN, read_secret_line
+from clerk_async.cli.inputs import STDIN, read_secret_lines
 from clerk_async.cli.sessions import show_one
+from clerk_async.cli.words import as_typed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,6 +80,8 @@ def token_command(
 )
 @click.option(
     "--origin",
+    "--request-origin",
+    "origin",
     metavar="URL",
     required=True,
     help="The origin of the request; must equal the azp of the token.",
@@ -110,17 +113,16 @@ def refresh_command(
 
     Tokens on the command line show in the list of processes: hand them over on stdin, one a line.
     """
-    if expired_token == STDIN:
-        expired_token = read_secret_line("expired token")
-    if refresh_token == STDIN:
-        refresh_token = read_secret_line("refresh token")
+    tokens = {"expired token": expired_token, "refresh token": refresh_token}
+    wanted = [name for name, token in tokens.items() if token == STDIN]
+    tokens.update(zip(wanted, read_secret_lines(settings.out, *wanted), strict=True))
 
     async def refresh() -> Token | Cookies:
         async with make_client(settings) as sessions:
             return await sessions.refresh(
                 session_id,
-                expired_token=expired_token,
-                refresh_token=refresh_token,
+                expired_token=tokens["expired token"],
+                refresh_token=tokens["refresh token"],
                 request_origin=origin,
                 format=answer,
                 request_originating_ip=originating_ip,
@@ -140,7 +142,7 @@ def verify_command(settings: Settings, /, *, session_id: str, token: str) -> int
     With - the token is read from stdin, so that it does not show in the list of processes.
     """
     if token == STDIN:
-        token = read_secret_line("token")
+        (token,) = read_secret_lines(settings.out, "token")
     out = settings.out
 
     async def verify() -> Session:
@@ -149,7 +151,7 @@ def verify_command(settings: Settings, /, *, session_id: str, token: str) -> int
                 warnings.simplefilter("always", DeprecationWarning)
                 verifying = sessions.verify(session_id, token)
             for warning in caught:
-                out.note(f"deprecated: {warning.message} (here: clerk-async verify-token)")
+                out.note(f"deprecated: {as_typed(str(warning.message))}")
             return await verifying
 
     show_one(out, asyncio.run(verify()))

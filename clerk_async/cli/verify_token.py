@@ -13,7 +13,8 @@ import click
 from clerk_async.cli.app import Settings, command, pass_settings
 from clerk_async.cli.connection import make_client, show_log
 from clerk_async.cli.exits import DONE, Refused
-from clerk_async.cli.inputs import STDIN, read_secret_line
+from clerk_async.cli.inputs import STDIN, read_secret_lines
+from clerk_async.cli.words import error_text
 
 if TYPE_CHECKING:
     from clerk_async.cli.output import Output
@@ -56,7 +57,9 @@ def verify_token_command(
     with 0 if the token holds, with 1 if it is refused, and says why.
     """
     if token == STDIN:
-        token = read_secret_line("token")
+        (token,) = read_secret_lines(settings.out, "token")
+    from clerk_async.errors import ConfigurationError  # noqa: PLC0415 - attrs, not for help
+
     show_log(settings.out)
     rules: dict[str, Any] = {
         "issuer": issuer,
@@ -65,7 +68,11 @@ def verify_token_command(
         "accept_pending": accept_pending,
     }
     jwt_key = _jwt_key(jwt_key_file)
-    claims = asyncio.run(_verify(settings, token, jwt_key, rules))
+    try:
+        claims = asyncio.run(_verify(settings, token, jwt_key, rules))
+    except ConfigurationError as error:
+        where = "CLERK_JWT_KEY" if jwt_key_file is None else jwt_key_file
+        raise Refused(error_text(error).replace("jwt_key", where, 1)) from None
     _show(settings.out, claims)
     return DONE
 
@@ -89,9 +96,9 @@ async def _verify(
 
 def _jwt_key(path: str | None) -> str | None:
     if path is None:
-        return os.environ.get("CLERK_JWT_KEY") or None
+        return os.environ.get("CLERK_JWT_KEY", "").strip() or None
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not text"
         raise Refused(f"can't read {path}: {why}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from typing import TYPE_CHECKING
@@ -42,9 +43,14 @@ def serve(
     out = sys.stdout if output is None else output
     ended = threading.Event() if stop is None else stop
     fake = FakeClerk(
-        port=port, sessions=sessions, rate_limit=rate_limit, seed=seed, production=production
+        port=port,
+        sessions=sessions,
+        rate_limit=rate_limit,
+        seed=seed,
+        production=production,
+        keep_requests=0,  # nobody can look at them, and it may run for days
     )
-    with fake:
+    with contextlib.suppress(KeyboardInterrupt), fake:
         lines = [
             f"export CLERK_API_URL={fake.base_url.removesuffix('/v1')}",
             f"export CLERK_SECRET_KEY={fake.secret_key}",
@@ -54,7 +60,4 @@ def serve(
             lines.append(f"# {sessions} sessions of {len(users)} users, from {users[0]}")
         lines.append("# Ctrl-C ends it")
         print("\n".join(lines), file=out, flush=True)
-        try:
-            ended.wait()
-        except KeyboardInterrupt:
-            return
+        ended.wait()

@@ -1,0 +1,59 @@
+"""What the library says of its parameters, said of what was typed."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from clerk_async.errors import ClerkError
+
+__all__ = ["as_typed", "error_text"]
+
+_TYPED: Final[Mapping[str, str]] = {
+    "session_id": "the session id",
+    "user_id": "the user id",
+    "client_id": "--client",
+    "status": "--status",
+    "active_organization_id": "--organization",
+    "template_name": "--template",
+    "token": "the token",
+    "expired_token": "the expired token",
+    "refresh_token": "the refresh token",
+    "request_origin": "--origin",
+    "request_originating_ip": "--originating-ip",
+    "secret_key": "the secret key",
+    "base_url": "--base-url",
+    "journal": "--journal",
+    "authorized_parties": "--authorized-party",
+    "audience": "--audience",
+    "issuer": "--issuer",
+    "count": "N",
+    "per": "S",
+}
+_AT_THE_START: Final = re.compile(rf"\A(?:{'|'.join(_TYPED)})(?= (?:is|must|holds)\b)")
+_ELSEWHERE: Final = (
+    (", or pass allow_insecure=True if you must", ""),
+    ("with AsyncTokenVerifier or TokenVerifier", "with clerk-async verify-token"),
+)
+
+
+def as_typed(text: str) -> str:
+    """Name options where the library names its parameters."""
+    text = _AT_THE_START.sub(lambda match: _TYPED[match[0]], text)
+    for said, typed in _ELSEWHERE:
+        text = text.replace(said, typed)
+    return text
+
+
+def error_text(error: ClerkError) -> str:
+    """What an error says; of what the service itself says, not a word is changed."""
+    from clerk_async.errors import (  # noqa: PLC0415 - attrs, not for help
+        ConfigurationError,
+        InvalidArgumentError,
+    )
+
+    text = str(error)
+    return as_typed(text) if isinstance(error, ConfigurationError | InvalidArgumentError) else text
