@@ -16,6 +16,7 @@ import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Final, TypeVar
 
+import attrs
 import msgspec
 
 from clerk_async.errors import (
@@ -47,16 +48,16 @@ if TYPE_CHECKING:
 
     from clerk_async.config import RetryPolicy, Timeouts
     from clerk_async.http.operations import Request
-    from clerk_async.http.pacing import Pacer, Ticket
+    from clerk_async.http.pacing import Pacer
     from clerk_async.http.settings import WireSettings
     from clerk_async.http.transport import Answer, Wire
 
 __all__ = ["Caller", "Shared"]
 
-_E = TypeVar("_E", bound=ApiError | TransportError | ResponseDecodeError)
+_Failure = ApiError | TransportError | ResponseDecodeError
+_E = TypeVar("_E", bound=_Failure)
 
 _SUCCESS: Final = range(200, 300)
-_JSON_HEADERS: Final = {"Content-Type": "application/json"}
 
 
 class Shared:
@@ -185,8 +186,19 @@ class Caller:
         if task is None:
             raise WrongLoopError("a call must be made from within a task")
         wire.tasks.add(task)
+        limit = self.policy.deadline if pacer is None else None
+        deadline = math.inf if limit is None else self.shared.clock() + limit
         try:
-            return await _Call(self, wire, request, pacer, uses_quota=uses_quota).run()
+            return await _Call(
+                self.shared,
+                self.policy,
+                self.timeouts,
+                wire,
+                request,
+                pacer,
+                uses_quota,
+                deadline,
+            ).run()
         except asyncio.CancelledError:
             if wire.is_closing and task.cancelling() and task.uncancel() == 0:
                 raise ClientClosedError("the client was closed during the call") from None
@@ -197,104 +209,71 @@ class Caller:
 
 def _own_headers(request: Request) -> Mapping[str, str] | None:
     """Give the headers that differ from the client's own."""
-    version = request.operation.api_version
-    if version is None:
-        return None if request.body is None else _JSON_HEADERS
-    headers = {"Clerk-API-Version": version}
-    return headers if request.body is None else {**headers, **_JSON_HEADERS}
+    headers = {} if request.body is None else {"Content-Type": "application/json"}
+    if request.operation.api_version is not None:
+        headers["Clerk-API-Version"] = request.operation.api_version
+    return headers or None
 
 
+@attrs.define(eq=False, repr=False)
 class _Call:
     """One call under way."""
 
-    __slots__ = (
-        "attempts",
-        "caller",
-        "deadline",
-        "last",
-        "may_have_arrived",
-        "pacer",
-        "paid",
-        "request",
-        "shared",
-        "throttled",
-        "uses_quota",
-        "wire",
-    )
-
-    def __init__(
-        self,
-        caller: Caller,
-        wire: Wire,
-        request: Request,
-        pacer: Pacer | None,
-        *,
-        uses_quota: bool,
-    ) -> None:
-        self.caller = caller
-        self.shared = caller.shared
-        self.wire = wire
-        self.request = request
-        self.pacer = pacer
-        self.uses_quota = uses_quota
-        limit = caller.policy.deadline if pacer is None else None
-        self.deadline = math.inf if limit is None else self.shared.clock() + limit
-        self.attempts = 0
-        self.throttled = 0
-        self.paid = 0
-        self.may_have_arrived = False
-        self.last: ClerkError | None = None
+    shared: Shared
+    policy: RetryPolicy
+    timeouts: Timeouts
+    wire: Wire
+    request: Request
+    pacer: Pacer | None
+    uses_quota: bool
+    deadline: float
+    attempts: int = 0
+    throttled: int = 0
+    paid: int = 0
+    may_have_arrived: bool = False
+    last: _Failure | None = None
 
     async def run(self) -> Answer:
         """Attempt after attempt, until one settles the call."""
         request = self.request
         body = None if request.body is None else msgspec.json.encode(request.body)
         headers = _own_headers(request)
-        target = f"{request.path}?{request.query}" if request.query else request.path
+        wait: float | None = None
         while True:
             try:
-                answer = await self._attempt(target, headers, body)
-            except (TransportError, ResponseDecodeError) as error:
-                failure: ApiError | TransportError | ResponseDecodeError = error
+                if wait is not None:
+                    await self._pause(wait)
+                outcome = await self._attempt(headers, body)
+            except SendRefused:
+                if self.last is None:
+                    raise
+                raise self.last from None
+            if isinstance(outcome, ClerkError):
+                failure: _Failure = outcome
+            elif outcome.status in _SUCCESS:
+                return self._succeeded(outcome)
             else:
-                if answer.status in _SUCCESS:
-                    if self.uses_quota:
-                        self.shared.quota.give_back(self.paid)
-                    answer.attempts = self.attempts
-                    answer.throttled = self.throttled
-                    answer.may_have_arrived = self.may_have_arrived
-                    return answer
                 failure = api_error(
-                    answer.status,
-                    answer.body,
-                    answer.headers,
+                    outcome.status,
+                    outcome.body,
+                    outcome.headers,
                     (*request.secrets, *self.shared.secrets),
                     self.shared.now(),
                 )
             self._note(failure)
-            if (
-                isinstance(failure, RequestTimeoutError)
-                and isinstance(self.last, ApiError | TransportError)
-                and self.shared.clock() >= self.deadline
-            ):
-                raise self._annotated(self.last)  # it tells more than that time ran out
             wait = self._wait_before_retry(failure)
             if wait is None:
-                raise failure
+                raise self._final(failure)
             self.last = failure
-            await self._pause(wait)
 
     async def _attempt(
-        self, target: str, headers: Mapping[str, str] | None, body: bytes | None
-    ) -> Answer:
-        """Wait for our turn, then send once."""
-        pacer, wire, timeouts = self.pacer, self.wire, self.caller.timeouts
-        ticket: Ticket | None = None
-        if pacer is None:
-            if self.shared.paused_until:
-                await self._wait_for_brake()
-        else:
-            ticket = await self._paced(pacer)
+        self, headers: Mapping[str, str] | None, body: bytes | None
+    ) -> Answer | TransportError | ResponseDecodeError:
+        """Wait for our turn, then send once; what is raised here ends the call."""
+        pacer, request, timeouts = self.pacer, self.request, self.timeouts
+        if self.shared.paused_until:
+            await self._wait_for_brake()
+        ticket = None if pacer is None else await pacer.acquire()
         status: int | None = None
         retry_after: float | None = None
         try:
@@ -309,16 +288,19 @@ class _Call:
                 if pacer is not None and ticket is not None:
                     pacer.sent(ticket)
                 self.attempts += 1
-                answer = await wire.send(
-                    self.request.operation.method,
-                    target,
+                answer = await self.wire.send(
+                    request.operation.method,
+                    request.path,
+                    request.query,
                     headers,
                     body,
                     limit=limit,
                     connect=timeouts.connect,
                 )
+            except (TransportError, ResponseDecodeError) as error:
+                return error
             finally:
-                wire.slots.release()
+                self.wire.slots.release()
             status = answer.status
             if pacer is not None and status not in _SUCCESS:
                 retry_after = parse_retry_after(
@@ -337,24 +319,10 @@ class _Call:
                 await self._queue()
             else:
                 await slots.acquire()
-            left = self._brake()
-            if left <= 0:
+            if self._brake() <= 0:
                 return
             slots.release()  # a 429 came while we were queueing
-            if self.pacer is None:
-                await self._wait_for_brake()
-            else:
-                await self._pause(left)
-
-    async def _paced(self, pacer: Pacer) -> Ticket:
-        try:
-            while (left := self._brake()) > 0:
-                await pacer.pause(left)
-            return await pacer.acquire()
-        except SendRefused:
-            if self.last is not None:
-                raise self.last from None
-            raise
+            await self._wait_for_brake()
 
     def _brake(self) -> float:
         """Give the seconds that the whole client still has to wait."""
@@ -378,7 +346,7 @@ class _Call:
                         retry_after=left,
                     )
                 )
-            await self.shared.sleep(left)
+            await self._pause(left)
 
     async def _queue(self) -> None:
         """Wait for a free connection; only the deadline counts here."""
@@ -396,7 +364,22 @@ class _Call:
             RequestTimeoutError("no free connection before the deadline", phase="queue")
         )
 
-    def _note(self, failure: ApiError | TransportError | ResponseDecodeError) -> None:
+    def _succeeded(self, answer: Answer) -> Answer:
+        if self.uses_quota:
+            self.shared.quota.give_back(self.paid)
+        answer.attempts = self.attempts
+        answer.throttled = self.throttled
+        answer.may_have_arrived = self.may_have_arrived
+        return answer
+
+    def _final(self, failure: ClerkError) -> ClerkError:
+        """Give what the call ends with: where the deadline cut it off, the error before that."""
+        is_cut_off = (
+            isinstance(failure, RequestTimeoutError) and self.shared.clock() >= self.deadline
+        )
+        return self._annotated(self.last) if is_cut_off and self.last is not None else failure
+
+    def _note(self, failure: _Failure) -> None:
         """Keep what a failed attempt means for the rest of the call, and for the client."""
         if isinstance(failure, ApiError):
             if failure.status == TOO_MANY_REQUESTS:
@@ -406,8 +389,8 @@ class _Call:
             if pauses_client(failure):
                 pause = failure.retry_after
                 if pause is None:
-                    pause = backoff(self.caller.policy, self.attempts, None, self.shared.draw)
-                pause = min(pause, self.caller.policy.max_retry_after)
+                    pause = backoff(self.policy, self.attempts, None, self.shared.draw)
+                pause = min(pause, self.policy.max_retry_after)
                 until = self.shared.clock() + pause
                 self.shared.paused_until = max(self.shared.paused_until, until)
         elif isinstance(failure, ConnectionLostError) or (
@@ -418,17 +401,18 @@ class _Call:
 
     def _annotated(self, error: _E) -> _E:
         """Write on an error which call it ended."""
-        request = self.request
-        error.method = request.operation.method
-        error.path = f"{request.path}?{request.query}" if request.query else request.path
-        error.attempts = self.attempts
-        error._throttled = self.throttled  # noqa: SLF001 - for bulk runs, no part of the surface
-        error._may_have_arrived = self.may_have_arrived  # noqa: SLF001
+        error._tell_of(  # noqa: SLF001 - ours
+            self.request.operation.method,
+            self.request.path,
+            self.attempts,
+            throttled=self.throttled,
+            may_have_arrived=self.may_have_arrived,
+        )
         return error
 
     def _wait_before_retry(self, failure: ClerkError) -> float | None:
         """Give the seconds to wait before the next attempt, or None where there's to be none."""
-        policy = self.caller.policy
+        policy = self.policy
         if self.attempts >= policy.attempts:
             return None
         if not is_retryable(self.request.operation.retry, failure):
@@ -445,13 +429,6 @@ class _Call:
                 return None
         return wait
 
-    async def _pause(self, wait: float) -> None:
-        if self.pacer is None:
-            await self.shared.sleep(wait)
-            return
-        try:
-            await self.pacer.pause(wait)
-        except SendRefused:
-            if self.last is not None:
-                raise self.last from None
-            raise
+    async def _pause(self, seconds: float) -> None:
+        sleep = self.shared.sleep if self.pacer is None else self.pacer.pause
+        await sleep(seconds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from clerk_async.errors import ResponseDecodeError
-from clerk_async.models import ApiResponse, ResponseHeaders
+from clerk_async.models import ApiResponse, ResponseHeaders, SessionPage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,17 +19,27 @@ T = TypeVar("T")
 
 
 def decoded(decode: Callable[[bytes], T], answer: Answer, request: Request) -> T:
-    """Decode an answer; an error tells which call it belongs to."""
+    """Decode an answer; an error, of an entry of a list too, tells which call it belongs to."""
     try:
-        return decode(answer.body)
+        value = decode(answer.body)
     except ResponseDecodeError as error:
-        error.method = request.operation.method
-        error.path = request.path
-        error.attempts = answer.attempts
-        error.status = answer.status
-        error._may_have_arrived = True  # noqa: SLF001 - for bulk runs: it did arrive
-        error._throttled = answer.throttled  # noqa: SLF001
+        _tell(error, answer, request)
         raise
+    if isinstance(value, SessionPage):
+        for item in value.unreadable:
+            _tell(item.error, answer, request)
+    return value
+
+
+def _tell(error: ResponseDecodeError, answer: Answer, request: Request) -> None:
+    error.status = answer.status
+    error._tell_of(  # noqa: SLF001 - ours
+        request.operation.method,
+        request.path,
+        answer.attempts,
+        throttled=answer.throttled,
+        may_have_arrived=True,  # it did
+    )
 
 
 def with_info(decode: Callable[[bytes], T], answer: Answer, request: Request) -> ApiResponse[T]:

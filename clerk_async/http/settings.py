@@ -8,6 +8,7 @@ import attrs
 
 from clerk_async.config import Endpoint, check_headers, check_integer
 from clerk_async.errors import ConfigurationError
+from clerk_async.http.proxies import Proxy, parse_proxy
 from clerk_async.version import __version__
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class WireSettings:
     pool_size: int
     client_session: aiohttp.ClientSession | None = None
     ssl_context: ssl.SSLContext | None = None
-    proxy: str | None = attrs.field(default=None, repr=False)
+    proxy: Proxy | None = None
     trust_env: bool = True
     trace_configs: Sequence[aiohttp.TraceConfig] = ()
 
@@ -62,8 +63,6 @@ def wire_settings(
         raise ConfigurationError(
             "ssl_context and trace_configs belong to the client_session that you hand in"
         )
-    if proxy is not None and not isinstance(proxy, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ConfigurationError("proxy must be a URL as a str")
     extra = check_headers(headers)
     own = {
         "Authorization": f"Bearer {endpoint.secret_key}",
@@ -79,7 +78,7 @@ def wire_settings(
         pool_size=pool_size,
         client_session=client_session,
         ssl_context=ssl_context,
-        proxy=proxy,
+        proxy=None if proxy is None else parse_proxy("proxy", proxy),
         trust_env=trust_env,
         trace_configs=tuple(trace_configs),
     )

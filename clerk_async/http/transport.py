@@ -12,11 +12,7 @@ import os
 import re
 import socket
 import ssl
-import threading
-import urllib.request
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast
-from urllib.parse import unquote, urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -26,7 +22,6 @@ from yarl import URL
 
 from clerk_async.errors import (
     ClientClosedError,
-    ConfigurationError,
     ConnectError,
     ConnectionLostError,
     RequestTimeoutError,
@@ -34,10 +29,14 @@ from clerk_async.errors import (
     redact,
 )
 from clerk_async.http.alarms import Alarms
+from clerk_async.http.lookup import look_up
+from clerk_async.http.proxies import proxy_of_environment
+from clerk_async.http.sockets import let_go
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from clerk_async.http.proxies import Proxy
     from clerk_async.http.settings import WireSettings
 
 __all__ = ["Answer", "Wire", "open_wire"]
@@ -76,7 +75,7 @@ class Wire:
         session: aiohttp.ClientSession,
         *,
         is_ours: bool,
-        proxy: tuple[URL, dict[str, str]] | None,
+        proxy: Proxy | None,
     ) -> None:
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.pid: int = os.getpid()
@@ -94,13 +93,17 @@ class Wire:
         self._prefix = self._root.raw_path.rstrip("/")
         self._headers = settings.headers
         self._has_headers = is_ours and proxy is None  # the session sends them by itself
-        self._extra: dict[str, Any] = {}
+        self._options: dict[str, Any] = {"allow_redirects": False}
+        if not is_ours:  # and may have been made to do otherwise
+            self._options["raise_for_status"] = False
+            self._options["auto_decompress"] = True
+            self._options["skip_auto_headers"] = _SKIPPED_HEADERS
         if proxy is not None:
-            self._extra["proxy"] = proxy[0]
-            if settings.base_url.startswith("https://"):
-                self._extra["proxy_headers"] = proxy[1]
+            self._options["proxy"] = URL(proxy.url)
+            if self._root.scheme == "https":
+                self._options["proxy_headers"] = proxy.headers
             else:  # there's no tunnel to ask for: the request itself goes to the proxy
-                self._headers = {**settings.headers, **proxy[1]}
+                self._headers = {**settings.headers, **proxy.headers}
         self._timeouts: dict[float | None, aiohttp.ClientTimeout] = {}
 
     @property
@@ -115,7 +118,8 @@ class Wire:
     async def send(
         self,
         method: str,
-        target: str,
+        path: str,
+        query: str,
         headers: Mapping[str, str] | None,
         body: bytes | None,
         *,
@@ -126,7 +130,8 @@ class Wire:
 
         Args:
             method: The HTTP method.
-            target: Path and query, encoded, below the base URL.
+            path: Below the base URL, encoded.
+            query: Encoded; empty for none.
             headers: Those that differ from the client's own, or None.
             body: The encoded body, or None.
             limit: Seconds for the whole attempt with its body.
@@ -150,13 +155,11 @@ class Wire:
         try:
             response = await self._session.request(
                 method,
-                self._url_of(target),
+                self._url_of(path, query),
                 data=body,
                 headers=headers,
                 timeout=timeout,
-                allow_redirects=False,
-                skip_auto_headers=None if self._is_ours else _SKIPPED_HEADERS,
-                **self._extra,
+                **self._options,
             )
             content = await _read(response)
         except BaseException as error:
@@ -176,9 +179,8 @@ class Wire:
         # Out here, as nothing may be chained to it: aiohttp's errors quote headers.
         raise self._translated(failure)
 
-    def _url_of(self, target: str) -> URL:
+    def _url_of(self, path: str, query: str) -> URL:
         """Put path and query behind the base URL, without parsing what is encoded already."""
-        path, _, query = target.partition("?")
         if not query:
             return self._root.with_path(self._prefix + path, encoded=True)
         return URL.build(
@@ -249,61 +251,29 @@ class Wire:
             await self._session.close()
 
     def abandon(self) -> None:
-        """Let go of a wire whose client is gone, or whose loop can't run any more here.
-
-        A loop that goes on, or may, is told of it: it would otherwise refuse, or lose, whatever
-        gets the number of one of our sockets next. After a fork its selector is shared with the
-        parent, so nothing may go through it: the child closes its own copies of the sockets and
-        leaves the rest alone.
-        """
+        """Let go of a wire whose client is gone, or whose loop can't run any more here."""
         if not self._is_ours:
             return
         connector = self._session.connector
         self._session.detach()
-        if connector is None:
-            return
-        idle = cast("Any", connector)._conns  # noqa: SLF001 - no public way leaves the loop alone
-        busy = cast("Any", connector)._acquired  # noqa: SLF001
-        protocols = [protocol for queue in idle.values() for protocol, _ in queue] + list(busy)
-        idle.clear()
-        busy.clear()
-        cast("Any", connector)._closed = True  # noqa: SLF001
-        transports = [getattr(protocol, "transport", None) for protocol in protocols]
-        is_known = self.pid == os.getpid() and not self.loop.is_closed()
-        if is_known and self.loop.is_running():
-            with suppress(RuntimeError):  # it has been closed meanwhile
-                self.loop.call_soon_threadsafe(_abort, transports)
-                return
-        for transport in transports:
-            _close_socket(transport, loop=self.loop if is_known else None)
+        is_reachable = self.pid == os.getpid() and not self.loop.is_closed()
+        let_go(_emptied(connector), self.loop if is_reachable else None)
 
 
-def _abort(transports: list[Any]) -> None:
-    for transport in transports:
-        if transport is not None:
-            transport.abort()
+def _emptied(connector: Any) -> list[Any]:
+    """Take the transports out of a connector, as no public way of closing it leaves its loop alone.
 
-
-def _close_socket(transport: Any, *, loop: Any) -> None:
-    """Close a transport's socket under it, so that nobody waits for it and nothing warns.
-
-    Args:
-        transport: The transport, or None.
-        loop: The loop that is to forget the socket; None if it is not to be touched.
+    Where aiohttp has other names for its connections there are none: Python's collector, which
+    warns, then closes them.
     """
-    with suppress(AttributeError):
-        inner = transport._ssl_protocol._transport  # noqa: SLF001
-        transport._closed = True  # noqa: SLF001
-        transport = inner
-    with suppress(AttributeError, OSError):
-        sock, transport._sock = transport._sock, None  # noqa: SLF001
-        if sock is not None:
-            with suppress(AttributeError):  # another kind of loop
-                if loop is not None:
-                    transport._closing = True  # noqa: SLF001
-                    loop._remove_reader(sock.fileno())  # noqa: SLF001
-                    loop._remove_writer(sock.fileno())  # noqa: SLF001
-            sock.close()
+    idle: dict[Any, Any] = getattr(connector, "_conns", {})
+    busy: set[Any] = getattr(connector, "_acquired", set())
+    protocols = [entry[0] for queue in idle.values() for entry in queue] + list(busy)
+    idle.clear()
+    busy.clear()
+    if connector is not None:
+        connector._closed = True  # noqa: SLF001 - so that it takes none back
+    return [getattr(protocol, "transport", None) for protocol in protocols]
 
 
 def _refuses_us(error: Exception) -> bool:
@@ -344,6 +314,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 
 _SKIPPED_HEADERS: Final = ("Content-Type",)  # a POST without a body has no type
 _SKIPPED: Final = CIMultiDict[None]((name, None) for name in _SKIPPED_HEADERS)
+_KNOWS_SKIPPED: Final = hasattr(aiohttp.ClientRequest, "_skip_auto_headers")
 
 
 class _Request(aiohttp.ClientRequest):
@@ -359,13 +330,15 @@ class _Request(aiohttp.ClientRequest):
 
 def open_wire(settings: WireSettings) -> Wire:
     """Make a wire in the running loop, around the user's session or one of our own."""
-    proxy = _proxy_of(settings)
+    proxy = settings.proxy
     if settings.client_session is not None:
         return Wire(settings, settings.client_session, is_ours=False, proxy=proxy)
+    if proxy is None and settings.trust_env:  # once: aiohttp's own look costs a thread a request
+        proxy = proxy_of_environment(settings.base_url)
     connector = _Connector(
         limit=0,  # our own semaphore stands in front, where waiting costs no attempt's time
         ssl=True if settings.ssl_context is None else settings.ssl_context,
-        resolver=_ThreadResolver(),
+        resolver=_Resolver(),
     )
     connector.connecting = set()
     session = aiohttp.ClientSession(
@@ -374,35 +347,12 @@ def open_wire(settings: WireSettings) -> Wire:
         headers=settings.headers if proxy is None else None,
         cookie_jar=aiohttp.DummyCookieJar(),
         skip_auto_headers=_SKIPPED_HEADERS,
-        request_class=_Request,
+        request_class=_Request if _KNOWS_SKIPPED else aiohttp.ClientRequest,
         trace_configs=list(settings.trace_configs),
     )
-    session._retry_connection = False  # noqa: SLF001 - every send is ours to decide and to count
+    if hasattr(session, "_retry_connection"):
+        session._retry_connection = False  # noqa: SLF001 - every send is ours to decide and to count
     return Wire(settings, session, is_ours=True, proxy=proxy)
-
-
-def _proxy_of(settings: WireSettings) -> tuple[URL, dict[str, str]] | None:
-    """Find the proxy once: aiohttp's own look-up costs a thread for each request."""
-    proxy = settings.proxy
-    if proxy is None and settings.trust_env and settings.client_session is None:
-        target = urlsplit(settings.base_url)
-        if not urllib.request.proxy_bypass(target.netloc):
-            proxies = urllib.request.getproxies()
-            proxy = proxies.get(target.scheme) or proxies.get("all")
-    if proxy is None:
-        return None
-    try:
-        url = URL(proxy if "://" in proxy else f"http://{proxy}")
-        bare = url.with_user(None)
-    except ValueError:
-        raise ConfigurationError("the proxy is not a URL") from None
-    if bare.scheme not in {"http", "https"} or not bare.host:
-        raise ConfigurationError("the proxy must be an http or https URL with a host")
-    headers: dict[str, str] = {}
-    if url.user is not None:
-        login, password = unquote(url.raw_user or ""), unquote(url.raw_password or "")
-        headers["Proxy-Authorization"] = aiohttp.encode_basic_auth(login, password)
-    return bare, headers
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -423,43 +373,12 @@ class _Connector(aiohttp.TCPConnector):
         return connection
 
 
-class _ThreadResolver(AbstractResolver):
-    """Looks names up in a daemon thread of its own.
-
-    The loop's executor refuses work as soon as the main thread has ended, though other threads may
-    still be calling.
-    """
+class _Resolver(AbstractResolver):
+    """Looks names up as `clerk_async.http.lookup` does."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        loop = asyncio.get_running_loop()
-        found: asyncio.Future[list[Any]] = loop.create_future()
-
-        def look_up() -> None:
-            addresses: list[Any] = []
-            trouble: OSError | None = None
-            try:
-                addresses = socket.getaddrinfo(
-                    host, port, type=socket.SOCK_STREAM, family=family, flags=socket.AI_ADDRCONFIG
-                )
-            except (OSError, UnicodeError) as error:
-                trouble = error if isinstance(error, OSError) else OSError(None, "not a host name")
-            with suppress(RuntimeError):  # the loop has been closed meanwhile
-                loop.call_soon_threadsafe(settle, addresses, trouble)
-
-        def settle(addresses: list[Any], trouble: OSError | None) -> None:
-            if found.done():
-                return
-            if trouble is not None:
-                found.set_exception(trouble)
-            else:
-                found.set_result(addresses)
-
-        try:
-            threading.Thread(target=look_up, name="clerk_async name look-up", daemon=True).start()
-        except RuntimeError:  # Python 3.12.0 starts none once the main thread has ended
-            look_up()
         return [
             ResolveResult(
                 hostname=host,
@@ -469,7 +388,7 @@ class _ThreadResolver(AbstractResolver):
                 proto=proto,
                 flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
             )
-            for kind, _, proto, _, address in await found
+            for kind, _, proto, _, address in await look_up(host, port, family)
         ]
 
     async def close(self) -> None:
