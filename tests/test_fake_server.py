@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import io
 import json
+import os
 import socket
 import ssl
 import subprocess
@@ -19,6 +20,7 @@ import aiohttp
 import pytest
 import trustme
 from fake_calls import get, post
+from programs import run_program
 
 from clerk_async.testing import FakeClerk, Fault, serve
 
@@ -139,6 +141,46 @@ class TestLife:
         )
         assert done.returncode == {"": 0, "1 / 0": 1}.get(ending, 7)
         assert done.stderr == "" or (ending == "1 / 0" and "Resource" not in done.stderr)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks are Unix's")
+def test_a_forked_child_keeps_no_socket_of_it_open() -> None:
+    """Else who connects to a stopped fake would wait for ever, and its port could not be had."""
+    ended = run_program(
+        """
+        import os, socket, sys, warnings
+        from clerk_async.testing import FakeClerk
+        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of forks beside threads
+        fake = FakeClerk().start()
+        address = ("127.0.0.1", fake.port)
+        with socket.create_connection(address, timeout=5) as idle:
+            fake.wait_for(lambda: fake.open_connections == 1)
+            hears, tells = os.pipe()
+            child = os.fork()
+            if child == 0:
+                os.close(tells)
+                os.read(hears, 1)
+                fake.stop()
+                os._exit(len(fake.sessions))
+            idle.sendall(b"GET /v1/jwks HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+            print(idle.recv(12))
+            fake.stop()
+            while idle.recv(1000):
+                pass
+        try:
+            socket.create_connection(address, timeout=5)
+        except ConnectionRefusedError:
+            print("refused")
+        with fake, socket.create_connection(address, timeout=5):
+            print("the same port")
+        os.close(tells)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        """,
+        None,
+    )
+    assert ended.code == 0, ended.err
+    assert ended.out.splitlines() == ["b'HTTP/1.1 401'", "refused", "the same port", "0"]
 
 
 class TestTransport:

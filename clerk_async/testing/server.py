@@ -7,6 +7,7 @@ import atexit
 import os
 import socket
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -93,6 +94,7 @@ class ServerThread:
                 daemon=True,
             )
             self._thread.start()
+            _RUNNING.add(self)
             atexit.register(self.stop)
 
     def stop(self) -> None:
@@ -105,7 +107,20 @@ class ServerThread:
             loop.call_soon_threadsafe(stopping.set)
             thread.join()
             self.wire = None
+            _RUNNING.discard(self)
             atexit.unregister(self.stop)
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: let go of the sockets, or they stay open when the parent stops."""
+        held = [] if self._socket is None else [self._socket]
+        if self._server is not None:
+            held += [to.get_extra_info("socket") for to in list(self._server.open.values())]
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        # Not closed: each number still belongs to an object here, which may close it yet.
+        for descriptor in (each.fileno() for each in held):
+            if descriptor >= 0:
+                os.dup2(nowhere, descriptor, inheritable=False)
+        os.close(nowhere)
 
     def call(self, function: Callable[[], Any]) -> None:
         """Run something on the server's loop, soon; dropped where nothing runs."""
@@ -157,3 +172,15 @@ class ServerThread:
                 await counting.all_gone.wait()
             await server.wait_closed()
             self._server = None
+
+
+_RUNNING: weakref.WeakSet[ServerThread] = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    for running in list(_RUNNING):
+        running.leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)
