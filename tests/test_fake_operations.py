@@ -221,6 +221,8 @@ class TestList:
             ("limit=ten", "limit"),
             ("limit=1.5", "limit"),
             ("limit=%201", "limit"),
+            ("limit=%2B1", "limit"),
+            ("limit=1_0", "limit"),
             ("limit=", "limit"),
             ("offset=-1", "offset"),
             ("offset=x", "offset"),

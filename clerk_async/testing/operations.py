@@ -334,7 +334,7 @@ def _integer(
     if text is None:
         return default
     try:
-        number = int(text) if text.strip() == text and text.isascii() else least - 1
+        number = int(text) if text.isascii() and text.isdigit() else least - 1
     except ValueError:
         number = least - 1
     if number < least or (most is not None and number > most):
