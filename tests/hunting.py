@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from clerk_async import ApiError, ApiResponse, BulkRevocationError, ClerkError, Cookies, Token
+from clerk_async import (
+    ApiError,
+    ApiResponse,
+    BulkRevocationError,
+    ClerkError,
+    Cookies,
+    KeysUnavailableError,
+    Token,
+)
 from clerk_async.bulk.report import RevocationReport
 from clerk_async.testing import Fault
 
@@ -140,7 +148,7 @@ class Hunt:
         if isinstance(error, ClerkError) and not _keeps_raw_values(error):
             self.look_at(pickle.dumps(error).decode("latin-1"), what="a pickle")
             self.look_at(pickle.loads(pickle.dumps(error)), what="an unpickled error")  # noqa: S301
-        for linked in (error.__cause__, error.__context__):
+        for linked in (error.__cause__, error.__context__, getattr(error, "cause", None)):
             if linked is not None:
                 self.look_at_error(linked)
 
@@ -158,4 +166,6 @@ def _keeps_raw_values(error: BaseException | None) -> bool:
     """Whether it carries what the service said, word for word, where that's documented."""
     if isinstance(error, BulkRevocationError):
         return any(_keeps_raw_values(outcome.error) for outcome in error.report.failures)
+    if isinstance(error, KeysUnavailableError):
+        return _keeps_raw_values(error.cause)
     return isinstance(error, ApiError) and bool(error.errors)
