@@ -7,33 +7,25 @@ that against what the service has and against what passed the proxy.
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
+from chaos_books import PAGE_SIZE, SESSIONS_OF_A_USER, Books, BulkTried, Tried
 from chaos_proxy import clear
 
 from clerk_async import (
-    ApiError,
     AsyncSessionsApi,
-    AuthenticationError,
-    BadRequestError,
+    AsyncTokenVerifier,
     ClerkError,
-    ClientClosedError,
-    ConnectError,
     RateLimit,
-    RequestTimeoutError,
-    ResponseDecodeError,
     RetryPolicy,
-    RevocationOutcome,
-    RevocationStatus,
     SessionsApi,
     Timeouts,
-    TransportError,
+    TokenVerifier,
 )
 from clerk_async.testing import Fault
 
@@ -45,83 +37,26 @@ if TYPE_CHECKING:
     from chaos_proxy import ChaosProxy
 
     from clerk_async.testing import FakeClerk
-    from clerk_async.testing.record import ReceivedRequest
 
-CALLS: Final = ("list", "iterate", "get", "revoke", "create", "refresh", "create_token")
-SLACK: Final = 0.1
-"""Seconds that a call may end late for the machine's sake, besides the loop's measured lateness."""
+CALLS: Final = (
+    "list",
+    "iterate",
+    "get",
+    "revoke",
+    "create",
+    "refresh",
+    "create_token",
+    "verify_token",
+    "verify_forged",
+)
+RUNS: Final = ("revoke_many", "revoke_stream", "revoke_all")
 DEADLINE: Final = 0.3
 MOST_AT_ONCE: Final = 24
 """Calls at once; more would wait in the test's own threads, and count as the client's time."""
+VIEW_EACH: Final = 4
+"""Every so many calls one goes through a view of the client that never tries again."""
 ORIGIN: Final = "http://localhost:3000"
-_PAGE: Final = 2
-_OF_A_USER: Final = 5
 _PASSING: Final = (500, 502, 504, 520, 522, 524)
-
-
-@attrs.define
-class Tried:
-    """One call: what it was for, and how it ended.
-
-    Attributes:
-        operation: Which.
-        key: The session's id, or the user's for `list`, `iterate` and `create`.
-        value: What came back.
-        attempts: The attempts that the client told of; None where it told nothing.
-        error: What was raised.
-        elapsed: Seconds that it took.
-        cancelled_at: When it was cancelled, in seconds from its beginning.
-    """
-
-    operation: str
-    key: str
-    value: Any = None
-    attempts: int | None = None
-    error: BaseException | None = None
-    elapsed: float = 0.0
-    cancelled_at: float | None = None
-
-    @property
-    def may_have_arrived(self) -> bool:
-        """Whether the client says that the service may have acted on it."""
-        return isinstance(self.error, ResponseDecodeError) or getattr(
-            self.error, "_may_have_arrived", True
-        )
-
-    @property
-    def needle(self) -> bytes:
-        """What stands in each sending of it, and in no other's."""
-        match self.operation:
-            case "list" | "iterate":
-                return f"user_id={self.key}&".encode()
-            case "create":
-                return f'"user_id":"{self.key}"'.encode()
-            case "get":
-                return f"GET /v1/sessions/{self.key} HTTP".encode()
-            case "create_token":
-                return f"POST /v1/sessions/{self.key}/tokens HTTP".encode()
-            case name:
-                return f"POST /v1/sessions/{self.key}/{name} HTTP".encode()
-
-    def is_of(self, request: ReceivedRequest) -> bool:
-        """Whether a request that arrived was made for it."""
-        if self.operation in {"list", "iterate"}:
-            return f"user_id={self.key}&" in request.query_string
-        if self.operation == "create":
-            return self.needle in request.body
-        return request.session_id == self.key and request.operation == self.operation
-
-
-@attrs.define
-class BulkTried:
-    """One bulk run: its ids, what it told, and its journal."""
-
-    ids: list[str]
-    unknown: set[str]
-    journal: Path
-    outcomes: list[RevocationOutcome] = attrs.field(factory=list[RevocationOutcome])
-    report: Any = None
-    error: BaseException | None = None
 
 
 def draw_fault(draw: random.Random) -> Fault:
@@ -180,9 +115,10 @@ class World:
         self.proxy = proxy
         self.name = name
         self.folder = folder
+        self.pool_size = pool_size
         self.tried: list[Tried] = []
         self.bulks: list[BulkTried] = []
-        self.lateness = 0.0
+        self.books = Books(fake, proxy)
         self.policy = RetryPolicy(
             attempts=attempts,
             deadline=DEADLINE,
@@ -204,8 +140,16 @@ class World:
             self._threads = ThreadPoolExecutor(MOST_AT_ONCE)
         else:
             self.client = AsyncSessionsApi(fake.secret_key, **options)
+        kind = TokenVerifier if is_sync else AsyncTokenVerifier
+        self.verifier: Any = kind(  # its keys age fast, so that it meets the weather too
+            sessions=self.client,
+            authorized_parties=[ORIGIN],
+            key_ttl=0.2,
+            key_max_age=0.6,
+            token_cache_size=4,
+        )
+        self.view = self.client.with_options(retry=attrs.evolve(self.policy, attempts=1))
         self._watch: asyncio.Task[None] | None = None
-        self._is_closed = False
 
     # -- what happens ---------------------------------------------------------------------------
 
@@ -222,34 +166,53 @@ class World:
         for job in jobs:
             await job
 
-    async def bulk(self, count: int, deadline: float | None) -> None:
-        """Revoke so many sessions, and a few that there aren't, with a journal."""
+    async def bulk(self, method: str, count: int, deadline: float | None) -> None:
+        """Revoke so many sessions, and one that there isn't, in one of three ways."""
         if self._watch is None:
             self._watch = asyncio.create_task(self._measure_lateness())
         number = len(self.bulks)
-        ids = [self._new_session("bulk") for _ in range(count)]
-        unknown = f"sess_{self.name}bulkunknown{number}x"
-        ids.insert(count // 2, unknown)
-        run = BulkTried(ids, {unknown}, self.folder / f"{self.name}-{number}.jsonl")
+        user = f"user_{self.name}bulk{number}x"
+        ids = [self._new_session(user) for _ in range(count)]
+        unknown: set[str] = set()
+        if method != "revoke_all":
+            unknown.add(f"sess_{self.name}bulkunknown{number}x")
+            ids[count // 2 : count // 2] = unknown
+        spared, journal = self._new_session(user), self.folder / f"{self.name}-{number}.jsonl"
+        run = BulkTried(method, ids, unknown, journal, user, spared)
         self.bulks.append(run)
-        await self._run_bulk(run, deadline)
+        await self._run_bulk(self.client, run, deadline)
 
-    async def _run_bulk(self, run: BulkTried, deadline: float | None) -> None:
-        def revoke_many() -> Any:
-            return self.client.revoke_many(
-                run.ids,
-                journal=run.journal,
-                rate_limit=RateLimit(10_000),
-                deadline=deadline,
-                on_outcome=run.outcomes.append,
-            )
-
+    async def _run_bulk(self, client: Any, run: BulkTried, deadline: float | None) -> None:
+        options: dict[str, Any] = {
+            "journal": run.journal,
+            "rate_limit": RateLimit(10_000),
+            "deadline": deadline,
+        }
         run.outcomes.clear()
+        run.has_ended = False
         try:
             async with asyncio.timeout(30):
-                run.report = await self._do(revoke_many)
-        except ClerkError as error:
-            run.error = error
+                if run.method == "revoke_stream":
+                    await self._do(lambda: self._read_stream(client, run, options))
+                else:
+                    options["on_outcome"] = run.outcomes.append
+                    run.report = await self._do(lambda: _report_of(client, run, options))
+            run.has_ended = True
+        except ClerkError:
+            return
+
+    def _read_stream(self, client: Any, run: BulkTried, options: dict[str, Any]) -> Any:
+        stream = client.revoke_stream(run.ids, **options)
+        if self._threads is not None:
+            run.outcomes.extend(stream)
+            return None
+
+        async def read() -> None:
+            async with aclosing(stream):
+                async for outcome in stream:
+                    run.outcomes.append(outcome)
+
+        return read()
 
     async def _do(self, call: Callable[[], Any]) -> Any:
         if self._threads is None:
@@ -257,15 +220,19 @@ class World:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
     async def _one(self, operation: str, cancel_after: float | None) -> None:
-        tried = Tried(operation, self._make_key(operation), cancelled_at=cancel_after)
+        through_view = len(self.tried) % VIEW_EACH == VIEW_EACH - 1
+        api = self.view if through_view else self.client
+        policy = attrs.evolve(self.policy, attempts=1) if through_view else self.policy
+        tried = Tried(operation, self._make_key(operation), policy, cancelled_at=cancel_after)
         self.tried.append(tried)
         loop = asyncio.get_running_loop()
-        call = asyncio.ensure_future(self._do(self._call_of(tried)))
+        call = asyncio.ensure_future(self._do(self._call_of(tried, api)))
         began = loop.time()
         if cancel_after is not None and self._threads is None:
             loop.call_later(cancel_after, call.cancel)
         done, _ = await asyncio.wait([call], timeout=20)
         tried.elapsed = loop.time() - began
+        tried.was_closed = self.books.is_closed
         assert done, f"{operation} hangs"
         if call.cancelled():
             assert cancel_after is not None, f"{operation} was cancelled by nobody"
@@ -273,7 +240,7 @@ class World:
         elif (error := call.exception()) is not None:
             tried.error = error
             tried.attempts = getattr(error, "attempts", None)
-        elif operation == "iterate":
+        elif operation in {"iterate", "verify_token", "verify_forged"}:
             tried.value = call.result()
         else:
             tried.value, tried.attempts = call.result().data, call.result().attempts
@@ -284,7 +251,7 @@ class World:
         if operation == "create":
             return self.fake.add_user(user)
         if operation in {"list", "iterate"}:
-            for _ in range(_OF_A_USER):
+            for _ in range(SESSIONS_OF_A_USER):
                 self.fake.add_session(user_id=user)
             return user
         return self._new_session(user)
@@ -292,13 +259,13 @@ class World:
     def _new_session(self, user: str) -> str:
         return self.fake.add_session(user_id=user).id
 
-    def _call_of(self, tried: Tried) -> Callable[[], Any]:
-        api, key = self.client.with_http_info, tried.key
+    def _call_of(self, tried: Tried, client: Any) -> Callable[[], Any]:
+        api, key = client.with_http_info, tried.key
         match tried.operation:
             case "list":
                 return lambda: api.list(user_id=key, limit=100)
             case "iterate":
-                return lambda: self._walk(key)
+                return lambda: self._walk(client, key)
             case "create":
                 return lambda: api.create(key)
             case "refresh":
@@ -307,11 +274,16 @@ class World:
                 return lambda: api.refresh(
                     key, expired_token=expired, refresh_token=refresh, request_origin=ORIGIN
                 )
+            case "verify_token" | "verify_forged":
+                token = self.fake.mint(key)
+                if tried.operation == "verify_forged":
+                    token = token[:-8] + ("AAAAAAAA" if token[-8] != "A" else "BBBBBBBB")
+                return lambda: self.verifier.verify(token)
             case name:
                 return lambda: getattr(api, name)(key)
 
-    def _walk(self, user: str) -> Any:
-        pages = self.client.iterate(user_id=user, page_size=_PAGE)
+    def _walk(self, client: Any, user: str) -> Any:
+        pages = client.iterate(user_id=user, page_size=PAGE_SIZE)
         if self._threads is not None:
             return list(pages)
 
@@ -325,7 +297,7 @@ class World:
         while True:
             due = loop.time() + 0.01
             await asyncio.sleep(0.01)
-            self.lateness = max(self.lateness, loop.time() - due)
+            self.books.lateness = max(self.books.lateness, loop.time() - due)
 
     # -- the books ------------------------------------------------------------------------------
 
@@ -334,73 +306,46 @@ class World:
         self.fake.clear_faults()
         self.fake.release()
         for run in self.bulks:
-            if not self._is_closed and run.error is None:
+            if not self.books.is_closed and run.has_ended:
                 await self._in_good_weather(run)
+        if not self.books.is_closed:
+            await self._pool_holds()
         await self._close()
         await self._nothing_is_left()
         sent = self.proxy.bodies()
         for tried in self.tried:
             try:
-                self._check(tried, sent)
+                self.books.check(tried, sent)
             except AssertionError as error:
                 raise AssertionError(f"{error}\nafter {tried!r}") from None
 
     async def _in_good_weather(self, run: BulkTried) -> None:
-        self._check_bulk(run)
-        before = {outcome.session_id for outcome in run.outcomes if outcome.status.is_done}
+        self.books.check_bulk(run)
+        done: set[str] = set()
         self.proxy.listen_again()
         ways, self.proxy.way_of = self.proxy.way_of, clear
         self.proxy.drop_all()
+        patient = self.client.with_options(timeout=10.0, retry=RetryPolicy())
         for _ in range(3):  # what was cut just now may cost a round
-            await self._run_bulk(run, None)
-            if run.report is not None and run.report.ok:
+            done |= run.done
+            await self._run_bulk(patient, run, None)
+            if run.has_ended and all(one.status.is_done for one in run.outcomes):
                 break
         self.proxy.way_of = ways
-        assert run.report is not None
-        assert run.report.ok, f"a resumed run must finish the job: {run.report}"
-        assert run.report.resumed >= len(before), "what was done is not done again"
-        live = [one for one in run.ids if one not in run.unknown and self._status(one) != "revoked"]
-        assert not live, f"said to be done, and still live: {live}"
+        self.books.check_finished(run, done)
 
-    def _check_bulk(self, run: BulkTried) -> None:
-        report, seen = run.report, [outcome.session_id for outcome in run.outcomes]
-        assert len(seen) == len(set(seen)), "an outcome was told twice"
-        assert sorted(map(str, seen)) == sorted(run.ids), "every id has one outcome"
-        counts = [getattr(report, status.value) for status in RevocationStatus]
-        assert sum(counts) + report.resumed == report.total == len(run.ids)
-        sent = self.proxy.bodies()
-        lines = [json.loads(line) for line in run.journal.read_text().splitlines()]
-        journaled = {line["id"]: line["status"] for line in lines if "id" in line}
-        for outcome in run.outcomes:
-            one = str(outcome.session_id)
-            sends = sent.count(f"POST /v1/sessions/{one}/revoke HTTP".encode())
-            status = self._status(one)
-            assert sends <= outcome.attempts, f"{one}: {sends} sends, {outcome.attempts} told"
-            assert journaled.get(one) in {outcome.status.value, None if not sends else "failed"}, (
-                f"{one}: the journal says {journaled.get(one)}, the outcome {outcome.status}"
-            )
-            match outcome.status:
-                case RevocationStatus.REVOKED | RevocationStatus.ALREADY_INACTIVE:
-                    assert status == "revoked", f"{one} is said to be revoked"
-                case RevocationStatus.NOT_FOUND:
-                    assert one in run.unknown
-                case RevocationStatus.NOT_ATTEMPTED:
-                    assert not sends
-                    assert status in {"active", None}
-                case _:
-                    assert outcome.error is not None
-                    if status == "revoked":
-                        told = getattr(outcome.error, "_may_have_arrived", True)
-                        assert told or outcome.attempts > 1, f"{one} was revoked, and denied"
-
-    def _status(self, session_id: str) -> str | None:
-        session = self.fake.sessions.get(session_id)
-        return None if session is None else session.status
+    async def _pool_holds(self) -> None:
+        """See that calls that are over hold no connection but those that the pool keeps."""
+        for _ in range(1000):
+            if self.proxy.open_connections <= self.pool_size:
+                return
+            await asyncio.sleep(0.002)
+        raise AssertionError(f"{self.proxy.open_connections} connections are open")
 
     async def _close(self) -> None:
-        if self._is_closed:
+        if self.books.is_closed:
             return
-        self._is_closed = True
+        self.books.is_closed = True
         if self._threads is None:
             await self.client.aclose()
         else:
@@ -420,7 +365,7 @@ class World:
         for _ in range(500):
             left = [
                 *(task for task in asyncio.all_tasks() if task not in own),
-                *(set(threading.enumerate()) - self._threads_before - _threads_of_the_loop()),
+                *(set(threading.enumerate()) - self._threads_before - self._threads_of_loops()),
                 *self._files_left(),
             ]
             if not left:
@@ -428,105 +373,23 @@ class World:
             await asyncio.sleep(0.002)
         raise AssertionError(f"left behind: {left}")
 
+    def _threads_of_loops(self) -> set[threading.Thread]:
+        """Give the threads that this loop and the service's keep for blocking work."""
+        found: set[threading.Thread] = set()
+        for loop in (asyncio.get_running_loop(), self.fake._thread._loop):
+            executor: Any = getattr(loop, "_default_executor", None)
+            found |= set() if executor is None else executor._threads
+        return found
+
     def _files_left(self) -> set[str]:
         now = open_files()  # the proxy's own listening socket may be another one by now
         return now - self._fds_before if len(now) > len(self._fds_before) else set()
 
-    def _check(self, tried: Tried, sent: bytes) -> None:
-        sends = sent.count(tried.needle)
-        arrived = [request for request in list(self.fake.requests) if tried.is_of(request)]
-        self._check_time(tried)
-        self._check_kind(tried)
-        if tried.operation == "iterate":
-            if tried.error is None:
-                found = sorted(session.id for session in tried.value)
-                assert found == self._ids_of(tried.key), "a page was lost or came twice"
-            return
-        if tried.attempts is not None:
-            assert sends <= tried.attempts <= self.policy.attempts, f"{sends} sends"
-        if isinstance(tried.error, ConnectError) and tried.attempts == 1:
-            assert sends == 0, "a connect error says that nothing was sent"
-        if isinstance(tried.error, RequestTimeoutError) and tried.error.phase != "response":
-            assert tried.attempts != 1 or sends == 0, "it was sent, though said to be waiting"
-        if tried.operation in {"create", "refresh"}:
-            repeatable = {429, 503} | ({409} if tried.operation == "create" else set[int]())
-            refused = sum(request.status in repeatable for request in arrived)
-            assert sends - refused <= 1, f"sent {sends} times, refused {refused} times"
-            processed = sum(request.processed for request in arrived)
-            assert processed <= 1, f"acted on {processed} times"
-            if tried.error is not None and not tried.may_have_arrived:
-                assert not processed, "denied, and it did happen"
-        getattr(self, f"_check_{tried.operation}")(tried)
 
-    def _check_time(self, tried: Tried) -> None:
-        pages = _OF_A_USER // _PAGE + 2 if tried.operation == "iterate" else 1
-        limit = pages * DEADLINE * 1.05
-        if isinstance(tried.error, asyncio.CancelledError) and tried.cancelled_at is not None:
-            limit = tried.cancelled_at
-        most = limit + SLACK + 3 * self.lateness
-        assert tried.elapsed <= most, (
-            f"took {tried.elapsed:.3f} s, allowed are {limit:.3f} s "
-            f"(the loop was up to {self.lateness:.3f} s late)"
-        )
-
-    def _check_kind(self, tried: Tried) -> None:
-        error = tried.error
-        if error is None or isinstance(error, asyncio.CancelledError):
-            return
-        ours = (ApiError, TransportError, ResponseDecodeError, ClientClosedError)
-        assert isinstance(error, ours), f"no error of ours: {error!r}"
-        assert not isinstance(error, AuthenticationError), f"a second refresh: {error}"
-        assert error.__cause__ is None
-        if isinstance(error, ClientClosedError):
-            assert self._is_closed
-
-    def _ids_of(self, user: str) -> list[str]:
-        sessions = list(self.fake.sessions.values())
-        return sorted(session.id for session in sessions if session.user_id == user)
-
-    def _check_list(self, tried: Tried) -> None:
-        if tried.error is None:
-            assert sorted(session.id for session in tried.value) == self._ids_of(tried.key)
-            assert tried.value.total_count == _OF_A_USER
-
-    def _check_get(self, tried: Tried) -> None:
-        if tried.error is None:
-            assert tried.value.id == tried.key
-            assert tried.value.status == self._status(tried.key) == "active"
-
-    def _check_create_token(self, tried: Tried) -> None:
-        if tried.error is None:
-            payload = tried.value.jwt.split(".")[1]
-            claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-            assert claims["sid"] == tried.key
-
-    def _check_refresh(self, tried: Tried) -> None:
-        self._check_create_token(tried)
-
-    def _check_create(self, tried: Tried) -> None:
-        made = self._ids_of(tried.key)
-        assert len(made) <= 1, f"created twice: {made}"
-        if tried.error is None:
-            assert made == [tried.value.id], "said to be created"
-        elif not isinstance(tried.error, ClientClosedError) and not tried.may_have_arrived:
-            assert not made, "denied, and it did happen"
-
-    def _check_revoke(self, tried: Tried) -> None:
-        status = self._status(tried.key)
-        if tried.error is None:
-            assert tried.value.id == tried.key
-            assert status == "revoked", "said to be revoked"
-        elif isinstance(tried.error, BadRequestError):
-            assert status == "revoked"
-            assert tried.may_have_arrived, "an earlier attempt of ours revoked it"
-        elif not isinstance(tried.error, ClientClosedError) and not tried.may_have_arrived:
-            assert status == "active", "denied, and it did happen"
-
-
-def _threads_of_the_loop() -> set[threading.Thread]:
-    """Give the threads that the running loop keeps for blocking work, until it is closed."""
-    executor: Any = getattr(asyncio.get_running_loop(), "_default_executor", None)
-    return set() if executor is None else set(executor._threads)
+def _report_of(client: Any, run: BulkTried, options: dict[str, Any]) -> Any:
+    if run.method == "revoke_many":
+        return client.revoke_many(run.ids, **options)
+    return client.revoke_all(user_id=run.user, except_session_ids=[run.spared], **options)
 
 
 def open_files() -> set[str]:

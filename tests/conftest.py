@@ -11,7 +11,6 @@ import aiohttp
 import pytest
 from aioresponses import aioresponses
 from blockbuster import blockbuster_ctx
-from hypothesis import HealthCheck, settings
 
 from clerk_async.testing import FakeClerk
 
@@ -27,16 +26,13 @@ _MAY_BLOCK = (
     ("linecache.py", "updatecache lazycache"),
 )
 
-# A busy machine makes no example wrong: no time limit for each, as the whole test has one.
-settings.register_profile("any pace", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("any pace")
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let chaos and soak run for longer than the suite has time for."""
     group = parser.getgroup("clerk_async")
     group.addoption("--chaos-seeds", type=int, default=240, help="seeds of chaos to live through")
     group.addoption("--chaos-seed", type=int, default=None, help="the one seed to repeat")
+    group.addoption("--chaos-order", type=int, default=None, help="the one search to repeat")
     group.addoption("--soak-seconds", type=float, default=20.0, help="how long the soak lasts")
 
 

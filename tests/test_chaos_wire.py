@@ -1,6 +1,7 @@
 """Random operations over a wire that fails in every way: what the client says is what happened.
 
-`--chaos-seeds N` runs N seeds instead of a few hundred; `--chaos-seed S` repeats one.
+`--chaos-seeds N` runs N seeds instead of a few hundred, and a search through N / 4 orders of
+events; `--chaos-seed S` repeats one seed, `--chaos-order S` one part of the search.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ import asyncio
 import itertools
 import logging
 import random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import pytest
 from chaos_proxy import CLEAR, ChaosProxy, Way, clear, draw_way
-from chaos_world import CALLS, World, draw_fault
+from chaos_world import CALLS, RUNS, World, draw_fault
 from hypothesis import HealthCheck, Phase, settings, stateful
+from hypothesis import seed as seeded
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
@@ -26,43 +28,62 @@ if TYPE_CHECKING:
 
 BLOCK: Final = 20
 """Seeds in one test."""
-DEFAULT_SEEDS: Final = 240
+ORDERS: Final = 60
+"""Orders of events in one test."""
+SEEDS_AN_ORDER: Final = 4
 NUMBERS: Final = itertools.count()
 EVERY_CHECK: Final = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Part the seeds into tests; only the first of them is part of the fast suite."""
-    if "seeds" not in metafunc.fixturenames:
-        return
-    one: int | None = metafunc.config.getoption("chaos_seed")
-    if one is not None:
-        metafunc.parametrize("seeds", [range(one, one + 1)], ids=[str(one)])
-        return
-    count = int(metafunc.config.getoption("chaos_seeds") or 0)
-    blocks = [range(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
-    metafunc.parametrize(
-        "seeds",
-        [
-            pytest.param(
-                block,
-                id=f"{block[0]}-{block[-1]}",
-                marks=[pytest.mark.slow] if block[0] else [],
-            )
-            for block in blocks
-        ],
-    )
+    option = metafunc.config.getoption
+    seed: int | None = option("chaos_seed")
+    order: int | None = option("chaos_order")
+    count = int(option("chaos_seeds") or 0)
+    if "seeds" in metafunc.fixturenames:
+        blocks = [range(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
+        if seed is not None or order is not None:
+            blocks = [] if seed is None else [range(seed, seed + 1)]
+        metafunc.parametrize(
+            "seeds",
+            [
+                pytest.param(
+                    block,
+                    id=f"{block[0]}-{block[-1]}",
+                    marks=[pytest.mark.slow] if block[0] else [],
+                )
+                for block in blocks
+            ],
+        )
+    if "search" in metafunc.fixturenames:
+        searches = list(range(max(1, count // (SEEDS_AN_ORDER * ORDERS))))
+        if seed is not None or order is not None:
+            searches = [] if order is None else [order]
+        metafunc.parametrize("search", searches)
+
+
+Service: TypeAlias = tuple[FakeClerk, ChaosProxy]
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[tuple[FakeClerk, ChaosProxy]]:
-    """Give one service behind one proxy; every seed leaves them as they were."""
-    with FakeClerk() as fake, ChaosProxy(fake.port) as proxy:
-        yield fake, proxy
+def services() -> Iterator[tuple[Service, Service]]:
+    """Give two services, each behind a proxy: the second compresses its answers.
+
+    Every seed leaves them as they were.
+    """
+    with (
+        FakeClerk() as plain,
+        ChaosProxy(plain.port) as one,
+        FakeClerk(compress=True) as packing,
+        ChaosProxy(packing.port) as other,
+    ):
+        yield (plain, one), (packing, other)
 
 
 def forget(fake: FakeClerk, proxy: ChaosProxy) -> None:
-    """Make the service ready for the next world."""
+    """Make the service ready for the next world, which must not depend on the one before."""
+    fake._armed._random.seed(0)
     fake.clear_faults()
     fake.requests.clear()
     proxy.forget()
@@ -100,7 +121,9 @@ async def live_through(seed: int, fake: FakeClerk, proxy: ChaosProxy, folder: Pa
             for _ in range(draw.randrange(3, 9))
         ]
         if draw.random() < 0.25 and patience < 1:  # a bulk run has no deadline to hold
-            await world.bulk(draw.randrange(2, 12), draw.choice((None, 0.1, 0.3)))
+            await world.bulk(
+                draw.choice(RUNS), draw.randrange(2, 12), draw.choice((None, 0.1, 0.3))
+            )
         await world.calls(plan)
         proxy.listen_again()
     if draw.random() < 0.15:
@@ -111,7 +134,7 @@ async def live_through(seed: int, fake: FakeClerk, proxy: ChaosProxy, folder: Pa
 
 def test_the_books_agree_whatever_the_wire_does(
     seeds: range,
-    service: tuple[FakeClerk, ChaosProxy],
+    services: tuple[Service, Service],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -120,8 +143,8 @@ def test_the_books_agree_whatever_the_wire_does(
     Nothing is lost, nothing claimed that did not happen, no create or refresh sent twice where the
     first may have arrived, no deadline overrun by more than 5 %, and nothing left open.
     """
-    fake, proxy = service
     for seed in seeds:
+        fake, proxy = services[seed % 2]
         try:
             asyncio.run(live_through(seed, fake, proxy, tmp_path))
             wrong = [one.getMessage() for one in caplog.records if one.levelno >= logging.ERROR]
@@ -183,10 +206,10 @@ class WireMachine(RuleBasedStateMachine):
         """Connections made from now on are in order."""
         self.ways = [CLEAR]
 
-    @rule(seed=st.integers(0, 10_000))
-    def break_the_service(self, seed: int) -> None:
+    @rule(number=st.integers(0, 10_000))
+    def break_the_service(self, number: int) -> None:
         """Something goes wrong at the service now and then."""
-        self.fake.inject(draw_fault(random.Random(seed)))
+        self.fake.inject(draw_fault(random.Random(number)))
 
     @rule()
     def mend_the_service(self) -> None:
@@ -218,11 +241,15 @@ class WireMachine(RuleBasedStateMachine):
         finally:
             self.proxy.listen_again()
 
-    @rule(count=st.integers(1, 8), deadline=st.sampled_from((None, 0.1, 0.3)))
-    def revoke_many(self, count: int, deadline: float | None) -> None:
+    @rule(
+        method=st.sampled_from(RUNS),
+        count=st.integers(1, 8),
+        deadline=st.sampled_from((None, 0.1, 0.3)),
+    )
+    def run_in_bulk(self, method: str, count: int, deadline: float | None) -> None:
         """Make a bulk run."""
         assert self.world is not None
-        self.runner.run(self.world.bulk(count, deadline))
+        self.runner.run(self.world.bulk(method, count, deadline))
 
     def teardown(self) -> None:
         """Compare the books."""
@@ -236,27 +263,27 @@ class WireMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)  # to shrink what it finds takes its time
 def test_the_books_agree_in_any_order(
-    service: tuple[FakeClerk, ChaosProxy], tmp_path: Path, pytestconfig: pytest.Config
+    search: int, services: tuple[Service, Service], tmp_path: Path
 ) -> None:
     """The same, with operations, faults and weather in orders that hypothesis searches."""
-    machine: Any = type("Machine", (WireMachine,), {})
-    machine.fake, machine.proxy = service
+    machine: Any = seeded(search)(type("Machine", (WireMachine,), {}))
+    machine.fake, machine.proxy = services[search % 2]
     machine.folder = tmp_path
-    seeds = int(pytestconfig.getoption("chaos_seeds") or 0)
-    is_usual = seeds == DEFAULT_SEEDS  # shrinking takes its time
     hypothesis: Any = stateful
-    hypothesis.run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=max(10, seeds // 4),
-            stateful_step_count=12,
-            deadline=None,
-            derandomize=is_usual,
-            database=None,
-            phases=[Phase.generate] if is_usual else [Phase.generate, Phase.shrink],
-            suppress_health_check=EVERY_CHECK,
-            print_blob=True,
-        ),
-    )
+    try:
+        hypothesis.run_state_machine_as_test(
+            machine,
+            settings=settings(
+                max_examples=ORDERS,
+                stateful_step_count=12,
+                deadline=None,
+                database=None,
+                phases=[Phase.generate, Phase.shrink],
+                suppress_health_check=EVERY_CHECK,
+            ),
+        )
+    except BaseException as error:
+        error.add_note(f"repeat with: pytest tests/test_chaos_wire.py --chaos-order {search}")
+        raise

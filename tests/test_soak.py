@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import pytest
 from chaos_proxy import ChaosProxy, clear, draw_way
-from chaos_world import CALLS, MOST_AT_ONCE, World, draw_fault, open_files
+from chaos_world import CALLS, MOST_AT_ONCE, RUNS, World, draw_fault, open_files
 
 from clerk_async.testing import FakeClerk
 
@@ -70,7 +70,7 @@ async def one_life(number: int, fake: FakeClerk, proxy: ChaosProxy, folder: Path
             [(draw.choice(CALLS), None) for _ in range(draw.randrange(4, MOST_AT_ONCE))]
         )
         if draw.random() < 0.3:
-            await world.bulk(draw.randrange(4, 30), 0.3)
+            await world.bulk(draw.choice(RUNS), draw.randrange(4, 30), 0.3)
     await world.settle()
 
 

@@ -1,0 +1,318 @@
+"""The books of a run in bad weather: what the client said, held against what has happened.
+
+What has happened is what the service holds, and what passed the proxy on the way there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from clerk_async import (
+    ApiError,
+    AuthenticationError,
+    BadRequestError,
+    ClientClosedError,
+    ConnectError,
+    KeysUnavailableError,
+    RequestTimeoutError,
+    ResponseDecodeError,
+    RetryPolicy,
+    RevocationOutcome,
+    RevocationStatus,
+    TokenVerificationError,
+    TransportError,
+)
+from clerk_async.tokens.reasons import TokenVerificationReason
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from chaos_proxy import ChaosProxy
+
+    from clerk_async.testing import FakeClerk
+    from clerk_async.testing.record import ReceivedRequest
+
+SLACK: Final = 0.1
+"""Seconds that a call may end late for the machine's sake, besides the loop's measured lateness."""
+PAGE_SIZE: Final = 2
+SESSIONS_OF_A_USER: Final = 5
+
+
+@attrs.define
+class Tried:
+    """One call: what it was for, and how it ended.
+
+    Attributes:
+        operation: Which.
+        key: The session's id, or the user's for `list`, `iterate` and `create`.
+        policy: The rules that it went by.
+        value: What came back.
+        attempts: The attempts that the client told of; None where it told nothing.
+        error: What was raised.
+        elapsed: Seconds that it took.
+        cancelled_at: When it was cancelled, in seconds from its beginning.
+        was_closed: Whether the client was closed by the time that it ended.
+    """
+
+    operation: str
+    key: str
+    policy: RetryPolicy
+    value: Any = None
+    attempts: int | None = None
+    error: BaseException | None = None
+    elapsed: float = 0.0
+    cancelled_at: float | None = None
+    was_closed: bool = False
+
+    @property
+    def may_have_arrived(self) -> bool:
+        """Whether the client says that the service may have acted on it."""
+        return isinstance(self.error, ResponseDecodeError) or getattr(
+            self.error, "_may_have_arrived", True
+        )
+
+    @property
+    def needle(self) -> bytes:
+        """What stands in each sending of it, and in no other's."""
+        match self.operation:
+            case "list" | "iterate":
+                return f"user_id={self.key}&".encode()
+            case "create":
+                return f'"user_id":"{self.key}"'.encode()
+            case "get":
+                return f"GET /v1/sessions/{self.key} HTTP".encode()
+            case "create_token":
+                return f"POST /v1/sessions/{self.key}/tokens HTTP".encode()
+            case name:
+                return f"POST /v1/sessions/{self.key}/{name} HTTP".encode()
+
+    def is_of(self, request: ReceivedRequest) -> bool:
+        """Whether a request that arrived was made for it."""
+        if self.operation in {"list", "iterate"}:
+            return f"user_id={self.key}&" in request.query_string
+        if self.operation == "create":
+            return self.needle in request.body
+        return request.session_id == self.key and request.operation == self.operation
+
+
+@attrs.define
+class BulkTried:
+    """One bulk run.
+
+    Attributes:
+        method: Which of the three: `revoke_many`, `revoke_stream` or `revoke_all`.
+        ids: The sessions that are to go, with those that there aren't.
+        unknown: Which there aren't.
+        journal: Its journal.
+        user: Whose sessions they are, all but `spared`.
+        spared: The session that is to stay.
+        outcomes: What it told, one by one.
+        report: What it told at the end; a stream has none.
+        has_ended: Whether it came to its end, rather than raise.
+    """
+
+    method: str
+    ids: list[str]
+    unknown: set[str]
+    journal: Path
+    user: str
+    spared: str
+    outcomes: list[RevocationOutcome] = attrs.field(factory=list[RevocationOutcome])
+    report: Any = None
+    has_ended: bool = False
+
+    @property
+    def done(self) -> set[str]:
+        """Which sessions can't be used any more, as the outcomes say."""
+        return {str(one.session_id) for one in self.outcomes if one.status.is_done}
+
+
+@attrs.define
+class Books:
+    """What is known of a run from the other side of the wire."""
+
+    fake: FakeClerk
+    proxy: ChaosProxy
+    lateness: float = 0.0
+    is_closed: bool = False
+
+    def status(self, session_id: str) -> str | None:
+        """Give a session's status as the service has it."""
+        session = self.fake.sessions.get(session_id)
+        return None if session is None else session.status
+
+    def check(self, tried: Tried, sent: bytes) -> None:
+        """Compare one call, given all that clients have sent."""
+        self._check_time(tried)
+        self._check_kind(tried)
+        check = getattr(self, f"_check_{tried.operation}")
+        if tried.operation in {"iterate", "verify_token", "verify_forged"}:
+            check(tried)
+            return
+        sends = sent.count(tried.needle)
+        arrived = [request for request in list(self.fake.requests) if tried.is_of(request)]
+        if tried.attempts is not None:
+            assert sends <= tried.attempts <= tried.policy.attempts, f"{sends} sends"
+        if isinstance(tried.error, ConnectError) and tried.attempts == 1:
+            assert sends == 0, "a connect error says that nothing was sent"
+        if isinstance(tried.error, RequestTimeoutError) and tried.error.phase != "response":
+            assert tried.attempts != 1 or sends == 0, "it was sent, though said to be waiting"
+        if tried.operation in {"create", "refresh"}:
+            repeatable = {429, 503} | ({409} if tried.operation == "create" else set[int]())
+            refused = sum(request.status in repeatable for request in arrived)
+            assert sends - refused <= 1, f"sent {sends} times, refused {refused} times"
+            processed = sum(request.processed for request in arrived)
+            assert processed <= 1, f"acted on {processed} times"
+            if tried.error is not None and not tried.may_have_arrived:
+                assert not processed, "denied, and it did happen"
+        check(tried)
+
+    def _check_time(self, tried: Tried) -> None:
+        pages = SESSIONS_OF_A_USER // PAGE_SIZE + 2 if tried.operation == "iterate" else 1
+        limit = pages * (tried.policy.deadline or 0) * 1.05
+        if isinstance(tried.error, asyncio.CancelledError) and tried.cancelled_at is not None:
+            limit = tried.cancelled_at
+        most = limit + SLACK + 3 * self.lateness
+        assert tried.elapsed <= most, (
+            f"took {tried.elapsed:.3f} s, allowed are {limit:.3f} s "
+            f"(the loop was up to {self.lateness:.3f} s late)"
+        )
+
+    def _check_kind(self, tried: Tried) -> None:
+        error = tried.error
+        if error is None or isinstance(error, asyncio.CancelledError):
+            return
+        ours: tuple[type[Exception], ...] = (
+            ApiError,
+            TransportError,
+            ResponseDecodeError,
+            ClientClosedError,
+        )
+        if tried.operation in {"verify_token", "verify_forged"}:
+            ours = (TokenVerificationError,)
+        assert isinstance(error, ours), f"no error of ours: {error!r}"
+        assert not isinstance(error, AuthenticationError), f"a second refresh: {error}"
+        assert error.__cause__ is None
+        if isinstance(error, ClientClosedError):
+            assert tried.was_closed, "nobody had closed the client"
+
+    def _ids_of(self, user: str) -> list[str]:
+        sessions = list(self.fake.sessions.values())
+        return sorted(session.id for session in sessions if session.user_id == user)
+
+    def _check_iterate(self, tried: Tried) -> None:
+        if tried.error is None:
+            found = sorted(session.id for session in tried.value)
+            assert found == self._ids_of(tried.key), "a page was lost or came twice"
+
+    def _check_list(self, tried: Tried) -> None:
+        if tried.error is None:
+            assert sorted(session.id for session in tried.value) == self._ids_of(tried.key)
+            assert tried.value.total_count == SESSIONS_OF_A_USER
+
+    def _check_get(self, tried: Tried) -> None:
+        if tried.error is None:
+            assert tried.value.id == tried.key
+            assert tried.value.status == self.status(tried.key) == "active"
+
+    def _check_create_token(self, tried: Tried) -> None:
+        if tried.error is None:
+            payload = tried.value.jwt.split(".")[1]
+            claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+            assert claims["sid"] == tried.key
+
+    def _check_refresh(self, tried: Tried) -> None:
+        self._check_create_token(tried)
+
+    def _check_create(self, tried: Tried) -> None:
+        made = self._ids_of(tried.key)
+        assert len(made) <= 1, f"created twice: {made}"
+        if tried.error is None:
+            assert made == [tried.value.id], "said to be created"
+        elif not isinstance(tried.error, ClientClosedError) and not tried.may_have_arrived:
+            assert not made, "denied, and it did happen"
+
+    def _check_revoke(self, tried: Tried) -> None:
+        status = self.status(tried.key)
+        if tried.error is None:
+            assert tried.value.id == tried.key
+            assert status == "revoked", "said to be revoked"
+        elif isinstance(tried.error, BadRequestError):
+            assert status == "revoked"
+            assert tried.may_have_arrived, "an earlier attempt of ours revoked it"
+        elif not isinstance(tried.error, ClientClosedError) and not tried.may_have_arrived:
+            assert status == "active", "denied, and it did happen"
+
+    def _check_verify_token(self, tried: Tried) -> None:
+        if tried.error is None:
+            assert tried.value.session_id == tried.key
+        elif not isinstance(tried.error, asyncio.CancelledError):
+            assert isinstance(tried.error, KeysUnavailableError), f"refused: {tried.error}"
+
+    def _check_verify_forged(self, tried: Tried) -> None:
+        assert tried.error is not None, "a forged token got in"
+        if isinstance(tried.error, TokenVerificationError):
+            assert tried.error.reason in {
+                TokenVerificationReason.TOKEN_INVALID_SIGNATURE,
+                TokenVerificationReason.JWK_FAILED_TO_LOAD,
+            }
+
+    def check_bulk(self, run: BulkTried) -> None:
+        """Compare a bulk run's first go with the service and its journal."""
+        told = [str(one.session_id) for one in run.outcomes if one.session_id is not None]
+        assert len(told) == len(set(told)), "an outcome was told twice"
+        if run.method == "revoke_all":  # a listing that failed is an outcome without an id
+            assert set(told) <= set(run.ids)
+        else:
+            assert sorted(told) == sorted(run.ids), "every id has one outcome"
+        if run.report is not None:
+            counts = [getattr(run.report, status.value) for status in RevocationStatus]
+            assert sum(counts) + run.report.resumed == run.report.total == len(run.outcomes)
+        sent = self.proxy.bodies()
+        lines = [json.loads(line) for line in run.journal.read_text().splitlines()]
+        journaled = {line["id"]: line["status"] for line in lines if "id" in line}
+        for outcome in run.outcomes:
+            if outcome.session_id is None:
+                assert outcome.error is not None
+                continue
+            self._check_outcome(run, outcome, journaled.get(outcome.session_id), sent)
+
+    def _check_outcome(
+        self, run: BulkTried, outcome: RevocationOutcome, journaled: str | None, sent: bytes
+    ) -> None:
+        one = str(outcome.session_id)
+        sends = sent.count(f"POST /v1/sessions/{one}/revoke HTTP".encode())
+        status = self.status(one)
+        assert sends <= outcome.attempts, f"{one}: {sends} sends, {outcome.attempts} told"
+        assert journaled in {outcome.status.value, None if not sends else "failed"}, (
+            f"{one}: the journal says {journaled}, the outcome {outcome.status}"
+        )
+        match outcome.status:
+            case RevocationStatus.REVOKED | RevocationStatus.ALREADY_INACTIVE:
+                assert status == "revoked", f"{one} is said to be revoked"
+            case RevocationStatus.NOT_FOUND:
+                assert one in run.unknown
+            case RevocationStatus.NOT_ATTEMPTED:
+                assert not sends
+                assert status in {"active", None}
+            case _:
+                assert outcome.error is not None
+                if status == "revoked":
+                    told = getattr(outcome.error, "_may_have_arrived", True)
+                    assert told or outcome.attempts > 1, f"{one} was revoked, and denied"
+
+    def check_finished(self, run: BulkTried, done_before: set[str]) -> None:
+        """Compare a run that was resumed in good weather until it was done."""
+        if run.report is not None:
+            assert run.report.ok, f"a resumed run must finish the job: {run.report}"
+        if run.report is not None and run.method == "revoke_many":
+            assert run.report.resumed >= len(done_before), "what was done is not done again"
+        assert not done_before & run.done, "what was done is not told again"
+        live = [one for one in run.ids if one not in run.unknown and self.status(one) != "revoked"]
+        assert not live, f"said to be done, and still live: {live}"
+        assert self.status(run.spared) == "active", "it was to be spared"

@@ -1,0 +1,131 @@
+"""What random weather is too short to show: deadlines to the percent, connections of long lives."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+import aiohttp
+import attrs
+import pytest
+from chaos_proxy import ChaosProxy, Way
+from clients import client_of
+
+from clerk_async import ClerkError, RequestTimeoutError, RetryPolicy, Timeouts
+from clerk_async.testing import FakeClerk, Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DEADLINE: Final = 2.0
+PATIENT: Final[dict[str, Any]] = {
+    "timeout": Timeouts(connect=30.0, attempt=30.0),
+    "retry": RetryPolicy(attempts=1000, deadline=DEADLINE, base_delay=0.05, max_delay=0.2),
+}
+TROUBLE: Final[dict[str, Callable[[str], Fault]]] = {
+    "no answer": lambda one: Fault.hold(session_id=one, count=None),
+    "no end of a body": lambda one: Fault.slow_body(60.0, session_id=one, count=None),
+    "errors": lambda one: Fault.status(500, session_id=one, count=None),
+    "late errors": lambda one: Fault.status(502, delay=0.7, session_id=one, count=None),
+    "refusals": lambda one: Fault.status(429, retry_after=0.3, session_id=one, count=None),
+}
+
+
+@attrs.define
+class Lateness:
+    """How late the loop has been at the most, for want of a processor."""
+
+    seconds: float = 0.0
+
+    async def measure(self) -> None:
+        """Go on for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + 0.01
+            await asyncio.sleep(0.01)
+            self.seconds = max(self.seconds, loop.time() - due)
+
+
+async def seconds_of(client: Any, session_id: str) -> float:
+    """Make a call that fails, and tell how long that took."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    with pytest.raises(ClerkError):
+        await client.get(session_id)
+    return loop.time() - began
+
+
+async def seconds_alone(fake: FakeClerk, base_url: str, session_id: str) -> float:
+    """Make it with a client of its own: a refusal makes all calls of a client wait."""
+    async with client_of(fake, base_url=base_url, **PATIENT) as client:
+        return await seconds_of(client, session_id)
+
+
+async def seconds_in_the_queue(fake: FakeClerk, session_id: str) -> float:
+    """Make it while another holds the only connection."""
+    async with client_of(fake, pool_size=1, **PATIENT) as client:
+        endless = client.with_options(retry=RetryPolicy(deadline=None))
+        other = asyncio.ensure_future(endless.get(session_id))
+        await fake.until(lambda: fake.held >= 2)
+        seconds = await seconds_of(client, session_id)
+        other.cancel()
+        return seconds
+
+
+@pytest.mark.slow
+async def test_a_deadline_is_kept_to_5_percent(fake: FakeClerk) -> None:
+    """Whatever a call waits for, it ends within 5 % of its deadline, and not long before it."""
+    lateness = Lateness()
+    watch = asyncio.create_task(lateness.measure())
+    with ChaosProxy(fake.port) as proxy:
+        proxy.way_of = lambda _: Way(cut_up=0, ending="hush")
+        waits: dict[str, Any] = {
+            "half open": seconds_alone(fake, proxy.base_url, fake.add_session().id)
+        }
+        for name, make in TROUBLE.items():
+            one = fake.add_session().id
+            fake.inject(make(one))
+            waits[name] = seconds_alone(fake, fake.base_url, one)
+            if name == "no answer":
+                waits["the pool"] = seconds_in_the_queue(fake, one)
+        took = dict(zip(waits, await asyncio.gather(*waits.values()), strict=True))
+    watch.cancel()
+    most = DEADLINE * 1.05 + 3 * lateness.seconds
+    assert {name: seconds for name, seconds in took.items() if seconds > most} == {}
+    assert {name: seconds for name, seconds in took.items() if seconds < DEADLINE / 2} == {}
+
+
+@pytest.mark.parametrize("is_packed", [False, True], ids=["plain", "gzip"])
+@pytest.mark.parametrize("is_cancelled", [False, True], ids=["late", "cancelled"])
+async def test_an_answer_that_stops_halfway_keeps_no_connection(
+    *, is_packed: bool, is_cancelled: bool
+) -> None:
+    """A call that is given up in mid-body closes its connection: a client may live for months."""
+    has_begun = asyncio.Event()
+
+    async def begin(*_: Any) -> None:
+        has_begun.set()
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_end.append(begin)
+    options: dict[str, Any] = {
+        "retry": RetryPolicy(attempts=1),
+        "timeout": 30.0 if is_cancelled else 0.2,
+        "trace_configs": [trace],
+    }
+    with FakeClerk(compress=is_packed) as fake, ChaosProxy(fake.port) as proxy:
+        for _ in range(100):
+            fake.add_session(user_id="user_1")
+        proxy.way_of = lambda _: Way(cut_down=1_500, ending="hush")
+        async with client_of(fake, base_url=proxy.base_url, **options) as client:
+            for _ in range(3):
+                call = asyncio.ensure_future(client.list(user_id="user_1", limit=100))
+                if is_cancelled:
+                    await has_begun.wait()
+                    has_begun.clear()
+                    call.cancel()
+                with pytest.raises(asyncio.CancelledError if is_cancelled else RequestTimeoutError):
+                    await call
+            gone = await asyncio.to_thread(proxy.wait_for, lambda: not proxy.open_connections)
+            assert gone, f"{proxy.open_connections} connections are left"
+            assert proxy.total == 3
