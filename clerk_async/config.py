@@ -10,15 +10,13 @@ import ipaddress
 import math
 import os
 import re
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import attrs
 
 from clerk_async.errors import ConfigurationError, InvalidArgumentError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["RateLimit", "RetryPolicy", "Timeouts"]
 
@@ -255,8 +253,8 @@ def _check_url(name: str, value: object, *, allow_insecure: bool) -> str:
         raise ConfigurationError(f"{name} must not hold credentials")
     if parts.query or parts.fragment or "?" in value or "#" in value:
         raise ConfigurationError(f"{name} must have neither query nor fragment")
-    if re.search(r"[\s\x00-\x1f\\]", value.strip()) or port == 0:
-        raise ConfigurationError(f"{name} is not a URL")
+    if re.search(r"[^!-~]|\\", value.strip()) or port == 0:
+        raise ConfigurationError(f"{name} is not a URL (of ASCII alone: others must be encoded)")
     if parts.scheme == "http" and not (allow_insecure or is_loopback(parts.hostname)):
         raise ConfigurationError(
             f"{name} is http://, which would send the secret key in the clear: "
@@ -283,7 +281,11 @@ def check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
             client sets itself.
     """
     checked: dict[str, str] = {}
-    for name, value in (headers or {}).items():
+    if headers is None:
+        return checked
+    if not isinstance(headers, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError("headers must be a mapping of names to values")
+    for name, value in headers.items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError("headers: a name is not a valid header name")
         if name.lower() in _OWN_HEADERS:

@@ -93,8 +93,12 @@ def datetime_of(milliseconds: int | None) -> datetime | None:
 
 
 def _milliseconds(value: datetime | int | None) -> int | None:
-    if value is None or type(value) is int:
-        return value
+    if value is None:
+        return None
+    if type(value) is int:
+        if FIRST_MILLISECOND <= value <= LAST_MILLISECOND:
+            return value
+        raise InvalidArgumentError("a time must lie within the years 1 to 9999")
     if not isinstance(value, datetime) or value.tzinfo is None:
         raise InvalidArgumentError("a time must be an aware datetime or Unix milliseconds")
     return (value - _EPOCH) // _MILLISECOND

@@ -370,6 +370,29 @@ async def test_a_deadline_inside_the_pause_is_told_at_once(fake: FakeClerk) -> N
         assert time.slept == []
 
 
+@pytest.mark.parametrize("fault", [Fault.cut("after"), Fault.status(500)], ids=["cut", "500"])
+async def test_a_pause_beyond_the_deadline_ends_a_call_between_its_attempts(
+    fault: Fault, fake: FakeClerk
+) -> None:
+    """With the last attempt's error, at once: it waits no longer and pays no second retry."""
+
+    class Paused(Time):
+        async def sleep(self, seconds: float) -> None:
+            client._shared.paused_until = self.moment + 100.0  # another call has met a 429
+            await super().sleep(seconds)
+
+    time = Paused()
+    session = fake.add_session().id
+    async with client_of(fake) as client:
+        time.hand_to(client)
+        fake.inject(fault)
+        with pytest.raises((ConnectionLostError, ServerError)) as caught:
+            await client.get(session)
+        assert caught.value.attempts == len(fake.requests) == 1
+        assert len(time.slept) == 1
+        assert client._shared.quota.tokens == 495
+
+
 async def test_a_pause_is_no_longer_than_the_policy_allows(fake: FakeClerk) -> None:
     """A service that says a year pauses the client for max_retry_after."""
     time = Time(0.0)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import ssl
 from typing import Any
 
+import aiohttp
 import pytest
 
 from clerk_async import (
@@ -18,6 +20,7 @@ from clerk_async import (
     Timeouts,
 )
 from clerk_async.config import DEFAULT_BASE_URL, is_loopback, resolve_endpoint
+from clerk_async.http.proxies import parse_proxy
 
 KEY = "sk_test_abc"
 CLIENTS = [AsyncSessionsApi, SessionsApi]
@@ -91,6 +94,8 @@ def test_the_address_in_the_environment(value: str, expected: str) -> None:
         {"base_url": "https://api.clerk.com/a b"},
         {"base_url": "https://api.clerk.com\\@evil.example"},
         {"base_url": "https://[::1"},
+        {"base_url": "https://bücher.example/v1"},
+        {"base_url": "https://api.clerk.com/ä"},
         {"base_url": 5},
         {"api_version": "latest"},
         {"api_version": ""},
@@ -105,8 +110,21 @@ def test_the_address_in_the_environment(value: str, expected: str) -> None:
         {"headers": {"a": "x\r\ny: z"}},
         {"headers": {"a": 1}},
         {"headers": {1: "a"}},
+        {"headers": [("a", "b")]},
+        {"headers": "a"},
         {"ssl_context": "no context"},
+        {"trace_configs": None},
+        {"trace_configs": ["x"]},
+        pytest.param({"trace_configs": aiohttp.TraceConfig()}, id="no sequence of hooks"),
         {"proxy": 5},
+        {"proxy": ""},
+        {"proxy": "socks5://127.0.0.1:9"},
+        {"proxy": "http://:80"},
+        {"proxy": "http://host:port"},
+        {"proxy": "http://[::1:9"},
+        {"proxy": "http://a b"},
+        {"proxy": "http://bücher.example"},
+        {"proxy": "http://a%3Ab:c@host"},
     ],
     ids=ascii,
 )
@@ -115,6 +133,43 @@ def test_what_can_not_be_used_is_refused(make: Any, options: dict[str, Any]) -> 
     with pytest.raises(ConfigurationError) as caught:
         make(**{"secret_key": KEY, **options})
     assert next(iter(options)).replace("_", " ").split()[-1] in str(caught.value)
+
+
+def test_a_session_of_another_library_is_refused() -> None:
+    """At construction, not with an AttributeError in the first call."""
+    with pytest.raises(ConfigurationError, match="client_session"):
+        AsyncSessionsApi(KEY, client_session=object())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "url", "login"),
+    [
+        ("proxy.example", "http://proxy.example", None),
+        ("proxy.example:3128", "http://proxy.example:3128", None),
+        ("https://[::1]:3128/ignored", "https://[::1]:3128", None),
+        ("http://user:p%40ss@proxy.example", "http://proxy.example", "user:p@ss"),
+        ("user@proxy.example:1", "http://proxy.example:1", "user:"),
+        ("http://:pass@proxy.example", "http://proxy.example", ":pass"),
+        ("http://ü:é@proxy.example", "http://proxy.example", "ü:é"),
+    ],
+)
+def test_a_proxys_credentials_are_taken_out_of_its_url(
+    given: str, url: str, login: str | None
+) -> None:
+    """They travel in a header of the proxy's own, and show in no repr."""
+    proxy = parse_proxy("proxy", given)
+    assert proxy.url == url
+    coded = proxy.headers.get("Proxy-Authorization", "Basic ").removeprefix("Basic ")
+    assert base64.b64decode(coded).decode() == (login or "")
+    assert "Basic" not in repr(proxy)
+
+
+def test_a_proxy_that_can_not_be_used_is_not_quoted() -> None:
+    """What can't be read as a URL may still hold a password: not even the hidden context has it."""
+    with pytest.raises(ConfigurationError) as caught:
+        AsyncSessionsApi(KEY, proxy="http://user:planted#word@proxy.example")
+    assert "planted" not in str(caught.value)
+    assert caught.value.__context__ is None
 
 
 @pytest.mark.parametrize("make", CLIENTS)

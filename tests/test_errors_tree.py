@@ -106,6 +106,31 @@ def test_the_code_is_the_first_entrys() -> None:
     assert ApiError("", status=400).code is None
 
 
+def test_an_entry_without_a_code_has_none(fake: FakeClerk) -> None:
+    """Neither on the error nor as empty brackets in its text."""
+    entries = [{"message": "odd", "code": None}, {}, {"code": "last"}]
+    fake.inject(Fault.status(400, body={"errors": entries}))
+    error = run("async", fake, "get").error
+    assert isinstance(error, ApiError)
+    assert error.code is None
+    assert str(error) == "400: odd; [last]"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_path_is_told_without_the_query(mode: Mode, fake: FakeClerk) -> None:
+    """Whatever went wrong with a list, and for each of its entries."""
+    wrong = {"data": [{"id": "sess_x"}, None], "total_count": 2}
+    faults = (Fault.status(400), Fault.not_json("{"), Fault.wrong_shape(wrong), Fault.cut("after"))
+    for fault in faults:
+        fake.inject(fault)
+        ended = run(mode, fake, "list", retry=ONCE)
+        told = [ended.error] if ended.error else [item.error for item in ended.value.unreadable]
+        assert told
+        for error in told:
+            assert isinstance(error, ApiError | TransportError | ResponseDecodeError)
+            assert (error.method, error.path, error.attempts) == ("GET", "/sessions", 1)
+
+
 def test_the_trace_id_of_body_or_header(fake: FakeClerk) -> None:
     """The body's own, else the cf-ray header."""
     fake.inject(Fault.status(400, body={"errors": [], "clerk_trace_id": "from-body"}))

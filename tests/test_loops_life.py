@@ -399,6 +399,9 @@ def test_a_client_can_not_be_pickled_or_copied(fake: FakeClerk) -> None:
         for act in (pickle.dumps, copy.copy, copy.deepcopy):
             with pytest.raises(TypeError, match="make one in each process"):
                 act(client)
+        for act in (pickle.dumps, copy.deepcopy):  # the key hung on this one too
+            with pytest.raises(TypeError, match="make one in each process"):
+                act(client.with_http_info)
 
 
 def test_the_repr_says_where_and_never_who(fake: FakeClerk) -> None:

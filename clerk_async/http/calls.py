@@ -14,7 +14,7 @@ import random
 import time
 import warnings
 from importlib import import_module
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 import msgspec
@@ -138,6 +138,12 @@ class Shared:
         if wire is not None:
             wire.abandon()
 
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise TypeError(
+            "what belongs to a client can't be pickled or copied, as it holds a secret key and "
+            "open connections: make one in each process"
+        )
+
     def __del__(self) -> None:
         wire = getattr(self, "_wire", None)
         if wire is None or self.settings.client_session is not None:
@@ -152,18 +158,13 @@ class Shared:
             wire.abandon()
 
 
+@attrs.frozen(eq=False, repr=False)
 class Caller:
     """Makes calls with the options of one view of a client."""
 
-    def __init__(
-        self,
-        shared: Shared,
-        policy: RetryPolicy,
-        timeouts: Timeouts,
-    ) -> None:
-        self.shared = shared
-        self.policy = policy
-        self.timeouts = timeouts
+    shared: Shared
+    policy: RetryPolicy
+    timeouts: Timeouts
 
     async def call(
         self, request: Request, *, pacer: Pacer | None = None, uses_quota: bool = True
@@ -185,20 +186,14 @@ class Caller:
         task = asyncio.current_task()
         if task is None:
             raise WrongLoopError("a call must be made from within a task")
-        wire.tasks.add(task)
         limit = self.policy.deadline if pacer is None else None
         deadline = math.inf if limit is None else self.shared.clock() + limit
+        call = _Call(
+            self.shared, self.policy, self.timeouts, wire, request, pacer, uses_quota, deadline
+        )
+        wire.tasks.add(task)
         try:
-            return await _Call(
-                self.shared,
-                self.policy,
-                self.timeouts,
-                wire,
-                request,
-                pacer,
-                uses_quota,
-                deadline,
-            ).run()
+            return await call.run()
         except asyncio.CancelledError:
             if wire.is_closing and task.cancelling() and task.uncancel() == 0:
                 raise ClientClosedError("the client was closed during the call") from None

@@ -49,9 +49,7 @@ def api_error(
         details = [_detail(entry) for entry in map(object_of, entries) if entry is not None]
         trace = fields.get("clerk_trace_id")
         trace_id = trace if isinstance(trace, str) and trace else None
-    told = "; ".join(
-        f"{detail.long_message or detail.message} [{detail.code}]" for detail in details[:3]
-    )
+    told = "; ".join(filter(None, map(_told, details[:3])))
     message = f"{status}: {told}" if told else f"{status} without an error of the service's"
     is_about_session = details and details[0].code.startswith(_OF_A_REFRESH)
     if status in _ADVICE and not is_about_session:
@@ -63,6 +61,11 @@ def api_error(
         trace_id=trace_id or headers.get("cf-ray"),
         retry_after=parse_retry_after(headers.get("Retry-After"), now),
     )
+
+
+def _told(detail: ErrorDetail) -> str:
+    text = detail.long_message or detail.message
+    return f"{text} [{detail.code}]".lstrip() if detail.code else text
 
 
 def _detail(entry: dict[str, Any]) -> ErrorDetail:

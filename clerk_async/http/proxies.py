@@ -5,7 +5,7 @@ from __future__ import annotations
 import urllib.request
 from base64 import b64encode
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import attrs
 
@@ -37,22 +37,25 @@ def parse_proxy(name: str, value: object) -> Proxy:
     """
     if not isinstance(value, str):
         raise ConfigurationError(f"{name} must be a URL as a str, not {type(value).__name__}")
+    parts: SplitResult | None
     try:
         parts = urlsplit(value if "://" in value else f"http://{value}")
         host, _ = parts.hostname, parts.port
-        login, password = unquote(parts.username or ""), unquote(parts.password or "")
     except ValueError:
-        raise ConfigurationError(f"{name} is not a URL") from None
+        parts = host = None
+    if parts is None:  # outside the except block: that error may quote the password
+        raise ConfigurationError(f"{name} is not a URL")
     if parts.scheme not in {"http", "https"} or not host:
         raise ConfigurationError(f"{name} must be an http or https URL with a host")
     address = parts.netloc.rpartition("@")[2]
     if not all("!" <= character <= "~" for character in address):
         raise ConfigurationError(f"{name} has a host that is no ASCII name or address")
+    login, password = unquote(parts.username or ""), unquote(parts.password or "")
     if ":" in login:  # RFC 7617, section 2
         raise ConfigurationError(f"{name} holds a user name with a colon in it")
     headers: dict[str, str] = {}
     if parts.username is not None:
-        credentials = b64encode(f"{login}:{password}".encode()).decode("ascii")
+        credentials = b64encode(f"{login}:{password}".encode(errors="surrogateescape")).decode()
         headers["Proxy-Authorization"] = f"Basic {credentials}"
     return Proxy(f"{parts.scheme}://{address}", headers)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -13,7 +14,7 @@ from clerk_async.version import __version__
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     import aiohttp
 
@@ -59,10 +60,17 @@ def wire_settings(
 
         if not isinstance(ssl_context, ssl.SSLContext):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError("ssl_context must be an ssl.SSLContext")
-    if client_session is not None and (ssl_context is not None or trace_configs):
-        raise ConfigurationError(
-            "ssl_context and trace_configs belong to the client_session that you hand in"
-        )
+    if not isinstance(trace_configs, Sequence) or not all(  # pyright: ignore[reportUnnecessaryIsInstance]
+        hasattr(config, "freeze") for config in trace_configs
+    ):
+        raise ConfigurationError("trace_configs must be a sequence of aiohttp.TraceConfig")
+    if client_session is not None:
+        if not hasattr(client_session, "connector"):
+            raise ConfigurationError("client_session must be an aiohttp.ClientSession")
+        if ssl_context is not None or trace_configs:
+            raise ConfigurationError(
+                "ssl_context and trace_configs belong to the client_session that you hand in"
+            )
     extra = check_headers(headers)
     own = {
         "Authorization": f"Bearer {endpoint.secret_key}",
