@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import statistics
 import subprocess
 import sys
@@ -12,7 +14,11 @@ from typing import TYPE_CHECKING
 import pytest
 from cli_programs import environment, run
 
+from clerk_async.cli.app import COMMANDS
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from clerk_async.testing import FakeClerk
 
 pytestmark = pytest.mark.slow
@@ -39,14 +45,22 @@ def test_help_answers_at_once(fake: FakeClerk, arguments: tuple[str, ...]) -> No
 
 
 def test_help_loads_neither_aiohttp_nor_rich_nor_asyncio() -> None:
-    """Commands are imported when they run."""
+    """Nor does that of any command: what it does is imported when it runs."""
     program = """
         import sys
         from clerk_async.cli import main
-        assert main(["--help"]) == 0 and main(["revoke", "--help"]) == 0
-        assert not {"aiohttp", "rich", "asyncio", "attrs", "cryptography"} & set(sys.modules)
+        for command in ([], *([name] for name in sys.argv[1:])):
+            assert main([*command, "--help"]) == 0
+            heavy = {"aiohttp", "rich", "asyncio", "attrs", "cryptography"} & set(sys.modules)
+            assert not heavy, (command, heavy)
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=20)
+    line = [
+        sys.executable,
+        "-c",
+        textwrap.dedent(program),
+        *(name for rows in COMMANDS.values() for name in rows),
+    ]
+    subprocess.run(line, check=True, timeout=20, stdout=subprocess.DEVNULL)
 
 
 @pytest.mark.parametrize("missing", ["click", "rich"])
@@ -106,23 +120,39 @@ def test_without_the_extra_jwt(fake: FakeClerk, arguments: list[str], code: int)
     assert ("pip install 'clerk-async[jwt]'" in ended.stderr) is (code == 2)
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        ("clerk-async rev", {"revoke", "revoke-all"}),
-        ("clerk-async list --status ac", {"active"}),
-        ("clerk-async revoke --jo", {"--journal"}),
-    ],
-)
-def test_bash_completes_commands_options_and_statuses(
-    fake: FakeClerk, words: str, expected: set[str]
-) -> None:
-    """As the script that `completion` prints asks for them."""
-    env = {
-        "_CLERK_ASYNC_COMPLETE": "bash_complete",
-        "COMP_WORDS": words,
-        "COMP_CWORD": str(len(words.split()) - 1),
-    }
-    ended = run(fake, env=env)
-    assert ended.code == 0, ended.err
-    assert {line.partition(",")[2] for line in ended.lines} == expected
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash here")
+def test_bash_completes_commands_options_values_and_files(fake: FakeClerk, tmp_path: Path) -> None:
+    """The script that `completion` prints, in a real bash."""
+    (tmp_path / "leaked.txt").touch()
+    script = f"""
+        clerk-async() {{ {shlex.quote(sys.executable)} -m clerk_async "$@"; }}
+        eval "$(clerk-async completion bash)"
+        complete -p clerk-async
+        ask() {{
+            COMP_WORDS=(clerk-async "$@"); COMP_CWORD=$#; COMPREPLY=()
+            _clerk_async_completion clerk-async
+            echo "${{COMPREPLY[*]}}"
+        }}
+        compopt() {{ echo "$@"; }}  # bash has it inside of a completion alone
+        ask rev; ask --js; ask revoke --jo; ask list --status ac; ask completion ''
+        ask revoke --from leak; ask verify-token --jwt-key-file leak; ask get --key-file leak
+    """
+    ended = subprocess.run(
+        ["bash", "--norc", "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+        cwd=tmp_path,
+        env=environment(fake),
+    )
+    files = ["-o default", ""] * 3
+    assert ended.stderr == ""
+    assert ended.stdout.splitlines()[1:] == [
+        "revoke revoke-all",
+        "--json",
+        "--journal",
+        "active",
+        "bash zsh fish",
+        *files,
+    ]

@@ -85,6 +85,7 @@ def _shared_options(*, hidden: bool) -> list[click.Option]:
             "--key-file",
             "key_file",
             {
+                "type": click.Path(),
                 "metavar": "FILE",
                 "help": "Read the secret key from FILE instead of CLERK_SECRET_KEY.",
             },

@@ -5,18 +5,22 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from clerk_async.cli.exits import Refused
 from clerk_async.cli.words import as_typed
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from clerk_async.cli.app import Settings
     from clerk_async.cli.output import Output
     from clerk_async.config import Endpoint, RateLimit
     from clerk_async.sessions import AsyncSessionsApi
 
-__all__ = ["endpoint", "hide_log", "make_client", "show_log"]
+__all__ = ["call", "endpoint", "hide_log", "make_client", "show_log"]
+
+T = TypeVar("T")
 
 
 def endpoint(settings: Settings) -> Endpoint:
@@ -55,6 +59,22 @@ def make_client(
     return AsyncSessionsApi(
         where.secret_key, base_url=where.base_url, rate_limit=rate_limit, **options
     )
+
+
+def call(settings: Settings, ask: Callable[[AsyncSessionsApi], Awaitable[T]]) -> T:
+    """Make a client, ask it one thing, and give what comes.
+
+    Raises:
+        Refused: As `endpoint`.
+        ClerkError: If the call fails.
+    """
+    import asyncio  # noqa: PLC0415 - not for help
+
+    async def asking() -> T:
+        async with make_client(settings) as sessions:
+            return await ask(sessions)
+
+    return asyncio.run(asking())
 
 
 def _read_key(path: str) -> str:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import click
 
 from clerk_async.cli.exits import Refused
+from clerk_async.cli.words import STDIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -35,7 +36,6 @@ BATCH: Final = 256
 LONGEST_LINE: Final = 1_000_000
 COUNTED_AT_MOST: Final = 200_000_000
 """A file above so many bytes isn't counted first: its total stays unknown."""
-STDIN: Final = "-"
 _QUOTED: Final = re.compile(r'"[^"]+"')
 
 _Batch = list[str] | BaseException | None

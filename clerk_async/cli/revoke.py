@@ -23,6 +23,7 @@ _RUN_OPTIONS = (
     click.option("--yes", is_flag=True, help=f"Don't ask above {ASK_ABOVE} sessions."),
     click.option(
         "--journal",
+        type=click.Path(),
         metavar="FILE",
         help="Note each session that is done in FILE, and skip what it says is done: "
         "starts or resumes.",
@@ -69,7 +70,11 @@ def _run_options(function: F) -> F:
 @command("revoke", options_metavar="[OPTIONS]")
 @click.argument("session_ids", metavar="[ID]...", nargs=-1)
 @click.option(
-    "--from", "source", metavar="FILE", help="Read ids from FILE, one a line; - is stdin."
+    "--from",
+    "source",
+    type=click.Path(),
+    metavar="FILE",
+    help="Read ids from FILE, one a line; - is stdin.",
 )
 @click.option(
     "--column",
@@ -106,7 +111,11 @@ def revoke_command(
 @command("revoke-all", greedy=("--user", "--except"))
 @click.option("--user", "user_ids", metavar="ID...", multiple=True, help="A user, or several.")
 @click.option(
-    "--users-from", "source", metavar="FILE", help="Read users from FILE, one a line; - is stdin."
+    "--users-from",
+    "source",
+    type=click.Path(),
+    metavar="FILE",
+    help="Read users from FILE, one a line; - is stdin.",
 )
 @click.option(
     "--column",

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import warnings
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from clerk_async.cli.app import Settings, command, pass_settings
-from clerk_async.cli.connection import make_client
 from clerk_async.cli.exits import DONE
-from clerk_async.cli.inputs import STDIN, read_secret_lines
-from clerk_async.cli.sessions import show_one
-from clerk_async.cli.words import as_typed
+from clerk_async.cli.words import STDIN, as_typed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from clerk_async.cli.output import Output
     from clerk_async.models import Cookies, Session, Token
+    from clerk_async.sessions import AsyncSessionsApi
 
 MASKED: Final = "[hidden: --show-token shows it]"
 
@@ -49,17 +45,16 @@ def token_command(
     is_shown: bool,
 ) -> int:
     """Create a session token, or one from a JWT template."""
+    from clerk_async.cli.connection import call  # noqa: PLC0415 - not for help
 
-    async def create() -> Token:
-        async with make_client(settings) as sessions:
-            if template is None:
-                return await sessions.create_token(session_id, expires_in_seconds=expires_in)
-            return await sessions.create_token_from_template(
-                session_id, template, expires_in_seconds=expires_in
-            )
+    def create(sessions: AsyncSessionsApi) -> Awaitable[Token]:
+        if template is None:
+            return sessions.create_token(session_id, expires_in_seconds=expires_in)
+        return sessions.create_token_from_template(
+            session_id, template, expires_in_seconds=expires_in
+        )
 
-    token = asyncio.run(create())
-    _show(settings.out, token, is_shown=is_shown)
+    _show(settings.out, call(settings, create), is_shown=is_shown)
     return DONE
 
 
@@ -113,22 +108,24 @@ def refresh_command(
 
     Tokens on the command line show in the list of processes: hand them over on stdin, one a line.
     """
+    from clerk_async.cli.connection import call  # noqa: PLC0415 - not for help
+    from clerk_async.cli.inputs import read_secret_lines  # noqa: PLC0415 - asyncio, not for help
+
     tokens = {"expired token": expired_token, "refresh token": refresh_token}
     wanted = [name for name, token in tokens.items() if token == STDIN]
     tokens.update(zip(wanted, read_secret_lines(settings.out, *wanted), strict=True))
-
-    async def refresh() -> Token | Cookies:
-        async with make_client(settings) as sessions:
-            return await sessions.refresh(
-                session_id,
-                expired_token=tokens["expired token"],
-                refresh_token=tokens["refresh token"],
-                request_origin=origin,
-                format=answer,
-                request_originating_ip=originating_ip,
-            )
-
-    _show(settings.out, asyncio.run(refresh()), is_shown=is_shown)
+    refreshed = call(
+        settings,
+        lambda sessions: sessions.refresh(
+            session_id,
+            expired_token=tokens["expired token"],
+            refresh_token=tokens["refresh token"],
+            request_origin=origin,
+            format=answer,
+            request_originating_ip=originating_ip,
+        ),
+    )
+    _show(settings.out, refreshed, is_shown=is_shown)
     return DONE
 
 
@@ -141,20 +138,25 @@ def verify_command(settings: Settings, /, *, session_id: str, token: str) -> int
 
     With - the token is read from stdin, so that it does not show in the list of processes.
     """
+    import warnings  # noqa: PLC0415 - not for help
+
+    from clerk_async.cli.connection import call  # noqa: PLC0415 - not for help
+    from clerk_async.cli.inputs import read_secret_lines  # noqa: PLC0415 - asyncio, not for help
+    from clerk_async.cli.showing import show_one  # noqa: PLC0415 - attrs, not for help
+
     if token == STDIN:
         (token,) = read_secret_lines(settings.out, "token")
     out = settings.out
 
-    async def verify() -> Session:
-        async with make_client(settings) as sessions:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", DeprecationWarning)
-                verifying = sessions.verify(session_id, token)
-            for warning in caught:
-                out.note(f"deprecated: {as_typed(str(warning.message))}")
-            return await verifying
+    def verify(sessions: AsyncSessionsApi) -> Awaitable[Session]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", DeprecationWarning)
+            verifying = sessions.verify(session_id, token)
+        for warning in caught:
+            out.note(f"deprecated: {as_typed(str(warning.message))}")
+        return verifying
 
-    show_one(out, asyncio.run(verify()))
+    show_one(out, call(settings, verify))
     return DONE
 
 

@@ -1,4 +1,4 @@
-"""What the library says of its parameters, said of what was typed."""
+"""The words of the command line: what is typed, and what the library says of its parameters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ if TYPE_CHECKING:
 
     from clerk_async.errors import ClerkError
 
-__all__ = ["as_typed", "error_text"]
+__all__ = ["STDIN", "as_typed", "error_text"]
+
+STDIN: Final = "-"
+"""What stands for stdin where a file or a token is asked for."""
 
 _TYPED: Final[Mapping[str, str]] = {
     "session_id": "the session id",

@@ -1,0 +1,99 @@
+"""What `verify-token` does: where the public key comes from, and what a token says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clerk_async.cli.connection import make_client, show_log
+from clerk_async.cli.exits import DONE, Refused
+from clerk_async.cli.inputs import read_secret_lines
+from clerk_async.cli.words import STDIN, error_text
+from clerk_async.errors import ConfigurationError
+from clerk_async.tokens.verifier import AsyncTokenVerifier
+
+if TYPE_CHECKING:
+    from clerk_async.cli.app import Settings
+    from clerk_async.cli.output import Output
+    from clerk_async.tokens.claims import SessionClaims
+
+__all__ = ["verify_token"]
+
+
+def verify_token(
+    settings: Settings, token: str, jwt_key_file: str | None, rules: dict[str, Any]
+) -> int:
+    """Verify a token, show what it says, and give the exit code.
+
+    Args:
+        settings: The global options.
+        token: The token; `-` reads it from stdin.
+        jwt_key_file: Where the public key is; None for CLERK_JWT_KEY, or to have it fetched.
+        rules: What a verifier takes besides.
+
+    Raises:
+        Refused: If a key or an option can't be used.
+        ClerkError: If the token is refused, or the keys can't be had.
+    """
+    if token == STDIN:
+        (token,) = read_secret_lines(settings.out, "token")
+    show_log(settings.out)
+    jwt_key = _jwt_key(jwt_key_file)
+    try:
+        claims = asyncio.run(_verify(settings, token, jwt_key, rules))
+    except ConfigurationError as error:
+        where = "CLERK_JWT_KEY" if jwt_key_file is None else jwt_key_file
+        raise Refused(error_text(error).replace("jwt_key", where, 1)) from None
+    _show(settings.out, claims)
+    return DONE
+
+
+async def _verify(
+    settings: Settings, token: str, jwt_key: str | None, rules: dict[str, Any]
+) -> SessionClaims:
+    has_secret_key = settings.key_file is not None or os.environ.get("CLERK_SECRET_KEY")
+    if jwt_key is not None or (rules["issuer"] is not None and not has_secret_key):
+        return await AsyncTokenVerifier(jwt_key=jwt_key, **rules).verify(token)
+    if not has_secret_key:
+        raise Refused(
+            "no key to verify with: give --jwt-key-file FILE, or set CLERK_JWT_KEY, or have it "
+            "fetched with CLERK_SECRET_KEY, or from the --issuer URL"
+        )
+    async with make_client(settings) as sessions:
+        return await AsyncTokenVerifier(sessions=sessions, **rules).verify(token)
+
+
+def _jwt_key(path: str | None) -> str | None:
+    if path is None:
+        return os.environ.get("CLERK_JWT_KEY", "").strip() or None
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise Refused(f"can't read {path}: {why}") from None
+
+
+def _show(out: Output, claims: SessionClaims) -> None:
+    if out.is_json:
+        out.record(json.loads(json.dumps(claims.raw, default=dict)))
+        return
+    if out.is_quiet:
+        return
+    rows = [
+        ("user", claims.user_id),
+        ("session", claims.session_id or "-"),
+        ("status", claims.status or "-"),
+        ("issuer", claims.issuer or "-"),
+        ("authorized party", claims.authorized_party or "-"),
+        ("expires", claims.expires_at.isoformat(" ")),
+    ]
+    organization = claims.organization
+    if organization is not None:
+        rows.append(("organization", f"{organization.id} ({organization.role or 'no role'})"))
+    if claims.actor is not None:
+        rows.append(("impersonated by", claims.actor.user_id or "somebody"))
+    out.result(out.good("The token holds."))
+    out.fields(rows)
