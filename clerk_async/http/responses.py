@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from clerk_async.errors import ResponseDecodeError
-from clerk_async.models import ApiResponse, ResponseHeaders, SessionPage
+from clerk_async.models import ApiResponse, ResponseHeaders
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,9 +25,8 @@ def decoded(decode: Callable[[bytes], T], answer: Answer, request: Request) -> T
     except ResponseDecodeError as error:
         _tell(error, answer, request)
         raise
-    if isinstance(value, SessionPage):
-        for item in value.unreadable:
-            _tell(item.error, answer, request)
+    for item in getattr(value, "unreadable", ()):  # a page's; no isinstance, which an ABC slows
+        _tell(item.error, answer, request)
     return value
 
 

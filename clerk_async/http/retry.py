@@ -7,6 +7,7 @@ the failed attempt.
 from __future__ import annotations
 
 import math
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
@@ -90,8 +91,8 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
     """Read a Retry-After header as seconds from now; None for what makes no sense.
 
     Args:
-        value: Whole or decimal seconds, or an HTTP date (RFC 9110, section 10.2.3). A date that is
-            past means 0.
+        value: Whole or decimal seconds, or an HTTP date in any of its three forms (RFC 9110,
+            sections 10.2.3 and 5.6.7). A date that is past means 0.
         now: The time, in seconds since the epoch.
     """
     if value is None:
@@ -104,7 +105,9 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
         return None
     try:
         moment = parsedate_to_datetime(text)
-        return max(0.0, moment.timestamp() - now) if moment.tzinfo is not None else None
+        if moment.tzinfo is None:  # asctime's form has none: every HTTP date is in UTC
+            moment = moment.replace(tzinfo=UTC)
+        return max(0.0, moment.timestamp() - now)
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
 
