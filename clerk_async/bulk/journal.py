@@ -46,16 +46,15 @@ import asyncio
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from clerk_async.bulk.journal_file import append, line_for, open_file, trouble
 from clerk_async.errors import InvalidArgumentError
+from clerk_async.http.aside import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from clerk_async.bulk.journal_file import RunKind
     from clerk_async.bulk.report import RevocationStatus
 
@@ -63,8 +62,7 @@ __all__ = ["Journal", "OpenJournal", "open_journal"]
 
 SYNC_INTERVAL: Final = 1.0
 """Seconds between two fsyncs."""
-
-T = TypeVar("T")
+THREAD: Final = "clerk_async journal"
 
 
 def _to_path(path: str | os.PathLike[str]) -> Path:
@@ -144,13 +142,8 @@ class OpenJournal:
 
     def _sync_aside(self) -> None:
         self._is_synced = True
-        try:
-            loop = asyncio.get_running_loop()
-            self._syncing = loop.run_in_executor(None, os.fsync, self._fd)
-        except RuntimeError:  # the interpreter is ending and starts no thread any more
-            self._is_synced = False
-            self._synced_at = time.monotonic()
-            return
+        fd = self._fd
+        self._syncing = in_thread(THREAD, lambda: os.fsync(fd))
         self._syncing.add_done_callback(self._has_synced)
 
     def _has_synced(self, syncing: asyncio.Future[None]) -> None:
@@ -182,7 +175,7 @@ class OpenJournal:
             if self._syncing is not None:
                 await asyncio.wait([self._syncing])
             if not self._is_synced:
-                await _in_thread(lambda: os.fsync(fd))
+                await in_thread(THREAD, lambda: os.fsync(fd))
         except OSError as error:
             raise trouble("could not be made safe on the disk", self._path, error) from None
         finally:
@@ -208,7 +201,7 @@ async def open_journal(
         )
         return None if opened is None else OpenJournal(journal.path, *opened)
 
-    opening = asyncio.ensure_future(_in_thread(work))
+    opening = in_thread(THREAD, work)
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:
@@ -221,11 +214,3 @@ def _let_go(opening: asyncio.Future[OpenJournal | None]) -> None:
         opened = opening.result()
         if opened is not None:
             opened.abandon()
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    try:
-        waiting = asyncio.get_running_loop().run_in_executor(None, work)
-    except RuntimeError:  # the interpreter is ending and starts no thread any more
-        return work()
-    return await waiting

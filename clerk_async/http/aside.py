@@ -1,0 +1,49 @@
+"""Slow work in a daemon thread of its own.
+
+A loop's executor refuses work as soon as the main thread has ended, though other threads may still
+be calling, and keeps its threads until the loop is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["in_thread"]
+
+T = TypeVar("T")
+
+
+def in_thread(name: str, work: Callable[[], T]) -> asyncio.Future[T]:
+    """Start work that would hold up the loop; the future has its result, or what it raised."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: Exception | None) -> None:
+        if done.done():  # cancelled: nobody waits for it any more
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(cast("T", result))
+
+    def run() -> None:
+        result: T | None = None
+        error: Exception | None = None
+        try:
+            result = work()
+        except Exception as raised:  # noqa: BLE001 - handed to who waits
+            error = raised
+        with suppress(RuntimeError):  # the loop has been closed meanwhile
+            loop.call_soon_threadsafe(settle, result, error)
+
+    try:
+        threading.Thread(target=run, name=name, daemon=True).start()
+    except RuntimeError:  # Python 3.12.0 starts none once the main thread has ended
+        run()
+    return done
