@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -22,9 +23,10 @@ from clerk_async.testing import Fault
 from clerk_async.testing.limits import SlidingWindow
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from clerk_async import RevocationOutcome
+    from clerk_async import RevocationOutcome, RevocationProgress, RevocationReport
     from clerk_async.testing import FakeClerk
 
 
@@ -160,6 +162,101 @@ def test_should_stop_is_asked_in_a_long_pause_too() -> None:
         return loop.time()
 
     assert simulate(main()) < 6
+
+
+@pytest.mark.parametrize("what", ["sess_same", None])
+def test_should_stop_is_asked_while_an_endless_input_gives_nothing_to_send(
+    what: str | None,
+) -> None:
+    """The same id for ever, or what is none: no send ever asks."""
+
+    async def main() -> RevocationReport:
+        client = Client(Service())
+        asked = itertools.count(1)
+        endless: Any = itertools.repeat(what)
+        return await revoke_many(client, endless, should_stop=lambda: next(asked) > 3)
+
+    # in real time, as the loop is never idle
+    report = asyncio.run(asyncio.wait_for(main(), 10))
+    assert report.stopped_by == "should_stop"
+    assert not report.exhausted
+
+
+async def test_should_stop_is_asked_while_the_input_waits(fake: FakeClerk) -> None:
+    """Such as a pipe that nobody writes to."""
+    session_id = add_sessions(fake, 1)[0]
+
+    async def slow() -> AsyncIterator[str]:
+        yield session_id
+        await asyncio.Event().wait()
+
+    async with bulk_client(fake) as client:
+        report = await client.revoke_many(slow(), should_stop=lambda: not live(fake))
+    assert report.stopped_by == "should_stop"
+    assert report.revoked == 1
+
+
+async def test_a_dry_run_asks_before_each_session_that_it_would_revoke(fake: FakeClerk) -> None:
+    """As the run itself would; so a dry run of an endless input ends too."""
+    asked = itertools.count(1)
+    async with bulk_client(fake) as client:
+        report = await client.revoke_many(
+            (f"sess_{number}" for number in itertools.count()),
+            dry_run=True,
+            should_stop=lambda: next(asked) > 10,
+        )
+    assert report.stopped_by == "should_stop"
+    assert report.planned == 10
+    assert not fake.requests
+
+
+async def test_a_run_without_any_time_sends_nothing(fake: FakeClerk) -> None:
+    """What is left of a longer deadline may be 0."""
+    ids = add_sessions(fake, 5)
+    async with bulk_client(fake) as client:
+        report = await client.revoke_many(ids, deadline=0)
+    assert report.stopped_by == "deadline"
+    assert (report.not_attempted, report.total) == (5, 5)
+    assert not fake.requests
+
+
+async def test_a_deadline_that_comes_after_the_last_outcome_stops_nothing(fake: FakeClerk) -> None:
+    """A slow callback told of the end doesn't make a run one that was cut short."""
+    ids = add_sessions(fake, 3)
+    is_told = asyncio.Event()
+
+    async def on_progress(progress: RevocationProgress) -> None:
+        if progress.done == 3:
+            await until(deadline_is_over.is_set)
+            is_told.set()
+
+    deadline_is_over = asyncio.Event()
+    async with bulk_client(fake) as client:
+        run = asyncio.create_task(client.revoke_many(ids, deadline=0.5, on_progress=on_progress))
+        asyncio.get_running_loop().call_later(0.6, deadline_is_over.set)
+        report = await run
+    assert is_told.is_set()
+    assert report.revoked == 3
+    assert report.stopped_by is None
+    assert report.ok
+
+
+async def test_a_callback_that_raises_a_cancellation_cancels_the_run(fake: FakeClerk) -> None:
+    """It awaits something that was cancelled: never swallowed, and no worker dies in silence."""
+    ids = add_sessions(fake, 50)
+    never = asyncio.get_running_loop().create_future()
+    never.cancel()
+    told: list[RevocationOutcome] = []
+
+    async def on_outcome(outcome: RevocationOutcome) -> None:
+        told.append(outcome)
+        if len(told) == 5:
+            await never
+
+    async with bulk_client(fake) as client:
+        with pytest.raises(asyncio.CancelledError):
+            await client.revoke_many(ids, on_outcome=on_outcome, concurrency=4)
+    assert len(told) == sum(sends(fake).values()) < 15
 
 
 async def test_a_should_stop_that_raises_stops_nothing_and_is_logged_once(

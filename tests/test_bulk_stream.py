@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import itertools
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -73,6 +74,21 @@ async def test_a_reader_who_takes_his_time_slows_the_sends_down(fake: FakeClerk)
         assert sum(sends(fake).values()) < 100
         rest = [outcome async for outcome in stream]
     assert len(rest) == 399
+
+
+async def test_failures_are_the_readers_and_are_not_kept(fake: FakeClerk) -> None:
+    """An endless stream in which one in a hundred fails would grow with them."""
+    fake.inject(Fault.status(422, operation="revoke", count=None))
+    failures: list[weakref.ref[BaseException]] = []
+    async with bulk_client(fake) as client:
+        async for outcome in client.revoke_stream([f"sess_{number}" for number in range(300)]):
+            assert outcome.error is not None
+            failures.append(weakref.ref(outcome.error))
+            if len(failures) == 150:
+                del outcome
+                gc.collect()
+                assert sum(failure() is not None for failure in failures) < 10
+    assert len(failures) == 300
 
 
 async def test_closing_early_finishes_what_is_in_flight_and_leaves_no_task(

@@ -18,6 +18,7 @@ from clerk_async.errors import (
     BadRequestError,
     ClerkError,
     ConflictError,
+    ConnectionLostError,
     NotFoundError,
     PermissionDeniedError,
     RateLimitedError,
@@ -28,12 +29,14 @@ from clerk_async.errors import (
 from clerk_async.http.pacing import SendRefused
 
 if TYPE_CHECKING:
+    from clerk_async.bulk.intake import Job
     from clerk_async.bulk.target import RevocationTarget
     from clerk_async.http.pacing import Pacer
     from clerk_async.models import Session
 
 __all__ = [
     "Verdict",
+    "cut_off",
     "is_answer",
     "is_key_refused",
     "is_passing",
@@ -166,3 +169,19 @@ async def _judge(  # noqa: PLR0911 - a table of answers, one return each
         return failed
     status = RevocationStatus.REVOKED if arrived else RevocationStatus.ALREADY_INACTIVE
     return Verdict(status, attempts=attempts, session=session)
+
+
+def cut_off(job: Job, sends: int) -> Verdict:
+    """Tell of a session whose round was ended from outside, after so many sends in it."""
+    attempts = job.attempts + sends
+    if not attempts:
+        return Verdict(RevocationStatus.NOT_ATTEMPTED)
+    error = job.error
+    if sends or error is None:
+        error = ConnectionLostError(
+            "the run ended before the answer came: the session may be revoked",
+            method="POST",
+            path=f"/sessions/{job.session_id}/revoke",
+            attempts=attempts,
+        )
+    return Verdict(RevocationStatus.FAILED, error, attempts)

@@ -24,7 +24,7 @@ DUPLICATES_WINDOW: Final = 50_000
 PARTS: Final = 176
 """Tables of 284 ids on average, which is what CPython's dicts of their size are filled best by."""
 BREATH: Final = 256
-"""After so many items without a wait the loop gets its turn."""
+"""After so many items, whoever took them, the loop gets its turn."""
 
 T = TypeVar("T")
 
@@ -173,16 +173,19 @@ class Input(Generic[T]):
         else:
             self._sync = iter(values)
         self._turn: asyncio.Lock | None = None
-        self._breath = 0
+        self._taken = 0
 
     async def read(self) -> tuple[T] | None:
         """Give the next item in a tuple of one; None at the end."""
         if self.exhausted:
             return None
         if self._sync is not None:
-            self._breath += 1
-            if self._breath % BREATH == 0:
+            while self._taken >= BREATH:
+                if self._taken == BREATH:
+                    self._taken += 1
+                    asyncio.get_running_loop().call_soon(self._go_on)
                 await asyncio.sleep(0)
+            self._taken += 1
             for item in self._sync:
                 return (item,)
             self.exhausted = True
@@ -197,6 +200,9 @@ class Input(Generic[T]):
             except StopAsyncIteration:
                 self.exhausted = True
                 return None
+
+    def _go_on(self) -> None:
+        self._taken = 0
 
 
 class IdIntake:

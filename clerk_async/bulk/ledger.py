@@ -11,7 +11,7 @@ from clerk_async.bulk.report import RevocationOutcome, RevocationReport, Revocat
 from clerk_async.errors import JournalError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from clerk_async.bulk.answer import Verdict
     from clerk_async.bulk.intake import Job
@@ -37,14 +37,21 @@ class Callbacks:
         try:
             answer = callback(*values)
             if inspect.isawaitable(answer):
-                async with self._turn:
-                    answer = await answer
+                answer = await self._in_turn(answer)
         except Exception:  # noqa: BLE001 - a callback's trouble is not the run's
             if name not in self._has_logged:
                 self._has_logged.add(name)
                 _log.exception("%s raised; the run goes on, and this is logged once", name)
             return None
         return answer
+
+    async def _in_turn(self, answer: Awaitable[Any]) -> Any:
+        try:
+            async with self._turn:
+                return await answer
+        finally:
+            if inspect.iscoroutine(answer):
+                answer.close()  # where its turn never came; else it is over
 
 
 class Ledger:
@@ -69,7 +76,7 @@ class Ledger:
     @property
     def failed(self) -> int:
         """How many have failed."""
-        return len(self._failures)
+        return self.counts[RevocationStatus.FAILED]
 
     def enter(self, job: Job, verdict: Verdict) -> RevocationOutcome:
         """Make an outcome and count it."""
@@ -84,7 +91,7 @@ class Ledger:
         )
         self.counts[status] += 1
         self.told += 1
-        if status is RevocationStatus.FAILED:
+        if status is RevocationStatus.FAILED and self.stream is None:  # whose reader has them all
             self._failures.append((job.index, outcome))
         return outcome
 

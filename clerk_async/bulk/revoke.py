@@ -8,7 +8,8 @@ All three check their arguments when they are called, before anything is sent, a
 - `dry_run`: Send no revocation and write nothing; sessions that would be revoked are `planned`.
 - `max_failures`: Stop when so many sessions have failed; 0 and 1 both mean at the first.
 - `deadline`: Stop after so many seconds.
-- `should_stop`: Asked before each send, and now and then in a pause; True stops the run.
+- `should_stop`: Asked before each send (in a dry run before each that would be), and now and then
+  while nothing is on its way; True stops the run.
 - `on_outcome`, `on_progress`: Called with each outcome, and with a snapshot a few times a second.
   They may be coroutine functions. One that raises is logged once; the run goes on.
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from clerk_async.bulk.answer import (
     Verdict,
+    cut_off,
     is_answer,
     is_key_refused,
     is_passing,
@@ -27,8 +28,8 @@ from clerk_async.bulk.journal import open_journal
 from clerk_async.bulk.ledger import Callbacks, Ledger
 from clerk_async.bulk.progress import Meter
 from clerk_async.bulk.report import RevocationOutcome, RevocationReport, RevocationStatus
-from clerk_async.bulk.stream import OutcomeStream
-from clerk_async.errors import ConnectionLostError, JournalError, RateLimitedError
+from clerk_async.bulk.stream import OutcomeStream, told_by
+from clerk_async.errors import JournalError, RateLimitedError
 from clerk_async.http.gate import RunPacer
 from clerk_async.http.pacing import SendRefused
 
@@ -90,6 +91,7 @@ class BulkRun:
         self._busy = 0
         self._ended: asyncio.Future[None] | None = None
         self._is_stopped = False
+        self._is_over = False
         self._is_abandoned = False
         self._stopped_by: StopReason | None = None
         self._trouble: BaseException | None = None
@@ -115,10 +117,11 @@ class BulkRun:
                 for_writing=not options.dry_run,
             )
             self._work.use_journal(self._ledger.journal)
-        timer = None
-        if options.deadline is not None:
+        timer = ticker = None
+        if options.deadline == 0:
+            self.stop("deadline")
+        elif options.deadline is not None:
             timer = loop.call_later(options.deadline, self.stop, "deadline")
-        ticker = None
         if options.on_progress is not None or options.should_stop is not None:
             ticker = loop.create_task(self._tick())
         try:
@@ -132,41 +135,37 @@ class BulkRun:
                 await self._wind_up()
             raise
         finally:
-            if timer is not None:
-                timer.cancel()
-            if ticker is not None:
-                ticker.cancel()
+            for clock in (timer, ticker):
+                if clock is not None:
+                    clock.cancel()
             with anyio.CancelScope(shield=True):
                 await self._close_journal()
         if self._trouble is not None:
             raise self._trouble
-        return self._make_report()
+        return self._ledger.report(
+            resumed=self._work.resumed,
+            throttled=self._pacer.throttled,
+            elapsed=loop.time() - self._started_at,
+            stopped_by=self._stopped_by,
+            exhausted=self._work.exhausted,
+        )
 
-    async def outcomes(self) -> AsyncGenerator[RevocationOutcome, None]:
+    def outcomes(self) -> AsyncGenerator[RevocationOutcome, None]:
         """Run, and give the outcomes in the order in which they are known.
 
         Raises:
             Exception: As `report` does.
         """
         stream = self._ledger.stream = OutcomeStream()
-        run = asyncio.get_running_loop().create_task(self.report())
-        run.add_done_callback(stream.end)
-        try:
-            while (outcome := await stream.get()) is not None:
-                yield outcome
-            await run
-        except asyncio.CancelledError:
-            run.cancel()
-            raise
-        finally:
-            self._is_abandoned = True
-            self.stop(None)
-            stream.close()
-            await _see_off(run)
+        return told_by(self.report, stream, self._abandon)
+
+    def _abandon(self) -> None:
+        self._is_abandoned = True
+        self.stop(None)
 
     def stop(self, reason: StopReason | None) -> None:
         """Send nothing more; the first reason given is the one that is told."""
-        if self._is_stopped:
+        if self._is_stopped or self._is_over:
             return
         self._is_stopped = True
         self._stopped_by = reason
@@ -181,6 +180,7 @@ class BulkRun:
         self._ended = asyncio.get_running_loop().create_future()
         self._add_worker()
         await self._ended
+        self._is_over = True
 
     def _add_worker(self) -> None:
         task = asyncio.get_running_loop().create_task(self._work_on())
@@ -189,7 +189,9 @@ class BulkRun:
 
     def _remove_worker(self, task: asyncio.Task[None]) -> None:
         self._workers.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled():  # by a callback or an input that raised it, if not by ourselves
+            self._abort(asyncio.CancelledError())
+        elif (error := task.exception()) is not None:
             self._abort(error)
         if not self._workers and self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
@@ -271,7 +273,9 @@ class BulkRun:
             await self._tell(job, Verdict(RevocationStatus.FAILED, job.error))
             return
         if self._options.dry_run:
-            await self._tell(job, Verdict(RevocationStatus.PLANNED))
+            is_planned = await self._may_send()
+            planned = RevocationStatus.PLANNED if is_planned else RevocationStatus.NOT_ATTEMPTED
+            await self._tell(job, Verdict(planned))
             return
         lane.sends = 0
         try:
@@ -283,11 +287,11 @@ class BulkRun:
                 is_last_round=job.rounds + 1 >= ROUNDS,
             )
         except asyncio.CancelledError:
-            await self._tell(job, _cut_off(job, lane.sends))
+            await self._tell(job, cut_off(job, lane.sends))
             raise
         except Exception as error:  # noqa: BLE001 - the client can't be used any more
             self._abort(error)
-            await self._tell(job, _cut_off(job, lane.sends))
+            await self._tell(job, cut_off(job, lane.sends))
             return
         if verdict.status is RevocationStatus.NOT_ATTEMPTED and job.attempts:
             verdict.status, verdict.error = RevocationStatus.FAILED, job.error
@@ -360,9 +364,8 @@ class BulkRun:
     # -- stopping and progress -----------------------------------------------------------------
 
     async def _may_send(self) -> bool:
-        if self._options.should_stop is not None and await self._callbacks.call(
-            "should_stop", self._options.should_stop
-        ):
+        ask = self._options.should_stop
+        if ask and not self._is_stopped and await self._callbacks.call("should_stop", ask):
             self.stop("should_stop")
         return not self._is_stopped
 
@@ -370,9 +373,9 @@ class BulkRun:
         """Tell the progress, and ask whether to stop while no send does."""
         while True:
             await self._tell_progress()
-            if self._pacer.gate.pause() is not None and not self._is_stopped:
-                await self._may_send()
             await asyncio.sleep(TICK)
+            if not self._pacer.on_wire:
+                await self._may_send()
 
     async def _tell_progress(self) -> None:
         if self._options.on_progress is not None:
@@ -414,43 +417,3 @@ class BulkRun:
         except JournalError as error:
             _log.warning("%s", error)  # a cancelled run can't raise it
             self._abort(error)
-
-    def _make_report(self) -> RevocationReport:
-        return self._ledger.report(
-            resumed=self._work.resumed,
-            throttled=self._pacer.throttled,
-            elapsed=asyncio.get_running_loop().time() - self._started_at,
-            stopped_by=self._stopped_by,
-            exhausted=self._work.exhausted,
-        )
-
-
-def _cut_off(job: Job, sends: int) -> Verdict:
-    attempts = job.attempts + sends
-    if not attempts:
-        return Verdict(RevocationStatus.NOT_ATTEMPTED)
-    error = job.error
-    if sends or error is None:
-        error = ConnectionLostError(
-            "the run ended before the answer came: the session may be revoked",
-            method="POST",
-            path=f"/sessions/{job.session_id}/revoke",
-            attempts=attempts,
-        )
-    return Verdict(RevocationStatus.FAILED, error, attempts)
-
-
-async def _see_off(run: asyncio.Task[Any]) -> None:
-    """Wait for a run that was stopped; whoever cancels the wait cuts the run off."""
-    cancelled = None
-    with anyio.CancelScope(shield=True):
-        while not run.done():
-            try:
-                await asyncio.wait([run])
-            except asyncio.CancelledError as error:
-                cancelled = error
-                run.cancel()
-    if not run.cancelled():
-        run.exception()  # seen: raised before, or of no use to somebody who went away
-    if cancelled is not None:
-        raise cancelled

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Coroutine
+
     from clerk_async.bulk.report import RevocationOutcome
 
-__all__ = ["OutcomeStream"]
+__all__ = ["OutcomeStream", "told_by"]
 
 AHEAD_AT_MOST: Final = 64
 """So many outcomes may wait for the reader before the sends wait for him."""
@@ -64,3 +68,44 @@ class OutcomeStream:
 def _resolve(waiting: asyncio.Future[None] | None) -> None:
     if waiting is not None and not waiting.done():
         waiting.set_result(None)
+
+
+async def told_by(
+    run: Callable[[], Coroutine[Any, Any, object]],
+    stream: OutcomeStream,
+    abandon: Callable[[], None],
+) -> AsyncGenerator[RevocationOutcome, None]:
+    """Start a run, and give what it puts into the stream; who goes away early abandons it.
+
+    Raises:
+        Exception: What the run raises.
+    """
+    task = asyncio.get_running_loop().create_task(run())
+    task.add_done_callback(stream.end)
+    try:
+        while (outcome := await stream.get()) is not None:
+            yield outcome
+        await task
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
+    finally:
+        abandon()
+        stream.close()
+        await _see_off(task)
+
+
+async def _see_off(task: asyncio.Task[object]) -> None:
+    """Wait for a run that was stopped; whoever cancels the wait cuts the run off."""
+    cancelled = None
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                cancelled = error
+                task.cancel()
+    if not task.cancelled():
+        task.exception()  # seen: raised before, or of no use to somebody who went away
+    if cancelled is not None:
+        raise cancelled

@@ -72,13 +72,12 @@ class KeyPacing:
         ticket.is_open = False
         now = self._now()
         window, ramp = self._window, self._ramp
-        was_sent = ticket.sent_at == ticket.sent_at  # not a NaN
         is_refusal = status == TOO_MANY_REQUESTS
-        window.leave(now, has_arrived=was_sent and not is_refusal)
+        window.leave(now, has_arrived=ticket.was_sent and not is_refusal)
         if is_refusal or (status == SERVICE_UNAVAILABLE and retry_after is not None):
             used = window.used(now) - window.in_flight
             ramp.refused(ticket, now, used, status or TOO_MANY_REQUESTS, retry_after)
-        elif was_sent and status is not None:
+        elif ticket.was_sent and status is not None:
             ramp.let_through(ticket, now - ticket.sent_at)
         if self._waiting:
             self._let_out()
@@ -164,6 +163,10 @@ class Pacings:
 class RunPacer:
     """One run's way through the gate: it can be stopped, and counts what was refused.
 
+    Attributes:
+        throttled: How many requests got a 429.
+        on_wire: How many have left and have no answer yet.
+
     Args:
         gate: The window to pass.
         may_send: Asked just before each send; False stops the run.
@@ -175,6 +178,7 @@ class RunPacer:
         self.gate = gate
         self.may_send = may_send
         self.throttled = 0
+        self.on_wire: int = 0
         self.is_stopped: bool = False
         self.pauses: set[asyncio.Future[None]] = set()
 
@@ -231,10 +235,12 @@ class Lane:
     def sent(self, ticket: Ticket) -> None:
         """See `Pacer.sent`."""
         self.sends += 1
+        self._run.on_wire += 1
         self._gate.sent(ticket)
 
     def answered(self, ticket: Ticket, status: int | None, retry_after: float | None) -> None:
         """See `Pacer.answered`."""
+        self._run.on_wire -= ticket.was_sent
         self._run.throttled += self._gate.answered(ticket, status, retry_after)
 
     async def pause(self, seconds: float) -> None:

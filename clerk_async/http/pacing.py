@@ -63,6 +63,11 @@ class Ticket:
         self.is_open: bool = True
         self.sent_at: float = math.nan
 
+    @property
+    def was_sent(self) -> bool:
+        """Whether the request has left."""
+        return not math.isnan(self.sent_at)
+
 
 class Pacer(Protocol):
     """What the transport calls around each physical send of a paced call."""
