@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -198,6 +199,8 @@ class Books:
         assert isinstance(error, ours), f"no error of ours: {error!r}"
         assert not isinstance(error, AuthenticationError), f"a second refresh: {error}"
         assert error.__cause__ is None
+        if isinstance(error, KeysUnavailableError) and error.cause is None:
+            assert re.search("(?i)key set|broken off", str(error)), f"a fault of ours: {error}"
         if isinstance(error, ClientClosedError):
             assert tried.was_closed, "nobody had closed the client"
 
