@@ -81,6 +81,22 @@ def test_what_a_list_or_a_dry_run_prints_can_be_revoked(fake: FakeClerk, tmp_pat
     assert live(fake) == 0
 
 
+def test_a_bad_line_in_a_pipe_ends_the_run_with_what_was_done(fake: FakeClerk) -> None:
+    """What came before it has been sent: it has to be told, and the line named."""
+    first, second, third = (fake.add_session().id for _ in range(3))
+    stdin = f"{first}\n{second}\nuser_1,{third}\n"
+    told = run(fake, "revoke", "--from", "-", "--yes", stdin=stdin)
+    assert (told.code, live(fake)) == (2, 1)
+    assert told.out.splitlines()[:2] == [f"{first}  revoked", f"{second}  revoked"]
+    assert "not read to its end" in told.out
+    assert "line 3 of stdin" in told.err
+    assert "with the same ids on stdin" in told.err
+    summary = run(fake, "--json", "revoke", "--from", "-", "--yes", stdin=stdin).records[-1]
+    assert (summary["exhausted"], summary["ok"], summary["exit_code"]) == (False, False, 2)
+    asked = run(fake, "revoke", "--from", "-", stdin=stdin)
+    assert (asked.code, asked.out, len(fake.requests)) == (2, "", 6)
+
+
 def test_in_a_pipe_progress_is_plain_lines_and_stdout_holds_results_alone(
     fake: FakeClerk, tmp_path: Path
 ) -> None:

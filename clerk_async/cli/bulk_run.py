@@ -13,6 +13,7 @@ from clerk_async.cli.exits import (
     FAILED,
     INTERRUPTED,
     OUT_OF_REACH,
+    USAGE,
     exit_code_of_report,
     is_out_of_reach,
 )
@@ -129,7 +130,12 @@ class BulkRun:
             self._first.clear()
 
     def _tell_end(self, report: RevocationReport, *, is_interrupted: bool) -> int:
+        trouble = None if self.ids is None else self.ids.trouble
+        if trouble is not None:
+            report = attrs.evolve(report, exhausted=False)
         code = exit_code_of_report(report)
+        if trouble is not None and code == FAILED:
+            code = USAGE
         if report.stopped_by == "should_stop" or (is_interrupted and not report.ok):
             code = INTERRUPTED if is_interrupted else OUT_OF_REACH
         elif is_interrupted and self.ids is not None and self.ids.was_cut_short:
@@ -137,6 +143,8 @@ class BulkRun:
         if self.out.is_json:
             self.out.record({**summary_record(report), "exit_code": code})
         tell_summary(self.out, report, self._first)
+        if trouble is not None:
+            self.out.error(trouble.format_message())
         if report.total and report.not_found == report.total:
             self.out.error(
                 "not one was found: are these ids of sessions, and of the instance of this key?"

@@ -49,6 +49,8 @@ class Ids:
         total: How many there are, duplicates included; None where only reading would tell.
         is_stdin: Whether they come from stdin, so that nothing else can.
         was_cut_short: Whether reading ended because the run was to stop.
+        trouble: Why reading ended before the end: a line that can't be used, of a pipe whose
+            lines can't be looked at before.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Ids:
         self.total = total
         self.is_stdin = is_stdin
         self.was_cut_short: bool = False
+        self.trouble: Refused | None = None
         self._ids = iter(ids)
         self._ahead: deque[str] = deque()
 
@@ -98,6 +101,9 @@ class Ids:
                 batch = more.result() if more.done() and not more.cancelled() else None
                 if batch is None:
                     self.was_cut_short = not more.done() or more.cancelled()
+                    return
+                if isinstance(batch, Refused):
+                    self.trouble = batch
                     return
                 if isinstance(batch, BaseException):
                     raise batch
