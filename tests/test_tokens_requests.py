@@ -160,6 +160,14 @@ def test_what_is_no_request_is_an_error(nothing: Any) -> None:
         state_of(nothing)
 
 
+def test_a_header_that_is_none_is_not_there() -> None:
+    """Headers picked with `.get` from some other request hold None for what it lacks."""
+    assert state_of({"authorization": None, "cookie": COOKIE, "host": None}).is_signed_in
+    assert state_of({"authorization": AUTH, "cookie": None}).is_signed_in
+    nobody = state_of({"authorization": None, "cookie": None})
+    assert nobody.reason is Reason.SESSION_TOKEN_MISSING
+
+
 def cookie(*values: str) -> dict[str, str]:
     """Make a Cookie header."""
     return {"cookie": "; ".join(values)}
@@ -357,6 +365,16 @@ def test_an_expired_token_is_refreshed() -> None:
         "format": "cookie",
     }
     assert "r2" not in repr(state)
+
+
+def test_a_header_that_is_none_is_not_sent_along() -> None:
+    """The service gets the others."""
+    stub = SyncStub(cookies=LINES)
+    request = {"origin": None, **HOST, **cookie(f"__session={EXPIRED}", "__refresh=r1")}
+    assert refreshing(stub, request).is_signed_in
+    [asked] = stub.refreshes
+    assert asked["request_origin"] == PARTY
+    assert asked["request_headers"] == {"host": ["app.example.com"], "user-agent": ["test"]}
 
 
 def test_without_any_origin_there_is_no_refresh() -> None:

@@ -82,8 +82,9 @@ class Credentials:
         with suppress(TypeError, ValueError):  # a header that is no text ends the list
             for raw_name, raw_value in _headers_of(self.request):
                 name = _text(raw_name).lower()
-                if name not in _KEPT_BACK:
-                    headers.setdefault(name, []).extend(_texts(raw_value))
+                values = _texts(raw_value)
+                if values and name not in _KEPT_BACK:
+                    headers.setdefault(name, []).extend(values)
         return headers
 
 
@@ -187,6 +188,8 @@ def _text(value: object) -> str:
 
 
 def _texts(value: object) -> list[str]:
+    if value is None:  # what `.get` gives of a header that is not there
+        return []
     if isinstance(value, list | tuple):
         return [_text(one) for one in cast("list[object]", value)]
     return [_text(value)]
