@@ -132,6 +132,10 @@ SHAPES: dict[str, Callable[[], object]] = {
         "headers": [(b"host", b"x"), (b"authorization", AUTH.encode())],
         "client": ("127.0.0.1", 1),
     },
+    "an ASGI scope with an iterator": lambda: {
+        "type": "http",
+        "headers": iter([(b"authorization", AUTH.encode())]),
+    },
     "an ASGI scope with split cookies": lambda: {
         "type": "websocket",
         "headers": [(b"cookie", b"a=b"), (b"cookie", f"__session={GOOD}".encode())],
@@ -152,7 +156,19 @@ def test_any_request_will_do(shape: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "nothing", [None, 5, "Bearer x", b"x", object(), [1], [("a",)], {"cookie": 1}, {1: 2}]
+    "nothing",
+    [
+        None,
+        5,
+        "x",
+        b"x",
+        object(),
+        [1],
+        [("a",)],
+        {"cookie": 1},
+        {1: 2},
+        {"HTTP_COOKIE": "x", 1: "y"},
+    ],
 )
 def test_what_is_no_request_is_an_error(nothing: Any) -> None:
     """A mistake in the program is told as one, not as a signed-out user."""

@@ -159,7 +159,8 @@ def _header_source(request: object) -> object:
     mapping = _plain_mapping(request)
     if mapping is not None and "type" in mapping:  # ASGI
         headers = mapping.get("headers")
-        return cast("object", headers) if isinstance(headers, list | tuple) else mapping
+        is_scope = isinstance(headers, Iterable) and not isinstance(headers, str | bytes)
+        return cast("Iterable[object]", headers) if is_scope else mapping
     if isinstance(request, str | bytes) or not isinstance(request, Iterable):
         raise _no_request(request)
     return cast("object", request)
@@ -201,7 +202,7 @@ def _is_environ(source: Mapping[str, object]) -> bool:
 
 def _environ_headers(environ: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     for name, value in environ.items():
-        if name.startswith("HTTP_") and isinstance(value, str):
+        if isinstance(value, str) and _text(name).startswith("HTTP_"):
             yield name[5:].replace("_", "-").lower(), value
 
 
