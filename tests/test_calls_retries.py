@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-import time
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +21,6 @@ from clerk_async import (
     RequestTimeoutError,
     RetryPolicy,
     ServerError,
-    Timeouts,
 )
 from clerk_async.testing import FakeClerk, Fault
 
@@ -226,32 +223,6 @@ def test_one_attempt_means_one(fake: FakeClerk) -> None:
     assert len(fake.requests) == 1
 
 
-def test_the_deadline_covers_waits(fake: FakeClerk) -> None:
-    """When the waits have used the deadline up, the last attempt's error comes out."""
-    time = Time(1.0)
-    fake.inject(Fault.status(500, count=None))
-    policy = RetryPolicy(attempts=100, deadline=10.0, base_delay=1.0, max_delay=4.0)
-    error = run("async", fake, "get", time=time, retry=policy).error
-    assert isinstance(error, ServerError)
-    assert time.slept == [1.0, 2.0, 4.0]
-    assert error.attempts == 4
-
-
-def test_the_deadline_cuts_an_attempt_short(fake: FakeClerk) -> None:
-    """An attempt doesn't run past the deadline; the earlier error tells more than the time-out."""
-    fake.inject(Fault.status(500), Fault.hold(count=None))
-    policy = RetryPolicy(deadline=0.3, base_delay=0.0)
-    error = run("async", fake, "get", retry=policy).error
-    assert isinstance(error, ServerError)
-    assert error.attempts == 2
-    fake.release()
-    fake.requests.clear()
-    alone = run("async", fake, "get", retry=RetryPolicy(attempts=1, deadline=0.1)).error
-    assert isinstance(alone, RequestTimeoutError)
-    assert alone.phase == "response"
-    assert alone.attempts == 1
-
-
 def test_the_quota_keeps_an_outage_from_tripling_the_load(fake: FakeClerk) -> None:
     """After some hundred failed calls a client sends each only once; successes refill it."""
     fake.inject(Fault.status(500, count=None))
@@ -423,77 +394,21 @@ async def test_clients_pause_each_for_itself(fake: FakeClerk) -> None:
         assert time.slept == []
 
 
-# --- timeouts -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("is_busy", [False, True])
-async def test_a_connect_that_hangs_is_told_apart(is_busy: bool, fake: FakeClerk) -> None:
-    """Phase `connect` means that nothing was sent, also where the attempt's time is the shorter."""
-    with socket.socket() as deaf:
-        deaf.bind(("127.0.0.1", 0))
-        deaf.listen(0)
-        url = f"http://127.0.0.1:{deaf.getsockname()[1]}/v1"
-        fillers = [socket.socket() for _ in range(4)]
-        try:
-            for filler in fillers:  # what fills the backlog, so that no handshake ends any more
-                filler.setblocking(False)  # noqa: FBT003
-                filler.connect_ex(deaf.getsockname())
-            for timeouts in (
-                Timeouts(connect=0.1, attempt=5.0),
-                Timeouts(connect=5.0, attempt=0.1),
-                Timeouts(connect=None, attempt=0.1),
-                Timeouts(connect=0.1, attempt=None),
-            ):
-                async with client_of(fake, base_url=url, timeout=timeouts, retry=ONCE) as client:
-                    task = asyncio.create_task(client.get("sess_1"))
-                    if is_busy:  # the loop is held up, and both timers ring in the same turn of it
-                        for _ in range(5):
-                            await asyncio.sleep(0)
-                        time.sleep(0.2)  # noqa: ASYNC251 - nothing else holds a loop up
-                    with pytest.raises(RequestTimeoutError) as caught:
-                        await task
-                    assert caught.value.phase == "connect"
-                    assert not caught.value._may_have_arrived
-        finally:
-            for filler in fillers:
-                filler.close()
-
-
-async def test_the_pool_does_not_eat_the_attempts_time(fake: FakeClerk) -> None:
-    """Six calls through one connection, each nearly as long as its limit: none times out."""
+async def test_each_retry_is_told_in_the_log(
+    fake: FakeClerk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At DEBUG, with what failed and how long it waits; what goes well at once says nothing."""
     session = fake.add_session().id
-    fake.latency = 0.1
-    try:
-        async with client_of(fake, pool_size=1, timeout=0.4) as client:
-            assert len(await asyncio.gather(*(client.get(session) for _ in range(6)))) == 6
-    finally:
-        fake.latency = 0.0
-
-
-async def test_waiting_for_the_pool_ends_with_the_deadline(fake: FakeClerk) -> None:
-    """Who never got a connection has phase `queue`, and sent nothing."""
-    session = fake.add_session().id
-    fake.inject(Fault.hold(count=1))
-    async with client_of(fake, pool_size=1) as client:
-        first = asyncio.create_task(client.get(session))
-        await fake.until(lambda: fake.held == 1)
-        view = client.with_options(retry=RetryPolicy(deadline=0.05))
-        with pytest.raises(RequestTimeoutError) as caught:
-            await view.get(session)
-        assert caught.value.phase == "queue"
-        assert caught.value.attempts == 0
-        assert not caught.value._may_have_arrived
-        fake.release()
-        await first
-    assert len(fake.requests) == 1
-
-
-async def test_no_limits_at_all(fake: FakeClerk) -> None:
-    """None means no limit, for every time there is."""
-    session = fake.add_session().id
-    timeouts = Timeouts(connect=None, attempt=None)
-    async with client_of(fake, timeout=timeouts, retry=RetryPolicy(deadline=None)) as client:
-        await client.get(session)
+    fake.inject(Fault.status(429, retry_after=2), Fault.cut("after"))
+    with caplog.at_level(logging.DEBUG, "clerk_async"):
+        async with client_of(fake) as client:
+            Time(0.0).hand_to(client)
+            await client.get(session)
+            await client.get(session)
+    told = [record.getMessage() for record in caplog.records if record.name == "clerk_async"]
+    assert [line.partition(":")[0] for line in told] == [f"GET /sessions/{session}"] * 2
+    assert "attempt 1 failed, the next comes in 2.00 s: 429" in told[0]
+    assert "attempt 2 failed, the next comes in 0.00 s: the connection was lost" in told[1]
 
 
 async def test_a_missing_session_is_asked_for_once(

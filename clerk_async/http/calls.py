@@ -8,6 +8,7 @@ options of one view.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
 import random
@@ -17,7 +18,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
-import msgspec
 
 from clerk_async.errors import (
     ApiError,
@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from clerk_async.http.transport import Answer, Wire
 
 __all__ = ["Caller", "Shared"]
+
+logger: logging.Logger = logging.getLogger("clerk_async")
 
 _Failure = ApiError | TransportError | ResponseDecodeError
 _E = TypeVar("_E", bound=_Failure)
@@ -146,16 +148,15 @@ class Shared:
 
     def __del__(self) -> None:
         wire = getattr(self, "_wire", None)
-        if wire is None or self.settings.client_session is not None:
+        if wire is None or wire.is_closing or self.settings.client_session is not None:
             return
-        if not wire.is_closing:
-            if wire.pid == os.getpid() and not wire.loop.is_closed():
-                warnings.warn(
-                    "unclosed clerk_async client: use `async with`, or await aclose()",
-                    ResourceWarning,
-                    stacklevel=2,
-                )
-            wire.abandon()
+        if wire.pid == os.getpid() and not wire.loop.is_closed():
+            warnings.warn(
+                "unclosed clerk_async client: use `async with`, or await aclose()",
+                ResourceWarning,
+                stacklevel=2,
+            )
+        wire.abandon()
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -202,14 +203,6 @@ class Caller:
             wire.tasks.discard(task)
 
 
-def _own_headers(request: Request) -> Mapping[str, str] | None:
-    """Give the headers that differ from the client's own."""
-    headers = {} if request.body is None else {"Content-Type": "application/json"}
-    if request.operation.api_version is not None:
-        headers["Clerk-API-Version"] = request.operation.api_version
-    return headers or None
-
-
 @attrs.define(eq=False, repr=False)
 class _Call:
     """One call under way."""
@@ -231,8 +224,7 @@ class _Call:
     async def run(self) -> Answer:
         """Attempt after attempt, until one settles the call."""
         request = self.request
-        body = None if request.body is None else msgspec.json.encode(request.body)
-        headers = _own_headers(request)
+        headers, body = request.own_headers(), request.encoded_body()
         wait: float | None = None
         while True:
             try:
@@ -260,6 +252,14 @@ class _Call:
             if wait is None:
                 raise self._final(failure)
             self.last = failure
+            logger.debug(
+                "%s %s: attempt %d failed, the next comes in %.2f s: %s",
+                failure.method,
+                failure.path,
+                failure.attempts,
+                wait,
+                failure,
+            )
 
     async def _attempt(
         self, headers: Mapping[str, str] | None, body: bytes | None

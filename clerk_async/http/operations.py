@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
 
 import attrs
+import msgspec
 
 from clerk_async.config import VERIFY_API_VERSION, check_integer
 from clerk_async.errors import InvalidArgumentError
@@ -96,6 +97,17 @@ class Request:
         self.query: str = query
         self.body: Mapping[str, Any] | None = body
         self.secrets: tuple[str, ...] = secrets
+
+    def own_headers(self) -> Mapping[str, str] | None:
+        """Give the headers that differ from the client's own."""
+        headers = {} if self.body is None else {"Content-Type": "application/json"}
+        if self.operation.api_version is not None:
+            headers["Clerk-API-Version"] = self.operation.api_version
+        return headers or None
+
+    def encoded_body(self) -> bytes | None:
+        """Give the body as JSON."""
+        return None if self.body is None else msgspec.json.encode(self.body)
 
     def __repr__(self) -> str:
         return f"Request({self.operation.name}, {self.path!r})"

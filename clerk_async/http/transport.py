@@ -34,7 +34,7 @@ from clerk_async.http.proxies import proxy_of_environment
 from clerk_async.http.sockets import let_go
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from clerk_async.http.proxies import Proxy
     from clerk_async.http.settings import WireSettings
@@ -320,10 +320,10 @@ _KNOWS_SKIPPED: Final = hasattr(aiohttp.ClientRequest, "_skip_auto_headers")
 class _Request(aiohttp.ClientRequest):
     """aiohttp's request, without the look for headers to add: a wire's are complete."""
 
-    def update_auto_headers(self, skip_auto_headers: Iterable[str] | None) -> None:
+    def update_auto_headers(self, *args: Any, **options: Any) -> None:
         """Add none; and keep the type off a POST without a body."""
         if "User-Agent" not in self.headers or "Accept-Encoding" not in self.headers:
-            super().update_auto_headers(skip_auto_headers)
+            super().update_auto_headers(*args, **options)
         else:
             self._skip_auto_headers = _SKIPPED
 
@@ -360,15 +360,10 @@ class _Connector(aiohttp.TCPConnector):
 
     connecting: set[asyncio.Task[Any]]
 
-    async def connect(
-        self,
-        req: aiohttp.ClientRequest,
-        traces: list[Any],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's own signature
-    ) -> Any:
+    async def connect(self, *args: Any, **options: Any) -> Any:
         task = cast("asyncio.Task[Any]", asyncio.current_task())
         self.connecting.add(task)  # whose failure leaves it in: the wire asks, and takes it out
-        connection = await super().connect(req, traces, timeout)
+        connection = await super().connect(*args, **options)
         self.connecting.discard(task)
         return connection
 
