@@ -333,7 +333,7 @@ def test_a_nest_of_any_depth_never_crashes(place: str, opening: str) -> None:
         except TokenVerificationError as error:
             outcomes.append(error.reason)
     assert outcomes[:2] == [None, None]
-    assert set(outcomes) == {None, Reason.TOKEN_INVALID}
+    assert set(outcomes) <= {None, Reason.TOKEN_INVALID}
 
 
 class Odd(str):
