@@ -37,12 +37,17 @@ def snapshot(
     total: int | None = 2000,
     elapsed: float = 10.0,
     pause: RevocationPause | None = None,
+    not_attempted: int = 0,
 ) -> RevocationProgress:
     """Make a snapshot of a run at fifty a second."""
     return RevocationProgress(
-        done=done,
+        done=done + not_attempted,
         total=total,
-        counts={RevocationStatus.REVOKED: done - 3, RevocationStatus.FAILED: 3},
+        counts={
+            RevocationStatus.REVOKED: done - 3,
+            RevocationStatus.FAILED: 3,
+            RevocationStatus.NOT_ATTEMPTED: not_attempted,
+        },
         resumed=0,
         rate=50.0,
         eta=None if total is None else (total - done) / 50,
@@ -86,6 +91,17 @@ def test_a_bar_never_breaks_the_line(monkeypatch: pytest.MonkeyPatch, width: int
     pause = RevocationPause(seconds=7.4, reason="rate_limited")
     line = show(monkeypatch, snapshot(pause=pause), width=width).rpartition("\x1b[2K")[2]
     assert 0 < len(line) < width
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_stopped_run_does_not_run_to_the_end_of_the_bar(
+    monkeypatch: pytest.MonkeyPatch, *, is_terminal: bool
+) -> None:
+    """What is not attempted any more counts as done, which would look like success."""
+    shots = [snapshot(elapsed=20), snapshot(not_attempted=1500, elapsed=40)]
+    drawn = show(monkeypatch, *shots, is_terminal=is_terminal)
+    assert "500/2,000" in drawn
+    assert "2,000/2,000" not in drawn
 
 
 def test_a_bar_without_a_total_shows_the_time_so_far(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,13 @@ class ProgressView:
         self._total = total
 
     def update(self, progress: RevocationProgress) -> None:
-        """Show a snapshot."""
+        """Show a snapshot; of a run that was stopped the last one before that stays."""
+        # What is not attempted any more counts as done: a bar would run to its end.
+        if not progress.counts.get(RevocationStatus.NOT_ATTEMPTED):
+            self._show(progress)
+
+    def _show(self, progress: RevocationProgress) -> None:
+        pass
 
     def close(self) -> None:
         """Leave the terminal clean."""
@@ -61,7 +67,7 @@ class ProgressView:
 
 
 class _Bar(ProgressView):
-    def update(self, progress: RevocationProgress) -> None:
+    def _show(self, progress: RevocationProgress) -> None:
         err = self._out.err
         total = self._total_of(progress)
         facts = [_done(progress.done, total)]
@@ -105,7 +111,7 @@ class _Lines(ProgressView):
         super().__init__(out, total)
         self._told_at = 0.0
 
-    def update(self, progress: RevocationProgress) -> None:
+    def _show(self, progress: RevocationProgress) -> None:
         if progress.elapsed - self._told_at < TEXT_EVERY:
             return
         self._told_at = progress.elapsed

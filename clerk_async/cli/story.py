@@ -115,11 +115,12 @@ async def _play(
     with Interrupts(out) as interrupts:
         async with AsyncSessionsApi(fake.secret_key, base_url=fake.base_url) as sessions:
             planned = await _list(out, sessions, story, interrupts)
+            if interrupts.is_asked:
+                return _tell_interrupted(out)
             _sign_some_out(out, fake, planned, seed)
             report = await _revoke(out, sessions, planned, progress, interrupts)
     if interrupts.is_asked:
-        out.error("interrupted; nothing is left behind, the service of the demo ends with it")
-        return INTERRUPTED
+        return _tell_interrupted(out)
     findings = _check(fake, story, report)
     is_good = all(holds for holds, _ in findings)
     if out.is_json:
@@ -140,6 +141,11 @@ async def _play(
     else:
         out.result(out.bad("Something that had to hold does not: this is a bug in clerk-async."))
     return DONE if is_good else FAILED
+
+
+def _tell_interrupted(out: Output) -> int:
+    out.error("interrupted; nothing is left behind, the service of the demo ends with it")
+    return INTERRUPTED
 
 
 def _introduce(out: Output, fake: FakeClerk, story: Story) -> None:
