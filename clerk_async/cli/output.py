@@ -41,9 +41,8 @@ class Stream:
         self.is_open: bool = stream is not None
         self.has_failed: bool = False
         self.is_terminal: bool = stream is not None and stream.isatty()
-        self.has_colour: bool = (
-            self.is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-        )
+        self.can_redraw: bool = self.is_terminal and os.environ.get("TERM") != "dumb"
+        self.has_colour: bool = self.can_redraw and not os.environ.get("NO_COLOR")
         encoding = (getattr(stream, "encoding", None) or "ascii").lower()
         self.has_unicode: bool = encoding.replace("-", "") == "utf8"
         reconfigure = getattr(stream, "reconfigure", None)

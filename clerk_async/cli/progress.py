@@ -135,7 +135,7 @@ def progress_view(mode: Mode | None, out: Output, total: int | None = None) -> P
     if out.is_quiet:
         mode = "none"
     if mode is None:
-        mode = "bar" if out.err.is_terminal else "text"
+        mode = "bar" if out.err.can_redraw else "text"
     kinds: dict[Mode, type[ProgressView]] = {"none": ProgressView, "bar": _Bar, "text": _Lines}
     return kinds[mode](out, total)
 
