@@ -162,6 +162,20 @@ def test_a_cancelled_wait_gives_its_place_back() -> None:
     assert simulate(main()) == 0
 
 
+def test_a_request_without_an_answer_holds_its_place() -> None:
+    """It may have arrived; and in an outage a run must not spend all attempts at once."""
+
+    async def main() -> float:
+        lane = RunPacer(KeyPacing(RateLimit(1, per=5.0))).lane()
+        ticket = await lane.acquire()
+        lane.sent(ticket)
+        lane.answered(ticket, None, None)
+        await lane.acquire()
+        return asyncio.get_running_loop().time()
+
+    assert simulate(main()) == pytest.approx(5.0, abs=0.1)
+
+
 def test_a_stopped_run_ends_its_waits_and_leaves_those_of_others() -> None:
     """In the window, and in a pause."""
 

@@ -39,7 +39,8 @@ LEAST_SHARE: Final = 0.05
 UNTOLD_PAUSE: Final = 0.1
 """Seconds to wait on the first 429 that doesn't say how long; doubles until one is let through."""
 LONGEST_PAUSE: Final = 120.0
-"""Seconds; a service that says more is asked again after this."""
+"""Seconds; a service that says more is asked again after this. A policy's `max_retry_after` may be
+shorter: it is for how long a call waits, and a run has a deadline of its own."""
 TOO_MANY_REQUESTS: Final = 429
 SERVICE_UNAVAILABLE: Final = 503
 LATENCY_WEIGHT: Final = 0.1
@@ -104,6 +105,9 @@ class SendWindow:
     place from the send until `per` seconds after the answer: whoever takes that place then arrives
     at least `per` seconds after it, whatever the latency of either was. Memory is bounded, however
     large the count is.
+
+    What never reached the server, as no connection could be made, holds its place too: in an outage
+    nothing else keeps a run from spending the attempts of all its ids within seconds.
     """
 
     __slots__ = ("_cooling", "_grain", "_held", "in_flight", "per")
