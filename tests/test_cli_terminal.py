@@ -115,14 +115,21 @@ def test_results_in_a_file_and_the_bar_in_the_terminal(
     assert records[-1]["revoked"] == 60
 
 
-@pytest.mark.parametrize("columns", ["200", "40"])
-def test_a_list_is_a_table_with_whole_ids(fake: FakeClerk, columns: str) -> None:
+@pytest.mark.parametrize(
+    ("env", "rule"),
+    [
+        ({"COLUMNS": "200"}, "─"),
+        ({"COLUMNS": "40"}, "─"),
+        ({"PYTHONIOENCODING": "ascii"}, "-"),
+    ],
+)
+def test_a_list_is_a_table_with_whole_ids(fake: FakeClerk, env: dict[str, str], rule: str) -> None:
     """However narrow the terminal is, no column and no part of an id is left out."""
     session = fake.add_session(user_id="user_1")
-    with Terminal(fake, "list", "--user", "user_1", env={"COLUMNS": columns}) as terminal:
+    with Terminal(fake, "list", "--user", "user_1", env=env) as terminal:
         assert terminal.end() == 0
         assert session.id in terminal.text
-        assert "─" in terminal.text
+        assert rule * 40 in terminal.text
         assert "active" in terminal.text
         assert f"{datetime.now(UTC):%Y-%m-%d}" in terminal.text
 

@@ -162,7 +162,7 @@ class Output:
             terminal_width(),
             has_colour=self.out.has_colour,
         )
-        self.out.write(drawn)
+        self.out.write(drawn if self.out.has_unicode else drawn.replace("─", "-"))
 
     def fields(self, rows: Sequence[tuple[str, str]]) -> None:
         """Print names and values."""
