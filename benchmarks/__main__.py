@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure, print a table, and write JSON and SVG where asked."""
+"""`python -m benchmarks`: measure, print a table, and write JSON, SVG and the README's figures."""
 
 from __future__ import annotations
 
@@ -9,27 +9,34 @@ import shlex
 import sys
 from datetime import UTC, datetime
 from fnmatch import fnmatch
-from importlib import metadata
+from importlib import metadata, util
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import CASES, Case
+from benchmarks.bars import judge
+from benchmarks.cases import CASES, CLERK, Case
 from benchmarks.chart import as_svg
-from benchmarks.measure import Result, judge, measure_case
-from benchmarks.server import measure_ceiling, static_server
-from benchmarks.table import as_json, as_markdown, as_text, bars_as_text
+from benchmarks.measure import Result, measure_group
+from benchmarks.readme import readme_section, with_section
+from benchmarks.server import StaticServer, measure_ceiling, static_server
+from benchmarks.table import Report, as_markdown, as_text, bars_as_text
 
-_PACKAGES = (
-    "aiohttp",
-    "msgspec",
-    "httpx",
-    "requests",
-    "clerk-backend-api",
-    "uvloop",
-    "cryptography",
-    "joserfc",
-    "PyJWT",
-)
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+README = ROOT / "README.md"
+
+_MODULES = {
+    "aiohttp": "aiohttp",
+    "msgspec": "msgspec",
+    "httpx": "httpx",
+    "requests": "requests",
+    CLERK: "clerk_backend_api",
+    "uvloop": "uvloop",
+    "cryptography": "cryptography",
+    "joserfc": "joserfc",
+    "PyJWT": "jwt",
+}
 
 
 def _arguments() -> argparse.Namespace:
@@ -44,7 +51,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--client", action="append", default=[], metavar="NAME", help="only these clients"
     )
-    parser.add_argument("--rounds", type=int, default=5, help="measurements each; default 5")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements each; default 3")
     parser.add_argument(
         "--scale", type=float, default=1.0, help="multiplies the number of calls; 0.1 for a glance"
     )
@@ -54,8 +61,25 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the chart here")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table here too")
+    parser.add_argument(
+        "--readme",
+        action="store_true",
+        help="write benchmarks/results and the README's figures (all cases, all clients)",
+    )
+    parser.add_argument(
+        "--redraw",
+        action="store_true",
+        help="measure nothing: write them again from benchmarks/results/benchmarks.json",
+    )
     parser.add_argument("--quiet", action="store_true", help="do not tell what is under way")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    if not options.scale > 0:
+        parser.error("--scale must be above 0")
+    if options.readme and (options.only or options.client or not options.long):
+        parser.error("the README shows everything: --readme goes with --long, without a subset")
+    return options
 
 
 def _chosen(patterns: list[str], *, long: bool) -> list[Case]:
@@ -75,9 +99,21 @@ def _cores(*, pinning: bool) -> tuple[int | None, int | None]:
     return (cores[0], cores[1]) if len(cores) > 1 else (None, None)
 
 
-def _machine(server: str, ceiling: str) -> dict[str, Any]:
+def _missing() -> list[str]:
+    """Name what isn't installed, and say how to install it."""
+    missing = [name for name, module in _MODULES.items() if util.find_spec(module) is None]
+    if missing:
+        print(
+            f"not installed, so left out: {', '.join(missing)} "
+            "(all of them: pip install -e '.[bench]')",
+            file=sys.stderr,
+        )
+    return missing
+
+
+def _machine() -> dict[str, Any]:
     versions: dict[str, str] = {}
-    for package in _PACKAGES:
+    for package in _MODULES:
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
@@ -95,61 +131,82 @@ def _machine(server: str, ceiling: str) -> dict[str, Any]:
         "system": platform.system(),
         "cpu": cpu,
         "cores": os.cpu_count(),
+        "load": f"{os.getloadavg()[0]:.1f}",
         "date": datetime.now(UTC).date().isoformat(),
         "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
-        "server": server,
-        "ceiling": ceiling,
         "versions": versions,
     }
+
+
+def _measure(options: argparse.Namespace, server: StaticServer) -> list[Result]:
+    def tell(text: str) -> None:
+        if not options.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    missing = _missing()
+    results: list[Result] = []
+    chosen = _chosen(options.only, long=options.long)
+    for _, cases in groupby(chosen, key=lambda case: case.group or case.name):
+        results += measure_group(
+            list(cases),
+            server,
+            rounds=options.rounds,
+            scale=options.scale,
+            clients=options.client,
+            missing=missing,
+            tell=tell,
+        )
+    return results
+
+
+def _write(report: Report, json: Path | None, svg: Path | None, markdown: Path | None) -> None:
+    outputs = ((json, report.as_json), (svg, lambda: as_svg(report)))
+    for path, text in (*outputs, (markdown, lambda: as_markdown(report.results))):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text(), encoding="utf-8")
+
+
+def _publish(report: Report) -> None:
+    """Write the results that the repository holds, and the README's figures from them."""
+    _write(report, *(RESULTS / f"benchmarks.{kind}" for kind in ("json", "svg", "md")))
+    text = with_section(README.read_text(encoding="utf-8"), readme_section(report))
+    README.write_text(text, encoding="utf-8")
 
 
 def main() -> int:
     """Run the command; 1 if a bar that was measured is missed."""
     options = _arguments()
-    cases = _chosen(options.only, long=options.long)
+    if options.redraw:
+        _publish(Report.from_json((RESULTS / "benchmarks.json").read_text(encoding="utf-8")))
+        return 0
+    _chosen(options.only, long=options.long)
+    machine = _machine()
     server_core, client_core = _cores(pinning=not options.no_pinning)
-
-    def tell(text: str) -> None:
-        if not options.quiet:
-            print(text, file=sys.stderr)
-
-    results: list[Result] = []
     with static_server(server_core, prefer_nginx=not options.no_nginx) as server:
         if client_core is not None:
-            os.sched_setaffinity(0, {client_core})
+            os.sched_setaffinity(0, {client_core})  # and so all that are started from here
         ceiling = measure_ceiling(server)
         by_cpu = f", {ceiling.by_cpu:,.0f}/s by its CPU time" if ceiling.by_cpu else ""
-        ceiling_text = f"at least {ceiling.measured:,.0f}/s from a bare socket loop{by_cpu}"
-        print(f"server: {server.kind} on core {server_core}, ceiling {ceiling_text}")
-        for case in cases:
-            results += measure_case(
-                case,
-                server,
-                rounds=options.rounds,
-                scale=options.scale,
-                core=client_core,
-                clients=options.client,
-                tell=tell,
-            )
-    machine = _machine(server.kind, ceiling_text)
-    bars = judge(results)
-    print(f"Python {machine['python']} on {machine['cpu']}, clients on core {client_core}\n")
+        machine["server"] = server.kind
+        machine["ceiling"] = f"at least {ceiling.measured:,.0f}/s from a bare socket loop{by_cpu}"
+        print(f"server: {server.kind} on core {server_core}, ceiling {machine['ceiling']}")
+        print(f"Python {machine['python']} on {machine['cpu']}, clients on core {client_core}\n")
+        results = _measure(options, server)
+    if not results:
+        print("nothing was measured: none of the clients could take part", file=sys.stderr)
+        return 2
+    report = Report(machine, results, judge(results))
     print(as_text(results))
-    busy = {result.case for result in results if result.server_load > 0.8}
+    busy = {result.title for result in results if result.server_load > 0.8}
     if busy:
         print(f"\nthe server itself was the bottleneck in: {', '.join(sorted(busy))}")
-    if bars:
-        print(f"\n{bars_as_text(bars)}")
-    outputs: list[tuple[Path | None, str]] = [
-        (options.json, as_json(machine, results, bars)),
-        (options.markdown, as_markdown(results) + "\n"),
-        (options.svg, as_svg(results, f"{machine['command']} · Python {machine['python']}")),
-    ]
-    for path, text in outputs:
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-    return 0 if all(bar.is_met for bar in bars) else 1
+    if report.bars:
+        print(f"\n{bars_as_text(report.bars)}")
+    _write(report, options.json, options.svg, options.markdown)
+    if options.readme:
+        _publish(report)
+    return 0 if all(bar.is_met for bar in report.bars) else 1
 
 
 if __name__ == "__main__":

@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from xml.sax.saxutils import escape
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from benchmarks.cases import BARS, CLERK, OURS
+from benchmarks.table import number, times
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from benchmarks.cases import Bar
     from benchmarks.measure import Result
+    from benchmarks.table import Report
 
 __all__ = ["CHARTED", "as_svg"]
 
@@ -21,56 +26,105 @@ CHARTED: Final = (
     "token-first",
     "token-again",
 )
-_WIDTH: Final = 760
-_LABEL: Final = 170
-_ROOM: Final = 470
-_BAR: Final = 16
-_COLOURS: Final = {
-    "clerk_async": "#2f81f7",
-    "clerk-backend-api": "#d9822b",
-}
-_OTHER: Final = "#8b949e"
+_WIDTH: Final = 820
+_LABEL: Final = 176
+_ROOM: Final = 460
+_BAR: Final = 18
+_NAMES: Final = {"aiohttp": "bare aiohttp"}
+_KINDS: Final = {OURS: "ours", CLERK: "sdk"}
+# A card of its own behind it, as a page may be dark where the system is light.
 _STYLE: Final = (
-    "text{font:12px system-ui,sans-serif;fill:#24292f}"
-    ".t{font-weight:600;font-size:13px}.n{fill:#57606a}"
-    "@media(prefers-color-scheme:dark){text{fill:#e6edf3}.n{fill:#9da7b1}}"
+    ".card{fill:#fff;stroke:#d0d7de}"
+    "text{font:12px system-ui,-apple-system,'Segoe UI',sans-serif;fill:#1f2328}"
+    ".h{font-weight:600;font-size:15px}.t{font-weight:600;font-size:13px}"
+    ".b{font-weight:600}.n{fill:#59636e}.e{text-anchor:end}"
+    ".ours{fill:#0969da}.sdk{fill:#bc4c00}.other{fill:#afb8c1}"
+    ".goal{stroke:#1f2328;stroke-width:2.5}"
+    "@media(prefers-color-scheme:dark){"
+    ".card{fill:#0d1117;stroke:#3d444d}text{fill:#f0f6fc}.n{fill:#9198a1}"
+    ".ours{fill:#4493f8}.sdk{fill:#db6d28}.other{fill:#656c76}.goal{stroke:#f0f6fc}}"
 )
 
 
-def as_svg(results: Sequence[Result], note: str) -> str:
-    """Draw calls per second, one group a case; each group has a scale of its own.
-
-    Args:
-        results: Those of `CHARTED` are drawn, in that order.
-        note: The line below: machine and command.
-    """
-    parts: list[str] = []
-    y = 24
+def as_svg(report: Report) -> str:
+    """Draw calls per second, one group a case, with the bars that we set ourselves."""
+    results = report.results
+    title = "Calls per second: longer is better"
+    parts = [f'<text class="h" x="20" y="32">{title}</text>', *_legend(54)]
+    y = 88
     for name in CHARTED:
         group = [result for result in results if result.case == name]
         if not group:
             continue
-        best = max(result.rate for result in group)
-        parts.append(f'<text class="t" x="8" y="{y}">{escape(group[0].title)}</text>')
+        parts.append(f'<text class="t" x="20" y="{y}">{escape(group[0].title)}</text>')
         y += 8
+        goals = list(_goals(name, results))
+        longest = max(*(result.rate for result in group), *goals, 0.0)
         for result in sorted(group, key=lambda each: -each.rate):
-            length = max(1.0, result.rate / best * _ROOM)
-            colour = _COLOURS.get(result.client, _OTHER)
-            middle = y + _BAR - 4
-            parts.append(
-                f'<text x="{_LABEL - 6}" y="{middle}" text-anchor="end">'
-                f"{escape(result.client)}</text>"
-                f'<rect x="{_LABEL}" y="{y}" width="{length:.1f}" height="{_BAR - 3}" rx="2" '
-                f'fill="{colour}"/>'
-                f'<text class="n" x="{_LABEL + length + 6:.1f}" y="{middle}">'
-                f"{result.rate:,.0f}/s</text>"
-            )
+            length = max(1.0, result.rate / longest * _ROOM)
+            parts += _row(result, y, length)
+            if result.client == OURS and goals:
+                x = _LABEL + max(goals) / longest * _ROOM
+                parts.append(
+                    f'<line class="goal" x1="{x:.1f}" x2="{x:.1f}" y1="{y - 3}" y2="{y + _BAR}"/>'
+                )
             y += _BAR
-        y += 28
-    parts.append(f'<text class="n" x="8" y="{y - 6}">{escape(note)}</text>')
-    title = "Calls per second, by client; longer is better"
+        y += 30
+    machine = report.machine
+    for line in (
+        '"Ours 2 x": clerk_async makes twice as many calls. Each group has a scale of its own.',
+        f"Medians on {machine['cpu']}, Python {machine['python']}, {machine['date']}.",
+    ):
+        parts.append(f'<text class="n" x="20" y="{y - 6}">{escape(line)}</text>')
+        y += 18
+    height = y - 6
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{y + 8}" '
-        f'viewBox="0 0 {_WIDTH} {y + 8}" role="img" aria-label="{title}">'
-        f"<title>{title}</title><style>{_STYLE}</style>{''.join(parts)}</svg>\n"
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" '
+        f'viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{title}">'
+        f"<title>{title}</title><style>{_STYLE}</style>"
+        f'<rect class="card" x=".5" y=".5" width="{_WIDTH - 1}" height="{height - 1}" rx="6"/>'
+        f"{''.join(parts)}</svg>\n"
     )
+
+
+def _legend(y: int) -> Iterator[str]:
+    x = 20
+    for kind, text, width in (
+        ("ours", "clerk_async", 100),
+        ("sdk", "clerk-backend-api, the official SDK", 238),
+        ("other", "others", 66),
+    ):
+        yield f'<rect class="{kind}" x="{x}" y="{y - 10}" width="12" height="12" rx="2"/>'
+        yield f'<text class="n" x="{x + 18}" y="{y}">{text}</text>'
+        x += width
+    yield f'<line class="goal" x1="{x + 6}" x2="{x + 6}" y1="{y - 12}" y2="{y + 4}"/>'
+    yield f'<text class="n" x="{x + 18}" y="{y}">the bar we set for ourselves</text>'
+
+
+def _row(result: Result, y: int, length: float) -> Iterator[str]:
+    middle = y + _BAR - 5
+    bold = " b" if result.client == OURS else ""
+    name = escape(_NAMES.get(result.client, result.client))
+    yield f'<text class="e{bold}" x="{_LABEL - 8}" y="{middle}">{name}</text>'
+    yield (
+        f'<rect class="{_KINDS.get(result.client, "other")}" x="{_LABEL}" y="{y}" '
+        f'width="{length:.1f}" height="{_BAR - 4}" rx="2"/>'
+    )
+    told = f"{number(result.rate)}/s"
+    if result.client != OURS and result.ratio is not None:
+        told += f", ours {times(result.ratio.middle)} x"
+    kind = "b" if result.client == OURS else "n"
+    yield f'<text class="{kind}" x="{_LABEL + length + 10:.1f}" y="{middle}">{told}</text>'
+
+
+def _goals(case: str, results: Sequence[Result]) -> Iterator[float]:
+    """Tell how many calls a second ours must make to reach the bars of a case."""
+    rates = {(result.case, result.client): result.rate for result in results}
+    for bar in BARS:
+        peer = rates.get((bar.peer_case or bar.case, bar.peer or ""))
+        if bar.case == case and peer is not None and bar.figure != "peak":
+            yield _goal(bar, peer)
+
+
+def _goal(bar: Bar, peer: float) -> float:
+    return peer * bar.factor if bar.figure == "rate" else peer / bar.factor

@@ -11,105 +11,118 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from benchmarks.cases import BARS, OURS, Bar, Case
+from benchmarks.cases import OURS, Case
 from benchmarks.sample import Job, Sample
 from benchmarks.server import StaticServer, cpu_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["BarResult", "Result", "judge", "measure_case"]
+__all__ = ["Ratio", "Result", "measure_group", "ratio_of"]
+
+_LONGEST = 1800.0
+"""Seconds that one measurement may take; a million ids take two minutes."""
+_LEFT_OUT = {"PYTHONDEVMODE", "PYTHONASYNCIODEBUG", "PYTHONTRACEMALLOC", "PYTHONMALLOC"}
+"""What would slow Python down is kept from the clients; so are keys, addresses and proxies."""
+
+
+@attrs.frozen
+class Ratio:
+    """One client's figure over another's: the median of the rounds' own ratios.
+
+    Attributes:
+        middle: The median.
+        low: The lowest round's.
+        high: The highest round's.
+    """
+
+    middle: float
+    low: float
+    high: float
 
 
 @attrs.frozen
 class Result:
-    """The medians of one client in one case.
+    """What one client did in one case, the medians of all rounds.
 
     Attributes:
         case: The case's name.
         title: Its title.
         client: Who.
-        rounds: How many measurements.
         rate: Calls a second.
         time: Seconds a call, wall.
         cpu: Seconds a call, of the process's own CPU.
         p50: Median seconds of a call, or None.
         p99: Likewise, the 99th percentile.
         peak: MiB.
-        ratio: Ours over this client's rate, the median of the rounds' own ratios; below 1 means
-            that the other is faster. None where ours did not run.
-        cpu_ratio: Likewise of CPU per call: on a busy machine the steadier of the two.
-        spread: The lowest and the highest of those ratios.
+        ratio: How many times as fast as this client ours is; below 1 means that the other is
+            faster. None where ours did not run.
+        cpu_ratio: Likewise by CPU time per call, which other programs' work disturbs less.
         server_load: The part of a core that the server used: near 1 it was the bottleneck.
         rates: Each round's.
+        cpus: Each round's.
     """
 
     case: str
     title: str
     client: str
-    rounds: int
     rate: float
     time: float
     cpu: float
     p50: float | None
     p99: float | None
     peak: float
-    ratio: float | None
-    cpu_ratio: float | None
-    spread: tuple[float, float] | None
+    ratio: Ratio | None
+    cpu_ratio: Ratio | None
     server_load: float
     rates: tuple[float, ...]
+    cpus: tuple[float, ...]
 
 
-@attrs.frozen
-class BarResult:
-    """A bar and what was reached."""
-
-    text: str
-    bar: float
-    at_least: bool
-    reached: float
-    is_met: bool
-
-
-def measure_case(
-    case: Case,
+def measure_group(
+    cases: Sequence[Case],
     server: StaticServer,
     *,
     rounds: int,
     scale: float,
-    core: int | None,
-    clients: Sequence[str] = (),
+    clients: Iterable[str] = (),
+    missing: Iterable[str] = (),
     tell: Callable[[str], None] = lambda _: None,
 ) -> list[Result]:
-    """Measure a case: in each round all its clients in turn, every other round backwards.
+    """Measure cases: in each round all their clients in turn, every other round backwards.
 
     Args:
-        case: What to measure.
+        cases: What to measure.
         server: Who answers.
         rounds: How often.
         scale: Multiplies the number of calls.
-        core: Where the clients run, or None.
-        clients: Only these.
+        clients: Only these, if any are named.
+        missing: Those that aren't installed.
         tell: Told what goes on, and who can't take part.
     """
-    taking_part = [each for each in case.clients if not clients or each in clients]
-    samples: dict[str, list[Sample]] = {client: [] for client in taking_part}
-    loads: dict[str, list[float]] = {client: [] for client in taking_part}
-    for number in range(min(rounds, case.rounds or rounds)):
-        for client in taking_part if number % 2 == 0 else taking_part[::-1]:
-            if number and not samples[client]:
+    chosen, absent = set(clients), set(missing)
+    pairs = [
+        (case, client)
+        for case in cases
+        for client in case.clients
+        if (not chosen or client in chosen) and client not in absent and case.loop not in absent
+    ]
+    taken: dict[tuple[Case, str], list[tuple[Sample, float]]] = {pair: [] for pair in pairs}
+    for number in range(rounds):
+        for pair in list(taken) if number % 2 == 0 else list(taken)[::-1]:
+            case, client = pair
+            if number >= (case.rounds or rounds):
                 continue
             tell(f"{case.name}: {client}, round {number + 1}")
             used = cpu_seconds(server.worker)
-            sample = _run(case, client, server, scale=scale, core=core, tell=tell)
-            if sample is not None:
-                samples[client].append(sample)
-                loads[client].append((cpu_seconds(server.worker) - used) / sample.wall)
+            sample = _run(case, client, server, scale=scale, tell=tell)
+            if sample is None:
+                del taken[pair]
+            else:
+                taken[pair].append((sample, (cpu_seconds(server.worker) - used) / sample.wall))
     return [
-        _result(case, client, taken, samples.get(OURS, []), loads[client])
-        for client, taken in samples.items()
-        if taken
+        _result(case, client, of_both, taken.get((case, OURS), []))
+        for (case, client), of_both in taken.items()
     ]
 
 
@@ -119,7 +132,6 @@ def _run(
     server: StaticServer,
     *,
     scale: float,
-    core: int | None,
     tell: Callable[[str], None],
 ) -> Sample | None:
     job = Job(
@@ -132,10 +144,16 @@ def _run(
         loop=case.loop,
     )
     command = [sys.executable, "-m", "benchmarks.child", case.kind, json.dumps(attrs.asdict(job))]
-    if core is not None:
-        command = ["taskset", "-c", str(core), *command]
-    quiet = {name: value for name, value in os.environ.items() if not name.startswith("CLERK_")}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=quiet)
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in _LEFT_OUT
+        and not name.startswith("CLERK_")
+        and not name.lower().endswith("_proxy")
+    }
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=clean, timeout=_LONGEST
+    )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         tell(f"{case.name}: {client} can't take part: {last}")
@@ -146,66 +164,45 @@ def _run(
 def _result(
     case: Case,
     client: str,
-    taken: list[Sample],
-    ours: list[Sample],
-    loads: list[float],
+    taken: list[tuple[Sample, float]],
+    ours: list[tuple[Sample, float]],
 ) -> Result:
     middle = statistics.median
-    rates = [sample.count / sample.wall for sample in taken]
-    ratios = [
-        mine.count / mine.wall / rate for mine, rate in zip(ours, rates, strict=False) if rate
-    ]
-    cpu_ratios = [
-        (other.cpu / other.count) / (mine.cpu / mine.count)
-        for mine, other in zip(ours, taken, strict=False)
-        if mine.cpu
-    ]
-    p50 = [sample.p50 for sample in taken if sample.p50 is not None]
-    p99 = [sample.p99 for sample in taken if sample.p99 is not None]
+    samples = [sample for sample, _ in taken]
+    rates, cpus = _figures(samples)
+    our_rates, our_cpus = _figures([sample for sample, _ in ours])
+    p50 = [sample.p50 for sample in samples if sample.p50 is not None]
+    p99 = [sample.p99 for sample in samples if sample.p99 is not None]
     return Result(
         case=case.name,
         title=case.title,
         client=client,
-        rounds=len(taken),
         rate=middle(rates),
-        time=middle(sample.wall / sample.count for sample in taken),
-        cpu=middle(sample.cpu / sample.count for sample in taken),
+        time=middle(1 / rate for rate in rates),
+        cpu=middle(cpus),
         p50=middle(p50) if p50 else None,
         p99=middle(p99) if p99 else None,
-        peak=middle(sample.peak for sample in taken),
-        ratio=middle(ratios) if ratios else None,
-        cpu_ratio=middle(cpu_ratios) if cpu_ratios else None,
-        spread=(min(ratios), max(ratios)) if ratios else None,
-        server_load=middle(loads),
-        rates=tuple(rates),
+        peak=middle(sample.peak for sample in samples),
+        ratio=ratio_of(our_rates, rates),
+        cpu_ratio=ratio_of(cpus, our_cpus),
+        server_load=middle(load for _, load in taken),
+        rates=rates,
+        cpus=cpus,
     )
 
 
-def judge(results: Sequence[Result]) -> list[BarResult]:
-    """Hold the results against those bars whose figures are there."""
-    by_key = {(result.case, result.client): result for result in results}
-    judged: list[BarResult] = []
-    for bar in BARS:
-        reached = _reached(bar, by_key)
-        if reached is not None:
-            is_met = reached >= bar.factor if bar.at_least else reached <= bar.factor
-            judged.append(BarResult(bar.text, bar.factor, bar.at_least, reached, is_met))
-    return judged
+def _figures(samples: Sequence[Sample]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    return (
+        tuple(sample.count / sample.wall for sample in samples),
+        tuple(sample.cpu / sample.count for sample in samples),
+    )
 
 
-def _reached(bar: Bar, results: dict[tuple[str, str], Result]) -> float | None:
-    ours = results.get((bar.case, bar.client))
-    if ours is None:
+def ratio_of(above: Sequence[float], below: Sequence[float]) -> Ratio | None:
+    """Divide figures round by round; by medians where one side had fewer rounds."""
+    if not above or not below:
         return None
-    mine: float = getattr(ours, bar.figure)
-    if bar.peer is None:
-        return mine
-    other = results.get((bar.peer_case or bar.case, bar.peer))
-    if other is None:
-        return None
-    if bar.figure == "cpu" and bar.peer_case is None and other.cpu_ratio is not None:
-        return 1 / other.cpu_ratio
-    if bar.peer_case is None and other.ratio is not None and bar.figure != "peak":
-        return other.ratio if bar.figure == "rate" else 1 / other.ratio
-    theirs: float = getattr(other, bar.figure)
-    return mine / theirs
+    if len(above) != len(below):
+        above, below = (statistics.median(above),), (statistics.median(below),)
+    ratios = [one / other for one, other in zip(above, below, strict=True) if other]
+    return Ratio(statistics.median(ratios), min(ratios), max(ratios)) if ratios else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import select
+import selectors
 import shutil
 import socket
 import subprocess
@@ -123,7 +123,7 @@ def static_server(core: int | None, *, prefer_nginx: bool = True) -> Generator[S
             kind = version.stderr.strip().rpartition(" ")[2] or "nginx"
         else:
             command = [sys.executable, "-m", "benchmarks.responder", str(port)]
-            kind = "the bare asyncio responder, in place of nginx,"
+            kind = "a bare asyncio responder, as there is no nginx"
         process = subprocess.Popen(command)
         try:
             _wait_for(port, process)
@@ -143,21 +143,20 @@ def measure_ceiling(server: StaticServer, seconds: float = 1.0) -> Ceiling:
         b"Authorization: Bearer sk_test_benchmark\r\nContent-Length: 0\r\n\r\n"
     )
     sockets = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(64)]
-    poll = select.epoll()
-    by_number = {each.fileno(): each for each in sockets}
+    poll = selectors.DefaultSelector()
     try:
-        for number, each in by_number.items():
+        for each in sockets:
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            poll.register(number, select.EPOLLIN)
+            poll.register(each, selectors.EVENT_READ, (each.recv, each.send))
             each.send(request)
         answered = 0
         used = cpu_seconds(server.worker)
         start = time.perf_counter()
         while time.perf_counter() - start < seconds:
-            for number, _ in poll.poll():
-                each = by_number[number]
-                each.recv(65536)
-                each.send(request)
+            for key, _ in poll.select():
+                receive, send = key.data
+                receive(65536)
+                send(request)
                 answered += 1
         elapsed = time.perf_counter() - start
         used = cpu_seconds(server.worker) - used

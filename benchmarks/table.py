@@ -1,26 +1,29 @@
-"""The results as a table for terminals, as Markdown for the README, and as JSON."""
+"""The results as a table for terminals, as Markdown, and as JSON."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
+from benchmarks.bars import BarResult
 from benchmarks.cases import OURS
+from benchmarks.measure import Ratio, Result
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from benchmarks.measure import BarResult, Result
+__all__ = ["Report", "as_markdown", "as_text", "bars_as_rows", "bars_as_text", "number", "times"]
 
-__all__ = ["as_json", "as_markdown", "as_text", "bars_as_text"]
+_T = TypeVar("_T")
 
 _HEAD = (
     "case",
     "client",
     "calls/s",
     "ours is",
+    "rounds",
     "by CPU",
     "µs/call",
     "CPU µs",
@@ -30,74 +33,133 @@ _HEAD = (
 )
 
 
+@attrs.frozen
+class Report:
+    """All of a run: what is drawn and printed comes from here, and so from the JSON.
+
+    Attributes:
+        machine: Where and with what it was measured, and the command.
+        results: Each client in each case.
+        bars: What was reached.
+    """
+
+    machine: dict[str, Any]
+    results: list[Result]
+    bars: list[BarResult]
+
+    def as_json(self) -> str:
+        """Encode everything, the rounds' single figures included."""
+        return json.dumps(attrs.asdict(self), indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Report:
+        """Read what `as_json` wrote."""
+        raw = json.loads(text)
+        return cls(
+            raw["machine"],
+            [_read(Result, each, "ratio", "cpu_ratio") for each in raw["results"]],
+            [_read(BarResult, each, "reached", "by_cpu") for each in raw["bars"]],
+        )
+
+
+def _read(kind: type[_T], raw: dict[str, Any], *ratios: str) -> _T:
+    for name in ratios:
+        raw[name] = raw[name] and Ratio(**raw[name])
+    for name in {"rates", "cpus"} & raw.keys():
+        raw[name] = tuple(raw[name])
+    return kind(**raw)
+
+
 def as_text(results: Sequence[Result]) -> str:
     """Make a table of fixed width."""
-    rows = [_HEAD, *_rows(results)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if column < 2 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    lines.insert(1, "-" * len(lines[0]))
-    return "\n".join(lines)
+    return "\n".join(_aligned([_HEAD, *_rows(results)], left=2))
 
 
 def as_markdown(results: Sequence[Result]) -> str:
     """Make a Markdown table."""
     lines = [f"| {' | '.join(_HEAD)} |", "|---|---|" + "---:|" * (len(_HEAD) - 2)]
     lines += [f"| {' | '.join(row)} |" for row in _rows(results)]
-    return "\n".join(lines)
+    return "\n".join(lines) + "\n"
+
+
+def bars_as_rows(bars: Sequence[BarResult]) -> list[tuple[str, ...]]:
+    """Tell each bar, what was reached by the clock and by CPU, and whether it is met."""
+    return [
+        (
+            bar.text,
+            f"{'≥' if bar.at_least else '≤'} {bar.bar:g}",
+            _told(bar.reached),
+            "" if bar.by_cpu is None else times(bar.by_cpu.middle),
+            "met" if bar.is_met else "missed",
+        )
+        for bar in bars
+    ]
+
+
+def _told(reached: Ratio) -> str:
+    if reached.middle < 0.1:  # seconds, not a ratio
+        return number(reached.middle)
+    spread = _spread(reached)
+    return f"{times(reached.middle)} ({spread})" if spread else times(reached.middle)
 
 
 def bars_as_text(bars: Sequence[BarResult]) -> str:
     """Tell which bars were reached."""
-    width = max((len(bar.text) for bar in bars), default=0)
-    return "\n".join(
-        f"{'met   ' if bar.is_met else 'MISSED'}  {bar.text.ljust(width)}  "
-        f"{bar.reached:8.3f}  (bar: {'≥' if bar.at_least else '≤'} {bar.bar:g})"
-        for bar in bars
-    )
+    head = ("what", "bar", "reached (rounds)", "by CPU", "")
+    return "\n".join(_aligned([head, *bars_as_rows(bars)], left=1))
 
 
-def as_json(machine: dict[str, Any], results: Sequence[Result], bars: Sequence[BarResult]) -> str:
-    """Encode everything, the rounds' single figures included."""
-    return json.dumps(
-        {
-            "machine": machine,
-            "results": [attrs.asdict(result) for result in results],
-            "bars": [attrs.asdict(bar) for bar in bars],
-        },
-        indent=1,
-    )
+def number(value: float) -> str:
+    """Write a figure with three digits that count."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def times(value: float) -> str:
+    """Write how many times as much one is of another."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2f}"
+
+
+def _spread(of: Ratio) -> str:
+    return "" if of.low == of.high else f"{times(of.low)} to {times(of.high)}"
+
+
+def _aligned(rows: list[tuple[str, ...]], *, left: int) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    lines.insert(1, "-" * max(len(line) for line in lines))
+    return lines
 
 
 def _rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     last = ""
     for result in results:
-        ratio = cpu_ratio = ""
-        if result.client != OURS and result.ratio is not None and result.cpu_ratio is not None:
-            ratio, cpu_ratio = f"{result.ratio:.2f} x", f"{result.cpu_ratio:.2f} x"
+        middle = spread = by_cpu = ""
+        is_peer = result.client not in {OURS, "bare Python"}  # which does nothing in no time
+        if is_peer and result.ratio is not None and result.cpu_ratio is not None:
+            middle = f"{times(result.ratio.middle)} x"
+            spread = _spread(result.ratio)
+            by_cpu = f"{times(result.cpu_ratio.middle)} x"
         rows.append(
             (
                 result.title if result.title != last else "",
                 result.client,
-                _number(result.rate),
-                ratio,
-                cpu_ratio,
-                _number(result.time * 1e6),
-                _number(result.cpu * 1e6),
-                "" if result.p50 is None else _number(result.p50 * 1e6),
-                "" if result.p99 is None else _number(result.p99 * 1e6),
+                number(result.rate),
+                middle,
+                spread,
+                by_cpu,
+                number(result.time * 1e6),
+                number(result.cpu * 1e6),
+                "" if result.p50 is None else number(result.p50 * 1e6),
+                "" if result.p99 is None else number(result.p99 * 1e6),
                 f"{result.peak:.0f}",
             )
         )
         last = result.title
     return rows
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

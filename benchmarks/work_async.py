@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from benchmarks.sample import SECRET_KEY, Job, Sample, Stopwatch, peak_mib, session_ids
+from benchmarks.sample import HEADERS, SECRET_KEY, Job, Sample, Stopwatch, peak_mib, session_ids
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
@@ -52,8 +52,7 @@ async def _aiohttp(job: Job) -> AsyncGenerator[Callable[[str], Awaitable[object]
     import aiohttp  # noqa: PLC0415
 
     base = job.base_url
-    headers = {"Authorization": f"Bearer {SECRET_KEY}", "Clerk-API-Version": "2026-05-12"}
-    async with aiohttp.ClientSession(headers=headers) as http:
+    async with aiohttp.ClientSession(headers=HEADERS) as http:
 
         async def revoke(id_: str) -> object:
             async with http.post(f"{base}/sessions/{id_}/revoke") as response:
@@ -89,11 +88,18 @@ async def _httpx(job: Job) -> AsyncGenerator[Callable[[str], Awaitable[object]]]
     import httpx  # noqa: PLC0415
 
     base = job.base_url
-    headers = {"Authorization": f"Bearer {SECRET_KEY}"}
-    async with httpx.AsyncClient(headers=headers) as http:
+    async with httpx.AsyncClient(headers=HEADERS) as http:
 
         async def revoke(id_: str) -> object:
             return json.loads((await http.post(f"{base}/sessions/{id_}/revoke")).content)
+
+        async def revoke_again(id_: str) -> object:
+            for attempt in range(_TRIES):
+                response = await http.post(f"{base}/sessions/{id_}/revoke")
+                if response.status_code != _BUSY:
+                    return json.loads(response.content)
+                await asyncio.sleep(random.random() * _DELAY * 2**attempt)
+            raise RuntimeError("too many faults")
 
         async def page(id_: str) -> object:
             url = f"{base}/sessions?user_id={id_}&limit={job.size}&paginated=true"
@@ -103,7 +109,10 @@ async def _httpx(job: Job) -> AsyncGenerator[Callable[[str], Awaitable[object]]]
             url = f"{base}/sessions/{id_}/tokens"
             return json.loads((await http.post(url, json={"expires_in_seconds": 60})).content)
 
-        yield {"revoke": revoke, "list": page, "token": token}[_operation(job)]
+        if "faults" in job.case:
+            yield revoke_again
+        else:
+            yield {"list": page, "token": token}.get(_operation(job), revoke)
 
 
 @asynccontextmanager

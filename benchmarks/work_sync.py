@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from benchmarks.sample import SECRET_KEY, Job, Sample, Stopwatch, session_ids
+from benchmarks.sample import HEADERS, SECRET_KEY, Job, Sample, Stopwatch, session_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["run_construct", "run_sync"]
 
 WARM_UP = 100
-_HEADERS = {"Authorization": f"Bearer {SECRET_KEY}"}
 
 
 @contextmanager
@@ -34,7 +33,7 @@ def _httpx(job: Job) -> Generator[Callable[[str], object]]:
     import httpx  # noqa: PLC0415
 
     base = job.base_url
-    with httpx.Client(headers=_HEADERS) as client:
+    with httpx.Client(headers=HEADERS) as client:
         yield lambda id_: json.loads(client.post(f"{base}/sessions/{id_}/revoke").content)
 
 
@@ -44,7 +43,7 @@ def _requests(job: Job) -> Generator[Callable[[str], object]]:
 
     base = job.base_url
     with requests.Session() as client:
-        client.headers.update(_HEADERS)
+        client.headers.update(HEADERS)
         yield lambda id_: json.loads(client.post(f"{base}/sessions/{id_}/revoke").content)
 
 
@@ -65,7 +64,7 @@ def _stdlib(job: Job) -> Generator[Callable[[str], object]]:
         client: http.client.HTTPConnection | None = getattr(mine, "client", None)
         if client is None:
             client = mine.client = http.client.HTTPConnection(url.netloc)
-        client.request("POST", f"{url.path}/sessions/{id_}/revoke", headers=_HEADERS)
+        client.request("POST", f"{url.path}/sessions/{id_}/revoke", headers=HEADERS)
         return json.loads(client.getresponse().read())
 
     yield revoke
@@ -127,7 +126,7 @@ def run_construct(job: Job) -> Sample:
     else:
         import httpx  # noqa: PLC0415
 
-        makers[job.client] = lambda: httpx.Client(headers=_HEADERS).close()
+        makers[job.client] = lambda: httpx.Client(headers=HEADERS).close()
     make = makers[job.client]
     make()
     watch = Stopwatch()

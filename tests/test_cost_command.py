@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,14 +15,24 @@ import pytest
 import clerk_async
 
 ROOT = Path(clerk_async.__file__).parent.parent
+OUTPUTS = ("README.md", "benchmarks/results/benchmarks.svg", "benchmarks/results/benchmarks.md")
+
+
+def _run(*command: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONDEVMODE"}
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env=clean,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
 
 
 def _benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmarks", "--rounds", "1", "--scale", "0.001", *arguments]
-    clean = {name: value for name, value in os.environ.items() if name != "PYTHONDEVMODE"}
-    return subprocess.run(
-        command, cwd=ROOT, env=clean, capture_output=True, text=True, timeout=50, check=False
-    )
+    return _run("-m", "benchmarks", "--rounds", "1", "--scale", "0.001", *arguments)
 
 
 @pytest.mark.slow
@@ -49,8 +60,47 @@ def test_one_command_measures_and_writes_table_json_and_chart(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_an_unknown_case_is_refused_with_the_names_of_those_there_are() -> None:
-    """Nothing is started for a typing error."""
-    done = _benchmarks("--only", "nothing-like-it")
-    assert done.returncode == 1
-    assert "async-revoke-64" in done.stderr
+def test_who_is_not_installed_is_left_out_and_named_with_the_way_to_install_it() -> None:
+    """A newcomer without the extra learns what is missing; the rest is measured."""
+    program = (
+        "import sys; sys.modules['httpx'] = sys.modules['uvloop'] = None\n"
+        "sys.argv[1:] = ['--only', 'construct', '--only', '*-1-uvloop', '--rounds', '1',"
+        " '--scale', '0.01', '--client', 'clerk_async', '--client', 'httpx']\n"
+        "from benchmarks.__main__ import main\n"
+        "main()"
+    )
+    done = _run("-c", program)
+    assert "not installed, so left out: httpx, uvloop" in done.stderr
+    assert "pip install -e '.[bench]'" in done.stderr
+    assert "construct: clerk_async, round 1" in done.stderr
+    assert "uvloop, round" not in done.stderr
+    assert "httpx, round" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--only", "nothing-like-it"), "async-revoke-64"),
+        (("--rounds", "0"), "at least 1"),
+        (("--scale", "0"), "above 0"),
+        (("--readme", "--only", "sync*"), "the README shows everything"),
+    ],
+)
+def test_a_typing_error_is_refused_before_anything_starts(
+    arguments: tuple[str, ...], told: str
+) -> None:
+    """It says what would be right; the README can't be written from a part."""
+    done = _benchmarks(*arguments)
+    assert done.returncode in {1, 2}
+    assert told in done.stderr
+    assert done.stdout == ""
+
+
+def test_the_readmes_figures_are_those_of_the_results(tmp_path: Path) -> None:
+    """Drawn again from the JSON, README, chart and table come out as they stand."""
+    shutil.copytree(ROOT / "benchmarks", tmp_path / "benchmarks")
+    shutil.copy(ROOT / "README.md", tmp_path)
+    done = _run("-m", "benchmarks", "--redraw", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name in OUTPUTS:
+        assert (tmp_path / name).read_text() == (ROOT / name).read_text(), name
