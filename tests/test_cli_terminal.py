@@ -131,7 +131,8 @@ def test_a_list_is_a_table_with_whole_ids(fake: FakeClerk, env: dict[str, str], 
         assert session.id in terminal.text
         assert rule * 40 in terminal.text
         assert "active" in terminal.text
-        assert f"{datetime.now(UTC):%Y-%m-%d}" in terminal.text
+        created = datetime.fromtimestamp(session.created_at / 1000, UTC)
+        assert f"{created:%Y-%m-%d}" in terminal.text
 
 
 def test_the_first_ctrl_c_finishes_what_is_in_flight_and_prints_how_to_resume(
