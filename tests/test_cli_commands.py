@@ -198,11 +198,13 @@ def test_verify_token_refuses_with_the_reason(cli: InProcess) -> None:
 
 
 def test_verify_token_checks_parties(cli: InProcess) -> None:
-    """Several may follow one option."""
+    """The token may stand before them or after them."""
     token = cli.fake.mint(cli.fake.add_session(authorized_party="https://b.example"))
-    parties = ("--authorized-party", "https://a.example", "https://b.example")
+    other = ("--authorized-party", "https://a.example")
+    parties = (*other, "--authorized-party", "https://b.example")
     assert cli("verify-token", token, *parties).code == 0
-    assert cli("verify-token", token, "--authorized-party", "https://a.example").code == 1
+    assert cli("verify-token", *parties, token).code == 0
+    assert cli("verify-token", *other, token).code == 1
 
 
 def test_verify_token_without_any_key_says_where_keys_come_from(

@@ -7,7 +7,7 @@ import click
 from clerk_async.cli.app import Settings, command, pass_settings
 
 
-@command("verify-token", greedy=("--authorized-party", "--audience"))
+@command("verify-token")
 @click.argument("token", metavar="TOKEN|-")
 @click.option(
     "--jwt-key-file",
@@ -20,11 +20,17 @@ from clerk_async.cli.app import Settings, command, pass_settings
 @click.option(
     "--authorized-party",
     "parties",
-    metavar="URL...",
+    metavar="URL",
     multiple=True,
-    help="An origin that the token may be made for; without it any is accepted.",
+    help="An origin that the token may be made for, once or several times; without it any is "
+    "accepted.",
 )
-@click.option("--audience", metavar="NAME...", multiple=True, help="An accepted audience.")
+@click.option(
+    "--audience",
+    metavar="NAME",
+    multiple=True,
+    help="An accepted audience, once or several times.",
+)
 @click.option("--accept-pending", is_flag=True, help="Let in sessions that have tasks left.")
 @pass_settings
 def verify_token_command(
