@@ -48,7 +48,7 @@ def cli(
         ),
         (("revoke", "s", "--rate", "0/10"), "N must be at least 1"),
         (("revoke", "s", "--rate", "10/0"), "S must be"),
-        (("revoke", "s", "--share", "0"), "--share"),
+        (("revoke", "s", "--share", "nan"), "--share"),
         (("revoke", "s", "--journal", ""), "--journal is not"),
         (("revoke", "a/b"), "the session id holds '/'"),
         (("revoke-all", "--user", ""), "the user id is empty"),
