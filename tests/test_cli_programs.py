@@ -93,6 +93,8 @@ def test_a_bad_line_in_a_pipe_ends_the_run_with_what_was_done(fake: FakeClerk) -
     assert "with the same ids on stdin" in told.err
     summary = run(fake, "--json", "revoke", "--from", "-", "--yes", stdin=stdin).records[-1]
     assert (summary["exhausted"], summary["ok"], summary["exit_code"]) == (False, False, 2)
+    first_line = run(fake, "--json", "revoke", "--from", "-", "--yes", stdin="a,b\n")
+    assert (first_line.code, first_line.out, first_line.err.count("\n")) == (2, "", 1)
     asked = run(fake, "revoke", "--from", "-", stdin=stdin)
     assert (asked.code, asked.out, len(fake.requests)) == (2, "", 6)
 

@@ -79,6 +79,7 @@ class BulkRun:
 
         Raises:
             JournalError: If the journal can't be used, before anything was sent.
+            Refused: If the first line can't be used; of a later one the end of the run tells.
             ClerkError: If an argument or a setting is wrong.
         """
         out = self.out
@@ -104,6 +105,8 @@ class BulkRun:
                 view.close()
                 if self._lines is not None:
                     await self._lines.close()
+            if not self._count and self.ids is not None and self.ids.trouble is not None:
+                raise self.ids.trouble
             return self._tell_end(report, is_interrupted=interrupts.is_asked)
 
     @property
