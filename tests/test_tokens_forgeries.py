@@ -6,10 +6,11 @@ import hashlib
 import hmac
 import json
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from token_samples import (
@@ -36,6 +37,9 @@ from clerk_async.testing.keys import b64, unb64
 from clerk_async.tokens.reasons import TokenVerificationReason as Reason
 from clerk_async.tokens.sync_verifier import TokenVerifier
 from clerk_async.tokens.verifier import AsyncTokenVerifier
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 logging.getLogger("clerk_async.tokens").setLevel(logging.ERROR)
 
@@ -124,6 +128,8 @@ FORGERIES: dict[str, tuple[Any, Reason]] = {
     "b64=false": (token(head=header(b64=False)), Reason.TOKEN_INVALID),
     "b64=false, critical": (token(head=header(b64=False, crit=["b64"])), Reason.TOKEN_INVALID),
     "compressed": (token(head=header(zip="DEF")), Reason.TOKEN_INVALID),
+    "content of another kind": (token(head=header(cty="JWT")), Reason.TOKEN_INVALID),
+    "ephemeral key": (token(head=header(epk=OURS.jwk)), Reason.TOKEN_INVALID),
     # key ids
     "kid empty": (token(head=header(kid="")), Reason.JWK_KID_MISMATCH),
     "kid missing": (token(head=header(kid=GONE)), Reason.JWK_KID_MISMATCH),
@@ -431,6 +437,42 @@ def test_an_elliptic_signature_may_not_lose_a_zero() -> None:
         raise AssertionError
     assert verifier.verify(genuine)
     forged = f"{signed}.{b64(signature[:32] + signature[33:])}"
+    assert refusal(forged, verifier) is Reason.TOKEN_INVALID_SIGNATURE
+
+
+ORDER_OF_ED25519 = 2**252 + 27742317777372353535851937790883648493
+
+
+def as_der(signature: bytes) -> bytes:
+    """Spell an ES256 signature as OpenSSL does."""
+    return encode_dss_signature(
+        int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
+    )
+
+
+def beyond_order(signature: bytes) -> bytes:
+    """Add the order of the group to the second half, which changes nothing in the equation."""
+    scalar = int.from_bytes(signature[32:], "little") + ORDER_OF_ED25519
+    return signature[:32] + scalar.to_bytes(32, "little")
+
+
+def beyond_modulus(signature: bytes) -> bytes:
+    """Add the modulus, which changes nothing in the equation."""
+    modulus = int.from_bytes(unb64(OURS.jwk["n"]), "big")
+    return (int.from_bytes(signature, "big") + modulus).to_bytes(257, "big")
+
+
+@pytest.mark.parametrize(
+    ("key", "spelled"),
+    [(OURS, beyond_modulus), (ELLIPTIC, as_der), (EDWARDS, beyond_order)],
+    ids=["RS256", "ES256", "EdDSA"],
+)
+def test_a_signature_has_one_spelling(key: Any, spelled: Callable[[bytes], bytes]) -> None:
+    """The same numbers, spelled as the algorithm's standard does not, are refused."""
+    verifier = TokenVerifier(jwt_key=key.jwk, clock=Clock(), authorized_parties=[PARTY])
+    signed, _, signature = token(key=key).rpartition(".")
+    assert verifier.verify(f"{signed}.{signature}")
+    forged = f"{signed}.{b64(spelled(unb64(signature)))}"
     assert refusal(forged, verifier) is Reason.TOKEN_INVALID_SIGNATURE
 
 
