@@ -28,19 +28,21 @@ def test_the_deadline_covers_waits(fake: FakeClerk) -> None:
     assert error.attempts == 4
 
 
-def test_the_deadline_cuts_an_attempt_short(fake: FakeClerk) -> None:
+async def test_the_deadline_cuts_an_attempt_short(fake: FakeClerk) -> None:
     """An attempt doesn't run past the deadline; the earlier error tells more than the time-out."""
-    fake.inject(Fault.status(500), Fault.hold(count=None))
-    policy = RetryPolicy(deadline=0.3, base_delay=0.0)
-    error = run("async", fake, "get", retry=policy).error
-    assert isinstance(error, ServerError)
-    assert error.attempts == 2
-    fake.release()
-    fake.requests.clear()
-    alone = run("async", fake, "get", retry=RetryPolicy(attempts=1, deadline=0.1)).error
-    assert isinstance(alone, RequestTimeoutError)
-    assert alone.phase == "response"
-    assert alone.attempts == 1
+    session = fake.add_session().id
+    async with client_of(fake) as client:
+        for faults, expected in ([Fault.status(500)], ServerError), ([], RequestTimeoutError):
+            await client.get(session)  # so that the time goes to no connecting
+            fake.requests.clear()
+            fake.inject(*faults, Fault.hold(count=None))
+            view = client.with_options(retry=RetryPolicy(deadline=0.7, base_delay=0.0))
+            with pytest.raises(expected) as caught:
+                await view.get(session)
+            assert caught.value.attempts == len(fake.requests) == len(faults) + 1
+            assert getattr(caught.value, "phase", "response") == "response"
+            fake.clear_faults()
+            fake.release()
 
 
 @pytest.mark.parametrize("is_busy", [False, True])

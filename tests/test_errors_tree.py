@@ -5,10 +5,13 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+import re
 from typing import Any
 
 import pytest
 from clients import MODES, ONCE, Mode, run
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from clerk_async import (
     ApiError,
@@ -24,7 +27,7 @@ from clerk_async import (
     TransportError,
     errors,
 )
-from clerk_async.errors import error_class_for
+from clerk_async.errors import REDACTED, error_class_for, redact
 from clerk_async.testing import FakeClerk, Fault
 
 CLASSES = [
@@ -153,6 +156,37 @@ def test_a_long_message_is_cut_short(fake: FakeClerk) -> None:
     assert len(str(error)) < 1000
     assert len(error.errors) == 50
     assert len(error.errors[0].message) == 10_000
+
+
+SHAPES = re.compile(
+    r"sk_(?:live|test)_[^\s\"'<>,;&]+"
+    r"|eyJ[\w-]+(?:\.[\w-]*)+"
+    r"|__(?:session|refresh|client)\w{0,64}=[^\s\"'<>,;&]+"
+)
+PIECES = (  # noqa: SIM905 - a list of 20 strings reads worse
+    'eyJ a b. - _ __session __client __refresh = sk_live_ sk_test_ . .. x %3D & ; é " eyJh.c.d'
+).split()
+
+
+@given(st.lists(st.sampled_from([*PIECES, " "]), max_size=14).map("".join))
+@example("b.__session=x")
+@example("tokeneyJh.c.d")
+@example("a=1&b=__session_Ab3=x")
+def test_nothing_that_is_shaped_like_a_secret_is_left(text: str) -> None:
+    """Wherever in a text it stands, and whatever it touches."""
+    assert [found for found in SHAPES.findall(redact(text)) if not found.endswith(REDACTED)] == []
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("piece", ["eyJ", "eyJ-", "eyJ.", "__session", "__client_", "a=", "a.-="])
+def test_no_answer_makes_us_look_for_secrets_for_long(piece: str, fake: FakeClerk) -> None:
+    """What begins like a secret again and again took minutes, in which the loop stood still."""
+    assert redact(piece * 100_000)
+    entry = {"message": piece * 100_000, "code": "c"}
+    fake.inject(Fault.status(400, body={"errors": [entry]}))
+    error = run("async", fake, "get").error
+    assert isinstance(error, ApiError)
+    assert len(str(error)) <= 500
 
 
 def test_a_bulk_error_carries_its_report() -> None:

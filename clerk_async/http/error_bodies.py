@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["api_error"]
 
+_READ_MESSAGE: Final = 20_000
 _SHOWN_MESSAGE: Final = 500
 _ADVICE: Final[Mapping[int, str]] = {
     401: "is the secret key right, and of this instance?",
@@ -65,6 +66,8 @@ def api_error(
 
 def _told(detail: ErrorDetail) -> str:
     text = detail.long_message or detail.message
+    if len(text) > _READ_MESSAGE:  # up to a whole word, as no half of a secret is known for one
+        text = text[:_READ_MESSAGE].rpartition(" ")[0]
     return f"{text} [{detail.code}]".lstrip() if detail.code else text
 
 
