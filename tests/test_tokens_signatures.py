@@ -1,0 +1,109 @@
+"""A token is one string: no other signature, and no other spelling of one, passes."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from token_samples import EDWARDS, ELLIPTIC, OURS, PARTY, Clock, claims, token
+
+from clerk_async.errors import TokenVerificationError
+from clerk_async.testing.keys import b64, unb64
+from clerk_async.tokens.reasons import TokenVerificationReason as Reason
+from clerk_async.tokens.sync_verifier import TokenVerifier
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+logging.getLogger("clerk_async.tokens").setLevel(logging.ERROR)
+
+
+def refusal(forged: str, verifier: TokenVerifier) -> Reason:
+    """Verify, and give the reason of the refusal."""
+    with pytest.raises(TokenVerificationError) as caught:
+        verifier.verify(forged)
+    return caught.value.reason
+
+
+@pytest.mark.parametrize("signature", [b"", b"\0" * 64, b"\xff" * 64, b"\0" * 63, b"\0" * 65])
+def test_degenerate_elliptic_signatures(signature: bytes) -> None:
+    """ES256 signatures of zeros, of too large numbers and of wrong lengths are refused."""
+    verifier = TokenVerifier(jwt_key=ELLIPTIC.jwk, clock=Clock(), authorized_parties=[PARTY])
+    forged = f"{token(key=ELLIPTIC).rpartition('.')[0]}.{b64(signature)}"
+    assert refusal(forged, verifier) is Reason.TOKEN_INVALID_SIGNATURE
+
+
+def test_an_elliptic_signature_may_not_lose_a_zero() -> None:
+    """A coordinate written without its leading zero is the same number, but no second spelling."""
+    verifier = TokenVerifier(jwt_key=ELLIPTIC.jwk, clock=Clock(), authorized_parties=[PARTY])
+    for n in range(10_000):
+        genuine = token(claims(jti=str(n)), key=ELLIPTIC)
+        signed, _, last = genuine.rpartition(".")
+        signature = unb64(last)
+        if signature[32] == 0:
+            break
+    else:
+        raise AssertionError
+    assert verifier.verify(genuine)
+    forged = f"{signed}.{b64(signature[:32] + signature[33:])}"
+    assert refusal(forged, verifier) is Reason.TOKEN_INVALID_SIGNATURE
+
+
+ORDER_OF_ED25519 = 2**252 + 27742317777372353535851937790883648493
+
+
+def as_der(signature: bytes) -> bytes:
+    """Spell an ES256 signature as OpenSSL does."""
+    return encode_dss_signature(
+        int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
+    )
+
+
+def beyond_order(signature: bytes) -> bytes:
+    """Add the order of the group to the second half, which changes nothing in the equation."""
+    scalar = int.from_bytes(signature[32:], "little") + ORDER_OF_ED25519
+    return signature[:32] + scalar.to_bytes(32, "little")
+
+
+def beyond_modulus(signature: bytes) -> bytes:
+    """Add the modulus, which changes nothing in the equation."""
+    modulus = int.from_bytes(unb64(OURS.jwk["n"]), "big")
+    return (int.from_bytes(signature, "big") + modulus).to_bytes(257, "big")
+
+
+@pytest.mark.parametrize(
+    ("key", "spelled"),
+    [(OURS, beyond_modulus), (ELLIPTIC, as_der), (EDWARDS, beyond_order)],
+    ids=["RS256", "ES256", "EdDSA"],
+)
+def test_a_signature_has_one_spelling(key: Any, spelled: Callable[[bytes], bytes]) -> None:
+    """The same numbers, spelled as the algorithm's standard does not, are refused."""
+    verifier = TokenVerifier(jwt_key=key.jwk, clock=Clock(), authorized_parties=[PARTY])
+    signed, _, signature = token(key=key).rpartition(".")
+    assert verifier.verify(f"{signed}.{signature}")
+    forged = f"{signed}.{b64(spelled(unb64(signature)))}"
+    assert refusal(forged, verifier) is Reason.TOKEN_INVALID_SIGNATURE
+
+
+@pytest.mark.parametrize("key", [OURS, ELLIPTIC, EDWARDS], ids=lambda key: key.algorithm)
+def test_a_bit_flipped_in_any_character_is_refused(key: Any) -> None:
+    """Every character of a token counts: flipping any of its bits refuses it."""
+    verifier = TokenVerifier(jwt_key=key.jwk, clock=Clock(), authorized_parties=[PARTY])
+    genuine = token(key=key)
+    verifier.verify(genuine)
+    for place, character in enumerate(genuine):
+        for bit in range(7):
+            forged = genuine[:place] + chr(ord(character) ^ 1 << bit) + genuine[place + 1 :]
+            refusal(forged, verifier)
+
+
+@pytest.mark.parametrize("last", [OURS, ELLIPTIC, EDWARDS], ids=lambda key: key.algorithm)
+def test_a_token_has_one_spelling(last: Any) -> None:
+    """Unused bits at the end of base64url make no second token: a list of used ones would leak."""
+    verifier = TokenVerifier(jwt_key=last.jwk, clock=Clock(), authorized_parties=[PARTY])
+    genuine = token(key=last)
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    for character in alphabet.replace(genuine[-1], ""):
+        assert refusal(genuine[:-1] + character, verifier) is Reason.TOKEN_INVALID_SIGNATURE
