@@ -26,6 +26,7 @@ from token_samples import (
     EDWARDS,
     ELLIPTIC,
     NOW,
+    OTHER,
     OURS,
     PARTY,
     AsyncStub,
@@ -139,6 +140,7 @@ BAD: dict[str, tuple[Any, str]] = {
         },
         "1024 bits",
     ),
+    "RSA of 16384 bits": ({**OURS.jwk, "n": base64url(2**16383 + 1)}, "16384 bits"),
     "RSA with exponent 1": ({**OURS.jwk, "e": "AQ"}, "can't be used"),
     "RSA with an even exponent": ({**OURS.jwk, "e": "Ag"}, "can't be used"),
     "P-384": (public_pem(ec.generate_private_key(ec.SECP384R1())), "neither"),
@@ -195,6 +197,15 @@ def test_any_key_set_is_read_or_left(jwk: dict[str, Any], changes: dict[str, Any
         TokenVerifier(jwt_key=changed)
     except ConfigurationError:
         assert [key for key in keys.values() if isinstance(key, VerificationKey)] == [keys["good"]]
+
+
+def test_of_keys_with_one_kid_the_first_that_can_be_used_counts() -> None:
+    """Neither an unusable one before it nor a second one behind it takes its place."""
+    unusable, second = {**OURS.jwk, "alg": "RS512"}, {**OTHER.jwk, "kid": OURS.kid}
+    keys = read_key_set(msgspec.json.encode({"keys": [unusable, OURS.jwk, second, unusable]}), {})
+    key = keys[OURS.kid]
+    assert isinstance(key, VerificationKey)
+    assert key.source == OURS.jwk
 
 
 def test_kid_counts_only_where_the_key_has_one() -> None:
