@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import json
 import subprocess
 import sys
@@ -52,11 +53,14 @@ def _session(number: int) -> dict[str, Any]:
     }
 
 
-_BODY = json.dumps(_session(1)).encode()
-_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
-    len(_BODY),
-    _BODY,
-)
+def _answer(body: object) -> bytes:
+    raw = json.dumps(body).encode()
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    return head % len(raw) + raw
+
+
+_SESSION = _answer(_session(1))
+_PAGE = _answer({"data": [_session(1)], "total_count": 1})
 
 
 def _answer_all(connection: socket) -> None:
@@ -65,13 +69,14 @@ def _answer_all(connection: socket) -> None:
         while data := connection.recv(65536):
             pending += data
             while b"\r\n\r\n" in pending:
+                # head and body in one, so that counts never vary
+                connection.sendall(_PAGE if pending.startswith(b"GET") else _SESSION)
                 pending = pending.partition(b"\r\n\r\n")[2]
-                connection.sendall(_ANSWER)  # head and body in one, so that counts never vary
 
 
 @pytest.fixture
 def static_url() -> Generator[str]:
-    """A server that answers every request with the same bytes and remembers nothing."""
+    """A server with the same bytes for every POST, and others for a GET, that remembers nothing."""
     with create_server(("127.0.0.1", 0)) as listening:
         threads: list[threading.Thread] = []
 
@@ -169,21 +174,37 @@ async def _ours(url: str) -> Counter[str]:
         return await _count(lambda: sessions.revoke("sess_1"))
 
 
-async def _bare(url: str) -> Counter[str]:
+async def _our_list(url: str) -> Counter[str]:
+    users = (f"user_{number}" for number in itertools.count())
+    async with AsyncSessionsApi("sk_test_x", base_url=url) as sessions:
+        return await _count(lambda: sessions.list(user_id=next(users), limit=1))
+
+
+async def _bare(url: str, method: str = "POST", path: str = "/sess_1/revoke") -> Counter[str]:
     headers = {"Authorization": "Bearer sk_test_x", "Clerk-API-Version": "2026-05-12"}
+    numbers = itertools.count()  # a URL that was seen before is prepared already
     async with aiohttp.ClientSession(headers=headers) as http:
 
-        async def revoke() -> object:
-            async with http.post(f"{url}/sessions/sess_1/revoke") as response:
+        async def call() -> object:
+            target = f"{url}/sessions{path}".replace("{}", str(next(numbers)))
+            async with http.request(method, target) as response:
                 return json.loads(await response.read())
 
-        return await _count(revoke)
+        return await _count(call)
 
 
 def test_a_call_makes_hardly_more_function_calls_than_bare_aiohttp(static_url: str) -> None:
     """Models, retries, deadline, pool and closing included: a twentieth more at the most."""
     ours, bare = _run(lambda: _ours(static_url)), _run(lambda: _bare(static_url))
     assert ours["all"] <= bare["all"] * 1.05, (ours, bare)
+
+
+def test_a_short_list_makes_hardly_more_function_calls_than_bare_aiohttp(static_url: str) -> None:
+    """Query, page and models included: a tenth more at the most."""
+    ours = _run(lambda: _our_list(static_url))
+    path = "?user_id=user_{}&paginated=true&limit=1"
+    bare = _run(lambda: _bare(static_url, "GET", path))
+    assert ours["all"] <= bare["all"] * 1.1, (ours, bare)
 
 
 def test_our_own_layers_stay_thin(static_url: str) -> None:

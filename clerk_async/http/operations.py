@@ -172,7 +172,8 @@ def list_request(
     for name, value in (("client_id", client_id), ("user_id", user_id), ("status", status)):
         if value is not None:
             text = check_text(name, getattr(value, "value", value))
-            query.append(f"{name}={quote(text, safe='')}")
+            is_plain = _PLAIN_SEGMENT.fullmatch(text)
+            query.append(f"{name}={text if is_plain else quote(text, safe='')}")
     query.append("paginated=true")
     if limit is not None:
         low, high = LIMIT_BOUNDS
