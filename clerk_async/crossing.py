@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable, Collection
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from clerk_async.errors import ClientClosedError, InvalidArgumentError
+from clerk_async.errors import ClientClosedError, InvalidArgumentError, WrongLoopError
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -102,8 +102,10 @@ def drained(caller: CallerThread, items: AsyncGenerator[T, None]) -> Generator[T
                 return
             yield cast("T", item)
     finally:
-        # An interruption may have left it running, and closing the client has ended it already.
-        with contextlib.suppress(RuntimeError, ClientClosedError):
+        # An interruption may have left it running, closing the client has ended it already, and
+        # where a fork has left it behind, or the collector ends it in the loop's thread, the loop
+        # that it belongs to sees to it.
+        with contextlib.suppress(RuntimeError, ClientClosedError, WrongLoopError):
             caller.serve(items.aclose(), BULK_GRACE)
 
 

@@ -1,4 +1,4 @@
-"""A private event loop in a thread of its own, and the way across.
+"""The thread behind a sync client: made lazily, used by many at once, left behind by a fork.
 
 The loop starts with the first call and ends with `close`, or by itself when the interpreter exits.
 After a fork the child starts afresh: thread and loop of the parent don't exist there, and nothing
@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import collections
 import contextlib
-import contextvars
 import os
 import queue
 import sys
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from clerk_async.errors import ClientClosedError, ConfigurationError, WrongLoopError
+from clerk_async.private_loop import Crossing, PrivateLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -30,262 +29,136 @@ T = TypeVar("T")
 
 GRACE: Final = 2.0
 """Seconds that a call interrupted by Ctrl-C may take to let go."""
+CLOSE_GRACE: Final = 5.0
+"""Seconds that closing may take, a callback that is running included."""
 EXIT_GRACE: Final = 1.0
 """Seconds that closing at exit may take."""
 
 
-class _Crossing(Generic[T]):
-    """One coroutine on its way through the loop, and the thread that waits for it."""
-
-    __slots__ = (
-        "_context",
-        "_coroutine",
-        "_done",
-        "_error",
-        "_is_refused",
-        "_is_running",
-        "_notify",
-        "_result",
-        "_task",
-        "loop",
-    )
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        coroutine: Coroutine[Any, Any, T],
-        notify: Callable[[], object] | None = None,
-    ) -> None:
-        self.loop: asyncio.AbstractEventLoop = loop
-        self._coroutine = coroutine
-        self._context = contextvars.copy_context()
-        self._notify = notify
-        self._done = threading.Lock()
-        self._done.acquire()
-        self._is_running = False
-        self._is_refused = False
-        self._task: asyncio.Task[None] | None = None
-        self._result: T | None = None
-        self._error: BaseException | None = None
-
-    def start(self) -> None:
-        """Begin, in the loop's thread and the caller's context."""
-        self._task = self.loop.create_task(self._carry(), context=self._context)
-
-    async def _carry(self) -> None:
-        """Run the coroutine and wake the caller at once, not a turn of the loop later."""
-        self._is_running = True
-        if self._is_refused:
-            self._coroutine.close()
-            self._error = asyncio.CancelledError()
-        else:
-            try:
-                self._result = await self._coroutine
-            except BaseException as error:  # noqa: BLE001 - handed to the caller, as it is
-                self._error = error
-        self._done.release()
-        if self._notify is not None:
-            self._notify()
-
-    def cancel(self) -> None:
-        """Ask the coroutine to end, from any thread."""
-        with contextlib.suppress(RuntimeError):
-            self.loop.call_soon_threadsafe(self._cancel_here)
-
-    def _cancel_here(self) -> None:
-        # A task that is cancelled before its first step would never get to wake the caller.
-        self._is_refused = True
-        if self._is_running and self._task is not None:
-            self._task.cancel()
-
-    def wait(self, seconds: float = -1) -> bool:
-        """Wait for the end; false if it didn't come in time."""
-        return self._done.acquire(timeout=seconds)
-
-    def outcome(self) -> T:
-        """Give the result, or raise what the coroutine raised."""
-        if self._error is not None:
-            error, self._error = self._error, None
-            try:
-                if isinstance(error, asyncio.CancelledError):
-                    raise ClientClosedError("the client was closed during the call") from None
-                raise error
-            finally:
-                del error
-        return cast("T", self._result)
-
-
 class LoopThread:
-    """Runs coroutines for threads that have no event loop; made lazily, used by many at once."""
+    """Runs coroutines for threads that have no event loop."""
 
     def __init__(self, name: str, on_close: Callable[[], Coroutine[Any, Any, None]]) -> None:
         refuse_green_threads()
         self._name = name
         self._on_close = on_close
-        self._reset()
-        this = weakref.ref(self)
-
-        def after_fork() -> None:
-            live = this()
-            if live is not None:
-                live.forget_parent()
-
-        def at_exit() -> None:
-            live = this()
-            if live is not None:
-                live.close(EXIT_GRACE)
-
-        os.register_at_fork(after_in_child=after_fork)
-        self._at_exit = at_exit  # holds no reference: a client that is dropped must be able to go
-
-    def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._private: PrivateLoop | None = None
+        self._left_behind: list[PrivateLoop] = []
         self._is_closed = False
-        self._left_behind: object = None
-        self._arrivals: collections.deque[_Crossing[Any]] = collections.deque()
-        self._is_expecting = False
+        _alive[id(self)] = weakref.ref(self)
 
     def forget_parent(self) -> None:
         """Start afresh in a child process, without touching what belongs to the parent."""
-        loop, was_closed = self._loop, self._is_closed
-        self._reset()
-        self._is_closed = was_closed
-        # The parent's selector is shared with us: closing or even finalizing the loop could
-        # unregister what the parent waits for. So it's kept, and marked so that it stays quiet.
-        self._left_behind = loop
-        with contextlib.suppress(AttributeError):
-            cast("Any", loop)._closed = True  # noqa: SLF001
-        atexit.unregister(self._at_exit)
+        self._lock = threading.Lock()  # the other may be held for ever
+        private, self._private = self._private, None
+        if private is not None:
+            self._left_behind.append(private)
+            private.leave_behind()
 
-    def loop(self) -> asyncio.AbstractEventLoop:
+    def private(self) -> PrivateLoop:
         """Give the running loop, started on first use.
 
         Raises:
             ClientClosedError: If this was closed.
             WrongLoopError: If the caller is the loop's own thread, which would wait for itself.
         """
-        loop, thread = self._loop, self._thread
-        if loop is None or thread is None:
+        private = self._ours()
+        if private is None:
             return self._start()
-        if threading.get_ident() == thread.ident:
+        if threading.get_ident() == private.thread.ident:
             raise WrongLoopError(
                 "a SessionsApi can't be called from its own event loop's thread (a trace hook?): "
                 "the call would wait for itself"
             )
-        return loop
+        return private
 
-    def _start(self) -> asyncio.AbstractEventLoop:
+    def _ours(self) -> PrivateLoop | None:
+        private = self._private
+        if private is not None and private.pid != os.getpid():
+            self.forget_parent()  # a fork that Python isn't told of, such as uWSGI's
+            return None
+        return private
+
+    def _start(self) -> PrivateLoop:
         with self._lock:
             if self._is_closed:
                 raise ClientClosedError("this client was closed")
-            if self._loop is not None:
-                return self._loop
-            refuse_green_threads()
-            loop = asyncio.new_event_loop()
-            thread = threading.Thread(
-                target=_run_forever, args=(loop,), name=self._name, daemon=True
-            )
-            try:
-                thread.start()
-            except RuntimeError:  # Python 3.12.0 and .1 start none once the main thread has ended
-                loop.close()
-                raise ClientClosedError("no thread can be started: the program is ending") from None
-            self._thread, self._loop = thread, loop
-            atexit.register(self._at_exit)
-            return loop
+            if self._private is None:
+                refuse_green_threads()
+                self._private = PrivateLoop(self._name)
+            return self._private
 
-    def call(self, coroutine: Coroutine[Any, Any, T], grace: float = GRACE) -> T:
+    def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine to its end, and give its result.
 
-        An interruption (Ctrl-C) cancels it, waits up to `grace` seconds for it to let go, and goes
+        An interruption (Ctrl-C) cancels it, waits up to `GRACE` seconds for it to let go, and goes
         on as the interruption; a second one leaves at once.
         """
         try:
-            crossing = _Crossing(self.loop(), coroutine)
-            self.hand_over(crossing)
-        except BaseException as error:
+            private = self.private()
+        except BaseException:
             coroutine.close()
-            if isinstance(error, RuntimeError):
-                raise ClientClosedError("this client was closed") from None
             raise
+        crossing = Crossing(coroutine)
         try:
+            private.hand_over(crossing)
             crossing.wait()
         except BaseException:
-            crossing.cancel()
-            crossing.wait(grace)
+            private.call_off(crossing)
+            crossing.wait(GRACE)
             raise
         return crossing.outcome()
 
-    def hand_over(self, crossing: _Crossing[Any]) -> None:
-        """Give a crossing to the loop; waking it costs a system call, so once for several.
+    def close(self, grace: float = CLOSE_GRACE) -> None:
+        """End what runs, close what is open, stop the loop; can be repeated.
 
         Raises:
-            RuntimeError: If the loop is closed.
+            WrongLoopError: If the caller is the loop's own thread.
         """
-        self._arrivals.append(crossing)
-        if self._is_expecting:
-            return
-        try:
-            self._is_expecting = True
-            crossing.loop.call_soon_threadsafe(self._receive)
-        except BaseException:
-            self._is_expecting = False
-            raise
-
-    def _receive(self) -> None:
-        self._is_expecting = False  # before the look: who comes later must call again
-        arrivals = self._arrivals
-        while arrivals:
-            arrivals.popleft().start()
-
-    def close(self, grace: float = 5.0) -> None:
-        """End what runs, close what is open, stop the loop; can be repeated."""
+        private = self._ours()
+        if private is not None and threading.get_ident() == private.thread.ident:
+            raise WrongLoopError("a SessionsApi can't be closed from its own event loop's thread")
         with self._lock:
             self._is_closed = True
-            loop, thread, self._loop = self._loop, self._thread, None
-        if loop is None or thread is None:
-            return
-        if threading.get_ident() == thread.ident:
-            with self._lock:
-                self._is_closed, self._loop = False, loop
-            raise WrongLoopError("a SessionsApi can't be closed from its own event loop's thread")
-        atexit.unregister(self._at_exit)
-        crossing = _Crossing(loop, self._on_close())
-        loop.call_soon_threadsafe(crossing.start)
-        crossing.wait(grace)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(grace)
+            private, self._private = self._private, None
+        if private is not None:
+            private.end(self._on_close, grace)
 
     def __del__(self) -> None:
-        loop, thread = getattr(self, "_loop", None), getattr(self, "_thread", None)
-        if loop is None or thread is None or sys.is_finalizing():
+        if sys.is_finalizing():
+            return
+        _alive.pop(id(self), None)
+        if getattr(self, "_private", None) is None:
             return
         with contextlib.suppress(Exception):
-            if threading.get_ident() != thread.ident:
-                self.close(EXIT_GRACE)
-                return
-            # The collector may run in any thread, and ours can't wait for itself.
-            atexit.unregister(self._at_exit)
-            loop.create_task(_close_and_stop(self._on_close))
+            private = self._ours()
+            if private is not None:  # the collector may run in any thread, the loop's own included
+                private.end(self._on_close, EXIT_GRACE)
 
 
-async def _close_and_stop(on_close: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    try:
-        await on_close()
-    finally:
-        asyncio.get_running_loop().stop()
+_alive: Final[dict[int, weakref.ref[LoopThread]]] = {}
+"""For the process's two hooks. They are set once, when this is imported: so that clients leave none
+behind, and that atexit handlers registered later, which run before ours, can still make calls."""
 
 
-def _run_forever(loop: asyncio.AbstractEventLoop) -> None:
-    asyncio.set_event_loop(loop)
-    try:
-        loop.run_forever()
-        loop.run_until_complete(loop.shutdown_asyncgens())
-    finally:
-        asyncio.set_event_loop(None)
-        loop.close()
+def _in_child() -> None:
+    for each in list(_alive.values()):
+        live = each()
+        if live is not None:
+            live.forget_parent()
+
+
+def _at_exit() -> None:
+    for each in list(_alive.values()):
+        live = each()
+        if live is not None:
+            live.close(EXIT_GRACE)
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_in_child)
+atexit.register(_at_exit)
 
 
 def refuse_green_threads() -> None:
@@ -310,10 +183,13 @@ class CallerThread:
 
     def __init__(self, thread: LoopThread) -> None:
         self._thread = thread
+        self._private: PrivateLoop | None = None
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
 
     async def run(self, function: Callable[..., T], *args: Any) -> T:
         """Run a function in the caller's thread, and wait for its result."""
+        if self._private is None or self._private.is_ending:
+            raise asyncio.CancelledError
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
 
@@ -328,6 +204,8 @@ class CallerThread:
                 done.set_exception(error)
 
         def work() -> None:
+            if loop.is_closed():  # or was left behind by a fork: nobody wants to know any more
+                return
             result: T | None = None
             error: BaseException | None = None
             try:
@@ -335,7 +213,8 @@ class CallerThread:
             except Exception as raised:  # noqa: BLE001 - it is handed on, not swallowed
                 error = raised
             except BaseException:
-                loop.call_soon_threadsafe(done.cancel)
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(done.cancel)
                 raise
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(settle, result, error)
@@ -348,22 +227,35 @@ class CallerThread:
 
         An interruption cancels it, and goes on once what was in flight has been finished and told;
         a second one, or one that takes longer than `grace` seconds, leaves at once.
+
+        Raises:
+            WrongLoopError: If what was begun before a fork is to go on after it.
         """
         try:
-            crossing = _Crossing(self._thread.loop(), coroutine, lambda: self._inbox.put(None))
-            self._thread.hand_over(crossing)
+            private = self._same_loop()
         except BaseException:
             coroutine.close()
             raise
+        crossing = Crossing(coroutine, lambda: self._inbox.put(None))
         try:
+            private.hand_over(crossing)
             self._work_until_done(None)
         except BaseException:
-            crossing.cancel()
+            private.call_off(crossing)
             with contextlib.suppress(queue.Empty):
                 self._work_until_done(grace)
             raise
         crossing.wait()
         return crossing.outcome()
+
+    def _same_loop(self) -> PrivateLoop:
+        private = self._thread.private()
+        if self._private not in {None, private}:
+            raise WrongLoopError(
+                "this iterator belongs to the parent process: begin another after the fork"
+            )
+        self._private = private
+        return private
 
     def _work_until_done(self, seconds: float | None) -> None:
         while (work := self._inbox.get(timeout=seconds)) is not None:

@@ -37,6 +37,22 @@ ENDINGS = {
         "",
     ),
     "an atexit call": ("atexit.register(lambda: client.get(sys.argv[1]))", 0, ""),
+    "an atexit call of a client not used before": (
+        "other = SessionsApi(); atexit.register(other.get, sys.argv[1]); other.get(sys.argv[1])",
+        0,
+        "",
+    ),
+    "a callback that sleeps in a daemon thread": (
+        """
+is_called = threading.Event()
+on_outcome = lambda _: is_called.set() or time.sleep(60)
+work = lambda: client.revoke_many(sys.argv[1:], on_outcome=on_outcome)
+threading.Thread(target=work, daemon=True).start()
+is_called.wait()
+""",
+        0,
+        "",
+    ),
     "two clients": ("other = SessionsApi(); other.get(sys.argv[1])", 0, ""),
 }
 
@@ -154,6 +170,74 @@ for _ in range(3):
     assert ended.err == "" or "mine" in ended.err
     parents = {r.connection for r in fake.requests} - {r.connection for r in fake.requests[1:-3]}
     assert len(parents) == 1, "the parent kept its connection"
+
+
+FORKS_IN_MIDDLE = {
+    "a stream": "for _ in client.revoke_stream(ids): fork()",
+    "an iterator": "for _ in client.iterate(user_id='user_1', page_size=1): fork()",
+    "a callback": "client.revoke_many(ids, on_outcome=lambda _: fork())",
+}
+
+
+@pytest.mark.parametrize("middle", FORKS_IN_MIDDLE)
+def test_what_was_begun_before_a_fork_goes_on_in_the_parent_alone(
+    middle: str, fake: FakeClerk
+) -> None:
+    """A child that would go on with it is told so, rather than wait for ever; others can end."""
+    ids = [fake.add_session(user_id="user_1").id for _ in range(3)]
+    ended = run_program(
+        f"""
+import os, sys, warnings
+from clerk_async import *
+warnings.simplefilter("ignore", DeprecationWarning)
+client, ids, parent, told = SessionsApi(), sys.argv[1:], os.getpid(), []
+
+def fork():
+    if os.getpid() != parent:
+        print("the child went on")
+    for way in ("goes on", "exits"):
+        child = os.fork()
+        if child == 0:
+            if way == "exits":
+                sys.exit(7)
+            return
+        told.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+try:
+    {FORKS_IN_MIDDLE[middle]}
+except WrongLoopError as error:
+    assert "parent process" in str(error)
+    assert client.get(ids[0]).id == ids[0]
+    sys.exit(5)
+assert os.getpid() == parent
+print(told, client.get(ids[0]).id == ids[0])
+""",
+        fake,
+        *ids,
+    )
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out == f"{[5, 7] * 3} True\n"
+
+
+def test_a_fork_that_python_is_not_told_of(fake: FakeClerk) -> None:
+    """As uWSGI forks its workers: no hook runs, and the child works all the same."""
+    session = fake.add_session().id
+    ended = run_program(
+        f"""{USE}
+import ctypes
+child = ctypes.PyDLL(None).fork()
+if child == 0:
+    print(client.get(sys.argv[1]).status)
+    client.close()
+    os._exit(3)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+print(client.get(sys.argv[1]).status)
+""",
+        fake,
+        session,
+    )
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.splitlines() == ["active", "active", "3", "active"]
 
 
 def test_a_fork_in_mid_call(fake: FakeClerk) -> None:

@@ -83,6 +83,67 @@ def test_closing_ends_calls_of_other_threads(fake: FakeClerk) -> None:
     fake.wait_for(lambda: fake.open_connections == 0)
 
 
+def test_a_client_can_be_closed_in_a_callback(fake: FakeClerk) -> None:
+    """The run around it ends first, as it needs this thread for that; then loop and thread do."""
+    ids = [fake.add_session().id for _ in range(5)]
+    before = set(own_threads())
+    client = sync_client_of(fake)
+    client.get(ids[0])
+    [thread] = set(own_threads()) - before
+
+    def on_outcome(_: object) -> None:
+        client.close()
+
+    with pytest.raises(ClientClosedError):
+        client.revoke_many(iter(ids), concurrency=1, on_outcome=on_outcome)
+    thread.join(10)
+    assert not thread.is_alive()
+    with pytest.raises(ClientClosedError):
+        client.get(ids[0])
+
+
+def test_closing_does_not_wait_for_ever_for_a_callback(fake: FakeClerk) -> None:
+    """Who is in one when the grace ends learns of the end when it comes back."""
+    session = fake.add_session().id
+    is_called, may_go_on = threading.Event(), threading.Event()
+
+    def on_outcome(_: object) -> None:
+        is_called.set()
+        assert may_go_on.wait(30)
+
+    client = sync_client_of(fake)
+    with ThreadPoolExecutor(1) as threads:
+        run = threads.submit(client.revoke_many, [session], on_outcome=on_outcome)
+        assert is_called.wait(10)
+        client._thread.close(0.05)
+        assert not run.done()
+        may_go_on.set()
+        assert isinstance(run.exception(10), ClientClosedError)
+
+
+@pytest.mark.may_block
+def test_a_call_that_comes_as_the_loop_ends_is_refused(fake: FakeClerk) -> None:
+    """Whether it is on its way in, or is begun in the loop's last turn; nobody waits for ever."""
+    client = sync_client_of(fake)
+    client.get(fake.add_session().id)
+    private = client._thread.private()
+    may_go_on = threading.Event()
+    with ThreadPoolExecutor(2) as threads:
+        private.loop.call_soon_threadsafe(may_go_on.wait, 30)
+        private.loop.call_soon_threadsafe(private.loop.stop)
+        calls = [threads.submit(client.get, "sess_1") for _ in range(2)]
+        fake.wait_for(lambda: len(private._arrivals) == 2)
+        may_go_on.set()
+        for call in calls:
+            assert isinstance(call.exception(10), ClientClosedError)
+        private.thread.join(10)
+    with pytest.raises(ClientClosedError):
+        client.get("sess_1")
+    with pytest.raises(ClientClosedError):
+        next(client.iterate(user_id="user_1"))
+    asyncio.run(client._async.aclose())
+
+
 def test_a_closed_client_says_so(fake: FakeClerk) -> None:
     """Every operation, of views too, and of a client that was never used."""
     used, unused = sync_client_of(fake), sync_client_of(fake)
@@ -115,6 +176,19 @@ def test_an_iterator_outlives_its_client_quietly(fake: FakeClerk) -> None:
         del dropped
         gc.collect()
     assert caught == []
+
+
+def test_an_iterator_that_the_collector_ends_in_the_loops_thread_is_quiet(fake: FakeClerk) -> None:
+    """It can't wait for itself there; the loop sees to it."""
+    for _ in range(2):
+        fake.add_session(user_id="user_1")
+    with sync_client_of(fake) as client:
+        held = [client.iterate(user_id="user_1", page_size=1)]
+        next(held[0])
+        loop = client._thread.private().loop
+        loop.call_soon_threadsafe(held.clear)
+        assert client.get(fake.add_session().id).status == "active"
+        assert held == []
 
 
 def test_views_share_thread_and_pool(fake: FakeClerk) -> None:
@@ -205,7 +279,7 @@ def test_a_client_dropped_in_its_own_thread_ends_too(fake: FakeClerk) -> None:
     held = [sync_client_of(fake)]
     held[0].get(session)
     [thread] = set(own_threads()) - before
-    loop = held[0]._thread.loop()
+    loop = held[0]._thread.private().loop
     loop.call_soon_threadsafe(held.clear)
     thread.join(5)
     assert not thread.is_alive()
