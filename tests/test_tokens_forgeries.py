@@ -488,6 +488,18 @@ def test_one_character_replaced_is_refused(place: int, character: str) -> None:
         refusal(forged)
 
 
+@pytest.mark.parametrize("offset", [-3600, 0, 4, 5, 6, 3600])
+@pytest.mark.parametrize("claim", ["nbf", "iat"])
+def test_the_beginning_is_exact(offset: int, claim: str) -> None:
+    """A token passes from five seconds before `nbf` and `iat` on, not a second earlier."""
+    made = token(claims(**{claim: NOW + offset}))
+    if offset <= 5:
+        assert VERIFIER.verify(made)
+    else:
+        early = {"nbf": Reason.TOKEN_NOT_ACTIVE_YET, "iat": Reason.TOKEN_IAT_IN_THE_FUTURE}
+        assert refusal(made) is early[claim]
+
+
 @quickly
 @given(st.integers(-120, 120))
 def test_expiry_is_exact(offset: int) -> None:
