@@ -72,21 +72,19 @@ def test_killed_at_50_random_moments_and_resumed_every_session_is_revoked(tmp_pa
     draw = random.Random(3)
     kills = 0
     with FakeClerk(seed=3) as fake:
-        ids = add_sessions(fake, 4000)
+        ids = add_sessions(fake, 5000)
         fake.inject(Fault.delayed(0.002, operation="revoke", count=None, process_first=True))
         while kills < 50:
+            arrived = len(fake.requests) + draw.randint(0, 40)
             program = _start(path, fake, ids)
-            try:
-                program.wait(draw.uniform(0.0, 0.06))
-            except subprocess.TimeoutExpired:
-                program.kill()
-                program.wait()
-                kills += 1
-            else:
-                raise AssertionError("it ended before it was killed often enough")
-            finally:
-                assert program.stdout is not None
-                program.stdout.close()
+            while len(fake.requests) < arrived and program.poll() is None:
+                time.sleep(draw.uniform(0.0, 0.001))
+            assert program.poll() is None, "it ended before it was killed often enough"
+            program.kill()
+            program.wait()
+            kills += 1
+            assert program.stdout is not None
+            program.stdout.close()
             if path.exists():
                 dead = set(ids) - live(fake)
                 assert dead.issuperset(_claims(path))
@@ -95,12 +93,12 @@ def test_killed_at_50_random_moments_and_resumed_every_session_is_revoked(tmp_pa
         total, resumed = (int(word) for word in program.stdout.read().split())
         assert program.wait() == 0
         program.stdout.close()
-        assert total == 4000
+        assert total == 5000
         assert resumed > 0
         assert not live(fake)
         assert sorted(_claims(path)) == sorted(ids)
         assert set(sends(fake)) == set(ids)
-        assert sum(sends(fake).values()) <= 4000 + kills * IN_FLIGHT
+        assert sum(sends(fake).values()) <= 5000 + kills * IN_FLIGHT
 
 
 MEMORY = """
@@ -143,10 +141,10 @@ def test_a_million_ids_take_less_than_10_mib_more_than_ten_thousand(kind: str) -
 
 
 @pytest.mark.timeout(120)
-async def test_on_the_wire_1000_sessions_meet_no_429_and_take_at_most_12_percent_more() -> None:
+async def test_on_the_wire_1000_sessions_meet_no_429() -> None:
     """A window of 100 a second, and 5 to 150 ms before and after the service counts.
 
-    In made-up time the bound is 8 % of 2,000 sessions; here a busy machine has its say too.
+    How long it takes is judged in made-up time: here a busy machine has its say too.
     """
     draw = random.Random(5)
     with FakeClerk(rate_limit=RateLimit(100, per=1.0), seed=5) as fake:
@@ -163,7 +161,6 @@ async def test_on_the_wire_1000_sessions_meet_no_429_and_take_at_most_12_percent
         assert report.revoked == 1000
         assert report.throttled == 0
         assert most_in_any_window([seen.time for seen in fake.requests], 1.0) <= 100
-        assert report.elapsed <= 10 * 1.12
 
 
 @pytest.mark.timeout(120)

@@ -18,6 +18,7 @@ from clerk_async.errors import JournalError
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import BinaryIO
 
 if sys.platform != "win32":  # there two runs at once are not noticed
     import fcntl
@@ -96,14 +97,13 @@ def open_file(
         if for_writing:
             _lock(fd, path)
         with open(fd, "rb", closefd=False) as file:
-            content = file.read()
-        found = _read(content, path, run)
+            found = _read(file, path, run)
         if not accept_other_key:
             _check_key(found, instance, path)
         if not for_writing:
             os.close(fd)
             return -1, found.done
-        _prepare(fd, path, content, found)
+        _prepare(fd, path, found)
         if found.instance != instance:
             append(fd, _header(instance, run), path)
             os.fsync(fd)
@@ -150,32 +150,26 @@ class _Found:
     instance: str | None = None
     done: set[str] = attrs.field(factory=set[str])
     whole: int = 0
+    lacks_newline: bool = False
     unreadable: int = 0
 
 
-def _read(content: bytes, path: Path, run: RunKind) -> _Found:
-    found = _Found(whole=content.rfind(b"\n") + 1)
-    lines = content[: found.whole].split(b"\n")
-    tail = content[found.whole :]
-    if not found.whole:
-        # new, or killed while the header was written
-        if tail.startswith(_HEADER_START) or _HEADER_START.startswith(tail):
-            return found
-        raise JournalError(f"{path} is not a journal of clerk_async")
-    found.instance = _check_header(_line(lines[0]), path, run)
-    for raw in lines[1:]:
+def _read(file: BinaryIO, path: Path, run: RunKind) -> _Found:
+    found = _Found()
+    tail = b""
+    for raw in file:
+        if not raw.endswith(b"\n"):
+            tail = raw
+            break
         line = _line(raw)
-        if line is not None and line.clerk_async_journal is not None:
+        if not found.whole or (line is not None and line.clerk_async_journal is not None):
             found.instance = _check_header(line, path, run)
         elif line is None or not line.id or line.status not in _KNOWN:
             found.unreadable += bool(raw.strip())
         elif line.status in _DONE:
             found.done.add(line.id)
-    last = _line(tail)
-    if last is not None and last.id and last.status in _KNOWN:  # whole but for its newline
-        found.whole = len(content)
-        if last.status in _DONE:
-            found.done.add(last.id)
+        found.whole += len(raw)
+    _read_tail(found, tail, path)
     if found.unreadable:
         _log.warning(
             "the journal %s holds %d lines that can't be read; their sessions are sent again",
@@ -183,6 +177,20 @@ def _read(content: bytes, path: Path, run: RunKind) -> _Found:
             found.unreadable,
         )
     return found
+
+
+def _read_tail(found: _Found, tail: bytes, path: Path) -> None:
+    if not found.whole:
+        # new, or killed while the header was written
+        if tail.startswith(_HEADER_START) or _HEADER_START.startswith(tail):
+            return
+        raise JournalError(f"{path} is not a journal of clerk_async")
+    last = _line(tail)
+    if last is not None and last.id and last.status in _KNOWN:  # whole but for its newline
+        found.lacks_newline = True
+        found.whole += len(tail)
+        if last.status in _DONE:
+            found.done.add(last.id)
 
 
 def _line(raw: bytes) -> _Line | None:
@@ -221,13 +229,13 @@ def _check_key(found: _Found, instance: str, path: Path) -> None:
         )
 
 
-def _prepare(fd: int, path: Path, content: bytes, found: _Found) -> None:
+def _prepare(fd: int, path: Path, found: _Found) -> None:
     """Make a file that was read ready for further lines."""
     with contextlib.suppress(PermissionError):  # another owner's file that we may write
         os.fchmod(fd, 0o600)
-    if found.whole < len(content):
+    if found.whole < os.fstat(fd).st_size:
         os.ftruncate(fd, found.whole)
-    if found.whole and not content[: found.whole].endswith(b"\n"):
+    if found.lacks_newline:
         append(fd, b"\n", path)
     if found.instance is None:
         _sync_folder(path.parent)
