@@ -124,16 +124,18 @@ def test_without_the_extra_jwt(fake: FakeClerk, arguments: list[str], code: int)
 def test_bash_completes_commands_options_values_and_files(fake: FakeClerk, tmp_path: Path) -> None:
     """The script that `completion` prints, in a real bash."""
     (tmp_path / "leaked.txt").touch()
-    script = f"""
-        clerk-async() {{ {shlex.quote(sys.executable)} -m clerk_async "$@"; }}
+    program = tmp_path / "clerk-async"  # wherever the installed one is
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m clerk_async "$@"\n')
+    program.chmod(0o755)
+    script = """
         eval "$(clerk-async completion bash)"
         complete -p clerk-async
-        ask() {{
+        ask() {
             COMP_WORDS=(clerk-async "$@"); COMP_CWORD=$#; COMPREPLY=()
             _clerk_async_completion clerk-async
-            echo "${{COMPREPLY[*]}}"
-        }}
-        compopt() {{ echo "$@"; }}  # bash has it inside of a completion alone
+            echo "${COMPREPLY[*]}"
+        }
+        compopt() { echo "$@"; }  # bash has it inside of a completion alone
         ask rev; ask --js; ask revoke --jo; ask list --status ac; ask completion ''
         ask revoke --from leak; ask verify-token --jwt-key-file leak; ask get --key-file leak
     """
@@ -144,7 +146,7 @@ def test_bash_completes_commands_options_values_and_files(fake: FakeClerk, tmp_p
         check=False,
         timeout=50,
         cwd=tmp_path,
-        env=environment(fake),
+        env=environment(fake, {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}),
     )
     files = ["-o default", ""] * 3
     assert ended.stderr == ""
