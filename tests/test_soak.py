@@ -82,6 +82,8 @@ def forget(fake: FakeClerk, proxy: ChaosProxy, folder: Path) -> None:
     fake.requests.clear()
     for session_id in fake.sessions:
         fake.remove_session(session_id)
+    for user_id in list(fake._state.users):
+        fake.remove_user(user_id)
     for path in folder.iterdir():
         path.unlink()
 

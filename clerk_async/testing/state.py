@@ -180,7 +180,9 @@ class State:
                 (self._by_user, session.user_id),
                 (self._by_client, session.client_id),
             ):
-                index[owner] = [entry for entry in index[owner] if entry[2] is not session]
+                left = [entry for entry in index.pop(owner) if entry[2] is not session]
+                if left:
+                    index[owner] = left
 
     def find(self, session_id: str) -> FakeSession | None:
         """The session of an id, its status brought up to the present."""
