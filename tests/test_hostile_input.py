@@ -1,40 +1,40 @@
 """Input from an enemy: only our own errors come of it, soon, and without filling the memory.
 
 The service may be a proxy's page or somebody else altogether; tokens, cookies and journals come
-from outside. atheris can take the functions of `TARGETS` for longer runs where it is installed:
-`python tests/test_hostile_input.py decode` (it is no part of the suite).
+from outside. What comes over the wire is in `test_hostile_answers.py`. Where atheris is installed
+it takes any of `TARGETS` for as long as you like, guided by what it reaches in our code:
+`python tests/test_hostile_input.py decode -max_total_time=600` (it is no part of the suite).
 """
 
 from __future__ import annotations
 
 import base64
-import gzip
+import gc
 import json
 import os
 import stat
 import sys
+import tempfile
 import time
-import tracemalloc
-import zlib
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from functools import cache
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
+from unittest.mock import patch
 
 import pytest
-from clients import MODES, ONCE, Mode, run
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from clerk_async import (
     ApiError,
-    ClerkError,
-    ConnectionLostError,
     JournalError,
-    RateLimitedError,
     ResponseDecodeError,
     TokenVerificationError,
     TokenVerifier,
-    TransportError,
 )
 from clerk_async.bulk.journal_file import open_file
 from clerk_async.cli import main
@@ -46,11 +46,10 @@ from clerk_async.http.decode import (
 )
 from clerk_async.http.error_bodies import api_error
 from clerk_async.http.retry import parse_retry_after
-from clerk_async.http.transport import MAX_BODY
-from clerk_async.testing import FakeClerk, Fault
+from clerk_async.testing import FakeClerk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 SECONDS: Final = 20.0
 """What bounded time means here: a busy machine's many times what any of it takes."""
@@ -172,132 +171,26 @@ def test_any_retry_after_is_seconds_or_nothing(text: str, now: float) -> None:
     read_retry_after(text, now)
 
 
-# --- on the wire -------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[FakeClerk]:
-    """Give one service to all that follows."""
-    with FakeClerk() as running:
-        yield running
-
-
-@pytest.fixture
-def enemy(shared: FakeClerk) -> Iterator[FakeClerk]:
-    """Give a service that does as it is told."""
-    shared.clear_faults()
-    yield shared
-    shared.clear_faults()
-
-
-def reply(head: str, body: bytes = b"") -> Fault:
-    """Make an answer of raw bytes, and close."""
-    return Fault.raw(f"HTTP/1.1 200 OK\r\n{head}\r\n\r\n".encode("latin-1") + body, count=None)
-
-
-BOMB: Final = 2 * MAX_BODY
-"""Bytes that a small compressed body turns into."""
-
-
-def deflated(size: int) -> bytes:
-    """Compress so many zeros."""
-    packer = zlib.compressobj(9)
-    parts = [packer.compress(b"0" * 2**20) for _ in range(size // 2**20)]
-    return b"".join([*parts, packer.flush()])
-
-
-ANSWERS: Final[dict[str, Callable[[], Fault]]] = {
-    "a gzip bomb": lambda: Fault.huge(BOMB, compressed=True, count=None),
-    "a deflate bomb": lambda: reply("Content-Encoding: deflate", deflated(BOMB)),
-    "a bomb in a bomb": lambda: reply(
-        "Content-Encoding: gzip, gzip", gzip.compress(gzip.compress(b"0" * 10_000_000))
-    ),
-    "no gzip at all": lambda: reply("Content-Encoding: gzip\r\nContent-Length: 5", b"hello"),
-    "cut gzip": lambda: reply("Content-Encoding: gzip", gzip.compress(b"{}" * 5_000)[:-20]),
-    "an unknown encoding": lambda: reply("Content-Encoding: br\r\nContent-Length: 2", b"{}"),
-    "1 GiB announced": lambda: reply(f"Content-Length: {2**30}", b"{"),
-    "a length with 30 digits": lambda: reply("Content-Length: " + "9" * 30, b"{"),
-    "a negative length": lambda: reply("Content-Length: -1", b"{}"),
-    "two lengths": lambda: reply("Content-Length: 2\r\nContent-Length: 9", b"{}"),
-    "a flood of headers": lambda: reply("\r\n".join(f"X-{n}: y" for n in range(50_000))),
-    "an endless header": lambda: reply("X: " + "y" * 5_000_000),
-    "an endless status line": lambda: Fault.raw(b"HTTP/1.1 200 " + b"O" * 5_000_000, count=None),
-    "an endless chunk size": lambda: reply("Transfer-Encoding: chunked", b"f" * 5_000_000),
-    "a negative chunk": lambda: reply("Transfer-Encoding: chunked", b"-5\r\nabc\r\n0\r\n\r\n"),
-    "chunks of one byte": lambda: reply(
-        "Transfer-Encoding: chunked", b"1\r\n[\r\n" * DEEP + b"0\r\n\r\n"
-    ),
-    "only 100 Continue": lambda: Fault.raw(b"HTTP/1.1 100 Continue\r\n\r\n" * 5_000, count=None),
-    "an upgrade": lambda: Fault.raw(b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n", count=None),
-    "status 1000": lambda: Fault.raw(b"HTTP/1.1 1000 X\r\nContent-Length: 0\r\n\r\n", count=None),
-    "status 0": lambda: Fault.raw(b"HTTP/1.1 000 X\r\nContent-Length: 0\r\n\r\n", count=None),
-    "status 204": lambda: Fault.raw(b"HTTP/1.1 204 No Content\r\n\r\n", count=None),
-    "a zero byte": lambda: reply("X: a\x00b\r\nContent-Length: 2", b"{}"),
-    "another protocol": lambda: Fault.raw(b"SSH-2.0-OpenSSH_9.6\r\n", count=None),
-    "nothing": lambda: Fault.raw(b"", count=None),
-    "a bottomless body": lambda: Fault.not_json(b"[" * DEEP, count=None),
-    "a charset that isn't": lambda: reply(
-        "Content-Type: application/json; charset=\xff\r\nContent-Length: 4", b"null"
-    ),
-}
-
-
-@pytest.mark.may_block  # what it decodes is as large as an enemy can make it
-@pytest.mark.slow
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", ANSWERS)
-def test_a_hostile_answer_is_one_of_our_errors(mode: Mode, name: str, enemy: FakeClerk) -> None:
-    """Whatever comes back, a call ends soon with an error of ours and without a heap of memory."""
-    enemy.inject(ANSWERS[name]())
-    tracemalloc.start()
-    began = time.monotonic()
-    try:
-        error = run(mode, enemy, lambda client: client.get("sess_1"), retry=ONCE, timeout=8).error
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert isinstance(error, ApiError | TransportError | ResponseDecodeError), error
-    assert time.monotonic() - began < SECONDS
-    assert len(str(error)) < 2_000
-    assert error.__cause__ is None
-    assert peak < 1.6 * MAX_BODY, f"{peak / 2**20:.0f} MiB"
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_a_good_answer_still_comes_after(mode: Mode, enemy: FakeClerk) -> None:
-    """What an enemy sent leaves nothing behind in the client's next connection."""
-    session = enemy.add_session()
-    enemy.inject(
-        Fault.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}HTTP/1.1 200 OK\r\n\r\n")
-    )
-
-    def first_and_second(client: Any) -> Any:
-        if mode == "sync":
-            with pytest.raises(ClerkError):
-                client.get(session.id)
-            return client.get(session.id)
-
-        async def both() -> Any:
-            with pytest.raises(ClerkError):
-                await client.get(session.id)
-            return await client.get(session.id)
-
-        return both()
-
-    assert run(mode, enemy, first_and_second).value.id == session.id
-
-
-@pytest.mark.parametrize("value", ["9" * 400, "1e999", "-5", "nan", "\x01", "Wed, 99 Foo", "1;2"])
-def test_a_hostile_retry_after_holds_nobody_up(value: str, enemy: FakeClerk) -> None:
-    """A Retry-After without sense or without end raises at once, and leaves the loop's timers."""
-    enemy.inject(Fault.status(429, retry_after=value, count=None))
-    began = time.monotonic()
-    error = run("async", enemy, lambda client: client.get("sess_1"), retry=ONCE).error
-    assert isinstance(error, RateLimitedError | ConnectionLostError)
-    assert time.monotonic() - began < SECONDS
-
-
 # --- from disk, from requests, from the command line ---------------------------------------------
+
+JOURNAL_HEAD: Final = b'{"clerk_async_journal": 1, "instance": "i", "run": "revoke_many"}\n'
+
+
+def read_journal(content: bytes, folder: Path) -> None:
+    """Open a file with any content as a journal."""
+    path = folder / "job.jsonl"
+    path.write_bytes(content)
+    try:
+        found = open_file(
+            path, accept_other_key=False, instance="i", run="revoke_many", for_writing=True
+        )
+    except JournalError as error:
+        assert path.read_bytes() == content, "a file that isn't ours was changed"
+        assert len(str(error)) < 2_000  # noqa: PT017 - one of two good ends
+        return
+    assert found is not None
+    os.close(found[0])
+    assert all(isinstance(one, str) for one in found[1])
 
 
 @QUICK
@@ -313,21 +206,8 @@ def test_any_journal_is_read_or_refused(
     lines: list[bytes], has_header: bool, end: bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Any file is a journal with ids that are done, or a JournalError that leaves it alone."""
-    path = tmp_path_factory.mktemp("journal") / "job.jsonl"
-    header = b'{"clerk_async_journal": 1, "instance": "i", "run": "revoke_many"}\n'
-    content = (header if has_header else b"") + b"\n".join(lines) + end
-    path.write_bytes(content)
-    try:
-        found = open_file(
-            path, accept_other_key=False, instance="i", run="revoke_many", for_writing=True
-        )
-    except JournalError as error:
-        assert path.read_bytes() == content, "a file that isn't ours was changed"
-        assert len(str(error)) < 2_000  # noqa: PT017 - one of two good ends
-        return
-    assert found is not None
-    os.close(found[0])
-    assert all(isinstance(one, str) for one in found[1])
+    content = (JOURNAL_HEAD if has_header else b"") + b"\n".join(lines) + end
+    read_journal(content, tmp_path_factory.mktemp("journal"))
 
 
 @pytest.mark.parametrize(
@@ -342,10 +222,25 @@ def test_a_bottomless_journal_is_refused(content: bytes, tmp_path: Path) -> None
     assert stat.S_ISREG(path.stat().st_mode)
 
 
-@pytest.fixture(scope="module")
-def verifier(shared: FakeClerk) -> TokenVerifier:
-    """Give a verifier that needs no network."""
-    return TokenVerifier(jwt_key=shared.jwt_key, authorized_parties=["http://localhost:3000"])
+@cache
+def verifier() -> TokenVerifier:
+    """Make a verifier that needs no network."""
+    return TokenVerifier(jwt_key=FakeClerk().jwt_key, authorized_parties=["http://localhost:3000"])
+
+
+def read_token(token: str) -> None:
+    """Verify any text, by itself and in a request."""
+    with pytest.raises(TokenVerificationError) as refused:
+        verifier().verify(token)
+    assert refused.value.reason
+    assert len(str(refused.value)) < 2_000
+    for headers in ({"Authorization": f"Bearer {token}"}, {"Cookie": f"__session={token}"}):
+        assert not verifier().authenticate_request(headers).is_signed_in
+
+
+def read_cookies(text: str) -> None:
+    """Look for a session in any Cookie header."""
+    assert not verifier().authenticate_request({"Cookie": text}).is_signed_in
 
 
 segments = st.text(alphabet="ABCabc019-_=+/ .\x00é", max_size=40)
@@ -368,14 +263,9 @@ def _segment(value: Any) -> str:
 @example("." * 100_000)
 @example("a" * 5_000_000)
 @example("W" * 100_000 + ".e30.e30")
-def test_any_token_is_refused(verifier: TokenVerifier, token: str) -> None:
+def test_any_token_is_refused(token: str) -> None:
     """Any text is refused with a reason, wherever it comes from."""
-    with pytest.raises(TokenVerificationError) as refused:
-        verifier.verify(token)
-    assert refused.value.reason
-    assert len(str(refused.value)) < 2_000
-    for headers in ({"Authorization": f"Bearer {token}"}, {"Cookie": f"__session={token}"}):
-        assert not verifier.authenticate_request(headers).is_signed_in
+    read_token(token)
 
 
 @QUICK
@@ -384,10 +274,10 @@ def test_any_token_is_refused(verifier: TokenVerifier, token: str) -> None:
 @example(";" * 1_000_000)
 @example('__session="' + "\\" * 100_000)
 @example("__session" * 50_000)
-def test_any_cookie_header_is_signed_out_soon(verifier: TokenVerifier, text: str) -> None:
+def test_any_cookie_header_is_signed_out_soon(text: str) -> None:
     """Any Cookie header is signed out, a long one too, in time that grows with its length alone."""
     began = time.monotonic()
-    assert not verifier.authenticate_request({"Cookie": text}).is_signed_in
+    read_cookies(text)
     assert time.monotonic() - began < SECONDS
 
 
@@ -430,34 +320,61 @@ WORDS: Final[list[str]] = [
 ]
 
 
+def run_command(arguments: list[str], folder: Path) -> None:
+    """Run any command line, in a folder that it may write to, with nothing to read."""
+    out, err = StringIO(), StringIO()
+    surroundings = {"CLERK_SECRET_KEY": "sk_test_x", "CLERK_API_URL": "http://127.0.0.1:9"}
+    with (
+        chdir(folder),
+        patch.dict(os.environ, surroundings),
+        patch("sys.stdin", StringIO()),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        code = main(arguments)
+    assert code in {0, 1, 2, 3, 4, 130}
+    assert "Traceback" not in out.getvalue() + err.getvalue()
+
+
 @pytest.mark.slow
 @pytest.mark.may_block
 @QUICK
 @given(arguments=st.lists(st.sampled_from(WORDS) | st.text(max_size=12), max_size=7))
-def test_any_arguments_give_an_exit_code(
-    arguments: list[str],
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> None:
+def test_any_arguments_give_an_exit_code(arguments: list[str], tmp_path: Path) -> None:
     """Any command line ends with a code of the table, without a traceback."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CLERK_SECRET_KEY", "sk_test_x")
-    monkeypatch.setenv("CLERK_API_URL", "http://127.0.0.1:9")
-    with Path(os.devnull).open(encoding="utf-8") as nothing:
-        monkeypatch.setattr("sys.stdin", nothing)
-        code = main(arguments)
-    out, err = capsys.readouterr()
-    assert code in {0, 1, 2, 3, 4, 130}
-    assert "Traceback" not in out + err
+    run_command(arguments, tmp_path)
+
+
+def words_of(data: bytes) -> list[str]:
+    """Make arguments of bytes: one that stands alone is a word that the program knows."""
+    parts = data.split(b"\x00")[:7]
+    return [
+        WORDS[part[0] % len(WORDS)] if len(part) == 1 else part.decode("utf-8", "surrogateescape")
+        for part in parts
+    ]
+
+
+@cache
+def folder() -> Path:
+    """Make a folder that fuzzing may write to."""
+    return Path(tempfile.mkdtemp())
 
 
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "decode": decode_everything,
     "retry_after": lambda data: read_retry_after(data.decode("latin-1")),
+    "journal": lambda data: read_journal(JOURNAL_HEAD + data, folder()),
+    "token": lambda data: read_token(data.decode("latin-1")),
+    "cookies": lambda data: read_cookies(data.decode("latin-1")),
+    "arguments": lambda data: run_command(words_of(data), folder()),
 }
 
 if __name__ == "__main__":
     fuzzing: Any = import_module("atheris")
+    for target in TARGETS.values():
+        target(b"?")  # loads what is loaded on first use
+    for one in gc.get_objects():
+        if isinstance(one, FunctionType) and (one.__module__ or "").startswith("clerk_async"):
+            fuzzing.instrument_func(one)
     fuzzing.Setup([sys.argv[0], *sys.argv[2:]], TARGETS[sys.argv[1]])
     fuzzing.Fuzz()
