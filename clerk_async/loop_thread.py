@@ -165,17 +165,24 @@ def refuse_green_threads() -> None:
     """Say at once that patched threads can't carry an event loop beside them.
 
     Raises:
-        ConfigurationError: If gevent or eventlet has replaced the threads of this process.
+        ConfigurationError: If gevent or eventlet has replaced the threads of this process, or what
+            an event loop waits with.
     """
+    remedy = None
     monkey = sys.modules.get("gevent.monkey")
-    is_patched = monkey is not None and monkey.is_module_patched("threading")
-    if not is_patched and (patcher := sys.modules.get("eventlet.patcher")) is not None:
-        is_patched = bool(patcher.is_monkey_patched("thread"))
-    if is_patched:
+    if monkey is not None and any(map(monkey.is_module_patched, _NOT_TO_BE_PATCHED)):
+        remedy = "patch_all(thread=False, select=False, queue=False)"
+    patcher = sys.modules.get("eventlet.patcher")
+    if patcher is not None and patcher.is_monkey_patched("thread"):
+        remedy = "monkey_patch(thread=False)"
+    if remedy is not None:
         raise ConfigurationError(
             "SessionsApi needs real threads, and gevent or eventlet has patched them: "
-            "patch with thread=False, or use real threads"
+            f"use {remedy}, or real threads"
         )
+
+
+_NOT_TO_BE_PATCHED: Final = ("threading", "selectors", "queue")
 
 
 class CallerThread:

@@ -368,33 +368,39 @@ def test_inside_a_running_loop(fake: FakeClerk) -> None:
     assert (ended.code, ended.out, ended.err) == (0, "active\n1\n" * 2, "")
 
 
-@pytest.mark.parametrize("patcher", ["gevent", "eventlet"])
-def test_green_threads_are_told_at_once(patcher: str, fake: FakeClerk) -> None:
+PATCHES = {
+    "gevent": ("import gevent.monkey; gevent.monkey.patch_all()", "threading"),
+    "gevent, but for threads": (
+        "import gevent.monkey; gevent.monkey.patch_all(thread=False)",
+        "selectors",
+    ),
+    "eventlet": ("import eventlet; eventlet.monkey_patch()", "thread"),
+}
+
+
+@pytest.mark.parametrize("patch", PATCHES)
+def test_green_threads_are_told_at_once(patch: str, fake: FakeClerk) -> None:
     """Where threads are patched, a client says so when made or first used, and never hangs."""
+    patcher = patch.partition(",")[0]
+    code, module = PATCHES[patch]
     if importlib.util.find_spec(patcher) is None:
-        stand_in = {
-            "gevent": "sys.modules['gevent.monkey'] = types.SimpleNamespace("
-            "is_module_patched=lambda name: name in ('threading', 'thread', '_thread'))",
-            "eventlet": "sys.modules['eventlet.patcher'] = types.SimpleNamespace("
-            "is_monkey_patched=lambda name: name == 'thread')",
+        name = {
+            "gevent": "'gevent.monkey'] = types.SimpleNamespace(is_module_patched",
+            "eventlet": "'eventlet.patcher'] = types.SimpleNamespace(is_monkey_patched",
         }[patcher]
-    else:
-        stand_in = {
-            "gevent": "import gevent.monkey; gevent.monkey.patch_all()",
-            "eventlet": "import eventlet; eventlet.monkey_patch()",
-        }[patcher]
+        code = f"sys.modules[{name}=lambda name: name == {module!r})"
     ended = run_program(
         f"""
 import sys, types, warnings
 warnings.simplefilter("ignore")
 from clerk_async import ConfigurationError, SessionsApi
 early = SessionsApi()
-{stand_in}
+{code}
 for act in (SessionsApi, lambda: early.get("sess_1")):
     try:
         act()
     except ConfigurationError as error:
-        print("patched" in str(error))
+        print("thread=False" in str(error))
 """,
         fake,
     )
