@@ -77,6 +77,9 @@ def _arguments() -> argparse.Namespace:
         parser.error("--rounds must be at least 1")
     if not options.scale > 0:
         parser.error("--scale must be above 0")
+    known = {client for case in CASES for client in case.clients}
+    if unknown := set(options.client) - known:
+        parser.error(f"no client {', '.join(unknown)}; there are: {', '.join(sorted(known))}")
     if options.readme and (options.only or options.client or not options.long):
         parser.error("the README shows everything: --readme goes with --long, without a subset")
     return options
@@ -190,8 +193,12 @@ def main() -> int:
         by_cpu = f", {ceiling.by_cpu:,.0f}/s by its CPU time" if ceiling.by_cpu else ""
         machine["server"] = server.kind
         machine["ceiling"] = f"at least {ceiling.measured:,.0f}/s from a bare socket loop{by_cpu}"
-        print(f"server: {server.kind} on core {server_core}, ceiling {machine['ceiling']}")
-        print(f"Python {machine['python']} on {machine['cpu']}, clients on core {client_core}\n")
+        if client_core is None:
+            cores = "server and clients on whatever core the system gives them"
+        else:
+            cores = f"server on core {server_core}, clients on core {client_core}"
+        print(f"server: {server.kind}, ceiling {machine['ceiling']}")
+        print(f"Python {machine['python']} on {machine['cpu']}, {cores}\n")
         results = _measure(options, server)
     if not results:
         print("nothing was measured: none of the clients could take part", file=sys.stderr)

@@ -81,6 +81,7 @@ def test_who_is_not_installed_is_left_out_and_named_with_the_way_to_install_it()
     ("arguments", "told"),
     [
         (("--only", "nothing-like-it"), "async-revoke-64"),
+        (("--client", "nobody"), "clerk-backend-api"),
         (("--rounds", "0"), "at least 1"),
         (("--scale", "0"), "above 0"),
         (("--readme", "--only", "sync*"), "the README shows everything"),
