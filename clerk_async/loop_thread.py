@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import collections
 import contextlib
 import os
 import queue
@@ -191,7 +192,10 @@ class CallerThread:
     def __init__(self, thread: LoopThread) -> None:
         self._thread = thread
         self._private: PrivateLoop | None = None
-        self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        # Ctrl-C may come between any two steps: work stays here until it is done, and a wake-up
+        # that is lost costs nothing.
+        self._inbox: collections.deque[Callable[[], None]] = collections.deque()
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     async def run(self, function: Callable[..., T], *args: Any) -> T:
         """Run a function in the caller's thread, and wait for its result."""
@@ -210,9 +214,17 @@ class CallerThread:
             else:
                 done.set_exception(error)
 
+        has_begun = False
+
         def work() -> None:
-            if loop.is_closed():  # or was left behind by a fork: nobody wants to know any more
+            nonlocal has_begun
+            # begun before, and interrupted; or nobody wants to know any more, as the loop is closed
+            # or was left behind by a fork
+            if has_begun or loop.is_closed():
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(done.cancel)
                 return
+            has_begun = True
             result: T | None = None
             error: BaseException | None = None
             try:
@@ -226,7 +238,8 @@ class CallerThread:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(settle, result, error)
 
-        self._inbox.put(work)
+        self._inbox.append(work)
+        self._wake.put(None)
         return await done
 
     def serve(self, coroutine: Coroutine[Any, Any, T], grace: float) -> T:
@@ -243,14 +256,14 @@ class CallerThread:
         except BaseException:
             coroutine.close()
             raise
-        crossing = Crossing(coroutine, lambda: self._inbox.put(None))
+        crossing = Crossing(coroutine, lambda: self._wake.put(None))
         try:
             private.hand_over(crossing)
-            self._work_until_done(None)
+            self._work_until_settled(crossing, None)
         except BaseException:
             private.call_off(crossing)
             with contextlib.suppress(queue.Empty):
-                self._work_until_done(grace)
+                self._work_until_settled(crossing, grace)
             raise
         crossing.wait()
         return crossing.outcome()
@@ -264,6 +277,12 @@ class CallerThread:
         self._private = private
         return private
 
-    def _work_until_done(self, seconds: float | None) -> None:
-        while (work := self._inbox.get(timeout=seconds)) is not None:
-            work()
+    def _work_until_settled(self, crossing: Crossing[Any], seconds: float | None) -> None:
+        inbox = self._inbox
+        while True:
+            while inbox:
+                inbox[0]()
+                inbox.popleft()
+            if crossing.is_settled:
+                return
+            self._wake.get(timeout=seconds)

@@ -37,10 +37,10 @@ class Crossing(Generic[T]):
         "_error",
         "_is_refused",
         "_is_running",
-        "_is_settled",
         "_notify",
         "_result",
         "caller",
+        "is_settled",
         "task",
     )
 
@@ -56,7 +56,7 @@ class Crossing(Generic[T]):
         self._done.acquire()
         self._is_running = False
         self._is_refused = False
-        self._is_settled = False
+        self.is_settled: bool = False
         self._result: T | None = None
         self._error: BaseException | None = None
 
@@ -80,14 +80,14 @@ class Crossing(Generic[T]):
         self._settle()
 
     def _settle(self) -> None:
-        self._is_settled = True
+        self.is_settled = True
         self._done.release()
         if self._notify is not None:
             self._notify()
 
     def refuse(self, error: BaseException) -> None:
         """Let the caller go, as nobody will answer any more."""
-        if self._is_settled:
+        if self.is_settled:
             return
         if not self._is_running:
             self._coroutine.close()

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from collections.abc import Callable
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
-from bulk_client import add_sessions, bulk_client
+from bulk_client import add_sessions, bulk_client, sends
 from bulk_stage import Client, Service, simulate
+from clients import sync_client_of
 
 from clerk_async import RateLimit, RevocationOutcome, RevocationReport, RevocationStatus
 from clerk_async.bulk.revoke import revoke_many
+from clerk_async.testing import Fault
 from clerk_async.testing.limits import SlidingWindow
 
 if TYPE_CHECKING:
@@ -64,6 +69,33 @@ async def test_coroutine_callbacks_are_awaited_one_at_a_time(fake: FakeClerk) ->
     async with bulk_client(fake) as client:
         await client.revoke_many(ids, on_outcome=on_outcome)
     assert (most, calls) == (1, 20)
+
+
+def test_an_interruption_between_two_callbacks_loses_no_outcome(
+    fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C may come at any step of that thread: what was in flight is told all the same."""
+
+    class Interrupted(deque[Callable[[], None]]):
+        left = 10
+
+        def popleft(self) -> Callable[[], None]:
+            work = super().popleft()
+            self.left -= 1
+            if not self.left:
+                raise KeyboardInterrupt
+            return work
+
+    monkeypatch.setattr("clerk_async.loop_thread.collections", SimpleNamespace(deque=Interrupted))
+    ids = add_sessions(fake, 200)
+    fake.inject(Fault.delayed(0.05, operation="revoke", count=None))
+    told: list[RevocationOutcome] = []
+    with sync_client_of(fake) as client, pytest.raises(KeyboardInterrupt):
+        client.revoke_many(
+            ids, concurrency=8, rate_limit=RateLimit(9999, per=1.0), on_outcome=told.append
+        )
+    assert len(told) == sum(sends(fake).values()) < 200
+    assert {outcome.status for outcome in told} == {RevocationStatus.REVOKED}
 
 
 async def test_outcomes_are_told_once_each_and_before_the_report(fake: FakeClerk) -> None:
