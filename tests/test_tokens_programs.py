@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 SETUP = """
-    import os, sys, threading, time
+    import os, sys, threading
     from clerk_async import SessionsApi, TokenVerifier
     key, url, token = sys.argv[1:4]
     verifier = TokenVerifier(
@@ -27,17 +27,27 @@ SETUP = """
 """
 
 
-def run(fake: FakeClerk, body: str) -> subprocess.CompletedProcess[str]:
-    """Run a program with a verifier in it."""
+def start(fake: FakeClerk, body: str) -> subprocess.Popen[str]:
+    """Start a program with a verifier in it."""
     program = textwrap.dedent(SETUP) + textwrap.dedent(body)
     made = fake.mint(fake.add_session(user_id="user_1"), expires_in=600)
-    return subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-X", "dev", "-c", program, fake.secret_key, fake.base_url, made],
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=50,
-        check=False,
     )
+
+
+def run(fake: FakeClerk, body: str) -> subprocess.CompletedProcess[str]:
+    """Run a program with a verifier in it to its end."""
+    with start(fake, body) as program:
+        try:
+            out, err = program.communicate(timeout=50)
+        finally:
+            program.kill()
+    return subprocess.CompletedProcess(program.args, program.returncode, out, err)
 
 
 def test_a_program_that_never_closes_ends(fake: FakeClerk) -> None:
@@ -55,14 +65,18 @@ def test_a_program_ends_while_keys_are_being_fetched(fake: FakeClerk, source: st
         if {source == "issuer"}:
             verifier = TokenVerifier(issuer=url[:-3])
         threading.Thread(target=lambda: verifier.verify(token), daemon=True).start()
-        while "clerk_async: fetching keys" not in [t.name for t in threading.enumerate()]:
-            pass
-        print(time.monotonic())
+        sys.stdin.readline()
         sys.exit(4)
     """
-    ended = run(fake, body)
-    assert ended.returncode == 4, ended.stderr
-    assert time.monotonic() - float(ended.stdout) < 10
+    with start(fake, body) as program:
+        give_up = time.monotonic() + 40
+        while not fake.held:
+            assert time.monotonic() < give_up
+            time.sleep(0.01)
+        told = time.monotonic()
+        _, err = program.communicate("end now\n", timeout=30)
+        assert program.returncode == 4, err
+        assert time.monotonic() - told < 10
 
 
 def test_a_forked_child_verifies(fake: FakeClerk) -> None:

@@ -302,7 +302,7 @@ class FetchedKeys:
             now = self._clock()
             self._keys = keys
             self._fetched_at = now
-            self._fresh_until = now + min(self._refresh_after, self._max_age)
+            self._fresh_until = now + self._refresh_after
             self._failures_in_a_row = 0
             self._retry_at = float("-inf")
             self._last_error = self._last_cause = None
