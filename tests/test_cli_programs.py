@@ -296,6 +296,14 @@ def test_the_demo_tells_its_story_and_holds(fake: FakeClerk) -> None:
     assert fake.requests == []
 
 
+@pytest.mark.parametrize("sessions", ["1", "3"])
+def test_the_demo_holds_however_small_it_is(fake: FakeClerk, sessions: str) -> None:
+    """One session is the operator's own: then there is nothing to revoke."""
+    ended = run(fake, "demo", "--sessions", sessions, "--json")
+    (summary,) = ended.records
+    assert (ended.code, summary["ok"], len(summary["checks"])) == (0, True, 5)
+
+
 def test_the_demo_fails_when_a_check_does() -> None:
     """Its exit code isn't for show: here the service forgets what it was told."""
     program = """
