@@ -277,8 +277,9 @@ def test_a_signal_without_a_terminal_is_the_same_as_ctrl_c(
         assert program.stderr is not None
         assert "finished first" in program.stderr.readline()
         fake.release()
-        out, _ = program.communicate(timeout=20)
+        out, err = program.communicate(timeout=20)
     assert program.returncode == 130
+    assert "not one was found" not in err
     summary = json.loads(out.splitlines()[-1])
     assert (summary["exit_code"], summary["stopped_by"]) == (130, "should_stop")
     assert summary["revoked"] == 60 - live(fake)

@@ -97,6 +97,9 @@ def test_where_not_one_is_found_it_asks_whether_this_is_the_right_instance(
     (live,) = add(cli.fake, 1)
     ended = cli("revoke", "user_1", "user_2", *option)
     assert (ended.code, "not one was found" in ended.err) == (0, True)
+    stopped = ("--max-failures", "1", "--rate", "2/60")
+    cli.fake.inject(Fault.status(422, session_id=live))
+    assert "not one was found" not in cli("revoke", "user_1", live, *stopped, *option).err
     assert cli("revoke", "user_1", live, *option).err == ""
 
 

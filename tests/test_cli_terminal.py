@@ -172,6 +172,17 @@ def test_the_second_ctrl_c_leaves_at_once(fake: FakeClerk, ids: Path) -> None:
     fake.release()
 
 
+def test_who_stops_as_no_session_is_found_is_told_so(fake: FakeClerk, tmp_path: Path) -> None:
+    """The bar has shown it already: what was not attempted doesn't count."""
+    path = tmp_path / "users.txt"
+    path.write_text("user_1\nuser_2\nuser_3\nuser_4\n")
+    with Terminal(fake, "revoke", "--from", str(path), "--rate", "2/60") as terminal:
+        terminal.wait_for("2 not found")
+        terminal.type("\x03")
+        assert terminal.end() == 130, terminal.text
+        assert "not one was found" in terminal.text
+
+
 def test_ctrl_c_ends_a_wait_for_more_ids(fake: FakeClerk) -> None:
     """Ids typed by hand are sent line by line."""
     first = fake.add_session().id

@@ -148,7 +148,9 @@ class BulkRun:
         tell_summary(self.out, report, self._first)
         if trouble is not None:
             self.out.error(trouble.format_message())
-        if report.total and report.not_found == report.total:
+        if report.not_found and not (
+            report.revoked or report.already_inactive or report.failed or report.resumed
+        ):
             self.out.error(
                 "not one was found: are these ids of sessions, and of the instance of this key?"
             )
