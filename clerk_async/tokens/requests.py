@@ -136,8 +136,6 @@ def _try(
         claims = verification.accept(examined)
         if check_session:
             yield from verification.check_session(claims)
-    except ConfigurationError:
-        raise
     except ClerkError as error:
         return _Refusal(cookie, error, examined)
     return claims
@@ -148,7 +146,6 @@ def _candidates(verification: Verification, credentials: Credentials) -> Sequenc
         return [SessionCookie(credentials.bearer, None)]
     cookies = credentials.session_cookies()
     if len(cookies) > 1:
-        cookies = list(dict.fromkeys(cookies))
         # Another instance's cookie must not cost a fetch while one of ours lies beside it.
         cookies.sort(key=lambda cookie: not verification.has_key_of(cookie.token))
     return cookies
