@@ -45,7 +45,8 @@ def test_a_child_forked_during_a_call_calls_and_ends_as_it_likes(
     held = fake.add_session()
     fake.add_session(session_id="sess_of_child")
     fake.inject(Fault.hold(operation="revoke"))
-    with program(["forked_exits.py", way, held.id], fake) as (process, log):
+    environ = {"PYTHONWARNINGS": "ignore::DeprecationWarning"}  # 3.12: of a fork beside threads
+    with program(["forked_exits.py", way, held.id], fake, environ=environ) as (process, log):
         fake.wait_for(lambda: fake.held == 1, timeout=LIMIT)
         process.send_signal(signal.SIGUSR1)
         until(lambda: "child ended" in _read(log))
@@ -63,6 +64,60 @@ def test_a_child_forked_during_a_call_calls_and_ends_as_it_likes(
         assert_clean("\n".join(between[1:-1]))
     else:
         assert between == []
+
+
+@pytest.mark.parametrize("where", ["between two loops", "in a running loop"])
+def test_an_async_client_that_was_in_use_works_on_both_sides_of_a_fork(
+    where: str, fake: FakeClerk
+) -> None:
+    """The child has loops and connections of its own, and the parent keeps its connection."""
+    fake.add_session(session_id="sess_1")
+    environ = {"PYTHONWARNINGS": "ignore::DeprecationWarning"}
+    with program(["-c", FORKS_ASYNC, where], fake, environ=environ) as (process, log):
+        assert process.wait(LIMIT) == 0
+        output = _read(log)
+    assert_clean(output)
+    said = [line for line in output.splitlines() if line in {"active", "7"}]
+    assert said == ["active", "active", "active", "7", "active"]
+    parents = [fake.requests[0].connection, fake.requests[-1].connection]
+    children = [request.connection for request in fake.requests[1:-1]]
+    assert not set(parents) & set(children)
+    if where == "in a running loop":
+        assert parents[0] == parents[1]
+
+
+FORKS_ASYNC: Final = """
+import asyncio, os, sys
+from clerk_async import AsyncSessionsApi
+sessions = AsyncSessionsApi()
+
+async def use():
+    print((await sessions.get("sess_1")).status.value, flush=True)
+
+def fork():
+    child = os.fork()
+    if child == 0:
+        asyncio.run(use())
+        asyncio.run(close())
+        os._exit(7)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+async def close():
+    async with sessions:
+        await use()
+
+async def main():
+    await use()
+    fork()
+    await close()
+
+if sys.argv[1] == "in a running loop":
+    asyncio.run(main())
+else:
+    asyncio.run(use())
+    fork()
+    asyncio.run(close())
+"""
 
 
 @pytest.fixture

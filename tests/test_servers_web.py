@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 import pytest
-from served_apps import LIMIT, served, until
+from served_apps import APPS, LIMIT, assert_clean, program, served, until
 
 from clerk_async.testing import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from clerk_async.testing import FakeClerk
     from clerk_async.testing.state import FakeSession
@@ -32,6 +33,7 @@ SERVERS: Final = {
     "aiohttp.web": ("aiohttp_app.py", "{fd}"),
     "flask on gunicorn, prefork": (*SYNC, "flask_app:app"),
     "flask on gunicorn, preloaded": (*SYNC, "--preload", "flask_app:app"),
+    "flask on gunicorn, threads": (*THREADS, "flask_app:app"),
     "flask on gunicorn, preloaded threads": (*THREADS, "--preload", "flask_app:app"),
     "django on gunicorn, threads": (*THREADS, "--preload", "django_app:wsgi"),
     "django on uvicorn": (*UVICORN, "--lifespan", "off", "django_app:asgi"),
@@ -79,6 +81,77 @@ def test_a_server_signs_users_out_under_load_and_ends_cleanly(server: str, fake:
         workers = 2 if server in GUNICORNS else 1
         assert 1 <= len(keys_fetched) <= workers
         assert app.stop() == ENDED_BY_SIGTERM[server]
+        app.assert_clean()
+
+
+@pytest.mark.parametrize(
+    ("server", "path", "status"),
+    [
+        ("fastapi on uvicorn", "/sign-out-everywhere", 200),
+        ("django on uvicorn", "/sign-out-async", 204),
+    ],
+)
+def test_the_other_views_sign_users_out_too(
+    server: str, path: str, status: int, fake: FakeClerk
+) -> None:
+    """A whole user from a request, and a view of Django's that awaits."""
+    sessions = users(fake, 8)
+    with served(SERVERS[server], fake) as app:
+        assert app.post(path, None, fake) == 401
+        assert app.post_all(path, sessions, fake) == [status] * len(sessions)
+        assert_signed_out(fake, sessions)
+        assert app.stop() == ENDED_BY_SIGTERM[server]
+        app.assert_clean()
+
+
+@pytest.mark.parametrize("name", ["fastapi_app", "starlette_app"])
+def test_an_app_can_be_started_again_and_leaves_nothing_open(name: str, fake: FakeClerk) -> None:
+    """As test clients do: each lifespan has a client of its own, closed at its end."""
+    fake.add_session(user_id="user_1")
+    code = f"""
+import asyncio, signal
+from {name} import app
+
+async def main():
+    for _ in range(2):
+        async with app.router.lifespan_context(app):
+            print((await app.state.sessions.list(user_id="user_1")).total_count)
+
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+asyncio.run(main())
+signal.sigwait([signal.SIGTERM])
+"""
+    with program(["-c", code], fake) as (process, log):
+        fake.wait_for(lambda: lists(fake) == 2 and fake.open_connections == 0, timeout=LIMIT)
+        process.terminate()
+        assert process.wait(LIMIT) == 0
+        log.seek(0)
+        output = log.read().decode()
+    assert_clean(output)
+    assert [line for line in output.splitlines() if len(line) == 1] == ["1", "1"]
+
+
+def test_uvicorn_reloads_and_loses_no_answer_that_is_under_way(
+    fake: FakeClerk, tmp_path: Path
+) -> None:
+    """The app's file changes while requests wait: the old app answers them, then comes the new."""
+    app_file = tmp_path / "reloaded_app.py"
+    text = (APPS / "fastapi_app.py").read_text(encoding="utf-8")
+    app_file.write_text(text, encoding="utf-8")
+    arguments = [*UVICORN, "--reload", "--reload-dir", str(tmp_path), "--app-dir", str(tmp_path)]
+    sessions, later = users(fake, 2), users(fake, 20)
+    with served([*arguments, "reloaded_app:app"], fake) as app, ThreadPoolExecutor(2) as callers:
+        assert app.post("/sign-out", users(fake, 1)[0], fake) == 204
+        fake.inject(Fault.hold(operation="revoke", count=2))
+        answers = [callers.submit(app.post, "/sign-out", each, fake) for each in sessions]
+        fake.wait_for(lambda: fake.held == 2, timeout=LIMIT)
+        app_file.write_text(text.replace("204", "200"), encoding="utf-8")
+        until(lambda: "Shutting down" in app.output())
+        fake.release()
+        assert [answer.result() for answer in answers] == [204, 204]
+        assert app.post_all("/sign-out", later, fake) == [200] * len(later)
+        assert {session.status for session in later} == {"revoked"}
+        app.stop()
         app.assert_clean()
 
 

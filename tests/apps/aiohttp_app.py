@@ -8,21 +8,25 @@ from aiohttp import web
 
 from clerk_async import AsyncSessionsApi, AsyncTokenVerifier
 
-sessions = AsyncSessionsApi()
-verifier = AsyncTokenVerifier(sessions=sessions, authorized_parties=["http://localhost:3000"])
+SESSIONS = web.AppKey("SESSIONS", AsyncSessionsApi)
+VERIFIER = web.AppKey("VERIFIER", AsyncTokenVerifier)
 
 
-async def sessions_client(_: web.Application) -> AsyncGenerator[None]:
-    async with sessions:
+async def sessions_client(app: web.Application) -> AsyncGenerator[None]:
+    async with AsyncSessionsApi() as sessions:
+        app[SESSIONS] = sessions
+        app[VERIFIER] = AsyncTokenVerifier(
+            sessions=sessions, authorized_parties=["http://localhost:3000"]
+        )
         yield
 
 
 async def sign_out(request: web.Request) -> web.Response:
-    state = await verifier.authenticate_request(request)
+    state = await request.app[VERIFIER].authenticate_request(request)
     if state.claims is None or state.claims.session_id is None:
         status = 503 if state.status == "unknown" else 401
         return web.Response(status=status, text=state.message)
-    await sessions.revoke(state.claims.session_id)
+    await request.app[SESSIONS].revoke(state.claims.session_id)
     return web.Response(status=204)
 
 

@@ -12,9 +12,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from clerk_async import AsyncSessionsApi, AsyncTokenVerifier
 
-sessions = AsyncSessionsApi()
-verifier = AsyncTokenVerifier(sessions=sessions, authorized_parties=["http://localhost:3000"])
-
 
 class SignedIn:
     def __init__(self, app: ASGIApp) -> None:
@@ -22,6 +19,7 @@ class SignedIn:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
+            verifier: AsyncTokenVerifier = scope["app"].state.verifier
             state = await verifier.authenticate_request(scope)
             if state.claims is None:
                 status = 503 if state.status == "unknown" else 401
@@ -32,13 +30,17 @@ class SignedIn:
 
 
 async def sign_out(request: Request) -> Response:
-    await sessions.revoke(request.scope["claims"].session_id)
+    await request.app.state.sessions.revoke(request.scope["claims"].session_id)
     return Response(status_code=204)
 
 
 @contextlib.asynccontextmanager
-async def lifespan(_: Starlette) -> AsyncGenerator[None]:
-    async with sessions:
+async def lifespan(app: Starlette) -> AsyncGenerator[None]:
+    async with AsyncSessionsApi() as sessions:
+        app.state.sessions = sessions
+        app.state.verifier = AsyncTokenVerifier(
+            sessions=sessions, authorized_parties=["http://localhost:3000"]
+        )
         yield
 
 
