@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import pytest
 from clients import MODES, ONCE, Call, Mode, run
 
-from clerk_async import ApiError, ClerkError, Cookies, InvalidArgumentError
+import clerk_async
+from clerk_async import ApiError, AsyncSessionsApi, ClerkError, Cookies, InvalidArgumentError
 from clerk_async.config import Endpoint, RateLimit
 from clerk_async.errors import redact
 from clerk_async.testing import FakeClerk, Fault
@@ -154,6 +157,41 @@ def test_the_raw_value_stays_on_errors(fake: FakeClerk) -> None:
     assert KEY in error.errors[0].message
     assert error.errors[0].meta == {"token": JWT}
     assert "[redacted]" in str(error)
+
+
+SILENT: dict[str, Fault] = {
+    "refused": Fault.status(401, count=None),
+    "cut": Fault.cut("after", count=None),
+    "late": Fault.hold(count=None),
+    "cut in the body": Fault.raw(
+        f"HTTP/1.1 200 OK\r\nSet-Cookie: {COOKIE}\r\nContent-Length: 9\r\n\r\n{{".encode(),
+        count=None,
+    ),
+    "bad compression": Fault.status(
+        200, body="x", headers={"Content-Encoding": "gzip", "Set-Cookie": COOKIE}, count=None
+    ),
+    "no http": Fault.raw(b"HTTP/1.1 2x0\r\n\r\n", count=None),
+}
+
+
+@pytest.mark.parametrize("way", ["pool", "session", "proxy"])
+@pytest.mark.parametrize("fault", SILENT)
+async def test_no_frame_of_ours_holds_the_key(way: str, fault: str, fake: FakeClerk) -> None:
+    """Reports that show the locals of each frame, as Sentry's do, show neither key nor cookie."""
+    fake.inject(SILENT[fault])
+    options: dict[str, Any] = {"base_url": fake.base_url, "retry": ONCE, "timeout": 0.1}
+    async with aiohttp.ClientSession() as theirs:
+        if way == "session":
+            options["client_session"] = theirs
+        if way == "proxy":
+            options["proxy"] = f"http://user:PLANTED@127.0.0.1:{fake.port}"
+        async with AsyncSessionsApi(KEY, **options) as client:
+            with pytest.raises(ClerkError) as raised:
+                await client.get("sess_1")
+    report = traceback.TracebackException.from_exception(raised.value, capture_locals=True)
+    for frame in report.stack:
+        if Path(clerk_async.__file__).parent in Path(frame.filename).parents:
+            assert "PLANTED" not in str(frame.locals), f"{frame.filename}: {frame.name}"
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -145,8 +145,6 @@ class Wire:
         if limit is not None and (connect is None or limit <= connect):
             connect = limit * CONNECT_SHARE
         timeout = self._timeouts.get(connect) or self._timeout_for(connect)
-        if not self._has_headers:
-            headers = {**self._headers, **(headers or {})}
         task = cast("asyncio.Task[Any]", asyncio.current_task(self.loop))
         cancelled_before = task.cancelling()
         if limit is not None:
@@ -157,7 +155,8 @@ class Wire:
                 method,
                 self._url_of(path, query),
                 data=body,
-                headers=headers,
+                # in no local of ours: reports of errors may show those
+                headers=headers if self._has_headers else {**self._headers, **(headers or {})},
                 timeout=timeout,
                 **self._options,
             )
@@ -176,8 +175,10 @@ class Wire:
                 self._alarms.clear(task)
         if response is not None and response.status >= _FIRST_ERROR_STATUS:
             return Answer(response.status, response.headers, b"")
-        # Out here, as nothing may be chained to it: aiohttp's errors quote headers.
-        raise self._translated(failure)
+        # Out here, as nothing may be chained to it, nor stay a local: aiohttp's own quote headers.
+        told = self._translated(failure)
+        del failure, response
+        raise told
 
     def _url_of(self, path: str, query: str) -> URL:
         """Put path and query behind the base URL, without parsing what is encoded already."""
