@@ -9,6 +9,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +111,13 @@ async def test_what_was_not_attempted_is_not_written(fake: FakeClerk, path: Path
     ids = add_sessions(fake, 10)
     await _run(fake, ids, path, should_stop=lambda: True)
     assert len(_lines(path)) == 1
+
+
+async def test_a_journal_leaves_no_thread_behind(fake: FakeClerk, path: Path) -> None:
+    """Its slow work is done in threads that end with it, none of them the loop's own."""
+    before = set(threading.enumerate())
+    await _run(fake, add_sessions(fake, 5), path)
+    await until(lambda: set(threading.enumerate()) <= before)
 
 
 async def test_ids_are_written_so_that_they_come_back_the_same(fake: FakeClerk, path: Path) -> None:
