@@ -259,11 +259,13 @@ def test_a_dropped_client_leaves_nothing_in_a_loop_that_goes_on(fake: FakeClerk)
 def test_a_loop_whose_client_went_elsewhere_can_go_on(fake: FakeClerk) -> None:
     """It stood still meanwhile: the numbers of the sockets that went are free for its next ones."""
     session = fake.add_session().id
-    loop = asyncio.new_event_loop()
+    loop: Any = asyncio.SelectorEventLoop()
     moved, other = client_of(fake), client_of(fake)
     try:
         loop.run_until_complete(moved.get(session))
         asyncio.run(moved.get(session))
+        watched = loop._selector.get_map()
+        assert len(watched) == 1, "the loop's own, by which threads wake it"
         assert loop.run_until_complete(other.get(session)).id == session
         assert loop.run_until_complete(moved.get(session)).id == session
         loop.run_until_complete(moved.aclose())

@@ -218,10 +218,13 @@ async def test_a_tls_failure_is_final_and_names_the_remedy(fake: FakeClerk) -> N
     assert fake.requests == []
 
 
-async def test_a_name_that_does_not_exist_is_never_sent(fake: FakeClerk) -> None:
-    """A failed look-up is a connect error."""
+@pytest.mark.parametrize(
+    "host", ["nobody.localhost.invalid", "a..b.invalid", f"{'x' * 64}.invalid"]
+)
+async def test_a_name_that_does_not_exist_is_never_sent(host: str, fake: FakeClerk) -> None:
+    """A failed look-up is a connect error, also of what can be no name at all."""
     async with client_of(
-        fake, base_url="http://nobody.localhost.invalid/v1", retry=ONCE, allow_insecure=True
+        fake, base_url=f"http://{host}/v1", retry=ONCE, allow_insecure=True
     ) as client:
         with pytest.raises(ConnectError):
             await client.get("sess_1")
