@@ -151,7 +151,7 @@ class FetchedKeys:
         self._last_error: str | None = None
         self._last_cause: ClerkError | None = None
         self._lock = threading.Lock()
-        _forget_flight_after_fork(self)
+        _alive.add(self)
 
     # --- asking ---
 
@@ -373,13 +373,14 @@ def _settle(flight: Flight) -> None:
         flight.landed.set_result(None)
 
 
-def _forget_flight_after_fork(keys: FetchedKeys) -> None:
-    if hasattr(os, "register_at_fork"):
-        here = weakref.ref(keys)
+_alive: weakref.WeakSet[FetchedKeys] = weakref.WeakSet()
+"""Whom a fork concerns: a hook for each would outlive it, as none can be taken back."""
 
-        def in_child() -> None:
-            survivor = here()
-            if survivor is not None:
-                survivor.forget_flight()
 
-        os.register_at_fork(after_in_child=in_child)
+def _in_child() -> None:
+    for keys in list(_alive):
+        keys.forget_flight()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
