@@ -576,6 +576,8 @@ def test_a_refreshed_token_is_not_believed_unseen(cookies: tuple[str, ...], reas
     state = refreshing(stub, {**HOST, **cookie(f"__session={EXPIRED}", "__refresh=r1")})
     assert (state.status, state.reason) == ("signed_out", reason)
     assert len(stub.refreshes) == 1
+    # The old refresh token is used up: the browser is handed the new one with a token of its own.
+    assert state.set_cookies == (() if reason is Reason.SESSION_REFRESH_REFUSED else cookies)
 
 
 async def test_the_async_verifier_refreshes_too() -> None:
