@@ -181,7 +181,8 @@ def test_a_reader_who_stops_reading_stops_no_request(fake: FakeClerk, tmp_path: 
     """Answers come in while stdout is stuck; each session is sent once."""
     count = 3000
     ids = write_ids(fake, tmp_path / "ids", count)
-    line = command_line(["--json", "revoke", "--from", str(ids), "--yes", "--rate", "100000/1"])
+    options = ["--yes", "--rate", "100000/1", "--progress", "none"]
+    line = command_line(["--json", "revoke", "--from", str(ids), *options])
     with subprocess.Popen(
         line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(fake)
     ) as program:
