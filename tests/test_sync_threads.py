@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import threading
@@ -91,11 +92,15 @@ def test_a_client_can_be_closed_in_a_callback(fake: FakeClerk) -> None:
     client.get(ids[0])
     [thread] = set(own_threads()) - before
 
+    was_alive: list[bool] = []
+
     def on_outcome(_: object) -> None:
         client.close()
+        was_alive.append(thread.is_alive())
 
     with pytest.raises(ClientClosedError):
         client.revoke_many(iter(ids), concurrency=1, on_outcome=on_outcome)
+    assert was_alive[0], "nobody waits in a callback for the run around it"
     thread.join(10)
     assert not thread.is_alive()
     with pytest.raises(ClientClosedError):
@@ -119,6 +124,24 @@ def test_closing_does_not_wait_for_ever_for_a_callback(fake: FakeClerk) -> None:
         assert not run.done()
         may_go_on.set()
         assert isinstance(run.exception(10), ClientClosedError)
+
+
+def test_a_call_that_does_not_let_go_keeps_nobody_waiting(fake: FakeClerk) -> None:
+    """Not even what goes on when it is cancelled."""
+    is_running = threading.Event()
+
+    async def stubborn() -> None:
+        is_running.set()
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.get_running_loop().create_future()
+
+    client = sync_client_of(fake)
+    with ThreadPoolExecutor(1) as threads:
+        call = threads.submit(client._thread.call, stubborn())
+        assert is_running.wait(10)
+        client._thread.close(0.05)
+        assert isinstance(call.exception(10), ClientClosedError)
 
 
 @pytest.mark.may_block
