@@ -16,6 +16,7 @@ import clerk_async
 from clerk_async import ApiError, AsyncSessionsApi, ClerkError, Cookies, InvalidArgumentError
 from clerk_async.config import Endpoint, RateLimit
 from clerk_async.errors import redact
+from clerk_async.http.transport import _told
 from clerk_async.testing import FakeClerk, Fault
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ FAULTS: dict[str, Fault] = {
     "no http": Fault.raw(
         f"HTTP/1.1 200 {KEY}\r\n{JWT}\r\nX {REFRESH}\r\n\r\n".encode(), count=None
     ),
+    "no header": Fault.raw(f"HTTP/1.1 200 OK\r\nX {REFRESH}\r\n\r\n".encode(), count=None),
     "odd headers": Fault.raw(
         f"HTTP/1.1 200 OK\r\nSet-Cookie: {COOKIE}\r\nContent-Length: {KEY}\r\n\r\n".encode(),
         count=None,
@@ -270,6 +272,11 @@ def test_a_refused_option_is_not_echoed(options: dict[str, Any], fake: FakeClerk
 def test_redaction(text: str, expected: str) -> None:
     """What is shaped like a secret goes, ids stay."""
     assert redact(text) == expected
+
+
+def test_what_aiohttp_says_is_redacted() -> None:
+    """The words of an error of the connection are shown, but no secret that got into them."""
+    assert _told(aiohttp.ClientPayloadError(f"bad {KEY}")) == "bad [redacted]"
 
 
 def test_redaction_of_what_is_known() -> None:
