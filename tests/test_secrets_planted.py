@@ -16,6 +16,7 @@ import clerk_async
 from clerk_async import ApiError, AsyncSessionsApi, ClerkError, Cookies, InvalidArgumentError
 from clerk_async.config import Endpoint, RateLimit
 from clerk_async.errors import redact
+from clerk_async.http.operations import verify_request
 from clerk_async.http.transport import _told
 from clerk_async.testing import FakeClerk, Fault
 
@@ -282,6 +283,11 @@ def test_what_aiohttp_says_is_redacted() -> None:
 def test_redaction_of_what_is_known() -> None:
     """Secrets without a shape are replaced where they are known, but not a letter or none."""
     assert redact("a bird can", ("bird", "", "a")) == "a [redacted] can"
+
+
+def test_a_request_shows_nothing_of_its_body() -> None:
+    """What is to be sent prints as method and path."""
+    assert "PLANTED" not in repr(verify_request("sess_1", JWT))
 
 
 def test_an_endpoint_tells_instances_apart_without_the_key() -> None:

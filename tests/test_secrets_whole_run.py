@@ -140,13 +140,15 @@ async def _all_async(fake: FakeClerk, hunt: Hunt, calls: dict[str, Callable[[Any
             except ClerkError as error:
                 hunt.look_at_error(error)
         for token in (hunt.expired, fake.mint(hunt.session_id), f"{hunt.expired}x"):
+            hunt.plant_token(token)
             try:
                 hunt.look_at_value(await verifier.verify(token))
             except ClerkError as error:
                 hunt.look_at_error(error)
             headers = {"Cookie": f"__session={token}"}
             hunt.look_at_value(await verifier.authenticate_request(headers))
-        hunt.look_at(client, client._shared, client._caller, verifier, what="the client")
+        inner = (client._shared, client._shared.settings, client._caller, client._endpoint)
+        hunt.look_at(client, *inner, verifier, what="the client")
     with pytest.raises(ClerkError) as closed:
         await client.get(hunt.session_id)
     hunt.look_at_error(closed.value)
@@ -161,6 +163,7 @@ def _all_sync(fake: FakeClerk, hunt: Hunt, calls: dict[str, Callable[[Any], Any]
             except ClerkError as error:
                 hunt.look_at_error(error)
         for token in (hunt.expired, fake.mint(hunt.session_id), f"{hunt.expired}x"):
+            hunt.plant_token(token)
             try:
                 hunt.look_at_value(verifier.verify(token))
             except ClerkError as error:
