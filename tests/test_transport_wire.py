@@ -32,6 +32,8 @@ from clerk_async.http.transport import MAX_BODY
 from clerk_async.testing import FakeClerk, Fault
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from clerk_async.testing import ReceivedRequest
 
 
@@ -336,6 +338,28 @@ async def test_a_session_that_leaves_bodies_packed_is_read_all_the_same(fake: Fa
         client_of(fake, client_session=own) as client,
     ):
         assert (await client.get("sess_packed")).id == "sess_packed"
+
+
+async def test_a_session_with_credentials_of_its_own_is_told(
+    fake: FakeClerk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They'd take the place of the key, which aiohttp refuses with a bare ValueError."""
+    (tmp_path / "netrc").write_text("default login me password sesame\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    async with (
+        aiohttp.ClientSession(trust_env=True) as own,
+        client_of(fake, client_session=own) as client,
+    ):
+        with pytest.raises(ConfigurationError, match=r"client_session.*credentials"):
+            await client.get("sess_1")
+    assert not fake.requests
+
+
+async def test_a_refused_connection_is_told_in_plain_words(fake: FakeClerk) -> None:
+    """Whom we couldn't reach and why, without asyncio's and aiohttp's brackets."""
+    async with client_of(fake, base_url="http://127.0.0.1:1/v1", retry=ONCE) as client:
+        with pytest.raises(ConnectError, match=r"^can't connect to 127\.0\.0\.1:1: Connection re"):
+            await client.get("sess_1")
 
 
 async def test_a_session_that_its_owner_closed_is_told(fake: FakeClerk) -> None:

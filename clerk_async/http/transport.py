@@ -22,6 +22,7 @@ from yarl import URL
 
 from clerk_async.errors import (
     ClientClosedError,
+    ConfigurationError,
     ConnectError,
     ConnectionLostError,
     RequestTimeoutError,
@@ -49,7 +50,8 @@ CONNECT_SHARE: Final = 0.98
 _FIRST_ERROR_STATUS: Final = 300
 _FIRST_SERVER_ERROR: Final = 500
 _REFUSAL: Final = re.compile("_ALERT_(?:[A-Z_]*CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED)")
-_FORESEEN: Final = (aiohttp.ClientError, OSError, RuntimeError, ResponseDecodeError)
+_OF_THE_WIRE: Final = (aiohttp.ClientError, OSError)
+_FORESEEN: Final = (*_OF_THE_WIRE, RuntimeError, ResponseDecodeError)
 
 
 class Answer:
@@ -141,6 +143,7 @@ class Wire:
             TransportError: If no whole answer came.
             ResponseDecodeError: If the answer is larger than anything we'd read.
             ClientClosedError: If the session was closed by its owner.
+            ConfigurationError: If the owner's session adds credentials of its own.
         """
         if limit is not None and (connect is None or limit <= connect):
             connect = limit * CONNECT_SHARE
@@ -199,7 +202,10 @@ class Wire:
         is_late = self._alarms.has_rung(task) and task.uncancel() <= cancelled_before
         if is_late and isinstance(error, asyncio.CancelledError):
             return aiohttp.ConnectionTimeoutError() if task in self._connecting else TimeoutError()
-        return error if isinstance(error, _FORESEEN) else None
+        is_foreseen = isinstance(error, _FORESEEN) or (
+            type(error) is ValueError and not self._is_ours  # what a session of theirs adds
+        )
+        return cast("Exception", error) if is_foreseen else None
 
     def _timeout_for(self, connect: float | None) -> aiohttp.ClientTimeout:
         timeout = aiohttp.ClientTimeout(
@@ -215,10 +221,8 @@ class Wire:
             return error
         if isinstance(error.__cause__, ContentEncodingError):
             return ResponseDecodeError("the body of the answer isn't what its encoding says")
-        if isinstance(error, RuntimeError):
-            if self._session.closed:
-                return ClientClosedError("the client_session that was handed in is closed")
-            return error
+        if isinstance(error, RuntimeError | ValueError) and not isinstance(error, _OF_THE_WIRE):
+            return self._theirs(error)
         if isinstance(error, aiohttp.ConnectionTimeoutError):
             return RequestTimeoutError("no connection within the time allowed", phase="connect")
         if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError):
@@ -235,8 +239,21 @@ class Wire:
                 is_final=error.status < _FIRST_SERVER_ERROR,  # a repeat mends no credentials
             )
         if isinstance(error, aiohttp.ClientConnectorError):
-            return ConnectError(f"can't connect: {_told(error)}")
+            return ConnectError(
+                f"can't connect to {error.host}:{error.port}: {_why(error.os_error)}"
+            )
         return ConnectionLostError(f"the connection was lost: {_told(error)}")
+
+    def _theirs(self, error: Exception) -> Exception:
+        """Say what is wrong with a session that was handed in."""
+        if self._session.closed:
+            return ClientClosedError("the client_session that was handed in is closed")
+        if isinstance(error, ValueError):
+            return ConfigurationError(
+                "the client_session that was handed in can't send our requests: it adds "
+                "credentials of its own (auth=, or trust_env with a .netrc file)"
+            )
+        return error
 
     async def aclose(self) -> None:
         """Close what is ours; ends the calls in flight, which see `is_closing`."""
@@ -292,6 +309,13 @@ def _told(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientResponseError):
         return f"the answer isn't HTTP ({type(error).__name__})"
     return redact(str(error)) or type(error).__name__
+
+
+def _why(error: OSError) -> str:
+    """Say why there's no connection, in the system's words rather than asyncio's."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return redact(error.strerror or str(error)) or type(error).__name__
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
