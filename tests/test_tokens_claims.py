@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import pickle
 from datetime import UTC, datetime
 from typing import Any
@@ -21,8 +20,6 @@ from clerk_async.tokens.claims import (
     granted_permissions,
 )
 from clerk_async.tokens.sync_verifier import TokenVerifier
-
-logging.getLogger("clerk_async.tokens").setLevel(logging.ERROR)
 
 VERIFIER = TokenVerifier(jwt_key=OURS.public_pem, clock=Clock(), accept_pending=True)
 

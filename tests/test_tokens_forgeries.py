@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import logging
 from typing import Any
 
 import msgspec
@@ -36,8 +35,6 @@ from clerk_async.testing.keys import b64
 from clerk_async.tokens.reasons import TokenVerificationReason as Reason
 from clerk_async.tokens.sync_verifier import TokenVerifier
 from clerk_async.tokens.verifier import AsyncTokenVerifier
-
-logging.getLogger("clerk_async.tokens").setLevel(logging.ERROR)
 
 VERIFIER = TokenVerifier(
     jwt_key=OURS.jwk, authorized_parties=[PARTY], issuer=ISSUER, clock=Clock(), token_cache_size=8

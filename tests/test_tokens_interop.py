@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,6 @@ from clerk_async import TokenVerifier
 if TYPE_CHECKING:
     from clerk_async.testing import FakeClerk, SigningKey
 
-logging.getLogger("clerk_async.tokens").setLevel(logging.ERROR)
 # RFC 9864 gives EdDSA another name; joserfc warns of the old one, which Clerk's key sets use.
 pytestmark = pytest.mark.filterwarnings("ignore:EdDSA is deprecated")
 

@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 
     from clerk_async.testing.keys import SigningKey
 
-logging.getLogger("clerk_async.tokens").setLevel(logging.ERROR)
 
 PEM = OURS.public_pem
 BODY = "".join(PEM.splitlines()[1:-1])

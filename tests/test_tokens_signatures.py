@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,8 +15,6 @@ from clerk_async.tokens.sync_verifier import TokenVerifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-logging.getLogger("clerk_async.tokens").setLevel(logging.ERROR)
 
 
 def refusal(forged: str, verifier: TokenVerifier) -> Reason:
