@@ -54,6 +54,8 @@ def judge(results: Sequence[Result]) -> list[BarResult]:
 
 
 def _reached(bar: Bar, mine: Result, other: Result | None) -> Ratio | None:
+    if bar.figure == "growth":
+        return mine.growth
     if bar.figure == "peak":
         peak = mine.peak if other is None else mine.peak / other.peak
         return Ratio(peak, peak, peak)
@@ -66,6 +68,8 @@ def _reached(bar: Bar, mine: Result, other: Result | None) -> Ratio | None:
 
 
 def _by_cpu(bar: Bar, mine: Result, other: Result | None) -> Ratio | None:
+    if bar.figure == "growth":
+        return mine.cpu_growth
     if bar.figure == "peak" or other is None:
         return None
     if bar.figure == "rate":

@@ -61,6 +61,9 @@ class Result:
         server_load: The part of a core that the server used: near 1 it was the bottleneck.
         rates: Each round's.
         cpus: Each round's.
+        growth: Of a long bulk run: how many times what an id costs in short runs, each stretch of
+            it beside short runs made in between; None of other cases.
+        cpu_growth: Likewise by CPU time.
     """
 
     case: str
@@ -77,6 +80,8 @@ class Result:
     server_load: float
     rates: tuple[float, ...]
     cpus: tuple[float, ...]
+    growth: Ratio | None = None
+    cpu_growth: Ratio | None = None
 
 
 def measure_group(
@@ -188,7 +193,14 @@ def _result(
         server_load=middle(load for _, load in taken),
         rates=rates,
         cpus=cpus,
+        growth=_spread([sample.growth for sample in samples]),
+        cpu_growth=_spread([sample.cpu_growth for sample in samples]),
     )
+
+
+def _spread(figures: Sequence[float | None]) -> Ratio | None:
+    known = [figure for figure in figures if figure is not None]
+    return Ratio(statistics.median(known), min(known), max(known)) if known else None
 
 
 def _figures(samples: Sequence[Sample]) -> tuple[tuple[float, ...], tuple[float, ...]]:

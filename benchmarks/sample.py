@@ -56,6 +56,8 @@ class Sample:
         p50: The median of the calls' times, or None where single calls were not timed.
         p99: The 99th percentile, likewise.
         peak: The most memory the process has had.
+        growth: Of a long bulk run: the time of an id over that in short runs made in between.
+        cpu_growth: Likewise by CPU time.
     """
 
     count: int
@@ -64,6 +66,8 @@ class Sample:
     p50: float | None
     p99: float | None
     peak: float
+    growth: float | None = None
+    cpu_growth: float | None = None
 
 
 def peak_mib() -> float:

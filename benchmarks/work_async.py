@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import statistics
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,15 @@ from benchmarks.sample import HEADERS, SECRET_KEY, Job, Sample, Stopwatch, peak_
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 
+    from clerk_async import AsyncSessionsApi
+
 __all__ = ["run_async", "run_bulk", "run_construct_async"]
 
 WARM_UP = 200
 SHORT_RUNS = 10_000  # ids at least in one measurement of bulk runs: short runs are repeated
+STRETCH = 10_000  # ids of a long bulk run between short ones
+SHORT = 1_000  # ids of a short one
+_SETTLING = 0.05
 _DELAY = 0.001  # the first backoff in the case with faults, for each client alike
 _TRIES = 8
 _BUSY = 503
@@ -180,25 +186,83 @@ def run_async(job: Job) -> Sample:
     return _run(job, _measure(job))
 
 
-async def _bulk(job: Job) -> Sample:
-    from clerk_async import AsyncSessionsApi, RateLimit  # noqa: PLC0415
+_UNPACED = 10**9  # requests a second: more than anybody could send
 
-    unpaced = RateLimit(10**9, per=1.0)
+
+async def _ids(count: int) -> AsyncGenerator[str]:
+    for number in range(count):
+        yield f"sess_{number:027d}"
+
+
+async def _revoke(sessions: AsyncSessionsApi, ids: AsyncGenerator[str], job: Job) -> int:
+    from clerk_async import RateLimit  # noqa: PLC0415
+
+    unpaced = RateLimit(_UNPACED, per=1.0)
+    report = await sessions.revoke_many(ids, rate_limit=unpaced, concurrency=job.concurrency)
+    if not report.ok:
+        raise RuntimeError(f"the bulk run went wrong: {report}")
+    return report.total
+
+
+async def _bulk(job: Job) -> Sample:
+    from clerk_async import AsyncSessionsApi  # noqa: PLC0415
+
     async with AsyncSessionsApi(SECRET_KEY, base_url=job.base_url) as sessions:
-        await sessions.revoke_many(session_ids(WARM_UP), rate_limit=unpaced, concurrency=64)
+        await _revoke(sessions, _ids(WARM_UP), job)
         before = peak_mib()
-        runs = max(1, SHORT_RUNS // job.count)
-        watch = Stopwatch()
-        for _ in range(runs):
-            ids = (f"sess_{number:027d}" for number in range(job.count))
-            report = await sessions.revoke_many(
-                ids, rate_limit=unpaced, concurrency=job.concurrency
+        if job.count > SHORT_RUNS:
+            sample = await _long_bulk(sessions, job)
+        else:
+            watch = Stopwatch()
+            runs = SHORT_RUNS // job.count
+            sample = watch.stop(
+                sum([await _revoke(sessions, _ids(job.count), job) for _ in range(runs)])
             )
-            if not report.ok or report.total != job.count:
-                raise RuntimeError(f"the bulk run went wrong: {report}")
-        sample = watch.stop(job.count * runs)
     # the memory of interest is what the run itself added
     return attrs.evolve(sample, peak=max(0.0, sample.peak - before))
+
+
+async def _long_bulk(sessions: AsyncSessionsApi, job: Job) -> Sample:
+    """Run a long bulk revocation in stretches, each followed by short runs to compare it with.
+
+    A machine whose speed changes from minute to minute would show in a comparison of a run of
+    minutes with one of seconds; what is measured within a second of each other it changes alike.
+    """
+    stretches: list[Sample] = []
+    short: list[Sample] = []
+
+    async def ids() -> AsyncGenerator[str]:
+        watch = Stopwatch()
+        async for id_ in _ids(job.count):
+            yield id_
+            if int(id_[5:]) % STRETCH == STRETCH - 1:
+                stretches.append(watch.stop(STRETCH))
+                await asyncio.sleep(_SETTLING)  # what is under way ends in nobody's time
+                watch = Stopwatch()
+                total = sum([await _revoke(sessions, _ids(SHORT), job) for _ in range(5)])
+                short.append(watch.stop(total))
+                watch = Stopwatch()
+
+    if await _revoke(sessions, ids(), job) != job.count:
+        raise RuntimeError("the bulk run lost ids")
+    per_id = zip(stretches, short, strict=True)
+    ratios = [
+        (
+            long.wall / long.count * other.count / other.wall,
+            long.cpu / long.count * other.count / other.cpu,
+        )
+        for long, other in per_id
+    ]
+    return Sample(
+        job.count,
+        sum(each.wall for each in stretches),
+        sum(each.cpu for each in stretches),
+        None,
+        None,
+        peak_mib(),
+        growth=statistics.median(wall for wall, _ in ratios),
+        cpu_growth=statistics.median(cpu for _, cpu in ratios),
+    )
 
 
 async def _bare_bulk(job: Job) -> Sample:
