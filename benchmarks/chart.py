@@ -9,9 +9,8 @@ from benchmarks.cases import BARS, CLERK, OURS
 from benchmarks.table import number, times
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    from benchmarks.cases import Bar
     from benchmarks.measure import Result
     from benchmarks.table import Report
 
@@ -58,7 +57,7 @@ def as_svg(report: Report) -> str:
             continue
         parts.append(f'<text class="t" x="20" y="{y}">{escape(group[0].title)}</text>')
         y += 8
-        goals = list(_goals(name, results))
+        goals = list(_goals(name, report))
         longest = max(*(result.rate for result in group), *goals, 0.0)
         for result in sorted(group, key=lambda each: -each.rate):
             length = max(1.0, result.rate / longest * _ROOM)
@@ -117,14 +116,15 @@ def _row(result: Result, y: int, length: float) -> Iterator[str]:
     yield f'<text class="{kind}" x="{_LABEL + length + 10:.1f}" y="{middle}">{told}</text>'
 
 
-def _goals(case: str, results: Sequence[Result]) -> Iterator[float]:
-    """Tell how many calls a second ours must make to reach the bars of a case."""
-    rates = {(result.case, result.client): result.rate for result in results}
+def _goals(case: str, report: Report) -> Iterator[float]:
+    """Tell how many calls a second ours must make to reach the bars of a case.
+
+    Told from the rounds' own ratios, as the bars are judged, so that one that is met looks so.
+    """
+    reached = {each.text: each.reached.middle for each in report.bars}
+    rates = {result.case: result.rate for result in report.results if result.client == OURS}
     for bar in BARS:
-        peer = rates.get((bar.peer_case or bar.case, bar.peer or ""))
-        if bar.case == case and peer is not None and bar.figure != "peak":
-            yield _goal(bar, peer)
-
-
-def _goal(bar: Bar, peer: float) -> float:
-    return peer * bar.factor if bar.figure == "rate" else peer / bar.factor
+        if bar.case != case or bar.peer is None or bar.text not in reached or bar.figure == "peak":
+            continue
+        still = bar.factor / reached[bar.text]
+        yield rates[case] * (still if bar.at_least else 1 / still)

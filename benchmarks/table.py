@@ -57,14 +57,17 @@ class Report:
         raw = json.loads(text)
         return cls(
             raw["machine"],
-            [_read(Result, each, "ratio", "cpu_ratio") for each in raw["results"]],
+            [
+                _read(Result, each, "ratio", "cpu_ratio", "growth", "cpu_growth")
+                for each in raw["results"]
+            ],
             [_read(BarResult, each, "reached", "by_cpu") for each in raw["bars"]],
         )
 
 
 def _read(kind: type[_T], raw: dict[str, Any], *ratios: str) -> _T:
     for name in ratios:
-        raw[name] = raw[name] and Ratio(**raw[name])
+        raw[name] = Ratio(**raw[name]) if raw.get(name) else None
     for name in {"rates", "cpus"} & raw.keys():
         raw[name] = tuple(raw[name])
     return kind(**raw)
