@@ -208,6 +208,7 @@ def test_above_25_sessions_it_refuses_where_nobody_can_be_asked(
     assert (ended.code, sent(cli.fake)) == (2, [])
     assert "--yes" in ended.err
     assert "26" in ended.err
+    assert ("sessions of user user_1 at" in ended.err) == (command == "revoke-all")
     assert cli(command, *source, "--yes").code == 0
     assert revoked(cli.fake) == set(ids)
 

@@ -98,7 +98,9 @@ def revoke_all(
         users = None if ids is None else ids.all()
         count = await _count_sessions(sessions, users, selection)
         if count > ASK_ABOVE:
-            whose = f"client {selection['client_id']}" if users is None else f"{len(users)} users"
+            whose = f"client {selection['client_id']}"
+            if users is not None:
+                whose = f"{len(users)} users" if len(users) > 1 else f"user {users[0]}"
             what = f"Revoke the {number(count)} live sessions of {whose} at {where.base_url}"
             confirm(settings.out, what, is_stdin_taken=ids is not None and ids.is_stdin)
 
