@@ -13,7 +13,10 @@ import attrs
 from clerk_async import AsyncSessionsApi, ClerkError, RetryPolicy, SessionsApi
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Awaitable
+
+    import pytest
 
     from clerk_async.testing import FakeClerk
 
@@ -159,3 +162,8 @@ def sync_client_of(fake: FakeClerk, **options: Any) -> SessionsApi:
     """Make a sync client of a fake."""
     options.setdefault("base_url", fake.base_url)
     return SessionsApi(fake.secret_key, **options)
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """Give what the library logged: asyncio tells of every slow turn of a busy machine."""
+    return [record for record in caplog.records if record.name.startswith("clerk_async")]

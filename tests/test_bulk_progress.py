@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from bulk_client import add_sessions, bulk_client, sends
 from bulk_stage import Client, Service, simulate
-from clients import sync_client_of
+from clients import logged, sync_client_of
 
 from clerk_async import RateLimit, RevocationOutcome, RevocationReport, RevocationStatus
 from clerk_async.bulk.revoke import revoke_many
@@ -47,7 +47,7 @@ async def test_a_callback_that_raises_is_logged_once_and_loses_nothing(
     async with bulk_client(fake) as client:
         report = await client.revoke_many(ids, on_outcome=callback, on_progress=callback)
     assert report.revoked == 20
-    assert sorted(record.getMessage().split()[0] for record in caplog.records) == [
+    assert sorted(record.getMessage().split()[0] for record in logged(caplog)) == [
         "on_outcome",
         "on_progress",
     ]

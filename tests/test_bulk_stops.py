@@ -10,6 +10,7 @@ import anyio
 import pytest
 from bulk_client import add_sessions, bulk_client, by_status, live, sends, until
 from bulk_stage import Client, Service, simulate
+from clients import logged
 
 from clerk_async import (
     AuthenticationError,
@@ -264,7 +265,7 @@ async def test_a_should_stop_that_raises_stops_nothing_and_is_logged_once(
     async with bulk_client(fake) as client:
         report = await client.revoke_many(ids, should_stop=lambda: 1 / 0 > 1)
     assert report.revoked == 10
-    assert [record.name for record in caplog.records] == ["clerk_async"]
+    assert [record.name for record in logged(caplog)] == ["clerk_async"]
 
 
 def test_a_retry_that_waits_is_given_up_when_the_run_stops() -> None:

@@ -8,7 +8,7 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from clients import MODES, ONCE, OPERATIONS, Mode, Time, client_of, invoke, run
+from clients import MODES, ONCE, OPERATIONS, Mode, Time, client_of, invoke, logged, run
 
 from clerk_async import (
     ApiError,
@@ -405,7 +405,7 @@ async def test_each_retry_is_told_in_the_log(
             Time(0.0).hand_to(client)
             await client.get(session)
             await client.get(session)
-    told = [record.getMessage() for record in caplog.records if record.name == "clerk_async"]
+    told = [record.getMessage() for record in logged(caplog)]
     assert [line.partition(":")[0] for line in told] == [f"GET /sessions/{session}"] * 2
     assert "attempt 1 failed, the next comes in 2.00 s: 429" in told[0]
     assert "attempt 2 failed, the next comes in 0.00 s: the connection was lost" in told[1]
@@ -420,4 +420,4 @@ async def test_a_missing_session_is_asked_for_once(
             with pytest.raises(NotFoundError):
                 await client.get("sess_nobody")
     assert len(fake.requests) == 1
-    assert caplog.records == []
+    assert logged(caplog) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from clients import MODES, ORIGIN, Call, Mode, client_of, run
+from clients import MODES, ORIGIN, Call, Mode, client_of, logged, run
 
 import clerk_async
 from clerk_async import Cookies, GoneError, NotFoundError, Session, SessionStatus, Token
@@ -290,7 +290,7 @@ async def test_iterate_hands_on_what_it_can_not_read(
                 assert "left out" in caplog.text
             else:
                 assert [item.index for item in told] == [1]
-                assert caplog.records == []
+                assert logged(caplog) == []
 
 
 async def test_iterate_steps_over_what_it_can_not_read(fake: FakeClerk) -> None:
