@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clerk_async import InvalidArgumentError, RateLimit
-from clerk_async.bulk.intake import Duplicates
+from clerk_async.bulk.intake import Duplicates, Input
 from clerk_async.bulk.revoke import revoke_many
 
 if TYPE_CHECKING:
@@ -240,3 +240,47 @@ async def test_the_total_of_a_collection_is_known_from_the_start() -> None:
     assert set(seen["list"]) == {30}
     assert seen["generator"][0] is None
     assert seen["generator"][-1] == 30
+
+
+async def _after(begin: asyncio.Event, count: int) -> AsyncIterator[int]:
+    await begin.wait()
+    for number in range(count):
+        yield number
+
+
+async def test_who_had_to_wait_for_an_input_does_not_queue_ever_after() -> None:
+    """Once it comes quickly again, all workers read in each turn of the loop, not one."""
+    begin = asyncio.Event()
+    values = Input(_after(begin, 800))
+    turns = 0
+
+    async def worker() -> list[int]:
+        got: list[int] = []
+        while (item := await values.read()) is not None:
+            got.append(item[0])
+            await asyncio.sleep(0)  # a request, however quick
+        return got
+
+    workers = [asyncio.ensure_future(worker()) for _ in range(8)]
+    await asyncio.sleep(0)
+    begin.set()
+    while not all(each.done() for each in workers):
+        turns += 1
+        await asyncio.sleep(0)
+    assert sorted(itertools.chain(*[each.result() for each in workers])) == list(range(800))
+    assert turns < 200
+
+
+async def test_a_worker_cancelled_at_its_turn_hands_it_on() -> None:
+    """Nobody waits for ever behind one who is gone, whether he waited or was just called."""
+    begin = asyncio.Event()
+    values = Input(_after(begin, 3))
+    first, second, third, fourth = (asyncio.ensure_future(values.read()) for _ in range(4))
+    await asyncio.sleep(0)
+    second.cancel()
+    first.cancel()  # who reads; his going calls the third, who goes as well before he comes
+    asyncio.get_running_loop().call_soon(third.cancel)
+    await asyncio.wait([first, second, third])
+    begin.set()
+    assert all(each.cancelled() for each in (first, second, third))
+    assert await asyncio.wait_for(fourth, 5) is None, "its input ended with the first's going"

@@ -172,7 +172,8 @@ class Input(Generic[T]):
             self._async = aiter(values)
         else:
             self._sync = iter(values)
-        self._turn: asyncio.Lock | None = None
+        self._is_reading = False
+        self._waiting: deque[asyncio.Future[None]] = deque()
         self._taken = 0
 
     async def read(self) -> tuple[T] | None:
@@ -190,16 +191,38 @@ class Input(Generic[T]):
                 return (item,)
             self.exhausted = True
             return None
-        if self._turn is None:
-            self._turn = asyncio.Lock()
-        async with self._turn:
+        # No asyncio.Lock: it is fair, so that once all workers have had to wait for an item, each
+        # would wait for its turn ever after, and every item take a turn of the loop.
+        while self._is_reading:
+            await self._turn()
+        self._is_reading = True
+        try:
             if self.exhausted or self._async is None:
                 return None
-            try:
-                return (await anext(self._async),)
-            except StopAsyncIteration:
-                self.exhausted = True
-                return None
+            return (await anext(self._async),)
+        except StopAsyncIteration:
+            self.exhausted = True
+            return None
+        finally:
+            self._is_reading = False
+            self._wake_next()
+
+    async def _turn(self) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and not self._is_reading:
+                self._wake_next()  # it was our turn, and we don't take it
+            raise
+
+    def _wake_next(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
 
     def _go_on(self) -> None:
         self._taken = 0
