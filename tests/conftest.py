@@ -17,6 +17,8 @@ from clerk_async.testing import FakeClerk
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cli_programs import InProcess
+
 _FROM_OUTSIDE = ("CLERK_", "SSL_CERT_", "PYTHONASYNCIODEBUG", "NO_COLOR", "FORCE_COLOR")
 _MAY_BLOCK = (
     ("clerk_async/bulk/journal_file.py", "append"),
@@ -94,3 +96,15 @@ def fake() -> Iterator[FakeClerk]:
     """Give a running service of the test's own."""
     with FakeClerk() as running:
         yield running
+
+
+@pytest.fixture
+def cli(
+    fake: FakeClerk, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> InProcess:
+    """Run commands against the fake."""
+    from cli_programs import InProcess  # noqa: PLC0415 - click, for these tests alone
+
+    monkeypatch.setenv("CLERK_SECRET_KEY", fake.secret_key)
+    monkeypatch.setenv("CLERK_API_URL", fake.base_url.removesuffix("/v1"))
+    return InProcess(fake, capsys)

@@ -5,26 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from cli_programs import InProcess
 
 from clerk_async.testing import Fault
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from clerk_async.testing import FakeClerk
+    from cli_programs import InProcess
+
 
 pytestmark = pytest.mark.may_block  # a command has its loop for itself
-
-
-@pytest.fixture
-def cli(
-    fake: FakeClerk, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> InProcess:
-    """Run commands against the fake."""
-    monkeypatch.setenv("CLERK_SECRET_KEY", fake.secret_key)
-    monkeypatch.setenv("CLERK_API_URL", fake.base_url.removesuffix("/v1"))
-    return InProcess(fake, capsys)
 
 
 @pytest.mark.parametrize(

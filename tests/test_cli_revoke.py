@@ -6,26 +6,17 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cli_programs import InProcess
 
 from clerk_async.testing import Fault
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cli_programs import InProcess
+
     from clerk_async.testing import FakeClerk
 
 pytestmark = pytest.mark.may_block  # a command has its loop for itself
-
-
-@pytest.fixture
-def cli(
-    fake: FakeClerk, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> InProcess:
-    """Run commands against the fake."""
-    monkeypatch.setenv("CLERK_SECRET_KEY", fake.secret_key)
-    monkeypatch.setenv("CLERK_API_URL", fake.base_url.removesuffix("/v1"))
-    return InProcess(fake, capsys)
 
 
 def add(fake: FakeClerk, count: int, user_id: str = "user_1") -> list[str]:
