@@ -202,6 +202,8 @@ class BulkRun:
         self.stop(None)
 
     async def _work_on(self) -> None:
+        if asyncio.current_task() not in self._workers:  # an eager task, which has begun at once:
+            await asyncio.sleep(0)  # each would start the next inside itself, before it is counted
         lane = self._pacer.lane()
         while not self._is_stopped:
             job = await self._next_job()
