@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import contextvars
 import gc
@@ -16,6 +17,7 @@ import pytest
 from clients import ONCE, OPERATIONS, invoke, sync_client_of
 
 from clerk_async import ClientClosedError, NotFoundError, SessionsApi, WrongLoopError
+from clerk_async.private_loop import Crossing
 from clerk_async.testing import Fault
 
 if TYPE_CHECKING:
@@ -165,6 +167,45 @@ def test_a_call_that_comes_as_the_loop_ends_is_refused(fake: FakeClerk) -> None:
     with pytest.raises(ClientClosedError):
         next(client.iterate(user_id="user_1"))
     asyncio.run(client._async.aclose())
+
+
+def test_a_call_that_comes_after_the_loops_last_turn_is_refused(fake: FakeClerk) -> None:
+    """The loop takes it still, but will never look at it."""
+    client = sync_client_of(fake)
+    client.get(fake.add_session().id)
+    private = client._thread.private()
+    late = Crossing(client._async.get("sess_1"))
+    close = private.loop.close
+
+    def close_late() -> None:
+        private.hand_over(late)
+        close()
+
+    private.loop.close = close_late  # type: ignore[method-assign]
+    client.close()
+    assert late.wait(10)
+    with pytest.raises(ClientClosedError):
+        late.outcome()
+
+
+def test_a_call_that_comes_as_the_loop_looks_away_is_answered(fake: FakeClerk) -> None:
+    """Between its last look for calls and its sleep it is woken once more."""
+    session = fake.add_session().id
+
+    class Arrivals(collections.deque[Crossing[Any]]):
+        def __bool__(self) -> bool:
+            has_more = len(self) > 0
+            if not has_more and late.task is None:
+                private.hand_over(late)
+            return has_more
+
+    with sync_client_of(fake) as client:
+        private = client._thread.private()
+        late = Crossing(client._async.get(session))
+        private._arrivals = Arrivals()
+        assert client.get(session).id == session
+        assert late.wait(10)
+        assert late.outcome().id == session
 
 
 def test_a_closed_client_says_so(fake: FakeClerk) -> None:
