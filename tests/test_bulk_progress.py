@@ -153,6 +153,17 @@ def test_the_eta_does_not_take_a_burst_for_the_pace_of_the_run() -> None:
     assert half.elapsed + half.eta == pytest.approx(total, rel=0.15)
 
 
+def test_what_a_stop_leaves_untried_is_no_speed() -> None:
+    """The rest of a long list has its outcomes within a moment of the deadline."""
+    seen: list[RevocationProgress] = []
+    client = Client(Service(back=lambda: 0.05), limit=RateLimit(20, per=1.0))
+    simulate(revoke_many(client, _ids(5000), deadline=20, on_progress=seen.append))
+    last = seen[-1]
+    assert last.done == last.total == 5000
+    assert last.counts[RevocationStatus.NOT_ATTEMPTED] > 4000
+    assert max(progress.rate for progress in seen if progress.elapsed > 2) < 41
+
+
 def test_without_a_total_there_is_no_eta() -> None:
     """A generator may go on for ever."""
     seen: list[RevocationProgress] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from clerk_async.bulk.report import RevocationPause, RevocationProgress
+from clerk_async.bulk.report import RevocationPause, RevocationProgress, RevocationStatus
 
 if TYPE_CHECKING:
     from clerk_async.bulk.intake import Work
@@ -44,8 +44,9 @@ class Meter:
         while len(samples) > 1 and samples[1][0] <= now - self._look_back:
             samples.popleft()
         since, before = samples[0]
-        rate = (ledger.told - before) / (now - since) if now > since else 0.0
-        samples.append((now, ledger.told))
+        tried = ledger.told - ledger.counts[RevocationStatus.NOT_ATTEMPTED]
+        rate = (tried - before) / (now - since) if now > since else 0.0
+        samples.append((now, tried))
         done = ledger.told + work.resumed
         total = work.total
         eta = None

@@ -93,11 +93,12 @@ class RevocationProgress:
     """A snapshot of a run.
 
     Attributes:
-        done: Sessions with an outcome, those done by an earlier run of the journal included.
+        done: Sessions with an outcome, of whatever status, those done by an earlier run of the
+            journal included.
         total: How many there are; None while that isn't known.
         counts: How many outcomes have each status.
         resumed: How many an earlier run of the journal had done.
-        rate: Outcomes per second, over the last seconds.
+        rate: Outcomes per second, over the last seconds; what is not attempted has no part in it.
         eta: Seconds until the end at this rate; None while `total` or the rate isn't known.
         pause: Why nothing is sent at the moment; None while something is.
         elapsed: Seconds since the start.
