@@ -111,6 +111,8 @@ class Terminal:
         stdin: A file to read from instead of the terminal.
         stdout: A file to write results to instead of the terminal.
         env: Changes to the environment.
+        program: What to run instead: a shell and its options.
+        cwd: Where to run it.
     """
 
     def __init__(
@@ -120,6 +122,8 @@ class Terminal:
         stdin: Path | None = None,
         stdout: Path | None = None,
         env: Mapping[str, str | None] | None = None,
+        program: Sequence[str] = (),
+        cwd: Path | None = None,
     ) -> None:
         self._raw = b""
         self._code: int | None = None
@@ -130,8 +134,10 @@ class Terminal:
                     os.dup2(os.open(stdin, os.O_RDONLY), 0)
                 if stdout is not None:
                     os.dup2(os.open(stdout, os.O_WRONLY | os.O_CREAT), 1)
-                line = command_line(arguments)
-                os.execve(line[0], line, environment(fake, env))  # noqa: S606 - no shell wanted
+                if cwd is not None:
+                    os.chdir(cwd)
+                line = list(program) or command_line(arguments)
+                os.execvpe(line[0], line, environment(fake, env))  # noqa: S606 - no shell wanted
             finally:
                 os._exit(99)
 

@@ -12,11 +12,12 @@ import textwrap
 from typing import TYPE_CHECKING
 
 import pytest
-from cli_programs import environment, run
+from cli_programs import Terminal, environment, run
 
 from clerk_async.cli.app import COMMANDS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from clerk_async.testing import FakeClerk
@@ -120,13 +121,48 @@ def test_without_the_extra_jwt(fake: FakeClerk, arguments: list[str], code: int)
     assert ("pip install 'clerk-async[jwt]'" in ended.stderr) is (code == 2)
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash here")
-def test_bash_completes_commands_options_values_and_files(fake: FakeClerk, tmp_path: Path) -> None:
-    """The script that `completion` prints, in a real bash."""
+def needs(shell: str) -> pytest.MarkDecorator:
+    """Skip a test where its shell isn't installed."""
+    return pytest.mark.skipif(shutil.which(shell) is None, reason=f"there is no {shell} here")
+
+
+@pytest.fixture
+def on_path(tmp_path: Path) -> dict[str, str]:
+    """Put a `clerk-async` on the path, wherever the installed one is, beside a file to complete."""
     (tmp_path / "leaked.txt").touch()
-    program = tmp_path / "clerk-async"  # wherever the installed one is
+    program = tmp_path / "clerk-async"
     program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m clerk_async "$@"\n')
     program.chmod(0o755)
+    return {
+        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "ZDOTDIR": str(tmp_path),
+        "XDG_CONFIG_HOME": str(tmp_path / ".config"),
+    }
+
+
+def asked(
+    shell: Sequence[str], script: str, fake: FakeClerk, cwd: Path, env: Mapping[str, str]
+) -> list[str]:
+    """Run a script in a shell that has nothing to complain of, and give the lines it prints."""
+    ended = subprocess.run(
+        [*shell, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+        cwd=cwd,
+        env=environment(fake, env),
+    )
+    assert ended.stderr == ""
+    return ended.stdout.splitlines()
+
+
+@needs("bash")
+def test_bash_completes_commands_options_values_and_files(
+    fake: FakeClerk, tmp_path: Path, on_path: dict[str, str]
+) -> None:
+    """The script that `completion` prints, in a real bash."""
     script = """
         eval "$(clerk-async completion bash)"
         complete -p clerk-async
@@ -139,22 +175,52 @@ def test_bash_completes_commands_options_values_and_files(fake: FakeClerk, tmp_p
         ask rev; ask --js; ask revoke --jo; ask list --status ac; ask completion ''
         ask revoke --from leak; ask verify-token --jwt-key-file leak; ask get --key-file leak
     """
-    ended = subprocess.run(
-        ["bash", "--norc", "-c", textwrap.dedent(script)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=50,
-        cwd=tmp_path,
-        env=environment(fake, {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}),
-    )
-    files = ["-o default", ""] * 3
-    assert ended.stderr == ""
-    assert ended.stdout.splitlines()[1:] == [
+    assert asked(["bash", "--norc"], script, fake, tmp_path, on_path)[1:] == [
         "revoke revoke-all",
         "--json",
         "--journal",
         "active",
         "bash zsh fish",
-        *files,
+        *["-o default", ""] * 3,
     ]
+
+
+@needs("fish")
+def test_fish_completes_commands_options_values_and_files(
+    fake: FakeClerk, tmp_path: Path, on_path: dict[str, str]
+) -> None:
+    """Likewise, from the file that fish reads it from."""
+    completions = tmp_path / ".config" / "fish" / "completions"
+    completions.mkdir(parents=True)
+    (completions / "clerk-async.fish").write_text(run(fake, "completion", "fish").out)
+    script = """
+        for line in rev --js "revoke --jo" "list --status ac" "completion " "revoke --from leak"
+            complete -C "clerk-async $line" | string split -f 1 \\t
+        end
+    """
+    assert asked(["fish"], script, fake, tmp_path, on_path) == [
+        *("revoke", "revoke-all"),
+        "--json",
+        "--journal",
+        "active",
+        *("bash", "fish", "zsh"),
+        "leaked.txt",
+    ]
+
+
+@needs("zsh")
+def test_zsh_completes_commands_options_values_and_files(
+    fake: FakeClerk, tmp_path: Path, on_path: dict[str, str]
+) -> None:
+    """Likewise, from its start-up file, as somebody types."""
+    lines = ["autoload -Uz compinit", "compinit -u -D", 'eval "$(clerk-async completion zsh)"']
+    (tmp_path / ".zshrc").write_text("\n".join([*lines, "PS1='ready '", ""]))
+    typed = {"revoke-a": "revoke-all", "list --status ac": "active", "get --key-file l": "leaked.t"}
+    with Terminal(fake, program=["zsh", "-d", "-i"], env=on_path, cwd=tmp_path) as terminal:
+        terminal.wait_for("ready ")
+        for begun, completed in typed.items():
+            terminal.type(f"clerk-async {begun}\t")
+            terminal.wait_for(completed)
+            terminal.type("\x15")  # the whole line goes
+        terminal.type("exit\n")
+        assert terminal.end() == 0
