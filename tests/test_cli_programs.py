@@ -161,6 +161,20 @@ def test_help_into_a_closed_stdout_is_quiet(fake: FakeClerk, arguments: tuple[st
         assert ended.returncode == ("full" in script)
 
 
+def test_a_fake_server_that_can_not_print_says_so(fake: FakeClerk) -> None:
+    """Nobody could reach it; its port has nothing to do with it."""
+    ended = subprocess.run(
+        ["bash", "-c", 'exec "$@" >/dev/full', "bash", *command_line(["fake-server"])],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+        env=environment(fake),
+    )
+    assert ended.stderr == "clerk-async: stdout: No space left on device\n"
+    assert ended.returncode == 1
+
+
 def test_a_closed_stderr_stops_nothing(fake: FakeClerk, tmp_path: Path) -> None:
     """Progress has nowhere to go then."""
     ids = write_ids(fake, tmp_path / "ids", 30)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -13,6 +14,9 @@ from clerk_async.cli.rates import read_rate
 
 if TYPE_CHECKING:
     from clerk_async.config import RateLimit
+
+_NOT_OURS: Final = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM}
+"""How the system says that a port is somebody else's."""
 
 
 @command("fake-server")
@@ -51,6 +55,8 @@ def fake_server_command(
     try:
         serve(port, sessions, rate_limit=rate, seed=seed, production=production)
     except OSError as error:
+        if error.errno not in _NOT_OURS:
+            raise  # what it prints can't be written
         raise Refused(f"can't listen on port {port}: {error.strerror}") from None
     finally:
         signal.signal(signal.SIGTERM, before)
