@@ -36,7 +36,7 @@ tokens that the service echoes back are replaced in messages, and stand unchange
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
 
@@ -181,7 +181,8 @@ class ApiError(_CallError):
     """The service answered with an error status that has no class of its own.
 
     Attributes:
-        status: The HTTP status.
+        status: The HTTP status; where none is given, the one that the class stands for, so that
+            tests and result stores can make a `NotFoundError("gone")` of its message alone.
         errors: The entries of the body, unredacted; empty where the body held none.
         code: The code of the first entry, or None.
         trace_id: What Clerk's support asks for: `clerk_trace_id` of the body, else the `cf-ray`
@@ -194,12 +195,13 @@ class ApiError(_CallError):
     code: str | None
     trace_id: str | None
     retry_after: float | None
+    _stands_for: ClassVar[int] = 0
 
     def __init__(
         self,
         message: str,
         *,
-        status: int,
+        status: int | None = None,
         errors: tuple[ErrorDetail, ...] = (),
         trace_id: str | None = None,
         retry_after: float | None = None,
@@ -208,7 +210,7 @@ class ApiError(_CallError):
         attempts: int = 0,
     ) -> None:
         super().__init__(message, method=method, path=path, attempts=attempts)
-        self.status = status
+        self.status = self._stands_for if status is None else status
         self.errors = errors
         self.code = (errors[0].code or None) if errors else None
         self.trace_id = trace_id
@@ -218,48 +220,69 @@ class ApiError(_CallError):
 class BadRequestError(ApiError):
     """400: the service refused the request as it stands."""
 
+    _stands_for = 400
+
 
 class AuthenticationError(ApiError):
     """401: the secret key was refused; for `refresh`, the session can't be refreshed."""
+
+    _stands_for = 401
 
 
 class PermissionDeniedError(ApiError):
     """403: the key is known, but may not do this."""
 
+    _stands_for = 403
+
 
 class NotFoundError(ApiError):
     """404: no such session, user, organization or JWT template in this instance."""
+
+    _stands_for = 404
 
 
 class ConflictError(ApiError):
     """409: the resource is locked or in a state that doesn't allow this."""
 
+    _stands_for = 409
+
 
 class GoneError(ApiError):
     """410: the operation no longer exists in this version of the API."""
+
+    _stands_for = 410
 
 
 class UnprocessableEntityError(ApiError):
     """422: a parameter was understood but isn't valid."""
 
+    _stands_for = 422
+
 
 class RateLimitedError(ApiError):
     """429: too many requests for this instance; `retry_after` says when to come back."""
+
+    _stands_for = 429
 
 
 class ServerError(ApiError):
     """500 and above: the service, or a proxy in front of it, failed."""
 
+    _stands_for = 500
 
-_CLASS_OF_STATUS: dict[int, type[ApiError]] = {
-    400: BadRequestError,
-    401: AuthenticationError,
-    403: PermissionDeniedError,
-    404: NotFoundError,
-    409: ConflictError,
-    410: GoneError,
-    422: UnprocessableEntityError,
-    429: RateLimitedError,
+
+_CLASS_OF_STATUS = {
+    each._stands_for: each  # noqa: SLF001 - ours
+    for each in (
+        BadRequestError,
+        AuthenticationError,
+        PermissionDeniedError,
+        NotFoundError,
+        ConflictError,
+        GoneError,
+        UnprocessableEntityError,
+        RateLimitedError,
+    )
 }
 _FIRST_SERVER_STATUS = 500
 
@@ -302,7 +325,7 @@ class RequestTimeoutError(TransportError, TimeoutError):
 
     Attributes:
         phase: `queue` (waiting for a free connection of the pool, or in a pause), `connect`
-            (nothing was sent) or `response` (sent; it may have taken effect).
+            (nothing was sent) or `response` (sent; it may have taken effect), which is the default.
     """
 
     phase: Literal["queue", "connect", "response"]
@@ -311,7 +334,7 @@ class RequestTimeoutError(TransportError, TimeoutError):
         self,
         message: str,
         *,
-        phase: Literal["queue", "connect", "response"],
+        phase: Literal["queue", "connect", "response"] = "response",
         method: str = "",
         path: str = "",
         attempts: int = 0,

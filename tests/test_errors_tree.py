@@ -102,6 +102,15 @@ def test_each_status_has_a_class() -> None:
     assert error_class_for(404) is NotFoundError
 
 
+def test_an_error_of_a_status_can_be_made_of_its_message_alone() -> None:
+    """By tests that mock a call, and by result stores that keep no more (Celery's JSON does)."""
+    for status in (400, 401, 403, 404, 409, 410, 422, 429, 500):
+        error = error_class_for(status)("message")
+        assert (error.status, str(error)) == (status, "message")
+        assert error_class_for(status)("message", status=599).status == 599
+    assert RequestTimeoutError("message").phase == "response"  # it may have arrived
+
+
 def test_the_code_is_the_first_entrys() -> None:
     """And None without entries."""
     entries = (ErrorDetail("", "", "first"), ErrorDetail("", "", "second"))
