@@ -70,7 +70,7 @@ def test_a_child_forked_during_a_call_calls_and_ends_as_it_likes(
 def test_an_async_client_that_was_in_use_works_on_both_sides_of_a_fork(
     where: str, fake: FakeClerk
 ) -> None:
-    """The child has loops and connections of its own, and the parent keeps its connection."""
+    """The child has its own loops and connections and holds none of the parent's, who keeps his."""
     fake.add_session(session_id="sess_1")
     environ = {"PYTHONWARNINGS": "ignore::DeprecationWarning"}
     with program(["-c", FORKS_ASYNC, where], fake, environ=environ) as (process, log):
@@ -91,6 +91,10 @@ import asyncio, os, sys
 from clerk_async import AsyncSessionsApi
 sessions = AsyncSessionsApi()
 
+def sockets():
+    files = (os.path.realpath(f"/proc/self/fd/{number}") for number in range(100))
+    return sum("socket:" in file for file in files)
+
 async def use():
     print((await sessions.get("sess_1")).status.value, flush=True)
 
@@ -99,7 +103,7 @@ def fork():
     if child == 0:
         asyncio.run(use())
         asyncio.run(close())
-        os._exit(7)
+        os._exit(7 if sockets() == before else 8)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 async def close():
@@ -107,6 +111,8 @@ async def close():
         await use()
 
 async def main():
+    global before
+    before = sockets()  # the loop's own
     await use()
     fork()
     await close()
@@ -114,6 +120,7 @@ async def main():
 if sys.argv[1] == "in a running loop":
     asyncio.run(main())
 else:
+    before = sockets()
     asyncio.run(use())
     fork()
     asyncio.run(close())

@@ -280,6 +280,43 @@ def test_a_fork_in_mid_call(fake: FakeClerk) -> None:
     assert ended.out.splitlines() == ["[0, 0, 0, 0, 0]", "active"]
 
 
+def test_a_fork_while_another_thread_starts_the_loop(fake: FakeClerk) -> None:
+    """What that thread holds at the moment of the fork is held for ever in the child."""
+    session = fake.add_session().id
+    ended = run_program(
+        """
+        import asyncio, os, signal, sys, threading, warnings
+        from clerk_async import SessionsApi
+        warnings.simplefilter("ignore", DeprecationWarning)
+        client = SessionsApi()
+        make, is_starting, may_go_on = asyncio.new_event_loop, threading.Event(), threading.Event()
+
+        def make_slowly():
+            is_starting.set()
+            may_go_on.wait()
+            return make()
+
+        asyncio.new_event_loop = make_slowly
+        first = threading.Thread(target=client.get, args=sys.argv[1:])
+        first.start()
+        is_starting.wait()
+        child = os.fork()
+        if child == 0:
+            signal.alarm(15)
+            asyncio.new_event_loop = make
+            os._exit(3 if client.get(sys.argv[1]).status == "active" else 4)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        may_go_on.set()
+        first.join()
+        print(client.get(sys.argv[1]).status)
+        """,
+        fake,
+        session,
+    )
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.splitlines() == ["3", "active"]
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_multiprocessing(method: str, fake: FakeClerk, tmp_path: object) -> None:
     """A pool of worker processes, as Celery and gunicorn have them."""
@@ -324,6 +361,7 @@ def test_ctrl_c_in_a_call(presses: int, fake: FakeClerk) -> None:
     program = start(
         USE
         + """
+client = SessionsApi(pool_size=1)
 try:
     client.revoke(sys.argv[1])
 except KeyboardInterrupt:
@@ -370,9 +408,13 @@ def test_inside_a_running_loop(fake: FakeClerk) -> None:
 
 PATCHES = {
     "gevent": ("import gevent.monkey; gevent.monkey.patch_all()", "threading"),
-    "gevent, but for threads": (
-        "import gevent.monkey; gevent.monkey.patch_all(thread=False)",
+    "gevent, but for threads and queues": (
+        "import gevent.monkey; gevent.monkey.patch_all(thread=False, queue=False)",
         "selectors",
+    ),
+    "gevent, but for threads and selectors": (
+        "import gevent.monkey; gevent.monkey.patch_all(thread=False, select=False)",
+        "queue",
     ),
     "eventlet": ("import eventlet; eventlet.monkey_patch()", "thread"),
 }

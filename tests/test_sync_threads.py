@@ -21,7 +21,7 @@ from clerk_async.private_loop import Crossing
 from clerk_async.testing import Fault
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from clerk_async.testing import FakeClerk
 
@@ -311,17 +311,34 @@ def test_hooks_see_the_callers_context(fake: FakeClerk) -> None:
 
 
 def test_callbacks_run_in_the_callers_thread(fake: FakeClerk) -> None:
-    """Also those of iterate; one that raises reaches its caller."""
+    """So do iterables that are read, for each of the methods that take them."""
+    threads: dict[str, int] = {}
+
+    def noting(name: str, answer: object = None) -> Any:
+        def note(*_: object) -> Any:
+            threads[name] = threading.get_ident()
+            return answer
+
+        return note
+
+    def items(name: str, *values: str) -> Iterator[str]:
+        threads[name] = threading.get_ident()
+        yield from values
+
+    def hooks(run: str) -> dict[str, Any]:
+        names = ("on_outcome", "on_progress", "should_stop")
+        return {name: noting(f"{run}: {name}", answer=False) for name in names}
+
     fake.add_session(user_id="u")
-    fake.inject(Fault.null("status", operation="list", count=None))
-    threads: list[int] = []
+    fake.add_session(user_id="v")
+    fake.inject(Fault.null("status", operation="list"))
     with sync_client_of(fake) as client:
-        list(
-            client.iterate(
-                user_id="u", on_unreadable=lambda _: threads.append(threading.get_ident())
-            )
-        )
-    assert threads == [threading.get_ident()]
+        list(client.iterate(user_id="u", on_unreadable=noting("on_unreadable")))
+        client.revoke_many(items("many", "sess_1"), **hooks("many"))
+        list(client.revoke_stream(items("stream", "sess_1"), **hooks("stream")))
+        client.revoke_all(user_ids=items("all", "v"), **hooks("all"))
+    assert len(threads) == 13
+    assert set(threads.values()) == {threading.get_ident()}
 
 
 def test_dropping_a_client_ends_its_thread(fake: FakeClerk) -> None:
