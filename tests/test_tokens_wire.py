@@ -22,6 +22,8 @@ from clerk_async import (
     TokenVerifier,
 )
 from clerk_async.testing import FakeClerk, Fault
+from clerk_async.tokens import jwks
+from clerk_async.tokens.jwks import Flight
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -122,8 +124,16 @@ async def test_a_thousand_tasks_fetch_once(fake: FakeClerk, sessions: AsyncSessi
     assert fetches(fake) == 1
 
 
-def test_fifty_threads_fetch_once(fake: FakeClerk, sync_sessions: SessionsApi) -> None:
-    """On a cold cache, from fifty threads, with the keys slow to come."""
+def test_fifty_threads_fetch_once(
+    fake: FakeClerk, sync_sessions: SessionsApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a cold cache, from fifty threads, with the keys slow to come and slow to be asked for."""
+
+    def flight_made_slowly() -> Flight:
+        time.sleep(0.01)  # the others look meanwhile whether there is one
+        return Flight()
+
+    monkeypatch.setattr(jwks, "Flight", flight_made_slowly)
     fake.inject(Fault.hold(operation="jwks"))
     made = fake.mint(fake.add_session(user_id="user_1"))
     verifier = TokenVerifier(sessions=sync_sessions, authorized_parties=[ORIGIN])
