@@ -77,14 +77,15 @@ def test_the_organization_of_version_2() -> None:
     assert not told.has_permission("org:teams:manage")
 
 
-def test_the_organization_of_version_1() -> None:
-    """The deprecated spelling gives the same object."""
+@pytest.mark.parametrize("role", ["org:admin", "admin"])
+def test_the_organization_of_version_1(role: str) -> None:
+    """The deprecated spelling gives the same object, older roles without their prefix too."""
     granted = ["org:dashboard:manage", "org:teams:read"]
     told = verified(
         v=GONE,
         org_id="org_1",
         org_slug="acme",
-        org_role="org:admin",
+        org_role=role,
         org_permissions=granted,
     )
     assert told.version == 1
