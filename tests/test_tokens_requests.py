@@ -138,7 +138,7 @@ SHAPES: dict[str, Callable[[], object]] = {
     },
     "an ASGI scope with split cookies": lambda: {
         "type": "websocket",
-        "headers": [(b"cookie", b"a=b"), (b"cookie", f"__session={GOOD}".encode())],
+        "headers": [(b"cookie", text.encode()) for text in ("a=b", f"__session={GOOD}", "c=d")],
     },
     "http.server": lambda: SimpleNamespace(headers=message(Authorization=AUTH)),
 }
@@ -223,6 +223,13 @@ CASES: dict[str, tuple[dict[str, str], Reason | None]] = {
     "another instance's alone": (cookie(f"__session={OTHERS}"), Reason.JWK_KID_MISMATCH),
     "expired and another's": (
         cookie(f"__session={OTHERS}", f"__session_abcdefgh={EXPIRED}"),
+        Reason.TOKEN_EXPIRED,
+    ),
+    "wrong party and expired": (
+        cookie(
+            f"__session={token(claims(azp='https://evil.example'))}",
+            f"__session_abcdefgh={EXPIRED}",
+        ),
         Reason.TOKEN_EXPIRED,
     ),
     "pending": (cookie(f"__session={token(claims(sts='pending'))}"), Reason.SESSION_PENDING),
