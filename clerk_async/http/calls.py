@@ -134,12 +134,6 @@ class Shared:
             self._wire, self.is_closed = wire, False
             raise WrongLoopError("this client is in use in another event loop: close it there")
 
-    def forget(self) -> None:
-        """Let go of a wire that a fork has left behind."""
-        wire, self._wire = self._wire, None
-        if wire is not None:
-            wire.abandon()
-
     def __reduce__(self) -> str | tuple[Any, ...]:
         raise TypeError(
             "what belongs to a client can't be pickled or copied, as it holds a secret key and "
