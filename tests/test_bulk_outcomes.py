@@ -125,6 +125,30 @@ async def test_an_unreadable_200_is_looked_after(fake: FakeClerk, fault: Any) ->
     assert outcome.status is RevocationStatus.REVOKED
 
 
+async def test_a_look_that_tells_nothing_leaves_the_revocations_own_error(fake: FakeClerk) -> None:
+    """It is revoked, and its look is refused: a 429 as the error would say that nothing was."""
+    session_id = add_sessions(fake, 1)[0]
+    fake.inject(Fault.not_json(operation="revoke"))
+    fake.inject(Fault.status(429, retry_after=30, operation="get", count=None))
+    async with bulk_client(fake) as client:
+        report = await client.revoke_many([session_id], deadline=0.5)
+    assert not live(fake)
+    (failure,) = report.failures
+    assert isinstance(failure.error, ResponseDecodeError)
+    assert (failure.attempts, report.throttled, report.stopped_by) == (1, 1, "deadline")
+
+
+async def test_a_key_that_is_refused_at_the_look_stops_the_run(fake: FakeClerk) -> None:
+    """Though what failed is the revocation before it."""
+    ids = add_sessions(fake, 40)
+    fake.inject(Fault.not_json(operation="revoke", session_id=ids[0]))
+    fake.inject(Fault.status(401, operation="get", count=None))
+    async with bulk_client(fake) as client:
+        report = await client.revoke_many(ids, concurrency=1)
+    assert (report.stopped_by, report.not_attempted) == ("authentication", 39)
+    assert isinstance(report.failures[0].error, ResponseDecodeError)
+
+
 async def test_a_proxys_page_in_place_of_an_answer_is_no_success(fake: FakeClerk) -> None:
     """200 with a log-in page, and the session is as live as before."""
     session_id = add_sessions(fake, 1)[0]

@@ -57,6 +57,8 @@ class Verdict:
         attempts: How often the revocation was sent in this round.
         session: The session as it came back.
         may_have_arrived: Whether the service may have acted on an attempt that got no answer.
+        obstacle: What kept the look at the session from telling, and so decides about another
+            round; the error is what the revocation itself came to, which may have taken effect.
     """
 
     status: RevocationStatus
@@ -64,6 +66,12 @@ class Verdict:
     attempts: int = 0
     session: Session | None = None
     may_have_arrived: bool = False
+    obstacle: ClerkError | None = None
+
+    @property
+    def hindrance(self) -> ClerkError | None:
+        """What has to pass before another round makes sense."""
+        return self.obstacle or self.error
 
 
 def is_passing(error: ClerkError | None) -> bool:
@@ -162,7 +170,9 @@ async def _judge(  # noqa: PLR0911 - a table of answers, one return each
     except (ApiError, TransportError, ResponseDecodeError) as trouble:
         let_go_of_frames(trouble)
         if is_passing(trouble) or is_key_refused(trouble):
-            failed.error = trouble
+            failed.obstacle = trouble
+            if isinstance(error, BadRequestError):  # which alone would say that no repeat helps
+                failed.error = trouble
         return failed
     if not session.status.is_terminal:
         failed.session = session

@@ -298,10 +298,10 @@ class BulkRun:
         if verdict.status is RevocationStatus.NOT_ATTEMPTED and job.attempts:
             verdict.status, verdict.error = RevocationStatus.FAILED, job.error
         verdict.attempts += job.attempts
-        if verdict.error is not None:
-            if is_key_refused(verdict.error):
+        if (hindrance := verdict.hindrance) is not None:
+            if is_key_refused(hindrance):
                 self.stop("authentication")
-            elif self._gets_another_round(job, verdict.error):
+            elif self._gets_another_round(job, hindrance):
                 job.error = verdict.error
                 job.attempts = verdict.attempts
                 job.may_have_arrived = verdict.may_have_arrived
