@@ -158,7 +158,7 @@ class World:
     ) -> None:
         """Make calls at once; some are cancelled after so many seconds, or the client closed."""
         if self._watch is None:
-            self._watch = asyncio.create_task(self._measure_lateness())
+            self._watch = asyncio.create_task(self.books.lateness.measure())
         jobs = [asyncio.create_task(self._one(*entry)) for entry in plan]
         if close_after is not None:
             await asyncio.sleep(close_after)
@@ -169,7 +169,7 @@ class World:
     async def bulk(self, method: str, count: int, deadline: float | None) -> None:
         """Revoke so many sessions, and one that there isn't, in one of three ways."""
         if self._watch is None:
-            self._watch = asyncio.create_task(self._measure_lateness())
+            self._watch = asyncio.create_task(self.books.lateness.measure())
         number = len(self.bulks)
         user = f"user_{self.name}bulk{number}x"
         ids = [self._new_session(user) for _ in range(count)]
@@ -291,13 +291,6 @@ class World:
             return [session async for session in pages]
 
         return walk()
-
-    async def _measure_lateness(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            due = loop.time() + 0.01
-            await asyncio.sleep(0.01)
-            self.books.lateness = max(self.books.lateness, loop.time() - due)
 
     # -- the books ------------------------------------------------------------------------------
 
