@@ -42,15 +42,92 @@ def rows(heading: str) -> list[list[str]]:
     return [cells(line) for line in table[1].splitlines()]
 
 
+USES = {
+    "look": """
+async def use():
+    async with AsyncSessionsApi() as sessions:
+        await look(sessions)
+
+asyncio.run(use())
+""",
+    "end_all": """
+asyncio.run(end_all(["sess_1"]))
+assert asyncio.run(left()) == ["sess_mine"]
+""",
+    "who_is": """
+assert asyncio.run(who_is(token)) == "user_1"
+assert asyncio.run(who_is("x")) == "nobody: token-invalid"
+""",
+    "invoices": """
+import httpx
+
+async def ask(headers):
+    transport = httpx.ASGITransport(app)
+    async with app.router.lifespan_context(app):
+        async with httpx.AsyncClient(transport=transport, base_url=party) as client:
+            return (await client.get("/invoices", headers=headers)).status_code
+
+assert asyncio.run(ask({})) == 401
+assert asyncio.run(ask({"Authorization": f"Bearer {token}"})) == 403
+""",
+    "signed_in_or_refreshed": """
+from types import SimpleNamespace
+from clerk_async import AsyncSessionsApi
+
+names = []
+response = SimpleNamespace(headers=SimpleNamespace(append=lambda name, _: names.append(name)))
+
+async def use():
+    async with AsyncSessionsApi() as sessions:
+        verifier = AsyncTokenVerifier(sessions=sessions, authorized_parties=[party])
+        request = {"host": party.removeprefix("https://"), "cookie": cookie}
+        assert (await signed_in_or_refreshed(verifier, request, response)).is_signed_in
+
+asyncio.run(use())
+assert set(names) == {"Set-Cookie"}
+""",
+    "test_sign_out_everywhere": """
+from clerk_async.testing import FakeClerk
+
+with FakeClerk() as fake:
+    test_sign_out_everywhere(fake)
+""",
+}
+"""How the functions are used that an example defines and doesn't call itself."""
+SETTING = """
+import asyncio, os
+from clerk_async import AsyncSessionsApi
+os.chdir({folder!r})
+party, token, cookie = {party!r}, {token!r}, {cookie!r}
+
+async def left():
+    async with AsyncSessionsApi() as sessions:
+        return [session.id async for session in sessions.iterate(status="active", user_id="user_1")]
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("needs", "block"), BLOCKS, ids=range(len(BLOCKS)))
-def test_the_readmes_examples_run(needs: str, block: str, fake: FakeClerk) -> None:
-    """Each python block is a program that runs against the service."""
+def test_the_readmes_examples_run(needs: str, block: str, fake: FakeClerk, tmp_path: Path) -> None:
+    """Each python block is a program that runs against the service, its functions too."""
     if needs and importlib.util.find_spec(needs) is None:
         pytest.skip(f"{needs} is not installed")
-    fake.add_session(session_id="sess_1", user_id="user_1")
-    ended = run_program(block, fake)
-    assert ended.code == 0, f"{block}\n{ended.err}"
+    party = "https://app.example.com"
+    for name in ("sess_1", "sess_2", "sess_mine"):
+        fake.add_session(session_id=name, user_id="user_1", authorized_party=party)
+    setting = SETTING.format(
+        folder=str(tmp_path),
+        party=party,
+        token=fake.mint("sess_1"),
+        cookie=f"__session={fake.expired_token('sess_1')}; "
+        f"__refresh={fake.refresh_token_for('sess_1')}",
+    )
+    defined = re.findall(r"^(?:async )?def (\w+)", block, re.MULTILINE)
+    uses = "".join(USES.get(name, "") for name in defined)
+    for name in defined:
+        assert len(re.findall(rf"\b{name}\b", block + uses)) > 1, f"{name} is never used"
+    ended = run_program(setting + block + uses, fake)
+    assert ended.code == 0, f"{block}{uses}\n{ended.err}"
     assert ended.err == ""
 
 
