@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from bulk_client import add_sessions, bulk_client, sends
 from bulk_stage import Client, Service, simulate
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from clerk_async import InvalidArgumentError, RateLimit
@@ -108,6 +108,7 @@ async def test_an_id_that_comes_again_is_sent_once(fake: FakeClerk) -> None:
     assert max(sends(fake).values()) == 1
 
 
+@example(values=[*"xxxabx"], size=3)
 @settings(max_examples=60)
 @given(values=st.lists(st.integers(0, 12).map(str), max_size=200), size=st.integers(1, 8))
 def test_duplicates_are_known_exactly_within_the_last_so_many(values: list[str], size: int) -> None:

@@ -73,14 +73,14 @@ async def test_a_wrong_key_costs_as_many_requests_as_go_out_at_once(fake: FakeCl
 async def test_max_failures_stops_when_so_many_have_failed(
     fake: FakeClerk, most: int, failed: int
 ) -> None:
-    """0 and 1 both mean at the first."""
+    """0 and 1 both mean at the first; no success stops a run."""
     ids = add_sessions(fake, 30)
-    fake.inject(Fault.status(422, operation="revoke", count=None))
+    fake.inject(Fault.status(422, operation="revoke", count=None, after=2))
     async with bulk_client(fake) as client:
         report = await client.revoke_many(ids, max_failures=most, concurrency=1)
     assert report.stopped_by == "max_failures"
-    assert report.failed == failed
-    assert report.not_attempted == 30 - failed
+    assert (report.revoked, report.failed) == (2, failed)
+    assert report.not_attempted == 28 - failed
 
 
 async def test_max_failures_counts_no_failure_that_passes_in_the_second_round(
@@ -147,6 +147,17 @@ async def test_should_stop_is_asked_before_each_send(fake: FakeClerk, kind: str)
     assert report.revoked == 10
     assert report.not_attempted == 30
     assert len(live(fake)) == 30
+
+
+async def test_should_stop_is_asked_before_each_repeat_too(fake: FakeClerk) -> None:
+    """The third attempt is not made; the session has failed with the second's error."""
+    ids = add_sessions(fake, 1)
+    fake.inject(Fault.status(500, operation="revoke", count=None))
+    async with bulk_client(fake) as client:
+        report = await client.revoke_many(ids, should_stop=lambda: len(fake.requests) == 2)
+    assert report.stopped_by == "should_stop"
+    assert [failure.attempts for failure in report.failures] == [2]
+    assert len(fake.requests) == 2
 
 
 def test_should_stop_is_asked_in_a_long_pause_too() -> None:

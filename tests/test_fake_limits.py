@@ -7,7 +7,7 @@ import math
 import pytest
 from attrs import define, frozen
 from fake_calls import get
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clerk_async.testing import FakeClerk
@@ -48,6 +48,7 @@ class TestWindow:
         assert [window.admit(float(at)) for at in range(1, 10)] == list(range(9, 0, -1))
         assert window.admit(10.0) is None
 
+    @example(1, 10.0, [0.0, 9.999])
     @given(
         st.integers(1, 20),
         st.floats(0.1, 50.0),

@@ -169,6 +169,11 @@ class TestRefusals:
                 "odd iat",
             ),
             refused_token(
+                lambda fake, s: {"expired_token": fake.sign(claims(s, iat=True))},
+                "session_refresh_cannot_determine_session_token_age",
+                "iat true",
+            ),
+            refused_token(
                 lambda fake, s: {"expired_token": fake.sign(claims(s, iat=NOW - 86_401))},
                 "session_refresh_expired_session_token_too_old",
                 "too old",

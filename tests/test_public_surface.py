@@ -142,14 +142,18 @@ def imported(path: Path) -> set[str]:
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
         for inner in ast.walk(node)
     }
+    package = ["clerk_async", *path.relative_to(PACKAGE).parent.parts]
     names: set[str] = set()
     for node in ast.walk(tree):
         if id(node) in typed:
             continue
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            names.add(node.module or "")
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            names.add(".".join([*above, *filter(None, [node.module])]))
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            names |= {str(name.value) for name in node.args if isinstance(name, ast.Constant)}
     return names
 
 
