@@ -63,9 +63,11 @@ class InProcess:
 
 def environment(fake: FakeClerk, changes: Mapping[str, str | None] | None = None) -> dict[str, str]:
     """Give the environment of a program that talks to the fake."""
+    # asyncio's debug mode writes a line to stderr for every slow turn on a busy machine, and what
+    # is printed has to come at once without Python's help
+    left_out = {"PYTHONDEVMODE", "PYTHONUNBUFFERED"}
     values: dict[str, str | None] = {
-        # asyncio's debug mode writes a line to stderr for every slow turn on a busy machine
-        **{name: value for name, value in os.environ.items() if name != "PYTHONDEVMODE"},
+        **{name: value for name, value in os.environ.items() if name not in left_out},
         "CLERK_SECRET_KEY": fake.secret_key,
         "CLERK_API_URL": fake.base_url.removesuffix("/v1"),
         "PYTHONWARNINGS": "error",

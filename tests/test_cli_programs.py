@@ -147,7 +147,8 @@ def test_a_run_goes_on_silently_when_stdout_closes(
 @pytest.mark.parametrize("arguments", [("--help",), ("revoke", "--help"), ("--version",)])
 def test_help_into_a_closed_stdout_is_quiet(fake: FakeClerk, arguments: tuple[str, ...]) -> None:
     """No traceback, no "Exception ignored"."""
-    for script in ('exec "$@" >&-', '"$@" | true', 'exec "$@" >/dev/full'):
+    gone = '"$@" | true; exit ${PIPESTATUS[0]}'
+    for script in ('exec "$@" >&-', gone, 'exec "$@" >/dev/full'):
         ended = subprocess.run(
             ["bash", "-c", script, "bash", *command_line(arguments)],
             capture_output=True,

@@ -238,7 +238,7 @@ def run(arguments: Sequence[str]) -> int:
         code = _invoke(settings)
     except SystemExit as end:
         # click ends the process so, too, when the reader of help has gone.
-        is_reader_gone = type(sys.stdout).__name__ == "PacifyFlushWrapper"
+        is_reader_gone = type(sys.stdout).__name__.endswith("PacifyFlushWrapper")
         code = DONE if is_reader_gone else int(end.code or 0)
     except OSError as error:
         settings.out.out.let_go(error)

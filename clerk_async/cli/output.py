@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ class Stream:
         self.has_unicode: bool = encoding.replace("-", "") == "utf8"
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
-            reconfigure(errors="backslashreplace")
+            with suppress(OSError, ValueError):  # it writes what waits first; the next write tells
+                reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> None:
         """Write and flush, or do nothing once nobody reads any more."""
