@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import io
 import json
@@ -107,6 +108,18 @@ class TestLife:
             fake.stop()
             assert idle.recv(1) == busy.recv(1) == b""
         assert (fake.open_connections, fake.in_flight, fake.held) == (0, 0, 0)
+
+    def test_stopping_closes_what_was_accepted_just_now(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for _ in range(30):
+            fake = FakeClerk().start()
+            late = [socket.create_connection(("127.0.0.1", fake.port), timeout=10) for _ in "abc"]
+            fake.stop()
+            for connection in late:
+                connection.close()
+        gc.collect()
+        assert [record.getMessage() for record in caplog.records] == []
 
     def test_connections_can_be_dropped_from_this_side(self, fake_clerk: FakeClerk) -> None:
         connection = HTTPConnection("127.0.0.1", fake_clerk.port, timeout=10)

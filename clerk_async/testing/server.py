@@ -8,6 +8,7 @@ import os
 import socket
 import threading
 import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 _BACKLOG = 1024
+_TURNS_TO_CONNECT = 4
+"""Turns of the loop until a socket that was accepted is a connection, which alone can be closed."""
 
 
 class _Counting(web.Server):  # type: ignore[misc,unused-ignore]
@@ -160,6 +163,10 @@ class ServerThread:
         try:
             await stopping.wait()
         finally:
+            with suppress(NotImplementedError):  # on Windows, whose loop accepts in another way
+                loop.remove_reader(listening.fileno())
+            for _ in range(_TURNS_TO_CONNECT):
+                await asyncio.sleep(0)
             server.close()
             for transport in list(counting.open.values()):
                 transport.abort()
