@@ -159,7 +159,9 @@ def test_ids_come_from_files_of_many_kinds(
         ('[{"id": "s_1"}]\n', "id", "jq -c"),
         ('{"id": 5}\n', "id", "line 1"),
         ('{"id": "x"}\nnope\n', "id", "line 2"),
+        ('{"id": "x"}\n' + '{"x":' * 100_000, "id", "line 2"),
     ],
+    ids=lambda value: ascii(value)[:40],
 )
 def test_a_file_of_another_kind_is_refused_before_anything_is_sent(
     cli: InProcess, tmp_path: Path, text: str, column: str | None, told: str
@@ -170,7 +172,7 @@ def test_a_file_of_another_kind_is_refused_before_anything_is_sent(
     arguments = (
         ("--from", str(path)) if column is None else ("--from", str(path), "--column", column)
     )
-    ended = cli("revoke", *arguments)
+    ended = cli("revoke", "--yes", *arguments)  # whoever is to be asked has it read ahead
     assert (ended.code, cli.fake.requests) == (2, [])
     assert told in ended.err
 

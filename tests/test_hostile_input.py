@@ -104,9 +104,24 @@ def cut_short(text: bytes, end: int) -> bytes:
     return text[:end]
 
 
-json_texts: st.SearchStrategy[bytes] = json_values.map(as_json)
+def damaged(text: bytes, place: int, byte: bytes) -> bytes:
+    """Put another byte in the place of one."""
+    place %= len(text)
+    return text[:place] + byte + text[place + 1 :]
+
+
+def nested(entry: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """Give an object as it is, as the row of a list, and as the entry of an error."""
+    return st.sampled_from([entry, {"data": [entry]}, {"errors": [entry]}])
+
+
+entries = st.dictionaries(st.sampled_from(NAMES), json_values, max_size=5)
+json_texts: st.SearchStrategy[bytes] = (json_values | entries.flatmap(nested)).map(as_json)
 bodies = (
-    st.binary(max_size=300) | json_texts | st.builds(cut_short, json_texts, st.integers(0, 300))
+    st.binary(max_size=300)
+    | json_texts
+    | st.builds(cut_short, json_texts, st.integers(0, 300))
+    | st.builds(damaged, json_texts, st.integers(0, 300), st.binary(min_size=1, max_size=1))
 )
 DECODERS: Final = (decode_session, decode_page, decode_token, decode_refreshed)
 BOTTOMLESS: Final = (
@@ -143,6 +158,8 @@ def read_retry_after(text: str, now: float = 0.0) -> None:
 
 @QUICK
 @given(bodies)
+@example(b'{"errors": [{"message": 1, "code": {"x": 7}}]}')
+@example(b'{"id": "\xff", "status": "active"}')
 def test_no_body_gets_through_the_decoder(body: bytes) -> None:
     """Any bytes are a model or a ResponseDecodeError; an error's body never hides its status."""
     decode_everything(body)
@@ -159,6 +176,8 @@ def test_a_bottomless_body_ends_soon(body: bytes) -> None:
 @QUICK
 @given(st.text(max_size=200), st.floats(0, 1e10))
 @example("9" * 100_000, 0.0)
+@example("Wed, 21 Oct 2015 07:28:00 GMT", 1e10)
+@example("Fri, 15 Jan 99999999999999999999 08:01:30 GMT", 0.0)
 @example("Wed, 99 Foo 9999 99:99:99 GMT", 0.0)
 @example("Wed, 21 Oct 2015 07:28:00 -9999999999", 0.0)
 @example("١٢٣", 0.0)
@@ -190,18 +209,22 @@ def read_journal(content: bytes, folder: Path) -> None:
         return
     assert found is not None
     os.close(found[0])
+    known = JOURNAL_HEAD[: JOURNAL_HEAD.index(b" ")]
+    assert known.startswith(content[: len(known)]), "a file that isn't ours was taken for one"
     assert all(isinstance(one, str) for one in found[1])
 
 
 @QUICK
 @given(
     lines=st.lists(
-        st.binary(max_size=80) | json_texts | st.just(b'{"id": "sess_1", "status": "revoked"}'),
+        bodies | st.just(b'{"id": "sess_1", "status": "revoked"}'),
         max_size=8,
     ),
     has_header=st.booleans(),
     end=st.sampled_from([b"", b"\n", b"\r\n", b"\x00"]),
 )
+@example(lines=[b'{"id": "\xff", "status": "revoked"}'], has_header=True, end=b"\n")
+@example(lines=[b"what somebody wrote down"], has_header=False, end=b"")
 def test_any_journal_is_read_or_refused(
     lines: list[bytes], has_header: bool, end: bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -211,7 +234,14 @@ def test_any_journal_is_read_or_refused(
 
 
 @pytest.mark.parametrize(
-    "content", [b"[" * DEEP, b'{"clerk_async_journal":' * DEEP, b"\x00" * 10_000_000, b"\xff" * 99]
+    "content",
+    [
+        b"[" * DEEP,
+        b'{"clerk_async_journal":' * DEEP,
+        b'{"x":' * DEEP,
+        b"\x00" * 10_000_000,
+        b"\xff" * 99,
+    ],
 )
 def test_a_bottomless_journal_is_refused(content: bytes, tmp_path: Path) -> None:
     """Nesting without end, zeros and other bytes are no journal."""
@@ -340,6 +370,9 @@ def run_command(arguments: list[str], folder: Path) -> None:
 @pytest.mark.may_block
 @QUICK
 @given(arguments=st.lists(st.sampled_from(WORDS) | st.text(max_size=12), max_size=7))
+@example(arguments=["get", "a/b"])
+@example(arguments=["revoke", "--from", "."])
+@example(arguments=["--key-file", ".", "get", "sess_1"])
 def test_any_arguments_give_an_exit_code(arguments: list[str], tmp_path: Path) -> None:
     """Any command line ends with a code of the table, without a traceback."""
     run_command(arguments, tmp_path)

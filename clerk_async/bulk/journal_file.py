@@ -196,7 +196,7 @@ def _read_tail(found: _Found, tail: bytes, path: Path) -> None:
 def _line(raw: bytes) -> _Line | None:
     try:
         return _decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 

@@ -307,7 +307,7 @@ def _json_lines(texts: Iterable[str], lines: _Lines, source: str, column: str) -
             continue
         try:
             row = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict):
             raise Refused(f"line {lines.number} of {source} is no JSON object")
