@@ -6,7 +6,7 @@ import copy
 import inspect
 import pickle
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from clients import MODES, ONCE, Mode, run
@@ -28,7 +28,11 @@ from clerk_async import (
     errors,
 )
 from clerk_async.errors import REDACTED, error_class_for, redact
+from clerk_async.http import error_bodies
 from clerk_async.testing import FakeClerk, Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 CLASSES = [
     cls
@@ -188,14 +192,27 @@ def test_nothing_that_is_shaped_like_a_secret_is_left(text: str) -> None:
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("piece", ["eyJ", "eyJ-", "eyJ.", "__session", "__client_", "a=", "a.-="])
-def test_no_answer_makes_us_look_for_secrets_for_long(piece: str, fake: FakeClerk) -> None:
+def test_no_answer_makes_us_look_for_secrets_for_long(
+    piece: str, fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What begins like a secret again and again took minutes, in which the loop stood still."""
     assert redact(piece * 100_000)
-    entry = {"message": piece * 100_000, "code": "c"}
-    fake.inject(Fault.status(400, body={"errors": [entry]}))
-    error = run("async", fake, "get").error
-    assert isinstance(error, ApiError)
-    assert len(str(error)) <= 500
+    looked_at: list[int] = []
+
+    def counted(text: str, secrets: Iterable[str]) -> str:
+        looked_at.append(len(text))
+        return redact(text, secrets)
+
+    monkeypatch.setattr(error_bodies, "redact", counted)
+    for entry in ({"message": piece * 100_000, "code": "c"}, {"code": piece * 100_000}):
+        fake.inject(Fault.status(400, body={"errors": [entry]}))
+        error = run("async", fake, "get").error
+        assert isinstance(error, ApiError)
+        assert len(str(error)) <= 500
+    assert len(looked_at) == 2
+    assert max(looked_at) < 100_000, (
+        "a body of 64 MiB takes seconds, in which the loop stands still"
+    )
 
 
 def test_a_bulk_error_carries_its_report() -> None:

@@ -65,10 +65,13 @@ def api_error(
 
 
 def _told(detail: ErrorDetail) -> str:
-    text = detail.long_message or detail.message
-    if len(text) > _READ_MESSAGE:  # up to a whole word, as no half of a secret is known for one
-        text = text[:_READ_MESSAGE].rpartition(" ")[0]
-    return f"{text} [{detail.code}]".lstrip() if detail.code else text
+    text, code = _beginning(detail.long_message or detail.message), _beginning(detail.code)
+    return f"{text} [{code}]".lstrip() if code else text
+
+
+def _beginning(text: str) -> str:
+    """Give what is read of a text: up to a whole word, as no half of a secret is known for one."""
+    return text if len(text) <= _READ_MESSAGE else text[:_READ_MESSAGE].rpartition(" ")[0]
 
 
 def _detail(entry: dict[str, Any]) -> ErrorDetail:
