@@ -21,7 +21,7 @@ async def iterate_pages(
     page_size: int,
     on_unreadable: Callable[[UnreadableItem], object] | None,
 ) -> AsyncGenerator[Session, None]:
-    """Give every session of every page; one that moved to the next page meanwhile comes once.
+    """Give every session of every page; one that moved to a later page meanwhile comes once.
 
     Args:
         fetch: Gives the page at an offset.
@@ -29,7 +29,7 @@ async def iterate_pages(
         on_unreadable: Told of each entry that is no session; without it they are logged.
     """
     offset = 0
-    before: set[str] = set()
+    seen: set[str] = set()
     while True:
         page = await fetch(offset)
         for item in page.unreadable:
@@ -39,11 +39,10 @@ async def iterate_pages(
                 )
             elif inspect.isawaitable(told := on_unreadable(item)):
                 await told
-        ids = {session.id for session in page.data}
         for session in page.data:
-            if session.id not in before:
+            if session.id not in seen:
+                seen.add(session.id)
                 yield session
-        before = ids
         arrived = len(page.data) + len(page.unreadable)
         offset += arrived
         is_last = arrived < page_size if page.total_count is None else offset >= page.total_count

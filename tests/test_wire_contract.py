@@ -176,15 +176,17 @@ def test_verify_works_whatever_version_the_client_asks_for(mode: Mode, fake: Fak
     for version in ("2021-02-05", "2025-03-12", "2025-11-10", VERSION):
         fake.requests.clear()
 
-        def call(client: Any) -> Any:
-            return client.verify(ID, fake.mint(ID))
+        async def both(client: Any) -> Any:
+            return await client.verify(ID, fake.mint(ID)), await client.get(ID)
+
+        def both_sync(client: Any) -> Any:
+            return client.verify(ID, fake.mint(ID)), client.get(ID)
 
         with pytest.warns(DeprecationWarning, match="verify"):
-            ended = run(mode, fake, call, api_version=version)
-        assert isinstance(ended.value, Session)
-        assert fake.requests[0].headers["Clerk-API-Version"] == "2025-03-12"
-        run(mode, fake, lambda client: client.get(ID), api_version=version)
-        assert fake.requests[1].headers["Clerk-API-Version"] == version
+            ended = run(mode, fake, both if mode == "async" else both_sync, api_version=version)
+        assert [type(value) for value in ended.value] == [Session, Session]
+        asked_for = [request.headers["Clerk-API-Version"] for request in fake.requests]
+        assert asked_for == ["2025-03-12", version]
 
 
 async def test_verify_warns_at_the_callers_line(fake: FakeClerk) -> None:
@@ -256,10 +258,11 @@ def test_refresh_gives_a_token_or_cookies(mode: Mode, fake: FakeClerk) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_iterate_gives_every_session_once(mode: Mode, fake: FakeClerk) -> None:
+@pytest.mark.parametrize("count", [6, 7])
+def test_iterate_gives_every_session_once(mode: Mode, count: int, fake: FakeClerk) -> None:
     """Page after page, newest first, with no request more than there are pages."""
     user = fake.add_user()
-    ids = [fake.add_session(user_id=user).id for _ in range(7)]
+    ids = [fake.add_session(user_id=user).id for _ in range(count)]
 
     async def collect(client: Any) -> list[str]:
         return [session.id async for session in client.iterate(user_id=user, page_size=3)]
@@ -269,7 +272,27 @@ def test_iterate_gives_every_session_once(mode: Mode, fake: FakeClerk) -> None:
 
     ended = run(mode, fake, collect if mode == "async" else collect_sync)
     assert ended.value == ids[::-1]
-    assert [request.query["offset"] for request in fake.requests] == ["0", "3", "6"]
+    assert [request.query["offset"] for request in fake.requests] == ["0", "3", "6"][
+        : -(-count // 3)
+    ]
+
+
+@pytest.mark.parametrize("begun", [1, 4])
+async def test_iterate_gives_a_session_that_moved_to_a_later_page_once(
+    begun: int, fake: FakeClerk
+) -> None:
+    """Those that begin meanwhile stand first, and push others to where they're listed again."""
+    user = fake.add_user()
+    ids = [fake.add_session(user_id=user).id for _ in range(7)][::-1]
+    found: list[str] = []
+    async with client_of(fake) as client:
+        async for session in client.iterate(user_id=user, page_size=3):
+            found.append(session.id)
+            if len(found) == 2:
+                for _ in range(begun):
+                    fake.add_session(user_id=user)
+    assert [one for one in found if one in ids] == ids
+    assert len(found) == len(set(found))
 
 
 async def test_iterate_hands_on_what_it_can_not_read(
