@@ -281,6 +281,23 @@ async def test_the_whole_client_pauses(status: int, fake: FakeClerk) -> None:
         assert [request.status for request in fake.requests] == [status, 200]
 
 
+async def test_a_shorter_pause_does_not_end_a_longer_one(fake: FakeClerk) -> None:
+    """Of two answers that tell the client to wait, the later moment counts, whichever came last."""
+    time = Time(0.0)
+    long, short = fake.add_session().id, fake.add_session().id
+    async with client_of(fake, retry=ONCE) as client:
+        time.hand_to(client)
+        fake.inject(
+            Fault.status(429, retry_after=9, session_id=long),
+            Fault.status(429, retry_after=1, session_id=short, delay=0.1),
+        )
+        await asyncio.gather(client.get(long), client.get(short), return_exceptions=True)
+        assert [request.status for request in fake.requests] == [429, 429]
+        start = time.moment
+        await client.get(short)
+        assert time.moment - start == 9.0
+
+
 async def test_a_plain_failure_pauses_nobody(fake: FakeClerk) -> None:
     """A 500, or a 503 without a time, is one call's own trouble."""
     time = Time()

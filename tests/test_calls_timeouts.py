@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from time import sleep
+from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 import pytest
@@ -38,11 +38,30 @@ async def test_the_deadline_cuts_an_attempt_short(fake: FakeClerk) -> None:
             fake.inject(*faults, Fault.hold(count=None))
             view = client.with_options(retry=RetryPolicy(deadline=0.7, base_delay=0.0))
             with pytest.raises(expected) as caught:
-                await view.get(session)
+                async with asyncio.timeout(10):  # long before the attempt's own time is up
+                    await view.get(session)
             assert caught.value.attempts == len(fake.requests) == len(faults) + 1
             assert getattr(caught.value, "phase", "response") == "response"
             fake.clear_faults()
             fake.release()
+
+
+async def test_a_late_attempt_has_what_is_left_of_the_deadline(fake: FakeClerk) -> None:
+    """An attempt after a long wait ends with the deadline, and doesn't have all of it once more."""
+
+    class Skipping(Time):
+        def clock(self) -> float:
+            return monotonic() + sum(self.slept)  # what is slept goes by at once
+
+    session = fake.add_session().id
+    fake.inject(Fault.status(500), Fault.hold(count=None))
+    policy = RetryPolicy(deadline=100.0, base_delay=99.5, max_delay=99.5)
+    async with client_of(fake, retry=policy, timeout=Timeouts(attempt=None)) as client:
+        Skipping(1.0).hand_to(client)
+        with pytest.raises(ServerError) as caught:
+            async with asyncio.timeout(10):
+                await client.get(session)
+    assert caught.value.attempts == len(fake.requests) == 2
 
 
 @pytest.mark.parametrize("is_busy", [False, True])
@@ -83,7 +102,7 @@ async def test_the_pool_does_not_eat_the_attempts_time(fake: FakeClerk) -> None:
     session = fake.add_session().id
     fake.latency = 0.1
     try:
-        async with client_of(fake, pool_size=1, timeout=0.4) as client:
+        async with client_of(fake, pool_size=1, timeout=0.4, retry=ONCE) as client:
             assert len(await asyncio.gather(*(client.get(session) for _ in range(6)))) == 6
     finally:
         fake.latency = 0.0

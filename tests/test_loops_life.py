@@ -23,13 +23,14 @@ from clerk_async import (
     ClerkError,
     ClientClosedError,
     ConnectionLostError,
+    RateLimitedError,
     RetryPolicy,
     WrongLoopError,
 )
 from clerk_async.testing import Fault
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Awaitable, Callable, Generator
 
     from clerk_async.testing import FakeClerk
 
@@ -134,6 +135,27 @@ def test_a_session_of_another_loop_is_refused(fake: FakeClerk) -> None:
     loop.close()
 
 
+def test_a_session_of_a_loop_that_stands_still_is_left_open(fake: FakeClerk) -> None:
+    """Closing the client elsewhere lets go of it, and of none of its connections."""
+
+    async def make_and_use() -> tuple[aiohttp.ClientSession, AsyncSessionsApi]:
+        own = aiohttp.ClientSession()
+        client = client_of(fake, client_session=own)
+        await client.get(session)
+        return own, client
+
+    session = fake.add_session().id
+    loop = asyncio.new_event_loop()
+    try:
+        own, client = loop.run_until_complete(make_and_use())
+        asyncio.run(client.aclose())
+        assert not own.closed
+        loop.run_until_complete(own.close())
+    finally:
+        loop.close()
+    fake.wait_for(lambda: fake.open_connections == 0)
+
+
 # --- closing --------------------------------------------------------------------------------------
 
 
@@ -151,21 +173,37 @@ async def test_closing_ends_calls_in_flight(operation: str, fake: FakeClerk) -> 
     await fake.until(lambda: fake.open_connections == 0)
 
 
+def _endless_sleep() -> tuple[asyncio.Event, Callable[[float], Awaitable[None]]]:
+    """Give a sleep that never ends, and what tells that it has begun."""
+    has_begun = asyncio.Event()
+
+    async def sleep(_: float) -> None:
+        has_begun.set()
+        await asyncio.Event().wait()
+
+    return has_begun, sleep
+
+
 async def test_closing_ends_queues_pauses_and_waits(fake: FakeClerk) -> None:
     """Also who waits for the pool, for the brake, or between two attempts."""
     slow = RetryPolicy(base_delay=60, max_delay=60, deadline=None)
     client = client_of(fake, pool_size=1, retry=slow)
+    client._shared.draw = lambda: 1.0  # the whole minute
     fake.inject(Fault.hold(operation="get", count=None))
     calls = [asyncio.create_task(client.get("sess_1")) for _ in range(3)]
     await fake.until(lambda: fake.held == 1)
     paused = client_of(fake, retry=slow)
+    is_waiting, paused._shared.sleep = _endless_sleep()
     fake.inject(Fault.status(429, retry_after=60, operation="revoke", count=None))
     calls += [asyncio.create_task(paused.revoke("sess_1")) for _ in range(2)]
-    await fake.until(lambda: [r for r in fake.requests if r.status == 429])
+    await is_waiting.wait()
+    calls.append(asyncio.create_task(paused.get("sess_1")))  # waits before it was ever sent
+    await asyncio.sleep(0)
     await client.aclose()
     await paused.aclose()
-    for result in await asyncio.gather(*calls, return_exceptions=True):
-        assert isinstance(result, ClientClosedError)
+    _, unended = await asyncio.wait(calls, timeout=10)
+    assert not unended, "who waits for a minute has not been told"
+    assert [type(call.exception()) for call in calls] == [ClientClosedError] * 6
 
 
 async def test_a_closed_client_says_so(fake: FakeClerk) -> None:
@@ -320,6 +358,22 @@ async def test_cancelling_who_queues_loses_no_slot(fake: FakeClerk) -> None:
         assert len(cancelled) == 5
         assert not [r for r in results if isinstance(r, ClerkError)]
         assert client._shared.wire().slots._value == 2
+
+
+async def test_who_is_cancelled_in_a_pause_takes_no_slot_along(fake: FakeClerk) -> None:
+    """A call that queued until a 429 came waits the pause out without a connection of the pool."""
+    async with client_of(fake, pool_size=1, retry=ONCE) as client:
+        is_waiting, client._shared.sleep = _endless_sleep()
+        fake.inject(Fault.status(429, retry_after=5))
+        first, second = (asyncio.create_task(client.get("sess_1")) for _ in range(2))
+        await is_waiting.wait()
+        with pytest.raises(RateLimitedError):
+            await first
+        assert client._shared.wire().slots._value == 1
+        second.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        assert client._shared.wire().slots._value == 1
 
 
 async def test_time_limits_of_the_user_work(fake: FakeClerk) -> None:

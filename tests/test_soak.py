@@ -34,19 +34,28 @@ PAGE: Final = resource.getpagesize()
 
 @attrs.frozen
 class Sample:
-    """What the process holds while no client is open."""
+    """What the process holds while no client is open; `ours` are objects of the library's."""
 
     files: int
     threads: int
     objects: int
+    ours: int
     memory: int
 
     @classmethod
     def take(cls) -> Sample:
         """Count, after what is garbage is gone."""
         gc.collect()
+        objects = gc.get_objects()
+        ours = sum(map(is_ours, objects))
         pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return cls(len(open_files()), threading.active_count(), len(gc.get_objects()), pages * PAGE)
+        return cls(len(open_files()), threading.active_count(), len(objects), ours, pages * PAGE)
+
+
+def is_ours(thing: object) -> bool:
+    """Whether it is an object of the library's, the fake service left out."""
+    module = str(type(thing).__module__)
+    return module.startswith("clerk_async") and not module.startswith("clerk_async.testing")
 
 
 def in_turn(ways: Sequence[Way]) -> Callable[[int], Way]:
@@ -116,4 +125,5 @@ def test_nothing_grows(tmp_path: Path, seconds: float) -> None:
     assert not grows(samples, "files", 0, 0), samples
     assert not grows(samples, "threads", 0, 0), samples
     assert not grows(samples, "objects", 0.01, 1_000), samples
+    assert not grows(samples, "ours", 0, 0), samples
     assert not grows(samples, "memory", 0.05, 4 * 2**20), samples
