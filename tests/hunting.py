@@ -33,7 +33,7 @@ def planted_faults(key: str, token: str) -> dict[str, Fault]:
         "errors": [
             {
                 "message": f"no {key}",
-                "long_message": f"{cookie} with Bearer {token} and {key}",
+                "long_message": f"{key}: {cookie} with Bearer {token}",  # what is long is cut short
                 "code": "echoed",
                 "meta": {"token": token},
             }
@@ -68,7 +68,9 @@ def planted_faults(key: str, token: str) -> dict[str, Fault]:
         "unknown_enum": Fault.unknown_enum(**every),
         "missing": Fault.missing("status", **every),
         "huge": Fault.huge(100_000, compressed=True, **every),
-        "with_headers": Fault.with_headers({"Set-Cookie": cookie, "X-Echo": key}, **every),
+        "with_headers": Fault.with_headers(
+            {"Set-Cookie": "of_another_name=PLANTEDcookie", "X-Echo": key}, **every
+        ),
         "raw": Fault.raw(f"HTTP/1.1 2x0 {key}\r\n{cookie}\r\n\r\n{token}".encode(), **every),
         "raw header": Fault.raw(
             f"HTTP/1.1 200 OK\r\nX-{key}\x00: {token}\r\n\r\n".encode(), **every
@@ -98,8 +100,9 @@ class Hunt:
         self.secrets.update(secrets)
 
     def plant_token(self, token: str) -> None:
-        """Hunt for a JWT and for the part that makes it one."""
-        self.plant(token, token.rpartition(".")[2])
+        """Hunt for a JWT, for the part that makes it one, and for where its claims begin."""
+        _, claims, signature = token.split(".")
+        self.plant(token, signature, claims[:20])
 
     def look_at(self, *shown: object, what: str) -> None:
         """Fail if a secret stands in the text or the repr of something."""

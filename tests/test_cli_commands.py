@@ -110,8 +110,9 @@ def test_tokens_are_hidden_unless_asked_for(
 
 
 @pytest.mark.parametrize("answer", ["token", "cookie"])
+@pytest.mark.parametrize("form", [(), ("--json",)])
 def test_refresh_takes_tokens_from_options_and_hides_what_comes(
-    cli: InProcess, answer: str
+    cli: InProcess, answer: str, form: tuple[str, ...]
 ) -> None:
     """Cookies show their names alone."""
     session = cli.fake.add_session()
@@ -127,7 +128,7 @@ def test_refresh_takes_tokens_from_options_and_hides_what_comes(
         "--format",
         answer,
     )
-    ended = cli(*arguments)
+    ended = cli(*arguments, *form)
     assert ended.code == 0, ended.err
     assert "eyJ" not in ended.out + ended.err
     assert "[hidden" in ended.out

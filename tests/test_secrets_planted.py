@@ -13,7 +13,14 @@ import pytest
 from clients import MODES, ONCE, Call, Mode, run
 
 import clerk_async
-from clerk_async import ApiError, AsyncSessionsApi, ClerkError, Cookies, InvalidArgumentError
+from clerk_async import (
+    ApiError,
+    AsyncSessionsApi,
+    ClerkError,
+    Cookies,
+    InvalidArgumentError,
+    SessionsApi,
+)
 from clerk_async.config import Endpoint, RateLimit
 from clerk_async.errors import redact
 from clerk_async.http.operations import verify_request
@@ -131,6 +138,16 @@ def test_no_secret_is_shown(
         assert secret not in everything
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_key_of_another_shape_is_hidden_too(mode: Mode) -> None:
+    """A gateway in front of the service may want a key of its own: hidden as it's known."""
+    key = "PLANTED-key-of-a-gateway"
+    with FakeClerk(secret_key=key) as fake:
+        fake.inject(Fault.status(400, body={"errors": [{"message": f"bad {key}", "code": "c"}]}))
+        error = run(mode, fake, CALLS["get"]).error
+    assert str(error) == "400: bad [redacted] [c]"
+
+
 async def test_asyncios_debug_mode_shows_none_either(
     fake: FakeClerk, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -177,7 +194,19 @@ SILENT: dict[str, Fault] = {
 }
 
 
-@pytest.mark.parametrize("way", ["pool", "session", "proxy"])
+async def get(options: dict[str, Any]) -> None:
+    """Make a call with a client of these options."""
+    async with AsyncSessionsApi(KEY, **options) as client:
+        await client.get("sess_1")
+
+
+def get_in_thread(options: dict[str, Any]) -> None:
+    """Make it with the sync client."""
+    with SessionsApi(KEY, **options) as client:
+        client.get("sess_1")
+
+
+@pytest.mark.parametrize("way", ["pool", "session", "proxy", "thread"])
 @pytest.mark.parametrize("fault", SILENT)
 async def test_no_frame_of_ours_holds_the_key(way: str, fault: str, fake: FakeClerk) -> None:
     """Reports that show the locals of each frame, as Sentry's do, show neither key nor cookie."""
@@ -188,9 +217,9 @@ async def test_no_frame_of_ours_holds_the_key(way: str, fault: str, fake: FakeCl
             options["client_session"] = theirs
         if way == "proxy":
             options["proxy"] = f"http://user:PLANTED@127.0.0.1:{fake.port}"
-        async with AsyncSessionsApi(KEY, **options) as client:
-            with pytest.raises(ClerkError) as raised:
-                await client.get("sess_1")
+        call = asyncio.to_thread(get_in_thread, options) if way == "thread" else get(options)
+        with pytest.raises(ClerkError) as raised:
+            await call
     report = traceback.TracebackException.from_exception(raised.value, capture_locals=True)
     for frame in report.stack:
         if Path(clerk_async.__file__).parent in Path(frame.filename).parents:
