@@ -67,6 +67,16 @@ def test_the_address_in_the_environment(value: str, expected: str) -> None:
     assert endpoint.base_url == expected
 
 
+@pytest.mark.parametrize(
+    "value", ["http://api.clerk.com", "http://10.0.0.1/v1", "https://user@api.clerk.com", "api.x"]
+)
+def test_the_address_in_the_environment_is_checked_too(value: str) -> None:
+    """Above all, no key travels in the clear; the error names the variable."""
+    environ = {"CLERK_API_URL": value}
+    with pytest.raises(ConfigurationError, match="CLERK_API_URL"):
+        resolve_endpoint(KEY, None, "2026-05-12", allow_insecure=False, environ=environ)
+
+
 @pytest.mark.parametrize("make", CLIENTS)
 @pytest.mark.parametrize(
     "options",
@@ -226,6 +236,7 @@ def test_defaults_are_the_documented_ones() -> None:
     client = AsyncSessionsApi(KEY)
     assert client._caller.timeouts == Timeouts()
     assert client._caller.policy == RetryPolicy()
+    assert client._shared.settings.pool_size == 100
 
 
 def test_a_limit_can_be_shared() -> None:

@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, unquote
 
 import pytest
 from clients import MODES, Call, Mode, client_of, run, sync_client_of
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from yarl import URL
 
@@ -192,6 +192,9 @@ def test_iterate_checks_before_it_is_iterated(service: FakeClerk) -> None:
 
 
 @given(st.text(max_size=40))
+@example("..")
+@example("%2e%2e")
+@example("%41")
 def test_a_segment_stays_one_segment(text: str) -> None:
     """Whatever is let through reads back as itself, even after yarl has had its way with it."""
     try:
