@@ -446,14 +446,19 @@ def test_which_refresh_cookie_is_sent(cookies: list[str], sent: str | None) -> N
         assert state.reason is Reason.TOKEN_EXPIRED
 
 
+@pytest.mark.filterwarnings("ignore:Setting custom Request:DeprecationWarning")  # aiohttp 3.14.0
 @pytest.mark.parametrize(("method", "refreshes"), [("GET", 1), ("get", 1), ("POST", 0), ("PUT", 0)])
 def test_only_get_requests_are_refreshed(method: str, refreshes: int) -> None:
     """As in Clerk's JavaScript SDK; plain headers tell no method and count as GET."""
-    stub = SyncStub(cookies=LINES)
     headers = {**HOST, **cookie(f"__session={EXPIRED}", "__refresh=r1")}
-    state = refreshing(stub, SimpleNamespace(headers=headers, method=method))
-    assert len(stub.refreshes) == refreshes
-    assert state.is_signed_in is bool(refreshes)
+    for request in (
+        SimpleNamespace(headers=headers, method=method),
+        make_mocked_request(method, "/", headers=headers),  # a mapping too, which has no method
+    ):
+        stub = SyncStub(cookies=LINES)
+        state = refreshing(stub, request)
+        assert len(stub.refreshes) == refreshes
+        assert state.is_signed_in is bool(refreshes)
 
 
 ORIGINS: dict[str, tuple[dict[str, str], str]] = {
