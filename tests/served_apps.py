@@ -68,14 +68,6 @@ class ServedApp:
         self.process.send_signal(number)
         return self.process.wait(LIMIT)
 
-    def is_refusing(self) -> bool:
-        """Whether nobody listens any more."""
-        try:
-            socket.create_connection(("127.0.0.1", self.port), timeout=LIMIT).close()
-        except ConnectionError:
-            return True
-        return False
-
     def assert_clean(self) -> None:
         """Check that it logged no trouble and no secret."""
         assert_clean(self.output(), listener=self.port)

@@ -34,5 +34,11 @@ app = web.Application()
 app.router.add_post("/sign-out", sign_out)
 app.cleanup_ctx.append(sessions_client)
 
+
+async def tell(_: web.Application) -> None:
+    print("Shutting down", flush=True)  # as other servers do: nobody listens any more
+
+
 if __name__ == "__main__":
+    app.on_shutdown.append(tell)
     web.run_app(app, sock=socket.socket(fileno=int(sys.argv[1])), print=None)
