@@ -64,6 +64,26 @@ async def test_a_late_attempt_has_what_is_left_of_the_deadline(fake: FakeClerk) 
     assert caught.value.attempts == len(fake.requests) == 2
 
 
+async def test_each_call_in_flight_has_its_own_time(fake: FakeClerk) -> None:
+    """However many there are, and in whatever order they began; no cancellation is left behind."""
+
+    async def get(seconds: float) -> int:
+        with pytest.raises(RequestTimeoutError):
+            await client.with_options(timeout=seconds).get("sess_1")
+        task = asyncio.current_task()
+        return -1 if task is None else task.cancelling()
+
+    fake.inject(Fault.hold(count=None))
+    async with client_of(fake, retry=ONCE) as client:
+        *calls, patient = (asyncio.create_task(get(one)) for one in (0.3, 0.1, 0.2, 30.0))
+        async with asyncio.timeout(10):
+            assert await asyncio.gather(*calls) == [0, 0, 0]
+        assert not patient.done()
+        patient.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await patient
+
+
 @pytest.mark.parametrize("is_busy", [False, True])
 async def test_a_connect_that_hangs_is_told_apart(is_busy: bool, fake: FakeClerk) -> None:
     """Phase `connect` means that nothing was sent, also where the attempt's time is the shorter."""

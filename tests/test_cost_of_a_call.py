@@ -24,11 +24,18 @@ import aiohttp
 import pytest
 
 import clerk_async
-from clerk_async import AsyncSessionsApi, RateLimit, SessionsApi, TokenVerifier
+from clerk_async import (
+    AsyncSessionsApi,
+    ConnectError,
+    RateLimit,
+    RetryPolicy,
+    SessionsApi,
+    TokenVerifier,
+)
 from clerk_async.http.decode import decode_page
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
     from socket import socket
     from types import FrameType
 
@@ -221,26 +228,48 @@ def test_a_call_takes_no_more_turns_of_the_loop_than_bare_aiohttp(static_url: st
     assert ours["call_at"] <= 0.05 * CALLS
 
 
+async def _left_behind(call: Callable[[], Coroutine[Any, Any, object]], times: int) -> int:
+    """Tell what memory so many calls cost for good, each in a task of its own, as in a server."""
+
+    async def make(count: int) -> int:
+        for _ in range(count):
+            await asyncio.create_task(call())
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    await make(50)
+    tracemalloc.start()
+    try:
+        before = await make(50)
+        return await make(times) - before
+    finally:
+        tracemalloc.stop()
+
+
 def test_calls_leave_nothing_behind(static_url: str) -> None:
     """Memory after a thousand more calls is what it was before, but for a few odd objects."""
 
     async def grown() -> int:
         async with AsyncSessionsApi("sk_test_x", base_url=static_url) as sessions:
-            for _ in range(50):
-                await asyncio.create_task(sessions.revoke("sess_1"))
-            gc.collect()
-            tracemalloc.start()
-            try:
-                for _ in range(50):
-                    await asyncio.create_task(sessions.revoke("sess_1"))
-                gc.collect()
-                before = tracemalloc.get_traced_memory()[0]
-                for _ in range(1000):  # each in a task of its own, as a server's are
-                    await asyncio.create_task(sessions.revoke("sess_1"))
-                gc.collect()
-                return tracemalloc.get_traced_memory()[0] - before
-            finally:
-                tracemalloc.stop()
+            return await _left_behind(lambda: sessions.revoke("sess_1"), 1000)
+
+    assert _run(grown) < 20_000
+
+
+def test_failed_calls_leave_nothing_behind() -> None:
+    """Neither who failed to connect, nor the many lengths that a deadline leaves to an attempt."""
+
+    async def grown() -> int:
+        hurried = RetryPolicy(attempts=1, deadline=3.0)
+        async with AsyncSessionsApi(
+            "sk_test_x", base_url="http://127.0.0.1:1/v1", retry=hurried
+        ) as sessions:
+
+            async def fail() -> None:
+                with pytest.raises(ConnectError):
+                    await sessions.revoke("sess_1")
+
+            return await _left_behind(fail, 300)
 
     assert _run(grown) < 20_000
 

@@ -11,6 +11,7 @@ import json
 import pickle
 import threading
 import warnings
+from time import sleep
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -374,6 +375,19 @@ async def test_who_is_cancelled_in_a_pause_takes_no_slot_along(fake: FakeClerk) 
         with pytest.raises(asyncio.CancelledError):
             await second
         assert client._shared.wire().slots._value == 1
+
+
+async def test_a_cancellation_beside_a_time_out_of_ours_counts(fake: FakeClerk) -> None:
+    """Where the loop was held up, both come in the same turn of it."""
+    fake.inject(Fault.hold())
+    async with client_of(fake, timeout=0.1, retry=ONCE) as client:
+        task = asyncio.create_task(client.get("sess_1"))
+        asyncio.get_running_loop().call_later(0.15, task.cancel)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        sleep(0.3)  # noqa: ASYNC251 - nothing else holds a loop up
+        with pytest.raises(asyncio.CancelledError):
+            await task
 
 
 async def test_time_limits_of_the_user_work(fake: FakeClerk) -> None:
