@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import tracemalloc
 from typing import Any
 
 import msgspec
@@ -36,6 +37,8 @@ from clerk_async.tokens.reasons import TokenVerificationReason as Reason
 from clerk_async.tokens.sync_verifier import TokenVerifier
 from clerk_async.tokens.verifier import AsyncTokenVerifier
 
+FEW = 50
+"""Tokens after which all that is made once has been made."""
 VERIFIER = TokenVerifier(
     jwt_key=OURS.jwk, authorized_parties=[PARTY], issuer=ISSUER, clock=Clock(), token_cache_size=8
 )
@@ -506,3 +509,21 @@ def test_expiry_is_exact(offset: int) -> None:
         assert VERIFIER.verify(made).expires_at.timestamp() == NOW + offset
     else:
         assert refusal(made) is Reason.TOKEN_EXPIRED
+
+
+def test_nothing_of_a_forgery_is_remembered() -> None:
+    """Headers that nobody signed, each another one of 4 kB: memory stays where it was."""
+    good = token().partition(".")[2]
+    verifier = TokenVerifier(jwt_key=OURS.jwk, authorized_parties=[PARTY], clock=Clock())
+    before = 0
+    tracemalloc.start()
+    try:
+        for number in range(500):
+            if number == FEW:
+                before = tracemalloc.get_traced_memory()[0]
+            head = json.dumps(header(filling=f"{number:04}" * 1000)).encode()
+            assert refusal(f"{b64(head)}.{good}", verifier) is Reason.TOKEN_INVALID_SIGNATURE
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert grown < 100_000  # one in ten of them would be more
