@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import signal
 from typing import TYPE_CHECKING, Any
 from unittest.mock import Mock
 
@@ -39,7 +40,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Name the marks that are ours."""
+    """Name the marks that are ours, and let Ctrl-C reach the programs that tests start.
+
+    A shell without job control ignores it for what runs in the background, and so would they all.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line(
         "markers", "may_block: this test blocks its event loop on purpose; nobody watches it"
     )
