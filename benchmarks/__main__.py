@@ -6,6 +6,7 @@ import argparse
 import os
 import platform
 import shlex
+import signal
 import sys
 from datetime import UTC, datetime
 from fnmatch import fnmatch
@@ -184,6 +185,7 @@ def main() -> int:
         _publish(Report.from_json((RESULTS / "benchmarks.json").read_text(encoding="utf-8")))
         return 0
     _chosen(options.only, long=options.long)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # the server ends too
     machine = _machine()
     server_core, client_core = _cores(pinning=not options.no_pinning)
     with static_server(server_core, prefer_nginx=not options.no_nginx) as server:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,25 @@ def test_one_command_measures_and_writes_table_json_and_chart(tmp_path: Path) ->
     assert results["machine"]["command"].startswith("python -m benchmarks --rounds 1")
     assert ET.fromstring((tmp_path / "a.svg").read_text()).tag.endswith("svg")  # noqa: S314 - ours
     assert (tmp_path / "a.md").read_text().startswith("| case |")
+
+
+def test_ended_from_outside_it_takes_its_server_along() -> None:
+    """Nothing is left running, neither the server nor who was being measured."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "benchmarks", "--only", "async-revoke-64"],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as command:
+        assert command.stderr is not None
+        assert any("round 1" in line for line in command.stderr)
+        command.terminate()
+        command.stderr.read()
+        assert command.wait(timeout=20) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.killpg(command.pid, 0)
 
 
 @pytest.mark.slow
