@@ -65,11 +65,11 @@ if TYPE_CHECKING:
         Token,
         UnreadableItem,
     )
+    from clerk_async.reasons import TokenVerificationReason
     from clerk_async.sessions import AsyncSessionsApi
     from clerk_async.sync import SessionsApi
     from clerk_async.tokens.claims import Actor, Organization, SessionClaims
     from clerk_async.tokens.jwks import KeySetStatus
-    from clerk_async.tokens.reasons import TokenVerificationReason
     from clerk_async.tokens.requests import RequestState
     from clerk_async.tokens.sync_verifier import TokenVerifier
     from clerk_async.tokens.verifier import AsyncTokenVerifier
@@ -153,7 +153,7 @@ _HOME = {
     "clerk_async.sync": "SessionsApi",
     "clerk_async.tokens.claims": "Actor Organization SessionClaims",
     "clerk_async.tokens.jwks": "KeySetStatus",
-    "clerk_async.tokens.reasons": "TokenVerificationReason",
+    "clerk_async.reasons": "TokenVerificationReason",
     "clerk_async.tokens.requests": "RequestState",
     "clerk_async.tokens.sync_verifier": "TokenVerifier",
     "clerk_async.tokens.verifier": "AsyncTokenVerifier",

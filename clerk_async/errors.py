@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from clerk_async.bulk.report import RevocationReport
-    from clerk_async.tokens.reasons import TokenVerificationReason
+    from clerk_async.reasons import TokenVerificationReason
 
 __all__ = [
     "ApiError",

@@ -28,7 +28,7 @@ from clerk_async import (
     TokenVerificationError,
     TransportError,
 )
-from clerk_async.tokens.reasons import TokenVerificationReason
+from clerk_async.reasons import TokenVerificationReason
 
 if TYPE_CHECKING:
     from pathlib import Path

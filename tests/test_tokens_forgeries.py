@@ -33,8 +33,8 @@ from token_samples import (
 )
 
 from clerk_async.errors import TokenVerificationError
+from clerk_async.reasons import TokenVerificationReason as Reason
 from clerk_async.testing.keys import b64
-from clerk_async.tokens.reasons import TokenVerificationReason as Reason
 from clerk_async.tokens.sync_verifier import TokenVerifier
 from clerk_async.tokens.verifier import AsyncTokenVerifier
 

@@ -32,8 +32,8 @@ from clerk_async.errors import (
     KeysUnavailableError,
     TokenVerificationError,
 )
+from clerk_async.reasons import TokenVerificationReason as Reason
 from clerk_async.tokens import jwks
-from clerk_async.tokens.reasons import TokenVerificationReason as Reason
 from clerk_async.tokens.sync_verifier import TokenVerifier
 from clerk_async.tokens.verifier import AsyncTokenVerifier
 

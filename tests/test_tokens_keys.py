@@ -38,8 +38,8 @@ from token_samples import (
 )
 
 from clerk_async.errors import ConfigurationError, TokenVerificationError
+from clerk_async.reasons import TokenVerificationReason as Reason
 from clerk_async.tokens.keys import VerificationKey, read_key_set
-from clerk_async.tokens.reasons import TokenVerificationReason as Reason
 from clerk_async.tokens.sync_verifier import TokenVerifier
 from clerk_async.tokens.verifier import AsyncTokenVerifier
 

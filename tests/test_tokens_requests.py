@@ -41,7 +41,7 @@ from clerk_async.errors import (
     RateLimitedError,
     ServerError,
 )
-from clerk_async.tokens.reasons import TokenVerificationReason as Reason
+from clerk_async.reasons import TokenVerificationReason as Reason
 from clerk_async.tokens.sync_verifier import TokenVerifier
 from clerk_async.tokens.verifier import AsyncTokenVerifier
 

@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from token_samples import EDWARDS, ELLIPTIC, OURS, PARTY, Clock, claims, token
 
 from clerk_async.errors import TokenVerificationError
+from clerk_async.reasons import TokenVerificationReason as Reason
 from clerk_async.testing.keys import b64, unb64
-from clerk_async.tokens.reasons import TokenVerificationReason as Reason
 from clerk_async.tokens.sync_verifier import TokenVerifier
 
 if TYPE_CHECKING:

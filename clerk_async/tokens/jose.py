@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 import attrs
 import msgspec
 
-from clerk_async.tokens.reasons import TokenVerificationReason
+from clerk_async.reasons import TokenVerificationReason
 from clerk_async.tokens.refusal import cut, malformed, refused
 
 __all__ = [

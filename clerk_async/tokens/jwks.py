@@ -28,13 +28,13 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from clerk_async.errors import ClerkError
+from clerk_async.reasons import TokenVerificationReason as Reason
 from clerk_async.tokens.keys import (
     KeySetUnreadableError,
     UnusableKey,
     VerificationKey,
     read_key_set,
 )
-from clerk_async.tokens.reasons import TokenVerificationReason as Reason
 from clerk_async.tokens.refusal import cut, mismatch, refused, unavailable
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from clerk_async.errors import KeysUnavailableError, TokenVerificationError
-from clerk_async.tokens.reasons import TokenVerificationReason
+from clerk_async.reasons import TokenVerificationReason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -20,6 +20,7 @@ from clerk_async.errors import (
     ServerError,
     TokenVerificationError,
 )
+from clerk_async.reasons import TokenVerificationReason as Reason
 from clerk_async.tokens.claims import SessionClaims
 from clerk_async.tokens.credentials import (
     Credentials,
@@ -28,7 +29,6 @@ from clerk_async.tokens.credentials import (
     read_credentials,
     session_cookie_of,
 )
-from clerk_async.tokens.reasons import TokenVerificationReason as Reason
 from clerk_async.tokens.steps import Examined, RefreshNeeded, Steps, Verification
 
 if TYPE_CHECKING:

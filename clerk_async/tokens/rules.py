@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 
-from clerk_async.tokens.reasons import TokenVerificationReason as Reason
+from clerk_async.reasons import TokenVerificationReason as Reason
 from clerk_async.tokens.refusal import cut, malformed, refused
 
 if TYPE_CHECKING:

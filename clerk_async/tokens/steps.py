@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
 import attrs
 
 from clerk_async.errors import ConfigurationError, NotFoundError, TokenVerificationError
+from clerk_async.reasons import TokenVerificationReason as Reason
 from clerk_async.tokens.cache import TokenCache, Verified
 from clerk_async.tokens.claims import SessionClaims, read_claims
 from clerk_async.tokens.jose import (
@@ -25,7 +26,6 @@ from clerk_async.tokens.jose import (
 )
 from clerk_async.tokens.jwks import KeySetStatus, KeysNeeded
 from clerk_async.tokens.keys import ALGORITHMS, VerificationKey
-from clerk_async.tokens.reasons import TokenVerificationReason as Reason
 from clerk_async.tokens.refusal import cut, malformed, refused
 
 if TYPE_CHECKING:
