@@ -52,7 +52,7 @@ import attrs
 
 from clerk_async.bulk.journal_file import append, line_for, open_file, trouble
 from clerk_async.errors import InvalidArgumentError
-from clerk_async.http.aside import in_thread
+from clerk_async.http.daemon import in_thread
 
 if TYPE_CHECKING:
     from clerk_async.bulk.journal_file import RunKind

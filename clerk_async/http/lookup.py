@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from clerk_async.http.aside import in_thread
+from clerk_async.http.daemon import in_thread
 
 __all__ = ["look_up"]
 

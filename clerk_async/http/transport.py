@@ -29,7 +29,7 @@ from clerk_async.errors import (
     ResponseDecodeError,
     redact,
 )
-from clerk_async.http.alarms import Alarms
+from clerk_async.http.attempt_timer import Alarms
 from clerk_async.http.lookup import look_up
 from clerk_async.http.proxies import proxy_of_environment
 from clerk_async.http.sockets import let_go
