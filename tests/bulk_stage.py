@@ -11,15 +11,15 @@ import attrs
 
 from clerk_async.config import RateLimit
 from clerk_async.errors import RateLimitedError
-from clerk_async.http.gate import Pacings
-from clerk_async.http.pacing import SendRefused
 from clerk_async.models import ApiResponse, Session, SessionPage, SessionStatus
+from clerk_async.pacing.gate import Pacings
+from clerk_async.pacing.window import SendRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from clerk_async.errors import ClerkError
-    from clerk_async.http.pacing import Pacer, Ticket
+    from clerk_async.pacing.window import Pacer, Ticket
     from clerk_async.testing.limits import SlidingWindow
 
 T = TypeVar("T")

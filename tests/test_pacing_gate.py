@@ -10,8 +10,8 @@ from bulk_stage import Client, Service, latency, most_in_any_window, simulate
 
 from clerk_async.bulk.revoke import revoke_many
 from clerk_async.config import RateLimit
-from clerk_async.http.gate import KeyPacing, Pacings, RunPacer
-from clerk_async.http.pacing import SendRefused
+from clerk_async.pacing.gate import KeyPacing, Pacings, RunPacer
+from clerk_async.pacing.window import SendRefused
 from clerk_async.testing.limits import SlidingWindow
 
 PER_SECOND = RateLimit(100, per=1.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from clerk_async.http.pacing import Ramp, Ticket
+from clerk_async.pacing.window import Ramp, Ticket
 
 
 def _answers(ramp: Ramp, count: int, *, latency: float = 0.1) -> None:

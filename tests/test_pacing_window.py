@@ -10,7 +10,7 @@ from bulk_stage import most_in_any_window
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from clerk_async.http.pacing import SendWindow
+from clerk_async.pacing.window import SendWindow
 
 PER = 1.0
 trips = st.lists(st.tuples(st.floats(0.0, 3.0), st.floats(0.0, 1.0)), min_size=1, max_size=120)

@@ -26,13 +26,13 @@ from clerk_async.errors import (
     ServerError,
     TransportError,
 )
-from clerk_async.http.pacing import SendRefused
+from clerk_async.pacing.window import SendRefused
 
 if TYPE_CHECKING:
     from clerk_async.bulk.intake import Job
     from clerk_async.bulk.target import RevocationTarget
-    from clerk_async.http.pacing import Pacer
     from clerk_async.models import Session
+    from clerk_async.pacing.window import Pacer
 
 __all__ = [
     "Verdict",

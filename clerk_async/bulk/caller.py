@@ -11,9 +11,9 @@ from clerk_async.http.responses import decoded, with_info
 if TYPE_CHECKING:
     from clerk_async.config import Endpoint, RateLimit
     from clerk_async.http.calls import Caller
-    from clerk_async.http.gate import Pacings
-    from clerk_async.http.pacing import Pacer
     from clerk_async.models import ApiResponse, Session, SessionPage
+    from clerk_async.pacing.gate import Pacings
+    from clerk_async.pacing.window import Pacer
 
 __all__ = ["CallerTarget"]
 

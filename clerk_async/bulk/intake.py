@@ -15,7 +15,7 @@ from clerk_async.http.operations import check_session_id
 if TYPE_CHECKING:
     from clerk_async.bulk.journal import OpenJournal
     from clerk_async.bulk.sweep import Owner
-    from clerk_async.http.pacing import Pacer
+    from clerk_async.pacing.window import Pacer
 
 __all__ = ["Duplicates", "IdIntake", "Input", "Job", "Work", "check_input"]
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from clerk_async.bulk.intake import Work
     from clerk_async.bulk.ledger import Ledger
     from clerk_async.config import RateLimit
-    from clerk_async.http.pacing import PauseReason
+    from clerk_async.pacing.window import PauseReason
 
 __all__ = ["Meter"]
 

@@ -30,8 +30,8 @@ from clerk_async.bulk.progress import Meter
 from clerk_async.bulk.report import RevocationOutcome, RevocationReport, RevocationStatus
 from clerk_async.bulk.stream import OutcomeStream, told_by
 from clerk_async.errors import JournalError, RateLimitedError
-from clerk_async.http.gate import RunPacer
-from clerk_async.http.pacing import SendRefused
+from clerk_async.pacing.gate import RunPacer
+from clerk_async.pacing.window import SendRefused
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from clerk_async.bulk.report import StopReason
     from clerk_async.bulk.target import RevocationTarget
     from clerk_async.errors import ClerkError
-    from clerk_async.http.gate import Lane
+    from clerk_async.pacing.gate import Lane
 
 __all__ = ["BulkRun"]
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from clerk_async.bulk.journal import OpenJournal
     from clerk_async.bulk.target import RevocationTarget
-    from clerk_async.http.pacing import Pacer
     from clerk_async.models import Session, SessionPage
+    from clerk_async.pacing.window import Pacer
 
 __all__ = ["Owner", "Selection", "Sweep"]
 

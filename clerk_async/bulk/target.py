@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from clerk_async.config import RateLimit
-    from clerk_async.http.gate import Pacings
-    from clerk_async.http.pacing import Pacer
     from clerk_async.models import Session, SessionPage
+    from clerk_async.pacing.gate import Pacings
+    from clerk_async.pacing.window import Pacer
 
 __all__ = ["RevocationTarget", "RevokeReply"]
 

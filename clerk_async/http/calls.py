@@ -32,7 +32,6 @@ from clerk_async.errors import (
     WrongLoopError,
 )
 from clerk_async.http.error_bodies import api_error
-from clerk_async.http.pacing import SendRefused
 from clerk_async.http.retry import (
     TOO_MANY_REQUESTS,
     UNAVAILABLE,
@@ -42,15 +41,16 @@ from clerk_async.http.retry import (
     parse_retry_after,
     pauses_client,
 )
+from clerk_async.pacing.window import SendRefused
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from clerk_async.config import RetryPolicy, Timeouts
     from clerk_async.http.operations import Request
-    from clerk_async.http.pacing import Pacer
     from clerk_async.http.settings import WireSettings
     from clerk_async.http.transport import Answer, Wire
+    from clerk_async.pacing.window import Pacer
 
 __all__ = ["Caller", "Shared"]
 

@@ -11,7 +11,7 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING
 
-from clerk_async.http.pacing import (
+from clerk_async.pacing.window import (
     SERVICE_UNAVAILABLE,
     TOO_MANY_REQUESTS,
     Ramp,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from clerk_async.config import RateLimit
-    from clerk_async.http.pacing import PauseReason
+    from clerk_async.pacing.window import PauseReason
 
 __all__ = ["KeyPacing", "Lane", "Pacings", "RunPacer"]
 

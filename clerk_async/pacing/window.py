@@ -1,6 +1,6 @@
 """When a request of a bulk run may leave: the window and the ramp, both pure (time is handed in).
 
-`clerk_async.http.gate` puts them in front of the wire. The transport sees a `Pacer`, and calls it
+`clerk_async.pacing.gate` puts them in front of the wire. The transport sees a `Pacer`, and calls it
 so, for every physical send, repeats included:
 
     ticket = await pacer.acquire()      # before the pool's slot is taken; may raise SendRefused
