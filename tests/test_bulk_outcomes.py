@@ -15,7 +15,7 @@ from clerk_async import (
     ServerError,
     SessionStatus,
 )
-from clerk_async.bulk.answer import is_passing
+from clerk_async.bulk.verdict import is_passing
 from clerk_async.errors import BadRequestError, ResponseDecodeError
 from clerk_async.testing import FakeClerk, Fault
 

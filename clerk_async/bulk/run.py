@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from clerk_async.bulk.answer import (
+from clerk_async.bulk.journal import open_journal
+from clerk_async.bulk.ledger import Callbacks, Ledger
+from clerk_async.bulk.progress import Meter
+from clerk_async.bulk.report import RevocationOutcome, RevocationReport, RevocationStatus
+from clerk_async.bulk.stream import OutcomeStream, told_by
+from clerk_async.bulk.verdict import (
     Verdict,
     cut_off,
     is_answer,
@@ -24,11 +29,6 @@ from clerk_async.bulk.answer import (
     let_go_of_frames,
     revoke_one,
 )
-from clerk_async.bulk.journal import open_journal
-from clerk_async.bulk.ledger import Callbacks, Ledger
-from clerk_async.bulk.progress import Meter
-from clerk_async.bulk.report import RevocationOutcome, RevocationReport, RevocationStatus
-from clerk_async.bulk.stream import OutcomeStream, told_by
 from clerk_async.errors import JournalError, RateLimitedError
 from clerk_async.pacing.gate import RunPacer
 from clerk_async.pacing.window import SendRefused
