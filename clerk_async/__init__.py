@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     )
     from clerk_async.reasons import TokenVerificationReason
     from clerk_async.sessions import AsyncSessionsApi
-    from clerk_async.sync import SessionsApi
+    from clerk_async.sync.client import SessionsApi
     from clerk_async.tokens.claims import Actor, Organization, SessionClaims
     from clerk_async.tokens.jwks import KeySetStatus
     from clerk_async.tokens.requests import RequestState
@@ -150,7 +150,7 @@ _HOME = {
         "UnreadableItem"
     ),
     "clerk_async.sessions": "AsyncSessionsApi",
-    "clerk_async.sync": "SessionsApi",
+    "clerk_async.sync.client": "SessionsApi",
     "clerk_async.tokens.claims": "Actor Organization SessionClaims",
     "clerk_async.tokens.jwks": "KeySetStatus",
     "clerk_async.reasons": "TokenVerificationReason",

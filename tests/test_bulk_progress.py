@@ -86,7 +86,9 @@ def test_an_interruption_between_two_callbacks_loses_no_outcome(
                 raise KeyboardInterrupt
             return work
 
-    monkeypatch.setattr("clerk_async.loop_thread.collections", SimpleNamespace(deque=Interrupted))
+    monkeypatch.setattr(
+        "clerk_async.sync.loop_thread.collections", SimpleNamespace(deque=Interrupted)
+    )
     ids = add_sessions(fake, 200)
     fake.inject(Fault.delayed(0.05, operation="revoke", count=None))
     told: list[RevocationOutcome] = []

@@ -10,7 +10,7 @@ import pytest
 
 from clerk_async import AsyncSessionsApi, SessionsApi
 from clerk_async.http_info import AsyncSessionsWithHttpInfo
-from clerk_async.sync_http_info import SessionsWithHttpInfo
+from clerk_async.sync.http_info import SessionsWithHttpInfo
 
 OPERATIONS = (
     "list",

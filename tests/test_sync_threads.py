@@ -17,7 +17,7 @@ import pytest
 from clients import ONCE, OPERATIONS, invoke, sync_client_of
 
 from clerk_async import ClientClosedError, NotFoundError, SessionsApi, WrongLoopError
-from clerk_async.private_loop import Crossing
+from clerk_async.sync.private_loop import Crossing
 from clerk_async.testing import Fault
 
 if TYPE_CHECKING:

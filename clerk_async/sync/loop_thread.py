@@ -19,7 +19,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from clerk_async.errors import ClientClosedError, ConfigurationError, WrongLoopError
-from clerk_async.private_loop import Crossing, PrivateLoop
+from clerk_async.sync.private_loop import Crossing, PrivateLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

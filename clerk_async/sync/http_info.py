@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     )
 
     from clerk_async.http_info import AsyncSessionsWithHttpInfo
-    from clerk_async.loop_thread import LoopThread
     from clerk_async.models import (
         ApiResponse,
         Cookies,
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
         SessionStatus,
         Token,
     )
+    from clerk_async.sync.loop_thread import LoopThread
 
 __all__ = ["SessionsWithHttpInfo"]
 

@@ -10,16 +10,16 @@ import warnings
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from clerk_async.config import DEFAULT_API_VERSION, DEFAULT_POOL_SIZE
-from clerk_async.crossing import BULK_GRACE, crossing, drained, hopping
 from clerk_async.http_info import VERIFY_ADVICE
-from clerk_async.loop_thread import CallerThread, LoopThread
 from clerk_async.sessions import (
     DEFAULT_PAGE_SIZE,
     DEFAULT_RETRY,
     DEFAULT_TIMEOUTS,
     AsyncSessionsApi,
 )
-from clerk_async.sync_http_info import SessionsWithHttpInfo
+from clerk_async.sync.caller_thread import BULK_GRACE, crossing, drained, hopping
+from clerk_async.sync.http_info import SessionsWithHttpInfo
+from clerk_async.sync.loop_thread import CallerThread, LoopThread
 
 if TYPE_CHECKING:
     import os

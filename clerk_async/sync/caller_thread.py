@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         Iterator,
     )
 
-    from clerk_async.loop_thread import CallerThread
+    from clerk_async.sync.loop_thread import CallerThread
 
 __all__ = ["BULK_GRACE", "crossing", "drained", "hopping"]
 
