@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from clerk_async.sessions import AsyncSessionsApi
     from clerk_async.sync.client import SessionsApi
     from clerk_async.tokens.claims import Actor, Organization, SessionClaims
-    from clerk_async.tokens.jwks import KeySetStatus
+    from clerk_async.tokens.key_set import KeySetStatus
     from clerk_async.tokens.requests import RequestState
     from clerk_async.tokens.sync_verifier import TokenVerifier
     from clerk_async.tokens.verifier import AsyncTokenVerifier
@@ -152,7 +152,7 @@ _HOME = {
     "clerk_async.sessions": "AsyncSessionsApi",
     "clerk_async.sync.client": "SessionsApi",
     "clerk_async.tokens.claims": "Actor Organization SessionClaims",
-    "clerk_async.tokens.jwks": "KeySetStatus",
+    "clerk_async.tokens.key_set": "KeySetStatus",
     "clerk_async.reasons": "TokenVerificationReason",
     "clerk_async.tokens.requests": "RequestState",
     "clerk_async.tokens.sync_verifier": "TokenVerifier",

@@ -22,8 +22,8 @@ from clerk_async import (
     TokenVerifier,
 )
 from clerk_async.testing import FakeClerk, Fault
-from clerk_async.tokens import jwks
-from clerk_async.tokens.jwks import Flight
+from clerk_async.tokens import key_set
+from clerk_async.tokens.key_set import Flight
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -133,7 +133,7 @@ def test_fifty_threads_fetch_once(
         time.sleep(0.01)  # the others look meanwhile whether there is one
         return Flight()
 
-    monkeypatch.setattr(jwks, "Flight", flight_made_slowly)
+    monkeypatch.setattr(key_set, "Flight", flight_made_slowly)
     fake.inject(Fault.hold(operation="jwks"))
     made = fake.mint(fake.add_session(user_id="user_1"))
     verifier = TokenVerifier(sessions=sync_sessions, authorized_parties=[ORIGIN])

@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 
 import attrs
 
-from clerk_async.tokens.refusal import malformed
+from clerk_async.tokens.refusals import malformed
 
 __all__ = ["Actor", "Organization", "SessionClaims", "read_claims"]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from clerk_async.tokens.jwks import KeySetStatus
-from clerk_async.tokens.refusal import mismatch
+from clerk_async.tokens.key_set import KeySetStatus
+from clerk_async.tokens.refusals import mismatch
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from clerk_async.tokens.jwks import KeysNeeded
+    from clerk_async.tokens.key_set import KeysNeeded
     from clerk_async.tokens.keys import VerificationKey
 
 __all__ = ["FixedKey"]

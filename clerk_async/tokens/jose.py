@@ -15,7 +15,7 @@ import attrs
 import msgspec
 
 from clerk_async.reasons import TokenVerificationReason
-from clerk_async.tokens.refusal import cut, malformed, refused
+from clerk_async.tokens.refusals import cut, malformed, refused
 
 __all__ = [
     "MAX_TOKEN_CHARS",

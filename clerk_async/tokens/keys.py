@@ -18,7 +18,7 @@ import msgspec
 
 from clerk_async.errors import ConfigurationError
 from clerk_async.tokens.jose import canonical_base64url
-from clerk_async.tokens.refusal import cut
+from clerk_async.tokens.refusals import cut
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey

@@ -29,7 +29,7 @@ from clerk_async.tokens.credentials import (
     read_credentials,
     session_cookie_of,
 )
-from clerk_async.tokens.steps import Examined, RefreshNeeded, Steps, Verification
+from clerk_async.tokens.verification import Examined, RefreshNeeded, Steps, Verification
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import attrs
 
 from clerk_async.reasons import TokenVerificationReason as Reason
-from clerk_async.tokens.refusal import cut, malformed, refused
+from clerk_async.tokens.refusals import cut, malformed, refused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

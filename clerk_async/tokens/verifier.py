@@ -6,11 +6,11 @@ import asyncio
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from clerk_async.errors import ClerkError
-from clerk_async.tokens.jwks import Flight, KeysNeeded
+from clerk_async.tokens.key_set import Flight, KeysNeeded
 from clerk_async.tokens.requests import RequestState, authenticate
 from clerk_async.tokens.settings import Verifier
 from clerk_async.tokens.sources import AsyncSessionsSource
-from clerk_async.tokens.steps import Need, RefreshNeeded, SessionNeeded, Steps
+from clerk_async.tokens.verification import Need, RefreshNeeded, SessionNeeded, Steps
 
 if TYPE_CHECKING:
     from clerk_async.tokens.claims import SessionClaims

@@ -35,7 +35,7 @@ from clerk_async.tokens.keys import (
     VerificationKey,
     read_key_set,
 )
-from clerk_async.tokens.refusal import cut, mismatch, refused, unavailable
+from clerk_async.tokens.refusals import cut, mismatch, refused, unavailable
 
 if TYPE_CHECKING:
     import asyncio

@@ -33,7 +33,7 @@ from clerk_async.errors import (
     TokenVerificationError,
 )
 from clerk_async.reasons import TokenVerificationReason as Reason
-from clerk_async.tokens import jwks
+from clerk_async.tokens import key_set as key_set_module
 from clerk_async.tokens.sync_verifier import TokenVerifier
 from clerk_async.tokens.verifier import AsyncTokenVerifier
 
@@ -244,7 +244,7 @@ async def test_a_cached_token_dies_when_its_key_gets_new_numbers() -> None:
 
 async def test_in_a_known_outage_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once a fetch has failed, the next tries run in the background, however slow they are."""
-    monkeypatch.setattr(jwks, "_PATIENCE", 60.0)
+    monkeypatch.setattr(key_set_module, "_PATIENCE", 60.0)
     stub, ages = AsyncStub(), Clock(0.0)
     verifier = made(stub, ages)
     await verifier.verify(token())
@@ -485,7 +485,7 @@ async def test_slow_keys_past_the_ttl_are_not_waited_for_long(
     ages.now = TTL + 1
     assert (await verifier.verify(token())).user_id == "user_1"
     assert verifier.key_status().age == TTL + 1
-    monkeypatch.setattr(jwks, "_PATIENCE", 60.0)
+    monkeypatch.setattr(key_set_module, "_PATIENCE", 60.0)
     async with asyncio.timeout(10):  # who comes later need not find out for themselves
         for _ in range(10):
             await verifier.verify(token())

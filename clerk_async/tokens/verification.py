@@ -24,9 +24,9 @@ from clerk_async.tokens.jose import (
     plain,
     read_header,
 )
-from clerk_async.tokens.jwks import KeySetStatus, KeysNeeded
+from clerk_async.tokens.key_set import KeySetStatus, KeysNeeded
 from clerk_async.tokens.keys import ALGORITHMS, VerificationKey
-from clerk_async.tokens.refusal import cut, malformed, refused
+from clerk_async.tokens.refusals import cut, malformed, refused
 
 if TYPE_CHECKING:
     from clerk_async.tokens.rules import Rules
@@ -67,7 +67,7 @@ Steps: TypeAlias = Generator[Need, Any, T]
 
 
 class Keys(Protocol):
-    """Where keys come from: see `clerk_async.tokens.jwks`."""
+    """Where keys come from: see `clerk_async.tokens.key_set`."""
 
     def find(self, kid: str | None) -> Generator[KeysNeeded, None, VerificationKey]:
         """Find the key of this id."""
