@@ -22,8 +22,8 @@ COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "list": ("sessions", "List the sessions of a user or a client."),
         "get": ("sessions", "Show one session."),
         "create": ("sessions", "Create a session (development instances only)."),
-        "token": ("session_tokens", "Create a session token, or one from a JWT template."),
-        "refresh": ("session_tokens", "Exchange an expired token for a new one."),
+        "token": ("tokens", "Create a session token, or one from a JWT template."),
+        "refresh": ("tokens", "Exchange an expired token for a new one."),
     },
     "In an incident": {
         "revoke": ("revoke", "Revoke sessions by their ids, one or a million."),
@@ -31,10 +31,10 @@ COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
     },
     "Check tokens": {
         "verify-token": ("verify_token", "Verify a session token without asking the service."),
-        "verify": ("session_tokens", "Verify a token over the network (deprecated by Clerk)."),
+        "verify": ("tokens", "Verify a token over the network (deprecated by Clerk)."),
     },
     "Try it": {
-        "demo": ("demo", "See the main job done on this machine, in under a minute."),
+        "demo": ("try_it", "See the main job done on this machine, in under a minute."),
         "fake-server": ("fake_server", "Run a Clerk Sessions service to test against."),
         "completion": ("completion", "Print the script that completes commands in your shell."),
     },
@@ -164,7 +164,7 @@ class _App(click.Group):
         del ctx
         for rows in COMMANDS.values():
             if cmd_name in rows:
-                module = import_module(f"clerk_async.cli.{rows[cmd_name][0]}")
+                module = import_module(f"clerk_async.cli.commands.{rows[cmd_name][0]}")
                 found: click.Command = getattr(module, cmd_name.replace("-", "_") + "_command")
                 return found
         return None
@@ -244,8 +244,8 @@ def run(arguments: Sequence[str]) -> int:
         settings.out.out.let_go(error)
         code = FAILED
     finally:
-        if "clerk_async.cli.connection" in sys.modules:
-            from clerk_async.cli.connection import hide_log  # noqa: PLC0415 - not for help
+        if "clerk_async.cli.client" in sys.modules:
+            from clerk_async.cli.client import hide_log  # noqa: PLC0415 - not for help
 
             hide_log()
     return FAILED if code == DONE and settings.out.out.has_failed else code
@@ -275,7 +275,7 @@ def _invoke(settings: Settings) -> int:
 
         if not isinstance(error, ClerkError):
             raise
-        from clerk_async.cli.words import error_text  # noqa: PLC0415 - not for help
+        from clerk_async.cli.messages import error_text  # noqa: PLC0415 - not for help
 
         settings.out.clear_live()
         settings.out.error(error_text(error))

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import click
 
 from clerk_async.cli.exits import Refused
-from clerk_async.cli.words import STDIN
+from clerk_async.cli.messages import STDIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence

@@ -6,9 +6,9 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from clerk_async.bulk.report import RevocationStatus
+from clerk_async.cli.messages import error_text
 from clerk_async.cli.output import harmless
 from clerk_async.cli.progress import duration, number
-from clerk_async.cli.words import error_text
 from clerk_async.errors import ApiError, ClerkError, redact
 
 if TYPE_CHECKING:

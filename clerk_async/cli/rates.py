@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
-from clerk_async.cli.words import as_typed
+from clerk_async.cli.messages import as_typed
 
 if TYPE_CHECKING:
     from clerk_async.cli.progress import Mode

@@ -10,7 +10,7 @@ import click
 from clerk_async.bulk.journal import Journal
 from clerk_async.cli.asking import ASK_ABOVE, confirm
 from clerk_async.cli.bulk_run import BulkRun
-from clerk_async.cli.connection import endpoint, make_client
+from clerk_async.cli.client import endpoint, make_client
 from clerk_async.cli.inputs import ids_from
 from clerk_async.cli.progress import number
 from clerk_async.cli.rates import rate_limit_of

@@ -8,10 +8,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clerk_async.cli.connection import make_client, show_log
+from clerk_async.cli.client import make_client, show_log
 from clerk_async.cli.exits import DONE, Refused
 from clerk_async.cli.inputs import read_secret_lines
-from clerk_async.cli.words import STDIN, error_text
+from clerk_async.cli.messages import STDIN, error_text
 from clerk_async.errors import ConfigurationError
 from clerk_async.tokens.verifier import AsyncTokenVerifier
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from clerk_async.cli.exits import Refused
-from clerk_async.cli.words import as_typed
+from clerk_async.cli.messages import as_typed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""`list`, `get` and `create`: what they take; what they show is in `showing`."""
+"""`list`, `get` and `create`: what they take; what they show is in `listing`."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def list_command(
         raise click.UsageError("--all goes with neither --limit nor --offset")
     import asyncio  # noqa: PLC0415 - not for help
 
-    from clerk_async.cli.showing import list_all, list_page  # noqa: PLC0415 - attrs, not for help
+    from clerk_async.cli.listing import list_all, list_page  # noqa: PLC0415 - attrs, not for help
 
     filters = {"user_id": user_id, "client_id": client_id, "status": status}
     if is_all:
@@ -74,7 +74,7 @@ def list_command(
 @pass_settings
 def get_command(settings: Settings, /, *, session_id: str) -> int:
     """Show one session."""
-    from clerk_async.cli.connection import call  # noqa: PLC0415 - not for help
+    from clerk_async.cli.client import call  # noqa: PLC0415 - not for help
 
     return _show(settings, call(settings, lambda sessions: sessions.get(session_id)))
 
@@ -87,7 +87,7 @@ def get_command(settings: Settings, /, *, session_id: str) -> int:
 @pass_settings
 def create_command(settings: Settings, /, *, user_id: str, organization: str | None) -> int:
     """Create a session, for tests: Clerk refuses it on production instances."""
-    from clerk_async.cli.connection import call  # noqa: PLC0415 - not for help
+    from clerk_async.cli.client import call  # noqa: PLC0415 - not for help
 
     made = call(
         settings, lambda sessions: sessions.create(user_id, active_organization_id=organization)
@@ -96,7 +96,7 @@ def create_command(settings: Settings, /, *, user_id: str, organization: str | N
 
 
 def _show(settings: Settings, session: Session) -> int:
-    from clerk_async.cli.showing import show_one  # noqa: PLC0415 - attrs, not for help
+    from clerk_async.cli.listing import show_one  # noqa: PLC0415 - attrs, not for help
 
     show_one(settings.out, session)
     return DONE

@@ -8,7 +8,7 @@ import click
 
 from clerk_async.cli.app import Settings, command, pass_settings
 from clerk_async.cli.exits import DONE
-from clerk_async.cli.words import STDIN, as_typed
+from clerk_async.cli.messages import STDIN, as_typed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -45,7 +45,7 @@ def token_command(
     is_shown: bool,
 ) -> int:
     """Create a session token, or one from a JWT template."""
-    from clerk_async.cli.connection import call  # noqa: PLC0415 - not for help
+    from clerk_async.cli.client import call  # noqa: PLC0415 - not for help
 
     def create(sessions: AsyncSessionsApi) -> Awaitable[Token]:
         if template is None:
@@ -108,7 +108,7 @@ def refresh_command(
 
     Tokens on the command line show in the list of processes: hand them over on stdin, one a line.
     """
-    from clerk_async.cli.connection import call  # noqa: PLC0415 - not for help
+    from clerk_async.cli.client import call  # noqa: PLC0415 - not for help
     from clerk_async.cli.inputs import read_secret_lines  # noqa: PLC0415 - asyncio, not for help
 
     tokens = {"expired token": expired_token, "refresh token": refresh_token}
@@ -140,9 +140,9 @@ def verify_command(settings: Settings, /, *, session_id: str, token: str) -> int
     """
     import warnings  # noqa: PLC0415 - not for help
 
-    from clerk_async.cli.connection import call  # noqa: PLC0415 - not for help
+    from clerk_async.cli.client import call  # noqa: PLC0415 - not for help
     from clerk_async.cli.inputs import read_secret_lines  # noqa: PLC0415 - asyncio, not for help
-    from clerk_async.cli.showing import show_one  # noqa: PLC0415 - attrs, not for help
+    from clerk_async.cli.listing import show_one  # noqa: PLC0415 - attrs, not for help
 
     if token == STDIN:
         (token,) = read_secret_lines(settings.out, "token")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from clerk_async.cli.connection import make_client
+from clerk_async.cli.client import make_client
 from clerk_async.cli.exits import DONE, FAILED
 from clerk_async.cli.progress import number
 from clerk_async.models import SESSION_FIELDS, SessionActivity, SessionStatus

@@ -1,0 +1,1 @@
+"""What each command takes; what it does is in the files beside this folder."""
