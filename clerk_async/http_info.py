@@ -13,7 +13,7 @@ from clerk_async.http.responses import with_info
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
-    from clerk_async.http.calls import Caller
+    from clerk_async.http.calls import Calls
     from clerk_async.models import (
         ApiResponse,
         Cookies,
@@ -34,13 +34,13 @@ VERIFY_ADVICE: Final = (
 class AsyncSessionsWithHttpInfo:
     """The eight operations of `AsyncSessionsApi`, each giving an `ApiResponse`."""
 
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
 
     async def _ask(
         self, request: operations.Request, decode: Callable[[bytes], Any]
     ) -> ApiResponse[Any]:
-        return with_info(decode, await self._caller.call(request), request)
+        return with_info(decode, await self._calls.call(request), request)
 
     async def list(
         self,

@@ -18,13 +18,13 @@ from clerk_async.config import (
 )
 from clerk_async.errors import InvalidArgumentError
 from clerk_async.http import operations
-from clerk_async.http.calls import Caller, Shared
+from clerk_async.http.calls import Calls, Shared
 from clerk_async.http.decode import decode_page, decode_refreshed, decode_session, decode_token
 from clerk_async.http.paging import iterate_pages
 from clerk_async.http.responses import decoded
 from clerk_async.http.settings import wire_settings
 from clerk_async.http_info import VERIFY_ADVICE, AsyncSessionsWithHttpInfo
-from clerk_async.pacing.gate import Pacings
+from clerk_async.pacing.gate import Gates
 
 if TYPE_CHECKING:
     import ssl
@@ -127,10 +127,10 @@ class AsyncSessionsApi(AsyncBulkRevocation):
             headers=headers,
         )
         self._shared = Shared(settings, self._endpoint.secret_key)
-        self._pacings = Pacings()
+        self._gates = Gates()
         self._rate_limit = _checked_limit(rate_limit)
         self._is_view = False
-        self._caller = Caller(self._shared, _checked_policy(retry), _checked_timeouts(timeout))
+        self._calls = Calls(self._shared, _checked_policy(retry), _checked_timeouts(timeout))
 
     # --- the eight operations ---
 
@@ -159,7 +159,7 @@ class AsyncSessionsApi(AsyncBulkRevocation):
         request = operations.list_request(
             client_id=client_id, user_id=user_id, status=status, limit=limit, offset=offset
         )
-        return decoded(decode_page, await self._caller.call(request), request)
+        return decoded(decode_page, await self._calls.call(request), request)
 
     async def create(self, user_id: str, *, active_organization_id: str | None = None) -> Session:
         """Create a session, for tests: the service refuses it on production instances.
@@ -171,7 +171,7 @@ class AsyncSessionsApi(AsyncBulkRevocation):
             active_organization_id: The organization to make active in it.
         """
         request = operations.create_request(user_id, active_organization_id)
-        return decoded(decode_session, await self._caller.call(request), request)
+        return decoded(decode_session, await self._calls.call(request), request)
 
     async def get(self, session_id: str) -> Session:
         """Get a session.
@@ -180,7 +180,7 @@ class AsyncSessionsApi(AsyncBulkRevocation):
             session_id: Such as `sess_…`.
         """
         request = operations.for_session(operations.GET, session_id)
-        return decoded(decode_session, await self._caller.call(request), request)
+        return decoded(decode_session, await self._calls.call(request), request)
 
     async def refresh(
         self,
@@ -216,7 +216,7 @@ class AsyncSessionsApi(AsyncBulkRevocation):
             format=format,
             request_originating_ip=request_originating_ip,
         )
-        return decoded(decode_refreshed, await self._caller.call(request), request)
+        return decoded(decode_refreshed, await self._calls.call(request), request)
 
     async def revoke(self, session_id: str) -> Session:
         """Revoke a session: its user must sign in again.
@@ -227,7 +227,7 @@ class AsyncSessionsApi(AsyncBulkRevocation):
             session_id: Such as `sess_…`.
         """
         request = operations.revoke_request(session_id)
-        return decoded(decode_session, await self._caller.call(request), request)
+        return decoded(decode_session, await self._calls.call(request), request)
 
     def verify(self, session_id: str, token: str | Token) -> Coroutine[Any, Any, Session]:
         """Verify a session token over the network: deprecated by Clerk, use a verifier instead.
@@ -257,7 +257,7 @@ class AsyncSessionsApi(AsyncBulkRevocation):
             expires_in_seconds: Its lifetime, 30 to 315360000; the service's default is 60.
         """
         request = operations.token_request(session_id, expires_in_seconds)
-        return decoded(decode_token, await self._caller.call(request), request)
+        return decoded(decode_token, await self._calls.call(request), request)
 
     async def create_token_from_template(
         self, session_id: str, template_name: str, *, expires_in_seconds: int | None = None
@@ -270,7 +270,7 @@ class AsyncSessionsApi(AsyncBulkRevocation):
             expires_in_seconds: Its lifetime, 30 to 315360000; default: the template's own.
         """
         request = operations.template_token_request(session_id, template_name, expires_in_seconds)
-        return decoded(decode_token, await self._caller.call(request), request)
+        return decoded(decode_token, await self._calls.call(request), request)
 
     # --- all pages ---
 
@@ -311,7 +311,7 @@ class AsyncSessionsApi(AsyncBulkRevocation):
 
         async def fetch(offset: int) -> SessionPage:
             request = request_at(offset)
-            return decoded(decode_page, await self._caller.call(request), request)
+            return decoded(decode_page, await self._calls.call(request), request)
 
         return iterate_pages(fetch, page_size, on_unreadable)
 
@@ -333,21 +333,21 @@ class AsyncSessionsApi(AsyncBulkRevocation):
             retry: When and how often to try again.
             rate_limit: For bulk runs.
         """
-        caller = Caller(
+        calls = Calls(
             self._shared,
-            self._caller.policy if retry is None else _checked_policy(retry),
-            self._caller.timeouts if timeout is None else _checked_timeouts(timeout),
+            self._calls.policy if retry is None else _checked_policy(retry),
+            self._calls.timeouts if timeout is None else _checked_timeouts(timeout),
         )
         limit = self._rate_limit if rate_limit is None else _checked_limit(rate_limit)
         view = type(self).__new__(type(self))
-        changed = {"_is_view": True, "_caller": caller, "_rate_limit": limit}
+        changed = {"_is_view": True, "_calls": calls, "_rate_limit": limit}
         view.__dict__.update({**self.__dict__, **changed})
         return view
 
     @property
     def with_http_info(self) -> AsyncSessionsWithHttpInfo:
         """The eight operations, with status, headers, attempts and trace id around the value."""
-        return AsyncSessionsWithHttpInfo(self._caller)
+        return AsyncSessionsWithHttpInfo(self._calls)
 
     async def aclose(self) -> None:
         """Close the connections; calls in flight end with `ClientClosedError`. Can be repeated.
@@ -379,17 +379,17 @@ class AsyncSessionsApi(AsyncBulkRevocation):
         )
 
     async def _fetch_jwks(self) -> bytes:
-        return (await self._caller.call(operations.Request(operations.JWKS, "/jwks"))).body
+        return (await self._calls.call(operations.Request(operations.JWKS, "/jwks"))).body
 
     def _target(self) -> CallerTarget:
         from clerk_async.bulk.caller import CallerTarget  # noqa: PLC0415 - on first use
 
         return CallerTarget(
-            self._caller,
+            self._calls,
             self._endpoint,
             self._rate_limit,
             self._shared.settings.pool_size,
-            self._pacings,
+            self._gates,
         )
 
 

@@ -12,7 +12,7 @@ import attrs
 from clerk_async.config import RateLimit
 from clerk_async.errors import RateLimitedError
 from clerk_async.models import ApiResponse, Session, SessionPage, SessionStatus
-from clerk_async.pacing.gate import Pacings
+from clerk_async.pacing.gate import Gates
 from clerk_async.pacing.window import SendRefused
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Client:
         self.service = service
         self.default_rate_limit = limit
         self.pool_size = pool_size
-        self.pacings = Pacings()
+        self.gates = Gates()
         self.attempts = attempts
         self.in_flight = 0
         self.most_in_flight = 0

@@ -234,8 +234,8 @@ def test_defaults_are_the_documented_ones() -> None:
     )
     assert RateLimit(5) == RateLimit(5, per=10.0)
     client = AsyncSessionsApi(KEY)
-    assert client._caller.timeouts == Timeouts()
-    assert client._caller.policy == RetryPolicy()
+    assert client._calls.timeouts == Timeouts()
+    assert client._calls.policy == RetryPolicy()
     assert client._shared.settings.pool_size == 100
 
 

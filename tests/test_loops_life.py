@@ -242,11 +242,11 @@ async def test_views_change_what_they_say_and_nothing_else(fake: FakeClerk) -> N
     """Options that aren't named stay; the client itself stays as it was."""
     async with client_of(fake, retry=ONCE) as client:
         view = client.with_options(timeout=0.05)
-        assert view._caller.policy is client._caller.policy
+        assert view._calls.policy is client._calls.policy
         fake.inject(Fault.hold(count=None))
         with pytest.raises(TimeoutError):
             await view.get("sess_1")
-        assert client._caller.timeouts.attempt == 15.0
+        assert client._calls.timeouts.attempt == 15.0
         assert type(view) is AsyncSessionsApi
 
 
@@ -479,7 +479,7 @@ def test_the_repr_says_where_and_never_who(fake: FakeClerk) -> None:
     for client in (client_of(fake), sync_client_of(fake)):
         inner: Any = getattr(client, "_async", client)
         things = [client, client.with_options(), inner._endpoint, inner._shared.settings]
-        things += [client.with_http_info, inner._shared, inner._caller]
+        things += [client.with_http_info, inner._shared, inner._calls]
         for thing in things:
             assert fake.secret_key not in repr(thing)
         assert fake.base_url in repr(client)

@@ -10,7 +10,7 @@ from bulk_stage import Client, Service, latency, most_in_any_window, simulate
 
 from clerk_async.bulk.revoke import revoke_many
 from clerk_async.config import RateLimit
-from clerk_async.pacing.gate import KeyPacing, Pacings, RunPacer
+from clerk_async.pacing.gate import Gate, Gates, RunPacer
 from clerk_async.pacing.window import SendRefused
 from clerk_async.testing.limits import SlidingWindow
 
@@ -148,7 +148,7 @@ def test_a_cancelled_wait_gives_its_place_back() -> None:
     """Nobody else waits for a request that will never be sent."""
 
     async def main() -> int:
-        gate = KeyPacing(RateLimit(1, per=5.0))
+        gate = Gate(RateLimit(1, per=5.0))
         lane = RunPacer(gate).lane()
         ticket = await lane.acquire()
         waiting = asyncio.ensure_future(lane.acquire())
@@ -166,7 +166,7 @@ def test_a_request_without_an_answer_holds_its_place() -> None:
     """It may have arrived; and in an outage a run must not spend all attempts at once."""
 
     async def main() -> float:
-        lane = RunPacer(KeyPacing(RateLimit(1, per=5.0))).lane()
+        lane = RunPacer(Gate(RateLimit(1, per=5.0))).lane()
         ticket = await lane.acquire()
         lane.sent(ticket)
         lane.answered(ticket, None, None)
@@ -180,7 +180,7 @@ def test_a_stopped_run_ends_its_waits_and_leaves_those_of_others() -> None:
     """In the window, and in a pause."""
 
     async def main() -> None:
-        gate = KeyPacing(RateLimit(1, per=5.0))
+        gate = Gate(RateLimit(1, per=5.0))
         stopped, other = RunPacer(gate), RunPacer(gate)
         lane = stopped.lane()
         ticket = await lane.acquire()
@@ -205,7 +205,7 @@ def test_a_stopped_run_ends_its_waits_and_leaves_those_of_others() -> None:
 
 def test_a_gate_outlives_its_loop_and_remembers_the_window() -> None:
     """What was in flight when the loop ended may have arrived."""
-    gate = Pacings(clock=iter([float(n) for n in range(100)]).__next__).gate(RateLimit(1, 1000.0))
+    gate = Gates(clock=iter([float(n) for n in range(100)]).__next__).gate(RateLimit(1, 1000.0))
 
     async def send() -> None:
         lane = RunPacer(gate).lane()
@@ -233,7 +233,7 @@ def test_may_send_is_asked_at_the_moment_of_the_send_and_no_stops_it() -> None:
             asked.append(asyncio.get_running_loop().time())
             return len(asked) < 3
 
-        lane = RunPacer(KeyPacing(RateLimit(1, per=5.0)), may_send).lane()
+        lane = RunPacer(Gate(RateLimit(1, per=5.0)), may_send).lane()
         for _ in range(2):
             ticket = await lane.acquire()
             lane.sent(ticket)

@@ -149,7 +149,7 @@ async def _all_async(fake: FakeClerk, hunt: Hunt, calls: dict[str, Callable[[Any
                 hunt.look_at_error(error)
             headers = {"Cookie": f"__session={token}"}
             hunt.look_at_value(await verifier.authenticate_request(headers))
-        inner = (client._shared, client._shared.settings, client._caller, client._endpoint)
+        inner = (client._shared, client._shared.settings, client._calls, client._endpoint)
         hunt.look_at(client, *inner, verifier, what="the client")
     with pytest.raises(ClerkError) as closed:
         await client.get(hunt.session_id)

@@ -10,9 +10,9 @@ from clerk_async.http.responses import decoded, with_info
 
 if TYPE_CHECKING:
     from clerk_async.config import Endpoint, RateLimit
-    from clerk_async.http.calls import Caller
+    from clerk_async.http.calls import Calls
     from clerk_async.models import ApiResponse, Session, SessionPage
-    from clerk_async.pacing.gate import Pacings
+    from clerk_async.pacing.gate import Gates
     from clerk_async.pacing.window import Pacer
 
 __all__ = ["CallerTarget"]
@@ -26,28 +26,28 @@ class CallerTarget:
 
     def __init__(
         self,
-        caller: Caller,
+        calls: Calls,
         endpoint: Endpoint,
         rate_limit: RateLimit | None,
         pool_size: int,
-        pacings: Pacings,
+        gates: Gates,
     ) -> None:
-        self._caller = caller
+        self._calls = calls
         self.key_fingerprint: str = endpoint.fingerprint
         self.default_rate_limit: RateLimit = rate_limit or endpoint.key_limit.share(DEFAULT_SHARE)
         self.pool_size = pool_size
-        self.pacings = pacings
+        self.gates = gates
 
     async def revoke(self, session_id: str, *, pacer: Pacer, quota: bool) -> ApiResponse[Session]:
         """POST /sessions/{id}/revoke."""
         request = operations.revoke_request(session_id)
-        answer = await self._caller.call(request, pacer=pacer, uses_quota=quota)
+        answer = await self._calls.call(request, pacer=pacer, uses_quota=quota)
         return with_info(decode_session, answer, request)
 
     async def get(self, session_id: str, *, pacer: Pacer, quota: bool) -> Session:
         """GET /sessions/{id}."""
         request = operations.for_session(operations.GET, session_id)
-        answer = await self._caller.call(request, pacer=pacer, uses_quota=quota)
+        answer = await self._calls.call(request, pacer=pacer, uses_quota=quota)
         return decoded(decode_session, answer, request)
 
     async def list_page(
@@ -65,5 +65,5 @@ class CallerTarget:
         request = operations.list_request(
             client_id=client_id, user_id=user_id, status=status, limit=limit, offset=offset
         )
-        answer = await self._caller.call(request, pacer=pacer, uses_quota=quota)
+        answer = await self._calls.call(request, pacer=pacer, uses_quota=quota)
         return decoded(decode_page, answer, request)

@@ -80,7 +80,7 @@ class BulkRun:
         self._kind: RunKind = kind
         limit = options.rate_limit or target.default_rate_limit
         should_stop = None if options.should_stop is None else self._may_send
-        self._pacer = RunPacer(target.pacings.gate(limit), should_stop)
+        self._pacer = RunPacer(target.gates.gate(limit), should_stop)
         self._most_workers = min(options.concurrency or target.pool_size, target.pool_size)
         self._callbacks = Callbacks()
         self._ledger = Ledger(self._callbacks, options.on_outcome)

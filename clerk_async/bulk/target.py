@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from clerk_async.config import RateLimit
     from clerk_async.models import Session, SessionPage
-    from clerk_async.pacing.gate import Pacings
+    from clerk_async.pacing.gate import Gates
     from clerk_async.pacing.window import Pacer
 
 __all__ = ["RevocationTarget", "RevokeReply"]
@@ -58,8 +58,8 @@ class RevocationTarget(Protocol):
         ...
 
     @property
-    def pacings(self) -> Pacings:
-        """The windows of this client, shared by all its views: `Pacings()` made once."""
+    def gates(self) -> Gates:
+        """The windows of this client, shared by all its views: `Gates()` made once."""
         ...
 
     async def revoke(self, session_id: str, *, pacer: Pacer, quota: bool) -> RevokeReply:

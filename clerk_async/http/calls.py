@@ -1,7 +1,7 @@
 """One call from argument to answer: queue, pause, attempts, waits, deadline.
 
 The decisions are made in `clerk_async.http.retry`, the sending in `clerk_async.http.transport`.
-What is shared by all views of a client (pool, brake, quota) is `Shared`; a `Caller` adds the
+What is shared by all views of a client (pool, brake, quota) is `Shared`; `Calls` adds the
 options of one view.
 """
 
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from clerk_async.http.transport import Answer, Wire
     from clerk_async.pacing.window import Pacer
 
-__all__ = ["Caller", "Shared"]
+__all__ = ["Calls", "Shared"]
 
 logger: logging.Logger = logging.getLogger("clerk_async")
 
@@ -154,7 +154,7 @@ class Shared:
 
 
 @attrs.frozen(eq=False, repr=False)
-class Caller:
+class Calls:
     """Makes calls with the options of one view of a client."""
 
     shared: Shared

@@ -1,6 +1,6 @@
 """The gate in front of the wire, which a bulk run's requests pass one by one.
 
-`KeyPacing` is one for a client and a limit, shared by all runs that use them. `RunPacer` is one
+`Gate` is one for a client and a limit, shared by all runs that use them. `RunPacer` is one
 run's way through it, and a `Lane` of it what a worker hands to the transport.
 """
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from clerk_async.config import RateLimit
     from clerk_async.pacing.window import PauseReason
 
-__all__ = ["KeyPacing", "Lane", "Pacings", "RunPacer"]
+__all__ = ["Gate", "Gates", "Lane", "RunPacer"]
 
 
-class KeyPacing:
+class Gate:
     """The gate of one client for one limit, shared by its runs: first come, first served."""
 
     def __init__(self, limit: RateLimit, *, clock: Callable[[], float] | None = None) -> None:
@@ -145,18 +145,18 @@ class KeyPacing:
                 place.set_result(self._grant(now))
 
 
-class Pacings:
+class Gates:
     """The gates of one client, one for each limit in use, so that runs at once share a window."""
 
     def __init__(self, *, clock: Callable[[], float] | None = None) -> None:
         self._clock = clock
-        self._gates: dict[RateLimit, KeyPacing] = {}
+        self._gates: dict[RateLimit, Gate] = {}
 
-    def gate(self, limit: RateLimit) -> KeyPacing:
+    def gate(self, limit: RateLimit) -> Gate:
         """Give the gate for a limit; the same limit gives the same gate."""
         gate = self._gates.get(limit)
         if gate is None:
-            gate = self._gates[limit] = KeyPacing(limit, clock=self._clock)
+            gate = self._gates[limit] = Gate(limit, clock=self._clock)
         return gate
 
 
@@ -172,9 +172,7 @@ class RunPacer:
         may_send: Asked just before each send; False stops the run.
     """
 
-    def __init__(
-        self, gate: KeyPacing, may_send: Callable[[], Awaitable[bool]] | None = None
-    ) -> None:
+    def __init__(self, gate: Gate, may_send: Callable[[], Awaitable[bool]] | None = None) -> None:
         self.gate = gate
         self.may_send = may_send
         self.throttled = 0

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from clerk_async.sync.loop_thread import CallerThread
 
-__all__ = ["BULK_GRACE", "crossing", "drained", "hopping"]
+__all__ = ["BULK_GRACE", "crossing", "in_caller_thread", "iterated"]
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ CHUNK_SECONDS: Final = 0.005
 """How long fetching may go on for; an iterable that waits for its next id delays no other."""
 
 
-def hopping(
+def in_caller_thread(
     caller: CallerThread, name: str, function: Callable[..., T] | None
 ) -> Callable[..., Coroutine[Any, Any, T]] | None:
     """Make a callback run in the caller's thread.
@@ -93,7 +93,7 @@ def _take(iterator: Iterator[str]) -> tuple[list[str], bool, Exception | None]:
     return chunk, True, None
 
 
-def drained(caller: CallerThread, items: AsyncGenerator[T, None]) -> Generator[T, None, None]:
+def iterated(caller: CallerThread, items: AsyncGenerator[T, None]) -> Generator[T, None, None]:
     """Iterate over an async generator from this thread; leaving early ends it properly."""
     try:
         while True:

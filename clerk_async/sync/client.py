@@ -17,7 +17,7 @@ from clerk_async.sessions import (
     DEFAULT_TIMEOUTS,
     AsyncSessionsApi,
 )
-from clerk_async.sync.caller_thread import BULK_GRACE, crossing, drained, hopping
+from clerk_async.sync.caller_thread import BULK_GRACE, crossing, in_caller_thread, iterated
 from clerk_async.sync.http_info import SessionsWithHttpInfo
 from clerk_async.sync.loop_thread import CallerThread, LoopThread
 
@@ -197,9 +197,9 @@ class SessionsApi:
             user_id=user_id,
             status=status,
             page_size=page_size,
-            on_unreadable=hopping(caller, "on_unreadable", on_unreadable),
+            on_unreadable=in_caller_thread(caller, "on_unreadable", on_unreadable),
         )
-        return drained(caller, pages)
+        return iterated(caller, pages)
 
     def revoke_many(
         self,
@@ -228,9 +228,9 @@ class SessionsApi:
             dry_run=dry_run,
             max_failures=max_failures,
             deadline=deadline,
-            should_stop=hopping(caller, "should_stop", should_stop),
-            on_outcome=hopping(caller, "on_outcome", on_outcome),
-            on_progress=hopping(caller, "on_progress", on_progress),
+            should_stop=in_caller_thread(caller, "should_stop", should_stop),
+            on_outcome=in_caller_thread(caller, "on_outcome", on_outcome),
+            on_progress=in_caller_thread(caller, "on_progress", on_progress),
         )
         return caller.serve(run, BULK_GRACE)
 
@@ -261,11 +261,11 @@ class SessionsApi:
             dry_run=dry_run,
             max_failures=max_failures,
             deadline=deadline,
-            should_stop=hopping(caller, "should_stop", should_stop),
-            on_outcome=hopping(caller, "on_outcome", on_outcome),
-            on_progress=hopping(caller, "on_progress", on_progress),
+            should_stop=in_caller_thread(caller, "should_stop", should_stop),
+            on_outcome=in_caller_thread(caller, "on_outcome", on_outcome),
+            on_progress=in_caller_thread(caller, "on_progress", on_progress),
         )
-        return drained(caller, outcomes)
+        return iterated(caller, outcomes)
 
     def revoke_all(
         self,
@@ -306,9 +306,9 @@ class SessionsApi:
             dry_run=dry_run,
             max_failures=max_failures,
             deadline=deadline,
-            should_stop=hopping(caller, "should_stop", should_stop),
-            on_outcome=hopping(caller, "on_outcome", on_outcome),
-            on_progress=hopping(caller, "on_progress", on_progress),
+            should_stop=in_caller_thread(caller, "should_stop", should_stop),
+            on_outcome=in_caller_thread(caller, "on_outcome", on_outcome),
+            on_progress=in_caller_thread(caller, "on_progress", on_progress),
         )
         return caller.serve(run, BULK_GRACE)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from clerk_async.config import RetryPolicy, Timeouts
-from clerk_async.http.calls import Caller, Shared
+from clerk_async.http.calls import Calls, Shared
 from clerk_async.http.operations import Operation, Request
 from clerk_async.http.settings import USER_AGENT, WireSettings
 
@@ -31,7 +31,7 @@ async def fetch_published(issuer: str) -> bytes:
     """
     shared = Shared(WireSettings(base_url=issuer, headers=_HEADERS, pool_size=1), secret_key="")
     try:
-        answer = await Caller(shared, RetryPolicy(), Timeouts()).call(Request(_KEYS, _WELL_KNOWN))
+        answer = await Calls(shared, RetryPolicy(), Timeouts()).call(Request(_KEYS, _WELL_KNOWN))
         return answer.body
     finally:
         await shared.aclose()
