@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from clerk_async.pacing.window import Ramp, Ticket
+from clerk_async.pacing.ramp import Ramp
+from clerk_async.pacing.window import Ticket
 
 
 def _answers(ramp: Ramp, count: int, *, latency: float = 0.1) -> None:

@@ -11,10 +11,10 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING
 
+from clerk_async.pacing.ramp import Ramp
 from clerk_async.pacing.window import (
     SERVICE_UNAVAILABLE,
     TOO_MANY_REQUESTS,
-    Ramp,
     SendRefused,
     SendWindow,
     Ticket,

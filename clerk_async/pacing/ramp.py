@@ -1,0 +1,189 @@
+"""How many requests of a bulk run leave at once, and how much of the limit they use. Pure."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import attrs
+
+from clerk_async.pacing.window import TOO_MANY_REQUESTS, PauseReason, Ticket
+
+__all__ = ["Ramp"]
+
+START_CONCURRENCY: Final = 16
+CONCURRENCY_AFTER_REFUSAL: Final = 4
+BACK_OFF: Final = 0.9
+"""What is left of the allowance that was refused."""
+WINDOWS_TO_RECOVER: Final = 8
+"""How many windows without a refusal bring the allowance back to where it was refused."""
+LEAST_SHARE: Final = 0.05
+"""The part of the limit that is used whatever is refused."""
+UNTOLD_PAUSE: Final = 0.1
+"""Seconds to wait on the first 429 that doesn't say how long; doubles until one is let through."""
+LONGEST_PAUSE: Final = 120.0
+"""Seconds; a service that says more is asked again after this. A policy's `max_retry_after` may be
+shorter: it is for how long a call waits, and a run has a deadline of its own."""
+LATENCY_WEIGHT: Final = 0.1
+"""What the newest latency counts for in the average."""
+
+
+@attrs.define
+class _Suspicion:
+    """A refusal that may have been no matter of the limit, and what was before it."""
+
+    sent_at: float
+    level: float
+    refused_at: float
+    concurrency: float
+    votes: int = 0
+    """Answers to those sent after it: let through counts 1, refused -1."""
+
+
+class Ramp:
+    """How many at once, and what part of the limit: both grow while nothing is refused.
+
+    Concurrency starts at 16 and grows by one with each answer, which doubles it per round trip, up
+    to what the limit can use at the latency seen. A 429 means that someone else uses the key too:
+    concurrency starts again from 4, and the allowance falls to nine tenths of what the server let
+    through, then climbs back slowly, lingers there, and goes on faster (the curve of TCP CUBIC,
+    RFC 9438), so that a neighbour who stays costs few refusals, and one who leaves is noticed.
+
+    In the first window of a run a 429 tells less: an earlier run may have filled it, such as the
+    dry run before this one, or the one that was interrupted. Then the allowance falls half as far.
+
+    A full window refuses whatever comes after. So where most of those that were sent later got
+    through, or where no time was told, a 429 slows the run down for a moment, and the allowance
+    stays what it was.
+    """
+
+    __slots__ = (
+        "_began_at",
+        "_ceiling",
+        "_count",
+        "_latency",
+        "_per",
+        "_refused_at",
+        "_refused_level",
+        "_suspicion",
+        "_taken_at",
+        "_untold",
+        "concurrency",
+        "era",
+        "next_at",
+        "pause_reason",
+        "paused_until",
+    )
+
+    def __init__(self, count: int, per: float) -> None:
+        self._count = count
+        self._per = per
+        self._latency = 0.0
+        self._began_at = -math.inf
+        self._taken_at = -math.inf
+        self._ceiling = float(max(START_CONCURRENCY, count // 3))
+        self._refused_level = math.inf
+        self._refused_at = 0.0
+        self._suspicion: _Suspicion | None = None
+        self._untold = UNTOLD_PAUSE
+        self.concurrency: float = START_CONCURRENCY
+        self.era: int = 0
+        self.next_at: float = 0.0
+        self.paused_until: float = 0.0
+        self.pause_reason: PauseReason = "window"
+
+    def allowance(self, now: float) -> float:
+        """How much of the limit may be used now."""
+        if self._refused_level >= self._count:
+            return self._count
+        age = max(0.0, now - self._refused_at) / self._per
+        curve = (age / WINDOWS_TO_RECOVER - 1.0) ** 3
+        allowed = self._refused_level * (1.0 + (1.0 - BACK_OFF) * curve)
+        if allowed >= self._count:
+            self._refused_level = math.inf  # the neighbour is gone
+            return self._count
+        return max(1.0, self._count * LEAST_SHARE, allowed)
+
+    def take(self, now: float) -> None:
+        """Note a send: beside a neighbour they leave one by one, as a burst would meet his."""
+        silent_since = (
+            max(self._taken_at, self.paused_until) if self._taken_at > -math.inf else -math.inf
+        )
+        if now - silent_since > self._per:
+            self._began_at = now  # whatever we sent before is forgotten, and so is who was about
+        self._taken_at = now
+        if self._suspicion is not None:
+            self._judge(self._suspicion)
+        if self._refused_level < self._count:
+            self.next_at = max(now, self.next_at) + self._per / self.allowance(now)
+
+    def _judge(self, suspicion: _Suspicion) -> None:
+        self._suspicion = None
+        if suspicion.votes > 0:
+            self._refused_level = suspicion.level
+            self._refused_at = suspicion.refused_at
+            self._slow_down(suspicion.concurrency / 2)
+
+    def _slow_down(self, concurrency: float) -> None:
+        self.concurrency = max(CONCURRENCY_AFTER_REFUSAL, concurrency)
+        self._ceiling = self._most_at_once()
+
+    def let_through(self, ticket: Ticket, latency: float) -> None:
+        """Note an answer that was no refusal."""
+        if self._latency:
+            self._latency += LATENCY_WEIGHT * (latency - self._latency)
+        else:
+            self._latency = latency
+        if ticket.era != self.era:
+            self._count_vote(ticket, 1)
+            if self._refused_level < math.inf:
+                self._refused_level += 1  # it was in flight at the refusal, and got through
+            return
+        self._untold = UNTOLD_PAUSE
+        if self.concurrency < self._ceiling:
+            self.concurrency += 1
+        else:
+            self._ceiling = self._most_at_once()
+
+    def _count_vote(self, ticket: Ticket, vote: int) -> None:
+        suspicion = self._suspicion
+        if suspicion is not None and ticket.sent_at >= suspicion.sent_at:
+            suspicion.votes += vote
+
+    def _most_at_once(self) -> float:
+        """Twice what keeps the window full at this latency; more where nobody else is about."""
+        used = min(self._count, self._refused_level)
+        steady = 2 * self._latency * used / self._per
+        if used < self._count:
+            return max(CONCURRENCY_AFTER_REFUSAL, steady)
+        return max(START_CONCURRENCY, self._count / 3, steady)
+
+    def refused(
+        self, ticket: Ticket, now: float, used: int, status: int, retry_after: float | None
+    ) -> None:
+        """Note a 429, or a 503 that says when to come back, and the places used at that moment."""
+        is_first = ticket.era == self.era
+        is_repeated = self._untold > UNTOLD_PAUSE
+        if retry_after:
+            wait = min(max(0.0, retry_after), LONGEST_PAUSE)
+        else:
+            wait = self._untold
+            if is_first:
+                self._untold = min(2 * self._untold, max(UNTOLD_PAUSE, self._per))
+        if now + wait > self.paused_until:
+            self.paused_until = now + wait
+            self.pause_reason = "rate_limited" if status == TOO_MANY_REQUESTS else "unavailable"
+        if not is_first:
+            self._count_vote(ticket, -1)
+            return
+        self.era += 1
+        if status != TOO_MANY_REQUESTS or not (retry_after or is_repeated):
+            self._slow_down(self.concurrency / 2)
+            return
+        self._suspicion = _Suspicion(
+            ticket.sent_at, self._refused_level, self._refused_at, self.concurrency
+        )
+        is_early = now - self._began_at < self._per
+        self._refused_level = (used + self._count) / 2 if is_early else float(used)
+        self._refused_at = self.paused_until
+        self._slow_down(CONCURRENCY_AFTER_REFUSAL)
