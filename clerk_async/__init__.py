@@ -20,6 +20,7 @@ from clerk_async.version import __version__
 if TYPE_CHECKING:
     from clerk_async.bulk.journal import Journal
     from clerk_async.bulk.report import (
+        BulkRevocationError,
         RevocationOutcome,
         RevocationPause,
         RevocationProgress,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
         ApiError,
         AuthenticationError,
         BadRequestError,
-        BulkRevocationError,
         ClerkError,
         ClientClosedError,
         ConfigurationError,
@@ -134,11 +134,12 @@ __all__ = [
 _HOME = {
     "clerk_async.bulk.journal": "Journal",
     "clerk_async.bulk.report": (
-        "RevocationOutcome RevocationPause RevocationProgress RevocationReport RevocationStatus"
+        "BulkRevocationError RevocationOutcome RevocationPause RevocationProgress "
+        "RevocationReport RevocationStatus"
     ),
     "clerk_async.config": "RateLimit RetryPolicy Timeouts",
     "clerk_async.errors": (
-        "ApiError AuthenticationError BadRequestError BulkRevocationError ClerkError "
+        "ApiError AuthenticationError BadRequestError ClerkError "
         "ClientClosedError ConfigurationError ConflictError ConnectError ConnectionLostError "
         "ErrorDetail GoneError InvalidArgumentError JournalError KeysUnavailableError "
         "NotFoundError PermissionDeniedError RateLimitedError RequestTimeoutError "

@@ -18,8 +18,6 @@ import attrs
 
 from clerk_async.errors import ConfigurationError, InvalidArgumentError
 
-__all__ = ["RateLimit", "RetryPolicy", "Timeouts"]
-
 DEFAULT_API_VERSION: Final = "2026-05-12"
 VERIFY_API_VERSION: Final = "2025-03-12"
 """The last version that still has `verify`."""

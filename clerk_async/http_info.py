@@ -23,8 +23,6 @@ if TYPE_CHECKING:
         Token,
     )
 
-__all__ = ["AsyncSessionsWithHttpInfo"]
-
 VERIFY_ADVICE: Final = (
     "verify is deprecated by Clerk and gone from API version 2025-04-10 on: verify session tokens "
     "without the network instead, with AsyncTokenVerifier or TokenVerifier"

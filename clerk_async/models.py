@@ -13,22 +13,11 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
 import attrs
 
-from clerk_async.errors import InvalidArgumentError, redact
+from clerk_async.errors import InvalidArgumentError
+from clerk_async.redaction import redact
 
 if TYPE_CHECKING:
     from clerk_async.errors import ResponseDecodeError
-
-__all__ = [
-    "ApiResponse",
-    "Cookies",
-    "Session",
-    "SessionActivity",
-    "SessionPage",
-    "SessionStatus",
-    "SessionTask",
-    "Token",
-    "UnreadableItem",
-]
 
 T = TypeVar("T")
 

@@ -4,8 +4,6 @@
 
 from enum import StrEnum, unique
 
-__all__ = ["TokenVerificationReason"]
-
 
 @unique
 class TokenVerificationReason(StrEnum):

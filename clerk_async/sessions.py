@@ -49,8 +49,6 @@ if TYPE_CHECKING:
         UnreadableItem,
     )
 
-__all__ = ["AsyncSessionsApi"]
-
 DEFAULT_TIMEOUTS: Final = Timeouts()
 DEFAULT_RETRY: Final = RetryPolicy()
 DEFAULT_PAGE_SIZE: Final = 500

@@ -27,8 +27,9 @@ from clerk_async import (
     TransportError,
     errors,
 )
-from clerk_async.errors import REDACTED, error_class_for, redact
+from clerk_async.errors import error_class_for
 from clerk_async.http import error_bodies
+from clerk_async.redaction import REDACTED, redact
 from clerk_async.testing import FakeClerk, Fault
 
 if TYPE_CHECKING:

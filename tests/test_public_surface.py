@@ -20,6 +20,7 @@ PACKAGE = Path(clerk_async.__file__).parent
 MODULES = sorted(
     module.name for module in pkgutil.walk_packages([str(PACKAGE)], prefix="clerk_async.")
 )
+PUBLIC_MODULES = {"clerk_async.errors", "clerk_async.sync", "clerk_async.testing"}
 SETTLED = set(
     """
     ApiError ApiResponse AsyncSessionsApi AsyncTokenVerifier AuthenticationError BadRequestError
@@ -129,12 +130,22 @@ def test_each_module_can_be_imported_first() -> None:
     assert (ended.code, ended.out) == (0, ""), ended.out
 
 
-RANKS = {"errors": 0, "models": 0, "config": 0, "version": 0, "http": 1, "tokens": 2, "bulk": 2}
-"""Arrows run down: cli → sync → sessions → bulk → http → models, errors, config; tokens → http."""
+ROOMS = (
+    ("errors", "models", "config", "version", "reasons", "redaction"),
+    ("pacing",),
+    ("http",),
+    ("tokens", "bulk"),
+    ("http_info",),
+    ("sessions",),
+    ("sync",),
+    ("cli",),
+    ("__main__",),
+)
+"""From the ground up. A room may import what is below it, and the ground floor itself."""
 
 
-def imported(path: Path) -> set[str]:
-    """Give the modules that a file imports when it runs, those for type checkers alone left out."""
+def imported(path: Path, *, with_types: bool = False) -> set[str]:
+    """Return the modules that a file imports: at run time, or for type checkers as well."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     typed = {
         id(inner)
@@ -145,39 +156,67 @@ def imported(path: Path) -> set[str]:
     package = ["clerk_async", *path.relative_to(PACKAGE).parent.parts]
     names: set[str] = set()
     for node in ast.walk(tree):
-        if id(node) in typed:
+        if id(node) in typed and not with_types:
             continue
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) - node.level + 1] if node.level else []
-            names.add(".".join([*above, *filter(None, [node.module])]))
+            module = ".".join([*above, *filter(None, [node.module])])
+            parts = [f"{module}.{alias.name}" for alias in node.names]
+            names |= {part if part in MODULES else module for part in parts}
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
             names |= {str(name.value) for name in node.args if isinstance(name, ast.Constant)}
     return names
 
 
-def test_arrows_run_down() -> None:
-    """No part imports what is above it; `testing` imports nothing of the client."""
-    ranks = {**RANKS, "http_info": 3, "paging": 3, "sessions": 4, "loop_thread": 1, "sync": 5}
-    ranks |= {"crossing": 2, "sync_http_info": 5, "cli": 6, "__main__": 7, "private_loop": 1}
-    above: list[str] = []
+def arrows() -> dict[str, set[str]]:
+    """Return, for each module of ours, those that it imports, type-only imports included."""
+    found: dict[str, set[str]] = {}
     for path in PACKAGE.rglob("*.py"):
-        part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        for module in imported(path):
-            head, _, rest = module.partition(".")
-            target = rest.partition(".")[0]
-            if part == "__init__" or head != "clerk_async" or not target:
+        parts = ("clerk_async", *path.relative_to(PACKAGE).with_suffix("").parts)
+        module = ".".join(parts).removesuffix(".__init__")
+        found[module] = {name for name in imported(path, with_types=True) if name in MODULES}
+    return found
+
+
+def room_of(module: str) -> str:
+    """Return the part of the package that a module belongs to."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def test_arrows_run_down() -> None:
+    """No room imports one above or beside it, not even for types; `testing` imports no other."""
+    rank = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
+    wrong: list[str] = []
+    for module, targets in arrows().items():
+        room = room_of(module)
+        if not room:
+            continue  # the package itself names everything that users import
+        for target in targets:
+            aim = room_of(target)
+            if aim in {"", room}:
                 continue
-            if part == "testing":
-                is_above = target != "testing"
-            elif target == "testing":
-                is_above = part != "cli"
+            if "testing" in {room, aim}:
+                is_wrong = room != "cli"
             else:
-                is_above = ranks[target] > ranks[part]
-            if is_above or {part, target} == {"tokens", "bulk"}:
-                above.append(f"{path.relative_to(PACKAGE)} imports {module}")
-    assert above == []
+                is_wrong = rank[aim] > rank[room] or (rank[aim] == rank[room] > 0)
+            if is_wrong:
+                wrong.append(f"{module} imports {target}")
+    assert wrong == []
+
+
+def test_no_import_goes_round_in_a_circle() -> None:
+    """Type-only imports count too: a circle means that two files are one, or that one is two."""
+    graph = arrows()
+    graph.pop("clerk_async")
+    while True:
+        leaves = {module for module, targets in graph.items() if not targets & graph.keys()}
+        if not leaves:
+            break
+        graph = {module: targets for module, targets in graph.items() if module not in leaves}
+    above = set[str]().union(*graph.values()) & graph.keys()
+    assert sorted(module for module in graph if module in above) == []
 
 
 def test_aiohttp_is_known_by_one_file() -> None:
@@ -226,7 +265,7 @@ def test_the_error_tree_in_the_docs_is_the_real_one() -> None:
     for indent, name in drawn:
         depth = 0 if name == "ClerkError" else len(indent) // 4 + 1
         parents[depth] = name
-        cls = getattr(errors, name)
+        cls = getattr(clerk_async, name)
         if depth:
             mro = [base.__name__ for base in cls.__mro__]
             assert parents[depth - 1] in mro
@@ -237,11 +276,13 @@ def test_the_error_tree_in_the_docs_is_the_real_one() -> None:
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_each_modules_all_is_real(name: str) -> None:
-    """What a module says it offers is there."""
+def test_each_module_says_what_it_is_for(name: str) -> None:
+    """Each has a docstring; only what users import from lists its names, and they are there."""
     if name.endswith("__main__"):
         return
     module = importlib.import_module(name)
     assert module.__doc__
-    for each in getattr(module, "__all__", ()):
+    listed = getattr(module, "__all__", None)
+    assert (listed is not None) == (name in PUBLIC_MODULES)
+    for each in listed or ():
         assert hasattr(module, each)

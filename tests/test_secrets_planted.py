@@ -22,9 +22,9 @@ from clerk_async import (
     SessionsApi,
 )
 from clerk_async.config import Endpoint, RateLimit
-from clerk_async.errors import redact
 from clerk_async.http.operations import verify_request
 from clerk_async.http.transport import _told
+from clerk_async.redaction import redact
 from clerk_async.testing import FakeClerk, Fault
 
 if TYPE_CHECKING:

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from clerk_async.pacing.gate import Gates
     from clerk_async.pacing.window import Pacer
 
-__all__ = ["CallerTarget"]
-
 DEFAULT_SHARE: Final = 0.8
 """The part of a key's limit that a bulk run takes, so that the live product keeps a fifth."""
 

@@ -58,8 +58,6 @@ if TYPE_CHECKING:
     from clerk_async.bulk.journal_file import RunKind
     from clerk_async.bulk.report import RevocationStatus
 
-__all__ = ["Journal", "OpenJournal", "open_journal"]
-
 SYNC_INTERVAL: Final = 1.0
 """Seconds between two fsyncs."""
 THREAD: Final = "clerk_async journal"

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 if sys.platform != "win32":  # there two runs at once are not noticed
     import fcntl
 
-__all__ = ["RunKind", "append", "line_for", "open_file", "trouble"]
-
 RunKind = Literal["revoke_many", "revoke_all"]
 
 _log = logging.getLogger("clerk_async")

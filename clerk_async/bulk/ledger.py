@@ -13,14 +13,12 @@ from clerk_async.errors import JournalError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from clerk_async.bulk.intake import Job
     from clerk_async.bulk.journal import OpenJournal
     from clerk_async.bulk.options import OnOutcome
     from clerk_async.bulk.report import StopReason
     from clerk_async.bulk.stream import OutcomeStream
     from clerk_async.bulk.verdict import Verdict
-
-__all__ = ["Callbacks", "Ledger"]
+    from clerk_async.bulk.work import Job
 
 _log = logging.getLogger("clerk_async")
 

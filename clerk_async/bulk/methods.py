@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from clerk_async.bulk.target import RevocationTarget
     from clerk_async.config import RateLimit
 
-__all__ = ["AsyncBulkRevocation"]
-
 
 class AsyncBulkRevocation:
     """What a client gets from being able to revoke, get and list."""

@@ -15,8 +15,6 @@ from clerk_async.errors import InvalidArgumentError
 if TYPE_CHECKING:
     import os
 
-__all__ = ["OnOutcome", "OnProgress", "RunOptions", "ShouldStop", "check_options"]
-
 OnOutcome = Callable[[RevocationOutcome], Awaitable[object] | object]
 OnProgress = Callable[[RevocationProgress], Awaitable[object] | object]
 ShouldStop = Callable[[], Awaitable[bool] | bool]

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Final
 from clerk_async.bulk.report import RevocationPause, RevocationProgress, RevocationStatus
 
 if TYPE_CHECKING:
-    from clerk_async.bulk.intake import Work
     from clerk_async.bulk.ledger import Ledger
+    from clerk_async.bulk.work import Work
     from clerk_async.config import RateLimit
     from clerk_async.pacing.window import PauseReason
-
-__all__ = ["Meter"]
 
 RATE_OVER: Final = 10.0
 """Seconds that the rate looks back."""

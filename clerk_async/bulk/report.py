@@ -7,20 +7,10 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import attrs
 
-from clerk_async.errors import BulkRevocationError
+from clerk_async.errors import ClerkError
 
 if TYPE_CHECKING:
-    from clerk_async.errors import ClerkError
     from clerk_async.models import Session
-
-__all__ = [
-    "RevocationOutcome",
-    "RevocationPause",
-    "RevocationProgress",
-    "RevocationReport",
-    "RevocationStatus",
-    "StopReason",
-]
 
 StopReason = Literal["authentication", "max_failures", "deadline", "should_stop"]
 
@@ -178,3 +168,17 @@ class RevocationReport:
         if not self.exhausted:
             parts.append("the input was not read to its end")
         raise BulkRevocationError(f"of {self.total} sessions: {', '.join(parts)}", report=self)
+
+
+class BulkRevocationError(ClerkError):
+    """A bulk run ended with sessions that were not revoked.
+
+    Attributes:
+        report: The report of the run.
+    """
+
+    report: RevocationReport
+
+    def __init__(self, message: str, *, report: RevocationReport) -> None:
+        super().__init__(message)
+        self.report = report

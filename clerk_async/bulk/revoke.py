@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from clerk_async.bulk.target import RevocationTarget
     from clerk_async.config import RateLimit
 
-__all__ = ["revoke_all", "revoke_many", "revoke_stream"]
-
 
 async def revoke_many(
     target: RevocationTarget,

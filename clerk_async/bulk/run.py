@@ -36,15 +36,13 @@ from clerk_async.pacing.window import SendRefused
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from clerk_async.bulk.intake import Job, Work
     from clerk_async.bulk.journal_file import RunKind
     from clerk_async.bulk.options import RunOptions
     from clerk_async.bulk.report import StopReason
     from clerk_async.bulk.target import RevocationTarget
+    from clerk_async.bulk.work import Job, Work
     from clerk_async.errors import ClerkError
     from clerk_async.pacing.gate import Lane
-
-__all__ = ["BulkRun"]
 
 _log = logging.getLogger("clerk_async")
 

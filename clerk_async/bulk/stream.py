@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from clerk_async.bulk.report import RevocationOutcome
 
-__all__ = ["OutcomeStream", "told_by"]
-
 AHEAD_AT_MOST: Final = 64
 """So many outcomes may wait for the reader before the sends wait for him."""
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from clerk_async.bulk.intake import Duplicates, Input, Job
+from clerk_async.bulk.intake import Duplicates, Input
+from clerk_async.bulk.work import Job, Owner
 from clerk_async.errors import InvalidArgumentError
 from clerk_async.http.operations import path_segment
 
@@ -26,27 +27,8 @@ if TYPE_CHECKING:
     from clerk_async.models import Session, SessionPage
     from clerk_async.pacing.window import Pacer
 
-__all__ = ["Owner", "Selection", "Sweep"]
-
 PAGE_SIZE: Final = 500
 """The most that the service gives at once."""
-
-
-@attrs.define(eq=False)
-class Owner:
-    """A user (or a client) whose sessions are to go.
-
-    Attributes:
-        user_id: The user; None where a client is swept whatever the user.
-        handled: The ids that were picked for him so far.
-        outstanding: How many of these have no outcome yet.
-        is_listed: Whether his sessions were listed once.
-    """
-
-    user_id: str | None
-    handled: set[str] = attrs.field(factory=set[str])
-    outstanding: int = 0
-    is_listed: bool = False
 
 
 @attrs.frozen

@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from clerk_async.pacing.gate import Gates
     from clerk_async.pacing.window import Pacer
 
-__all__ = ["RevocationTarget", "RevokeReply"]
-
 
 class RevokeReply(Protocol):
     """The answer to a revoke: an ApiResponse[Session] with what its attempts met."""

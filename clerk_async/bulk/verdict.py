@@ -29,20 +29,10 @@ from clerk_async.errors import (
 from clerk_async.pacing.window import SendRefused
 
 if TYPE_CHECKING:
-    from clerk_async.bulk.intake import Job
     from clerk_async.bulk.target import RevocationTarget
+    from clerk_async.bulk.work import Job
     from clerk_async.models import Session
     from clerk_async.pacing.window import Pacer
-
-__all__ = [
-    "Verdict",
-    "cut_off",
-    "is_answer",
-    "is_key_refused",
-    "is_passing",
-    "let_go_of_frames",
-    "revoke_one",
-]
 
 RESOURCE_LOCKED: Final = "resource_locked"
 

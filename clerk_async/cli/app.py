@@ -15,8 +15,6 @@ from clerk_async.cli.output import Output
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["COMPLETION_VARIABLE", "Settings", "command", "pass_settings", "program_name", "run"]
-
 COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
     "Sessions": {
         "list": ("sessions", "List the sessions of a user or a client."),
@@ -244,8 +242,8 @@ def run(arguments: Sequence[str]) -> int:
         settings.out.out.let_go(error)
         code = FAILED
     finally:
-        if "clerk_async.cli.client" in sys.modules:
-            from clerk_async.cli.client import hide_log  # noqa: PLC0415 - not for help
+        if "clerk_async.cli.messages" in sys.modules:
+            from clerk_async.cli.messages import hide_log  # noqa: PLC0415 - not for help
 
             hide_log()
     return FAILED if code == DONE and settings.out.out.has_failed else code

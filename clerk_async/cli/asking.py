@@ -13,8 +13,6 @@ from clerk_async.cli.exits import Refused
 if TYPE_CHECKING:
     from clerk_async.cli.output import Output
 
-__all__ = ["ASK_ABOVE", "confirm"]
-
 ASK_ABOVE: Final = 25
 """Runs of more sessions than this need a yes."""
 _TERMINAL: Final = Path("/dev/tty")

@@ -22,7 +22,8 @@ from clerk_async.cli.lines import BackgroundLines
 from clerk_async.cli.outcomes import json_line, outcome_record, summary_record, tell_summary
 from clerk_async.cli.output import harmless
 from clerk_async.cli.progress import progress_view
-from clerk_async.errors import JournalError, redact
+from clerk_async.errors import JournalError
+from clerk_async.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from clerk_async.cli.inputs import Ids
     from clerk_async.cli.output import Output
     from clerk_async.cli.progress import Mode
-
-__all__ = ["BulkRun", "Start"]
 
 EACH_AT_MOST: Final = 25
 """People see each session of a run up to this size; of a larger one those that failed."""

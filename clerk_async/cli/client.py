@@ -1,24 +1,20 @@
-"""The client that a command uses, made of the global options; and the log, told as lines."""
+"""The client that a command uses, made of the global options."""
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from clerk_async.cli.exits import Refused
-from clerk_async.cli.messages import as_typed
+from clerk_async.cli.messages import show_log
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from clerk_async.cli.app import Settings
-    from clerk_async.cli.output import Output
     from clerk_async.config import Endpoint, RateLimit
     from clerk_async.sessions import AsyncSessionsApi
-
-__all__ = ["call", "endpoint", "hide_log", "make_client", "show_log"]
 
 T = TypeVar("T")
 
@@ -88,30 +84,3 @@ def _read_key(path: str) -> str:
         found = "several lines" if lines else "nothing"
         raise Refused(f"the key file {path} must hold the key alone; it holds {found}")
     return lines[0]
-
-
-_LOGGER: Final = logging.getLogger("clerk_async")
-
-
-class _LogLines(logging.Handler):
-    def __init__(self, out: Output) -> None:
-        super().__init__(logging.WARNING)
-        self._out = out
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._out.note(f"note: {as_typed(record.getMessage())}")
-
-
-def show_log(out: Output) -> None:
-    """Tell what the library logs as lines on stderr, without tracebacks, until `hide_log`."""
-    hide_log()
-    _LOGGER.addHandler(_LogLines(out))
-    _LOGGER.propagate = False
-
-
-def hide_log() -> None:
-    """Leave the library's log as it was before."""
-    for handler in list(_LOGGER.handlers):
-        if isinstance(handler, _LogLines):
-            _LOGGER.removeHandler(handler)
-            _LOGGER.propagate = True

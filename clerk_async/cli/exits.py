@@ -22,20 +22,6 @@ if TYPE_CHECKING:
     from clerk_async.bulk.report import RevocationReport
     from clerk_async.errors import ApiError, ClerkError
 
-__all__ = [
-    "DONE",
-    "FAILED",
-    "INTERRUPTED",
-    "KEY_REFUSED",
-    "OUT_OF_REACH",
-    "USAGE",
-    "Refused",
-    "exit_code_of",
-    "exit_code_of_report",
-    "is_out_of_reach",
-    "is_session_refusal",
-]
-
 DONE: Final = 0
 FAILED: Final = 1
 USAGE: Final = 2

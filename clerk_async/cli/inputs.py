@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from clerk_async.cli.output import Output
 
-__all__ = ["Ids", "ids_from", "read_secret_lines"]
-
 CHUNK: Final = 65_536
 BATCH: Final = 256
 LONGEST_LINE: Final = 1_000_000

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from clerk_async.cli.output import Output
 
-__all__ = ["Interrupts"]
-
 
 class Interrupts:
     """Listens for Ctrl-C and SIGTERM while it is entered, in a running loop of the main thread.

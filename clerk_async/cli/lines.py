@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from clerk_async.cli.output import Stream
 
-__all__ = ["BackgroundLines"]
-
 WAITING_AT_MOST: Final = 1000
 """So many lines may wait; then whoever has another waits himself."""
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from clerk_async.cli.output import Output
     from clerk_async.models import Session, SessionPage, UnreadableItem
 
-__all__ = ["list_all", "list_page", "session_record", "show_one"]
-
 _COLUMNS: Final = ("SESSION", "STATUS", "USER", "ACTIVE (UTC)", "CREATED (UTC)", "WHERE")
 _TABLE_ROWS: Final = 500
 """A longer list is drawn in several tables, so that it takes no more memory than one."""

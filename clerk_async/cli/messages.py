@@ -1,16 +1,16 @@
-"""The words of the command line: what is typed, and what the library says of its parameters."""
+"""The words of the command line: what is typed, and what the library says."""
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from clerk_async.cli.output import Output
     from clerk_async.errors import ClerkError
-
-__all__ = ["STDIN", "as_typed", "error_text"]
 
 STDIN: Final = "-"
 """What stands for stdin where a file or a token is asked for."""
@@ -60,3 +60,30 @@ def error_text(error: ClerkError) -> str:
 
     text = str(error)
     return as_typed(text) if isinstance(error, ConfigurationError | InvalidArgumentError) else text
+
+
+_LOGGER: Final = logging.getLogger("clerk_async")
+
+
+class _LogLines(logging.Handler):
+    def __init__(self, out: Output) -> None:
+        super().__init__(logging.WARNING)
+        self._out = out
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._out.note(f"note: {as_typed(record.getMessage())}")
+
+
+def show_log(out: Output) -> None:
+    """Tell what the library logs as lines on stderr, without tracebacks, until `hide_log`."""
+    hide_log()
+    _LOGGER.addHandler(_LogLines(out))
+    _LOGGER.propagate = False
+
+
+def hide_log() -> None:
+    """Leave the library's log as it was before."""
+    for handler in list(_LOGGER.handlers):
+        if isinstance(handler, _LogLines):
+            _LOGGER.removeHandler(handler)
+            _LOGGER.propagate = True

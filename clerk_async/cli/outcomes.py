@@ -9,15 +9,14 @@ from clerk_async.bulk.report import RevocationStatus
 from clerk_async.cli.messages import error_text
 from clerk_async.cli.output import harmless
 from clerk_async.cli.progress import duration, number
-from clerk_async.errors import ApiError, ClerkError, redact
+from clerk_async.errors import ApiError, ClerkError
+from clerk_async.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from clerk_async.bulk.report import RevocationOutcome, RevocationReport
     from clerk_async.cli.output import Output
-
-__all__ = ["error_record", "json_line", "outcome_record", "summary_record", "tell_summary"]
 
 SHOWN_AT_MOST: Final = 20
 """So many failures are shown one by one."""

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Output", "Stream", "harmless", "paint", "terminal_width"]
-
 _STYLES: Final = {
     "bold": "\x1b[1m",
     "dim": "\x1b[2m",
@@ -105,13 +103,13 @@ class Output:
     def note(self, text: str) -> None:
         """Tell something by the way on stderr, unless `--quiet`."""
         if not self.is_quiet:
-            from clerk_async.errors import redact  # noqa: PLC0415 - attrs, not for help
+            from clerk_async.redaction import redact  # noqa: PLC0415 - not for help
 
             self._around_live(self.err, harmless(redact(text)) + "\n")
 
     def error(self, text: str) -> None:
         """Tell on stderr what is wrong."""
-        from clerk_async.errors import redact  # noqa: PLC0415 - attrs, not for help
+        from clerk_async.redaction import redact  # noqa: PLC0415 - not for help
 
         prefix = paint(self.err, "clerk-async:", "red")
         self._around_live(self.err, f"{prefix} {harmless(redact(text))}\n")

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from clerk_async.bulk.report import RevocationProgress
     from clerk_async.cli.output import Output
 
-__all__ = ["Mode", "ProgressView", "duration", "number", "progress_view"]
-
 Mode = Literal["none", "bar", "text"]
 
 TEXT_EVERY: Final = 10.0

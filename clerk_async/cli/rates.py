@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from clerk_async.cli.progress import Mode
     from clerk_async.config import Endpoint, RateLimit
 
-__all__ = ["RunOptions", "rate_limit_of", "read_rate", "read_share"]
-
 _FORM: Final = re.compile(r"(\d+)\s*/\s*(\d*\.?\d+)?\s*s?")
 
 

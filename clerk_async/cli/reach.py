@@ -9,8 +9,6 @@ from urllib.request import getproxies, proxy_bypass
 
 from clerk_async.errors import ConnectError
 
-__all__ = ["check_reach"]
-
 PATIENCE: Final = 5.0
 """Seconds for a connection, as in a client's own `Timeouts`."""
 TRIES: Final = 3

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from clerk_async.cli.rates import RunOptions
     from clerk_async.sessions import AsyncSessionsApi
 
-__all__ = ["revoke", "revoke_all"]
-
 
 def revoke(
     settings: Settings,

@@ -40,8 +40,6 @@ WIDEST: Final = 88
 ANSWERED: Final = frozenset({200, 400})
 """What a revocation is answered without trouble; 400: the session had ended before."""
 
-__all__ = ["tell"]
-
 _Snapshot = dict[str, str]
 
 

@@ -13,8 +13,6 @@ from rich.text import Text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["draw"]
-
 _LEAST: Final = 10
 """No column is narrower: a date, and most words, stay whole."""
 _GAP: Final = 3

@@ -8,10 +8,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clerk_async.cli.client import make_client, show_log
+from clerk_async.cli.client import make_client
 from clerk_async.cli.exits import DONE, Refused
 from clerk_async.cli.inputs import read_secret_lines
-from clerk_async.cli.messages import STDIN, error_text
+from clerk_async.cli.messages import STDIN, error_text, show_log
 from clerk_async.errors import ConfigurationError
 from clerk_async.tokens.verifier import AsyncTokenVerifier
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from clerk_async.cli.app import Settings
     from clerk_async.cli.output import Output
     from clerk_async.tokens.claims import SessionClaims
-
-__all__ = ["verify_token"]
 
 
 def verify_token(

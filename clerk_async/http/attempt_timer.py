@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Alarms"]
-
 
 class Alarms:
     """The ends of the attempts under way in one event loop."""

@@ -52,8 +52,6 @@ if TYPE_CHECKING:
     from clerk_async.http.transport import Answer, Wire
     from clerk_async.pacing.window import Pacer
 
-__all__ = ["Calls", "Shared"]
-
 logger: logging.Logger = logging.getLogger("clerk_async")
 
 _Failure = ApiError | TransportError | ResponseDecodeError

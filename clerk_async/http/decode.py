@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
-from clerk_async.errors import ResponseDecodeError, redact
+from clerk_async.errors import ResponseDecodeError
 from clerk_async.http.shapes import UnreadableError, array_of, kind_of, object_of
 from clerk_async.models import (
     FIRST_MILLISECOND,
@@ -25,8 +25,7 @@ from clerk_async.models import (
     Token,
     UnreadableItem,
 )
-
-__all__ = ["decode_page", "decode_refreshed", "decode_session", "decode_token"]
+from clerk_async.redaction import redact
 
 T = TypeVar("T")
 

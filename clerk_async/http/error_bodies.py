@@ -6,16 +6,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from clerk_async.errors import ErrorDetail, error_class_for, redact
+from clerk_async.errors import ErrorDetail, error_class_for
 from clerk_async.http.retry import parse_retry_after
 from clerk_async.http.shapes import array_of, object_of
+from clerk_async.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from clerk_async.errors import ApiError
-
-__all__ = ["api_error"]
 
 _READ_MESSAGE: Final = 20_000
 _SHOWN_MESSAGE: Final = 500

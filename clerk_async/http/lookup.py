@@ -7,8 +7,6 @@ from typing import Any
 
 from clerk_async.http.daemon import in_thread
 
-__all__ = ["look_up"]
-
 
 async def look_up(host: str, port: int, family: socket.AddressFamily) -> list[Any]:
     """Give what `socket.getaddrinfo` does for a stream.

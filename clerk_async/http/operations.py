@@ -21,8 +21,6 @@ from clerk_async.models import Token
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["OPERATIONS", "Operation", "Request", "RetryClass", "check_session_id"]
-
 LIMIT_BOUNDS: Final = (1, 500)
 LIFETIME_BOUNDS: Final = (30, 315360000)
 """Seconds that a token may live."""

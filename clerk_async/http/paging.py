@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     from clerk_async.models import Session, SessionPage, UnreadableItem
 
-__all__ = ["iterate_pages"]
-
 logger: logging.Logger = logging.getLogger("clerk_async")
 
 

@@ -14,8 +14,6 @@ from clerk_async.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Proxy", "parse_proxy", "proxy_of_environment"]
-
 
 @attrs.frozen
 class Proxy:

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from clerk_async.http.operations import Request
     from clerk_async.http.transport import Answer
 
-__all__ = ["decoded", "with_info"]
-
 T = TypeVar("T")
 
 

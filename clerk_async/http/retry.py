@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from clerk_async.config import RetryPolicy
     from clerk_async.errors import ClerkError
 
-__all__ = ["RetryQuota", "backoff", "is_retryable", "parse_retry_after"]
-
 TOO_MANY_REQUESTS: Final = 429
 UNAVAILABLE: Final = 503
 CONFLICT: Final = 409

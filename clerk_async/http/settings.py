@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-__all__ = ["WireSettings", "wire_settings"]
-
 USER_AGENT = f"clerk_async/{__version__}"
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from types import NoneType
 from typing import Any
 
-__all__ = ["UnreadableError", "array_of", "kind_of", "object_of"]
-
 
 class UnreadableError(Exception):
     """A value isn't what it should be; `where` is its path below the value in hand."""

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["let_go"]
-
 
 def let_go(transports: list[Any], loop: asyncio.AbstractEventLoop | None) -> None:
     """Close what is behind each transport.

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from cattrs import Converter
 
-__all__ = ["converter", "log_lost"]
-
 logger: logging.Logger = logging.getLogger("clerk_async")
 
 

@@ -27,20 +27,18 @@ from clerk_async.errors import (
     ConnectionLostError,
     RequestTimeoutError,
     ResponseDecodeError,
-    redact,
 )
 from clerk_async.http.attempt_timer import Alarms
 from clerk_async.http.lookup import look_up
 from clerk_async.http.proxies import proxy_of_environment
 from clerk_async.http.sockets import let_go
+from clerk_async.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from clerk_async.http.proxies import Proxy
     from clerk_async.http.settings import WireSettings
-
-__all__ = ["Answer", "Wire", "open_wire"]
 
 MAX_BODY: Final = 64 * 2**20
 """Bytes of a body, after decompression, that are read at the most; a full page is 0.5 MB."""

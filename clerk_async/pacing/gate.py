@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from clerk_async.config import RateLimit
     from clerk_async.pacing.window import PauseReason
 
-__all__ = ["Gate", "Gates", "Lane", "RunPacer"]
-
 
 class Gate:
     """The gate of one client for one limit, shared by its runs: first come, first served."""

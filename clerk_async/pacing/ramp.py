@@ -9,8 +9,6 @@ import attrs
 
 from clerk_async.pacing.window import TOO_MANY_REQUESTS, PauseReason, Ticket
 
-__all__ = ["Ramp"]
-
 START_CONCURRENCY: Final = 16
 CONCURRENCY_AFTER_REFUSAL: Final = 4
 BACK_OFF: Final = 0.9

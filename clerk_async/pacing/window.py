@@ -18,8 +18,6 @@ import math
 from collections import deque
 from typing import Final, Literal, Protocol
 
-__all__ = ["Pacer", "PauseReason", "SendRefused", "SendWindow", "Ticket"]
-
 PauseReason = Literal["window", "rate_limited", "unavailable"]
 
 CLOCK_MARGIN: Final = 0.001

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from clerk_async.sync.loop_thread import CallerThread
 
-__all__ = ["BULK_GRACE", "crossing", "in_caller_thread", "iterated"]
-
 T = TypeVar("T")
 
 BULK_GRACE: Final = 20.0

@@ -50,8 +50,6 @@ if TYPE_CHECKING:
         UnreadableItem,
     )
 
-__all__ = ["SessionsApi"]
-
 T = TypeVar("T")
 
 

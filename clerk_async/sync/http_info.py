@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     )
     from clerk_async.sync.loop_thread import LoopThread
 
-__all__ = ["SessionsWithHttpInfo"]
-
 T = TypeVar("T")
 
 

@@ -24,8 +24,6 @@ from clerk_async.sync.private_loop import Crossing, PrivateLoop
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-__all__ = ["CallerThread", "LoopThread"]
-
 T = TypeVar("T")
 
 GRACE: Final = 2.0

@@ -19,8 +19,6 @@ from clerk_async.errors import ClientClosedError, WrongLoopError
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-__all__ = ["Crossing", "PrivateLoop"]
-
 T = TypeVar("T")
 
 CUT_OFF_GRACE: Final = 1.0

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from clerk_async.tokens.claims import SessionClaims
     from clerk_async.tokens.keys import VerificationKey
 
-__all__ = ["TokenCache", "Verified"]
-
 
 @attrs.frozen
 class Verified:

@@ -14,8 +14,6 @@ import attrs
 
 from clerk_async.tokens.refusals import malformed
 
-__all__ = ["Actor", "Organization", "SessionClaims", "read_claims"]
-
 _LAST_SECOND: Final = 253_402_300_799  # the end of the year 9999, where datetime ends
 _VERSION_2: Final = 2
 _FACTORS: Final = 2

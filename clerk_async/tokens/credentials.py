@@ -18,14 +18,6 @@ import attrs
 from clerk_async.config import is_loopback
 from clerk_async.errors import InvalidArgumentError
 
-__all__ = [
-    "Credentials",
-    "SessionCookie",
-    "origin_for",
-    "read_credentials",
-    "session_cookie_of",
-]
-
 _MAX_SESSION_COOKIES: Final = 16
 _SESSION_COOKIE = re.compile(r"__session(?:_([A-Za-z0-9_-]{8}))?")
 _REFRESH_COOKIE = re.compile(r"__refresh(?:_([A-Za-z0-9_-]{8}))?")

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from clerk_async.tokens.key_set import KeysNeeded
     from clerk_async.tokens.keys import VerificationKey
 
-__all__ = ["FixedKey"]
-
 
 class FixedKey:
     """A key that never changes: no network, ever."""

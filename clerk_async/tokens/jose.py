@@ -17,17 +17,6 @@ import msgspec
 from clerk_async.reasons import TokenVerificationReason
 from clerk_async.tokens.refusals import cut, malformed, refused
 
-__all__ = [
-    "MAX_TOKEN_CHARS",
-    "Compact",
-    "Header",
-    "canonical_base64url",
-    "json_object",
-    "parse",
-    "plain",
-    "read_header",
-]
-
 MAX_TOKEN_CHARS: Final = 16_384
 """Longer tokens are refused unread: no proxy would carry them, and reading costs time."""
 _MAX_KID_CHARS: Final = 256

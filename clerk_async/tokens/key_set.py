@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
     from clerk_async.errors import KeysUnavailableError
 
-__all__ = ["FetchedKeys", "Flight", "KeySetStatus", "KeysNeeded"]
-
 logger: logging.Logger = logging.getLogger("clerk_async.tokens")
 
 _REFRESH_AT: Final = 0.8

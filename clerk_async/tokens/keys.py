@@ -25,16 +25,6 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-__all__ = [
-    "ALGORITHMS",
-    "KeySetUnreadableError",
-    "UnusableKey",
-    "VerificationKey",
-    "key_from",
-    "read_key_set",
-    "require_cryptography",
-]
-
 ALGORITHMS: Final = frozenset({"Ed25519", "EdDSA", "ES256", "RS256"})
 _MIN_RSA_BITS: Final = 2048
 _MAX_RSA_BITS: Final = 8192  # each check of a larger one would cost milliseconds

@@ -9,8 +9,6 @@ from clerk_async.http.calls import Calls, Shared
 from clerk_async.http.operations import Operation, Request
 from clerk_async.http.settings import USER_AGENT, WireSettings
 
-__all__ = ["fetch_published"]
-
 _WELL_KNOWN: Final = "/.well-known/jwks.json"
 _KEYS: Final = Operation("published keys", "GET", _WELL_KNOWN)
 _HEADERS: Final = {

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from clerk_async.errors import ClerkError
 
-__all__ = ["cut", "malformed", "mismatch", "refused", "unavailable"]
-
 _SHOWN = 80
 
 

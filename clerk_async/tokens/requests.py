@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-__all__ = ["RequestState", "authenticate"]
-
 _KEY_TROUBLE: Final = frozenset(
     {"authentication_invalid", "authorization_header_format_invalid", "clerk_key_invalid"}
 )

@@ -16,8 +16,6 @@ from clerk_async.tokens.refusals import cut, malformed, refused
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Rules"]
-
 _CENTURY = 100 * 365 * 86_400
 _MACHINE = "mch_"  # `M2M_SUBJECT_PREFIX` in Clerk's JavaScript SDK
 

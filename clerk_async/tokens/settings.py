@@ -21,8 +21,6 @@ from clerk_async.tokens.verification import Verification
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["Verifier"]
-
 logger: logging.Logger = logging.getLogger("clerk_async.tokens")
 
 SourceT = TypeVar("SourceT")

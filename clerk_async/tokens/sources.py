@@ -9,8 +9,6 @@ if TYPE_CHECKING:
 
     from clerk_async.models import Session
 
-__all__ = ["AsyncSessionsSource", "SessionsSource"]
-
 
 class AsyncSessionsSource(Protocol):
     """What the async verifier asks of its client: `AsyncSessionsApi` has it all."""

@@ -20,8 +20,6 @@ from clerk_async.tokens.verification import Need, RefreshNeeded, SessionNeeded, 
 if TYPE_CHECKING:
     from clerk_async.tokens.claims import SessionClaims
 
-__all__ = ["TokenVerifier"]
-
 T = TypeVar("T")
 
 

@@ -31,8 +31,6 @@ from clerk_async.tokens.refusals import cut, malformed, refused
 if TYPE_CHECKING:
     from clerk_async.tokens.rules import Rules
 
-__all__ = ["Examined", "Need", "RefreshNeeded", "SessionNeeded", "Steps", "Verification"]
-
 T = TypeVar("T")
 
 _MAX_HEADERS: Final = 64

@@ -15,8 +15,6 @@ from clerk_async.tokens.verification import Need, RefreshNeeded, SessionNeeded, 
 if TYPE_CHECKING:
     from clerk_async.tokens.claims import SessionClaims
 
-__all__ = ["AsyncTokenVerifier"]
-
 T = TypeVar("T")
 
 
