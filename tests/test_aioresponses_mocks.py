@@ -19,6 +19,7 @@ URL_OF = "https://api.clerk.com/v1/sessions/sess_1"
 SESSION: dict[str, Any] = {"id": "sess_1", "status": "active", "object": "session"}
 
 
+@pytest.mark.promise("aioresponses")
 async def test_a_mocked_answer_is_read(mocked: Any) -> None:
     """Success, with the request that was made."""
     mocked.get(URL_OF, payload=SESSION)

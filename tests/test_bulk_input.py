@@ -30,6 +30,7 @@ async def _async_ids(ids: list[str]) -> AsyncIterator[str]:
         yield session_id
 
 
+@pytest.mark.promise("any-input")
 @pytest.mark.parametrize("kind", [list, tuple, set, iter, dict.fromkeys, _async_ids])
 async def test_any_iterable_of_ids_is_read_to_its_end(fake: FakeClerk, kind: Any) -> None:
     """Lists, sets, generators, dicts, async generators."""
@@ -108,6 +109,7 @@ async def test_an_id_that_comes_again_is_sent_once(fake: FakeClerk) -> None:
     assert max(sends(fake).values()) == 1
 
 
+@pytest.mark.promise("any-input")
 @example(values=[*"xxxabx"], size=3)
 @settings(max_examples=60)
 @given(values=st.lists(st.integers(0, 12).map(str), max_size=200), size=st.integers(1, 8))

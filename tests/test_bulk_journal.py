@@ -50,6 +50,7 @@ async def _refused(fake: FakeClerk, journal: Any, match: str) -> None:
     assert (path.read_bytes() if path.is_file() else None) == before
 
 
+@pytest.mark.promise("kill-9")
 async def test_a_second_run_skips_what_is_done(fake: FakeClerk, path: Path) -> None:
     """Revoked, already inactive and not found; what failed is sent again."""
     ids = add_sessions(fake, 20)
@@ -130,6 +131,7 @@ async def test_ids_are_written_so_that_they_come_back_the_same(fake: FakeClerk, 
     assert report.resumed == 5
 
 
+@pytest.mark.promise("kill-9")
 async def test_a_torn_last_line_is_cut_off_and_its_session_sent_again(
     fake: FakeClerk, path: Path
 ) -> None:
@@ -200,6 +202,7 @@ async def test_a_file_that_was_killed_in_its_header_is_begun_anew(
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+@pytest.mark.promise("foreign-journals")
 @pytest.mark.parametrize(
     "content",
     [
@@ -226,6 +229,7 @@ async def test_a_journal_of_a_later_format_is_refused(fake: FakeClerk, path: Pat
     await _refused(fake, path, "has format 2")
 
 
+@pytest.mark.promise("foreign-journals")
 async def test_a_journal_of_another_kind_of_run_is_refused(fake: FakeClerk, path: Path) -> None:
     """Both ways."""
     await _run(fake, add_sessions(fake, 1), path)
@@ -240,6 +244,7 @@ async def test_a_journal_of_another_kind_of_run_is_refused(fake: FakeClerk, path
     await _refused(fake, path, "another kind of run: revoke_all")
 
 
+@pytest.mark.promise("foreign-journals")
 async def test_a_journal_of_another_instance_is_refused_unless_its_key_was_rotated(
     path: Path,
 ) -> None:

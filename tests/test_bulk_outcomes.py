@@ -36,6 +36,7 @@ async def _report_of(fake: FakeClerk, session_ids: Any, **options: Any) -> Revoc
         return await client.revoke_many(session_ids, **options)
 
 
+@pytest.mark.promise("true-outcomes")
 async def test_a_live_session_is_revoked_with_exactly_one_request(fake: FakeClerk) -> None:
     """No look before, none after."""
     ids = add_sessions(fake, 40)
@@ -59,6 +60,7 @@ async def test_an_outcome_carries_the_session_and_the_attempts(fake: FakeClerk) 
     assert outcome.user_id is None
 
 
+@pytest.mark.promise("true-outcomes")
 @pytest.mark.parametrize("status", ["ended", "expired", "removed", "revoked", "abandoned"])
 async def test_one_that_had_ended_is_already_inactive_after_one_look(
     fake: FakeClerk, status: str
@@ -220,6 +222,7 @@ async def test_failures_stand_in_the_order_of_the_input(fake: FakeClerk) -> None
     assert [failure.session_id for failure in report.failures] == [ids[3], "a/b", ids[17], ids[25]]
 
 
+@pytest.mark.promise("any-input")
 @pytest.mark.parametrize(
     "malformed",
     [None, "", "   ", ".", "..", "../users/user_1", "a?b", "a#b", "a\\b", "a\nb", "a\x00", 7, 1.5],
@@ -246,6 +249,7 @@ async def test_unhashable_input_is_malformed_too(fake: FakeClerk) -> None:
     assert not fake.requests
 
 
+@pytest.mark.promise("true-outcomes")
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 async def test_with_30_percent_of_faulty_answers_every_id_gets_its_true_outcome(seed: int) -> None:

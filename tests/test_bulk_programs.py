@@ -65,6 +65,7 @@ def _claims(path: Path) -> list[str]:
     return claims
 
 
+@pytest.mark.promise("kill-9")
 @pytest.mark.timeout(300)
 def test_killed_at_50_random_moments_and_resumed_every_session_is_revoked(tmp_path: Path) -> None:
     """The journal never claims what was not done; only those in flight are sent twice."""
@@ -124,6 +125,7 @@ print((peak() - before) / 1024)
 """
 
 
+@pytest.mark.promise("any-input")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", ["report", "stream"])
 def test_a_million_ids_take_less_than_10_mib_more_than_ten_thousand(kind: str) -> None:
@@ -140,6 +142,7 @@ def test_a_million_ids_take_less_than_10_mib_more_than_ten_thousand(kind: str) -
     assert float(program.stdout) < 10
 
 
+@pytest.mark.promise("pacing")
 @pytest.mark.timeout(120)
 async def test_on_the_wire_1000_sessions_meet_no_429() -> None:
     """A window of 100 a second, and 5 to 150 ms before and after the service counts.

@@ -71,6 +71,7 @@ async def test_coroutine_callbacks_are_awaited_one_at_a_time(fake: FakeClerk) ->
     assert (most, calls) == (1, 20)
 
 
+@pytest.mark.promise("stops")
 def test_an_interruption_between_two_callbacks_loses_no_outcome(
     fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,7 @@ async def _answered(fake: FakeClerk, count: int) -> None:
     await until(lambda: sum(sends(fake).values()) >= count)
 
 
+@pytest.mark.promise("stops")
 @pytest.mark.parametrize(
     ("status", "error"), [(401, AuthenticationError), (403, PermissionDeniedError)]
 )
@@ -69,6 +70,7 @@ async def test_a_wrong_key_costs_as_many_requests_as_go_out_at_once(fake: FakeCl
     assert report.total == 5000
 
 
+@pytest.mark.promise("stops")
 @pytest.mark.parametrize(("most", "failed"), [(0, 1), (1, 1), (3, 3)])
 async def test_max_failures_stops_when_so_many_have_failed(
     fake: FakeClerk, most: int, failed: int
@@ -106,6 +108,7 @@ async def test_max_failures_stops_an_outage_soon(fake: FakeClerk) -> None:
     assert len(fake.requests) < 100
 
 
+@pytest.mark.promise("stops")
 async def test_the_deadline_stops_the_run_and_what_is_in_flight_is_finished(
     fake: FakeClerk,
 ) -> None:
@@ -126,6 +129,7 @@ async def test_the_deadline_stops_the_run_and_what_is_in_flight_is_finished(
     assert sum(sends(fake).values()) == 5
 
 
+@pytest.mark.promise("stops")
 @pytest.mark.parametrize("kind", ["plain", "coroutine"])
 async def test_should_stop_is_asked_before_each_send(fake: FakeClerk, kind: str) -> None:
     """True at the eleventh question: ten were sent."""
@@ -149,6 +153,7 @@ async def test_should_stop_is_asked_before_each_send(fake: FakeClerk, kind: str)
     assert len(live(fake)) == 30
 
 
+@pytest.mark.promise("stops")
 async def test_should_stop_is_asked_before_each_repeat_too(fake: FakeClerk) -> None:
     """The third attempt is not made; the session has failed with the second's error."""
     ids = add_sessions(fake, 1)
@@ -194,6 +199,7 @@ def test_should_stop_is_asked_while_an_endless_input_gives_nothing_to_send(
     assert not report.exhausted
 
 
+@pytest.mark.promise("stops")
 async def test_should_stop_is_asked_while_the_input_waits(fake: FakeClerk) -> None:
     """Such as a pipe that nobody writes to."""
     session_id = add_sessions(fake, 1)[0]
@@ -296,6 +302,7 @@ def test_a_retry_that_waits_is_given_up_when_the_run_stops() -> None:
     simulate(main())
 
 
+@pytest.mark.promise("stops")
 async def test_a_cancelled_run_finishes_what_is_in_flight_and_tells_everybody(
     fake: FakeClerk, tmp_path: Path
 ) -> None:

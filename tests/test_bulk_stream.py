@@ -64,6 +64,7 @@ async def test_nothing_is_sent_before_the_first_outcome_is_asked_for(fake: FakeC
     assert not fake.requests
 
 
+@pytest.mark.promise("streams-end")
 async def test_a_reader_who_takes_his_time_slows_the_sends_down(fake: FakeClerk) -> None:
     """Memory doesn't grow with what he has not read."""
     ids = add_sessions(fake, 400)

@@ -32,6 +32,7 @@ def _lists(fake: FakeClerk) -> list[dict[str, str]]:
     return [seen.query for seen in fake.requests if seen.operation == "list"]
 
 
+@pytest.mark.promise("revoke-all")
 async def test_active_and_pending_sessions_of_the_user_go_and_no_other(fake: FakeClerk) -> None:
     """The service's own filter would miss the pending ones."""
     mine = add_sessions(fake, 3, user_id="user_1")
@@ -53,6 +54,7 @@ async def test_a_user_without_live_sessions_costs_one_request(fake: FakeClerk) -
     assert (report.total, report.ok, len(fake.requests)) == (0, True, 1)
 
 
+@pytest.mark.promise("revoke-all")
 @pytest.mark.slow
 async def test_more_sessions_than_a_page_holds_all_go(fake: FakeClerk) -> None:
     """All pages are read before the first revocation: the list would shrink under us."""
@@ -119,6 +121,7 @@ async def test_many_users_are_swept_in_one_run(fake: FakeClerk, kind: Any) -> No
     )
 
 
+@pytest.mark.promise("revoke-all")
 @pytest.mark.parametrize(
     "options",
     [
@@ -135,6 +138,7 @@ async def test_it_never_means_everybody(fake: FakeClerk, options: dict[str, Any]
     assert not fake.requests
 
 
+@pytest.mark.promise("revoke-all")
 async def test_no_users_are_nobody_not_everybody(fake: FakeClerk) -> None:
     """An empty list, also beside a client: the lists of one request would hold all of it."""
     add_sessions(fake, 2, client_id="client_1")

@@ -93,6 +93,7 @@ def all_ways(test: Any) -> Any:
     return pytest.mark.parametrize("operation", OPERATIONS)(with_modes)
 
 
+@pytest.mark.promise("models-and-errors")
 @all_ways
 def test_success_gives_the_model(mode: Mode, operation: str, fake: FakeClerk) -> None:
     """A good answer becomes a model, after one request."""
@@ -102,6 +103,7 @@ def test_success_gives_the_model(mode: Mode, operation: str, fake: FakeClerk) ->
     assert [request.operation for request in fake.requests] == [operation]
 
 
+@pytest.mark.promise("models-and-errors")
 @all_ways
 @pytest.mark.parametrize("status", STATUSES)
 def test_each_status_gives_its_error(
@@ -136,6 +138,7 @@ def test_retry_after_stands_on_the_error(
     assert error.code is None
 
 
+@pytest.mark.promise("useless-bodies")
 @all_ways
 @pytest.mark.parametrize("body", BODIES)
 def test_an_unreadable_answer_is_a_decode_error(
@@ -152,6 +155,7 @@ def test_an_unreadable_answer_is_a_decode_error(
     assert f"/v1{error.path}".partition("?")[0] == fake.requests[0].path
 
 
+@pytest.mark.promise("never-sent")
 @all_ways
 def test_connection_refused(mode: Mode, operation: str, fake: FakeClerk) -> None:
     """Where nobody listens, the request was never sent, and the error says so."""
@@ -164,6 +168,7 @@ def test_connection_refused(mode: Mode, operation: str, fake: FakeClerk) -> None
     assert fake.requests == []
 
 
+@pytest.mark.promise("counted-sends", "never-sent")
 @all_ways
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("stage", ["before", "after", "body"])
@@ -178,6 +183,7 @@ def test_a_cut_connection_may_have_arrived(
     assert error._may_have_arrived
 
 
+@pytest.mark.promise("pool-wait")
 @all_ways
 @pytest.mark.parametrize("when", ["headers", "body"])
 def test_a_late_answer_times_out(mode: Mode, operation: str, when: str, fake: FakeClerk) -> None:
@@ -210,6 +216,7 @@ def test_an_unknown_session_is_not_found(mode: Mode, operation: str, fake: FakeC
     assert error.code == "resource_not_found"
 
 
+@pytest.mark.promise("models-and-errors")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("status", [502, 503, 504])
 def test_a_proxys_html_is_a_server_error(mode: Mode, status: int, fake: FakeClerk) -> None:

@@ -63,6 +63,7 @@ def attempt(operation: str, fake: FakeClerk, mode: Mode = "async", **options: An
     return error
 
 
+@pytest.mark.promise("retry-table")
 @pytest.mark.parametrize("operation", [*OPERATIONS, "jwks"])
 def test_each_status_row_by_row(operation: str, fake: FakeClerk) -> None:
     """As many requests arrive as the table says, for each status, and the error counts them."""
@@ -92,6 +93,7 @@ def test_a_lock_and_a_service_that_names_a_time(operation: str, fake: FakeClerk)
     assert len(fake.requests) == 3
 
 
+@pytest.mark.promise("sent-once")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("stage", ["before", "after", "body"])
@@ -105,6 +107,7 @@ def test_a_cut_is_retried_where_a_repeat_is_harmless(
     assert len(fake.requests) == error.attempts == (1 if operation in UNSAFE else 3)
 
 
+@pytest.mark.promise("sent-once")
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_timeout_is_retried_where_a_repeat_is_harmless(operation: str, fake: FakeClerk) -> None:
     """A request without an answer is sent again by safe operations only."""
@@ -159,6 +162,7 @@ def test_waits_grow_and_are_drawn(fake: FakeClerk) -> None:
         assert time.slept == waits
 
 
+@pytest.mark.promise("backoff")
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("retry_after", [0, 1, 2.5, 61])
 def test_retry_after_is_waited_and_never_less(
@@ -191,6 +195,7 @@ def test_a_retry_after_of_no_sense_is_as_none(junk: str, fake: FakeClerk) -> Non
     assert sum(time.slept) <= 0.5
 
 
+@pytest.mark.promise("backoff")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("retry_after", ["121", "9" * 39, "9" * 400])
 def test_a_retry_after_beyond_the_policy_is_raised_at_once(
@@ -223,6 +228,7 @@ def test_one_attempt_means_one(fake: FakeClerk) -> None:
     assert len(fake.requests) == 1
 
 
+@pytest.mark.promise("retry-quota")
 def test_the_quota_keeps_an_outage_from_tripling_the_load(fake: FakeClerk) -> None:
     """After some hundred failed calls a client sends each only once; successes refill it."""
     fake.inject(Fault.status(500, count=None))
@@ -265,6 +271,7 @@ def test_successes_refill_the_quota(fake: FakeClerk) -> None:
 # --- the brake: one for the client --------------------------------------------------------------
 
 
+@pytest.mark.promise("shared-pause")
 @pytest.mark.parametrize("status", [429, 503])
 async def test_the_whole_client_pauses(status: int, fake: FakeClerk) -> None:
     """After a 429 (or a 503 that names a time) other calls wait too, of views as well."""
@@ -281,6 +288,7 @@ async def test_the_whole_client_pauses(status: int, fake: FakeClerk) -> None:
         assert [request.status for request in fake.requests] == [status, 200]
 
 
+@pytest.mark.promise("shared-pause")
 async def test_a_shorter_pause_does_not_end_a_longer_one(fake: FakeClerk) -> None:
     """Of two answers that tell the client to wait, the later moment counts, whichever came last."""
     time = Time(0.0)
@@ -312,6 +320,7 @@ async def test_a_plain_failure_pauses_nobody(fake: FakeClerk) -> None:
         assert time.slept == []
 
 
+@pytest.mark.promise("shared-pause")
 async def test_calls_queued_for_the_pool_see_the_pause_too(fake: FakeClerk) -> None:
     """Who waited for a connection when the 429 came doesn't run into the block either."""
     time = Time(0.0)
@@ -339,6 +348,7 @@ async def test_many_calls_make_one_pause_not_a_storm(fake: FakeClerk) -> None:
         assert len(fake.requests) == 55
 
 
+@pytest.mark.promise("shared-pause")
 async def test_a_deadline_inside_the_pause_is_told_at_once(fake: FakeClerk) -> None:
     """A call that can't outlive the pause isn't sent, and says when to come back."""
     time = Time(0.0)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from clerk_async.testing import FakeClerk
 
 
+@pytest.mark.promise("deadline")
 def test_the_deadline_covers_waits(fake: FakeClerk) -> None:
     """When the waits have used the deadline up, the last attempt's error comes out."""
     time = Time(1.0)
@@ -28,6 +29,7 @@ def test_the_deadline_covers_waits(fake: FakeClerk) -> None:
     assert error.attempts == 4
 
 
+@pytest.mark.promise("deadline")
 async def test_the_deadline_cuts_an_attempt_short(fake: FakeClerk) -> None:
     """An attempt doesn't run past the deadline; the earlier error tells more than the time-out."""
     session = fake.add_session().id
@@ -46,6 +48,7 @@ async def test_the_deadline_cuts_an_attempt_short(fake: FakeClerk) -> None:
             fake.release()
 
 
+@pytest.mark.promise("deadline")
 async def test_a_late_attempt_has_what_is_left_of_the_deadline(fake: FakeClerk) -> None:
     """An attempt after a long wait ends with the deadline, and doesn't have all of it once more."""
 
@@ -64,6 +67,7 @@ async def test_a_late_attempt_has_what_is_left_of_the_deadline(fake: FakeClerk) 
     assert caught.value.attempts == len(fake.requests) == 2
 
 
+@pytest.mark.promise("pool-wait")
 async def test_each_call_in_flight_has_its_own_time(fake: FakeClerk) -> None:
     """However many there are, and in whatever order they began; no cancellation is left behind."""
 
@@ -84,6 +88,7 @@ async def test_each_call_in_flight_has_its_own_time(fake: FakeClerk) -> None:
             await patient
 
 
+@pytest.mark.promise("pool-wait")
 @pytest.mark.parametrize("is_busy", [False, True])
 async def test_a_connect_that_hangs_is_told_apart(is_busy: bool, fake: FakeClerk) -> None:
     """Phase `connect` means that nothing was sent, also where the attempt's time is the shorter."""
@@ -117,6 +122,7 @@ async def test_a_connect_that_hangs_is_told_apart(is_busy: bool, fake: FakeClerk
                 filler.close()
 
 
+@pytest.mark.promise("pool-wait")
 async def test_the_pool_does_not_eat_the_attempts_time(fake: FakeClerk) -> None:
     """Six calls through one connection, each nearly as long as its limit: none times out."""
     session = fake.add_session().id
@@ -128,6 +134,7 @@ async def test_the_pool_does_not_eat_the_attempts_time(fake: FakeClerk) -> None:
         fake.latency = 0.0
 
 
+@pytest.mark.promise("deadline")
 async def test_waiting_for_the_pool_ends_with_the_deadline(fake: FakeClerk) -> None:
     """Who never got a connection has phase `queue`, and sent nothing."""
     session = fake.add_session().id

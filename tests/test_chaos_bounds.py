@@ -63,6 +63,7 @@ async def seconds_in_the_queue(fake: FakeClerk, session_id: str) -> float:
         return seconds
 
 
+@pytest.mark.promise("deadline")
 @pytest.mark.slow
 async def test_a_deadline_is_kept_to_5_percent(fake: FakeClerk) -> None:
     """Whatever a call waits for, it ends within 5 % of its deadline, and not long before it."""
@@ -86,6 +87,7 @@ async def test_a_deadline_is_kept_to_5_percent(fake: FakeClerk) -> None:
     assert {name: seconds for name, seconds in took.items() if seconds < DEADLINE / 2} == {}
 
 
+@pytest.mark.promise("nothing-grows")
 @pytest.mark.parametrize("is_packed", [False, True], ids=["plain", "gzip"])
 @pytest.mark.parametrize("is_cancelled", [False, True], ids=["late", "cancelled"])
 async def test_an_answer_that_stops_halfway_keeps_no_connection(

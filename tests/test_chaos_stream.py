@@ -18,6 +18,7 @@ WORKERS = 100
 BUFFER = AHEAD_AT_MOST
 
 
+@pytest.mark.promise("streams-end")
 @pytest.mark.parametrize("concurrency", [None, 3, 100])
 async def test_a_stream_longer_than_its_buffer_ends(
     fake: FakeClerk, concurrency: int | None
@@ -35,6 +36,7 @@ async def test_a_stream_longer_than_its_buffer_ends(
     assert sorted(map(str, seen)) == sorted(ids)
 
 
+@pytest.mark.promise("streams-end")
 @pytest.mark.parametrize("more", [1, 6, 236])
 async def test_a_reader_that_comes_late_gets_them_all(fake: FakeClerk, more: int) -> None:
     """Every worker may wait for the reader at once, more of them than the buffer has room.
@@ -52,6 +54,7 @@ async def test_a_reader_that_comes_late_gets_them_all(fake: FakeClerk, more: int
     assert sorted(map(str, seen)) == sorted(ids)
 
 
+@pytest.mark.promise("streams-end")
 def test_a_sync_stream_longer_than_its_buffer_ends(fake: FakeClerk) -> None:
     """The same through the sync client."""
     ids = [fake.add_session().id for _ in range(400)]

@@ -130,6 +130,7 @@ async def live_through(seed: int, fake: FakeClerk, proxy: ChaosProxy, folder: Pa
     await world.settle()
 
 
+@pytest.mark.promise("books-agree", "sent-once", "deadline")
 @pytest.mark.timeout(180)
 def test_the_books_agree_whatever_the_wire_does(
     seeds: range,
@@ -261,6 +262,7 @@ class WireMachine(RuleBasedStateMachine):
             forget(self.fake, self.proxy)
 
 
+@pytest.mark.promise("books-agree")
 @pytest.mark.slow
 @pytest.mark.timeout(600)  # to shrink what it finds takes its time
 def test_the_books_agree_in_any_order(

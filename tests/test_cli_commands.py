@@ -96,6 +96,7 @@ def test_create_makes_a_session(cli: InProcess) -> None:
     assert cli.fake.sessions[made].user_id == "user_1"
 
 
+@pytest.mark.promise("no-secret-printed")
 @pytest.mark.parametrize("arguments", [(), ("--template", "custom_hasura"), ("--expires-in", "90")])
 @pytest.mark.parametrize("form", [(), ("--json",)])
 def test_tokens_are_hidden_unless_asked_for(
@@ -109,6 +110,7 @@ def test_tokens_are_hidden_unless_asked_for(
     assert "eyJ" in cli("token", session.id, *arguments, *form, "--show-token").out
 
 
+@pytest.mark.promise("no-secret-printed")
 @pytest.mark.parametrize("answer", ["token", "cookie"])
 @pytest.mark.parametrize("form", [(), ("--json",)])
 def test_refresh_takes_tokens_from_options_and_hides_what_comes(

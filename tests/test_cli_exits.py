@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.may_block  # a command has its loop for itself
 
 
+@pytest.mark.promise("exit-codes")
 @pytest.mark.parametrize(
     ("fault", "code"),
     [
@@ -50,6 +51,7 @@ def test_a_refused_key_of_verify_token_is_3(
     assert cli("verify-token", token).code == 3
 
 
+@pytest.mark.promise("exit-codes")
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -109,6 +111,7 @@ def test_the_key_comes_from_a_file(
     assert cli("get", session.id, "--key-file", str(path)).code == 0
 
 
+@pytest.mark.promise("exit-codes")
 def test_no_option_takes_the_key(cli: InProcess) -> None:
     """It would show in the list of processes."""
     told = cli("--help").out
@@ -119,6 +122,7 @@ def test_no_option_takes_the_key(cli: InProcess) -> None:
         assert "sk_live_planted" not in ended.out + ended.err
 
 
+@pytest.mark.promise("no-secret-printed")
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -28,6 +28,7 @@ HELP_IN: float = 0.15
 """Seconds in which help has to answer."""
 
 
+@pytest.mark.promise("help-and-completion")
 @pytest.mark.parametrize("arguments", [("--help",), ("revoke", "--help"), ("demo", "--help")])
 def test_help_answers_at_once(fake: FakeClerk, arguments: tuple[str, ...]) -> None:
     """The processor's time counts here, as other tests share the machine; median of five."""
@@ -45,6 +46,7 @@ def test_help_answers_at_once(fake: FakeClerk, arguments: tuple[str, ...]) -> No
     assert statistics.median(took) < HELP_IN
 
 
+@pytest.mark.promise("help-and-completion")
 def test_help_loads_neither_aiohttp_nor_rich_nor_asyncio() -> None:
     """Nor does that of any command: what it does is imported when it runs."""
     program = """
@@ -158,6 +160,7 @@ def asked(
     return ended.stdout.splitlines()
 
 
+@pytest.mark.promise("help-and-completion")
 @needs("bash")
 def test_bash_completes_commands_options_values_and_files(
     fake: FakeClerk, tmp_path: Path, on_path: dict[str, str]
@@ -185,6 +188,7 @@ def test_bash_completes_commands_options_values_and_files(
     ]
 
 
+@pytest.mark.promise("help-and-completion")
 @needs("fish")
 def test_fish_completes_commands_options_values_and_files(
     fake: FakeClerk, tmp_path: Path, on_path: dict[str, str]
@@ -208,6 +212,7 @@ def test_fish_completes_commands_options_values_and_files(
     ]
 
 
+@pytest.mark.promise("help-and-completion")
 @needs("zsh")
 def test_zsh_completes_commands_options_values_and_files(
     fake: FakeClerk, tmp_path: Path, on_path: dict[str, str]

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.may_block  # a command has its loop for itself
 PARAMETERS = re.compile(r"[a-z]+_[a-z_]+|\b(?:count|per|fraction|TokenVerifier)\b")
 
 
+@pytest.mark.promise("typed-messages")
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -87,6 +88,7 @@ def test_a_bad_key_in_the_environment_or_a_file_is_called_the_secret_key(
         assert "mine" not in ended.err
 
 
+@pytest.mark.promise("typed-messages")
 def test_what_the_service_says_is_not_changed(cli: InProcess) -> None:
     """Its words may name parameters of its own."""
     text = "session_id is no session: secret_key must be another"

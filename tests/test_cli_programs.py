@@ -81,6 +81,7 @@ def test_what_a_list_or_a_dry_run_prints_can_be_revoked(fake: FakeClerk, tmp_pat
     assert live(fake) == 0
 
 
+@pytest.mark.promise("id-sources")
 def test_a_bad_line_in_a_pipe_ends_the_run_with_what_was_done(fake: FakeClerk) -> None:
     """What came before it has been sent: it has to be told, and the line named."""
     first, second, third = (fake.add_session().id for _ in range(3))
@@ -121,6 +122,7 @@ def test_without_a_terminal_nobody_is_asked(fake: FakeClerk, tmp_path: Path) -> 
     assert "--yes" in ended.err
 
 
+@pytest.mark.promise("interrupted-runs")
 @pytest.mark.parametrize("form", [(), ("--json",)])
 @pytest.mark.parametrize("closing", ["at the start", "after a line"])
 def test_a_run_goes_on_silently_when_stdout_closes(
@@ -144,6 +146,7 @@ def test_a_run_goes_on_silently_when_stdout_closes(
     assert (ended.returncode, ended.stderr, live(fake)) == (0, "", 0)
 
 
+@pytest.mark.promise("interrupted-runs")
 @pytest.mark.parametrize("arguments", [("--help",), ("revoke", "--help"), ("--version",)])
 def test_help_into_a_closed_stdout_is_quiet(fake: FakeClerk, arguments: tuple[str, ...]) -> None:
     """No traceback, no "Exception ignored"."""
@@ -345,6 +348,7 @@ def test_the_demo_fails_when_a_check_does() -> None:
     assert "✗" in ended.stdout
 
 
+@pytest.mark.promise("fake-ends")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_fake_server_prints_how_to_reach_it(fake: FakeClerk, number: signal.Signals) -> None:
     """Its first lines are shell: sourced, they point this program at it. Ctrl-C ends it."""

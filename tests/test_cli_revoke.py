@@ -80,6 +80,7 @@ def test_a_large_run_tells_failures_alone(cli: InProcess, tmp_path: Path) -> Non
     assert len(ended.lines) == 2
 
 
+@pytest.mark.promise("doubted-key")
 @pytest.mark.parametrize("option", [(), ("--json",), ("--quiet",)])
 def test_where_not_one_is_found_it_asks_whether_this_is_the_right_instance(
     cli: InProcess, option: tuple[str, ...]
@@ -119,6 +120,7 @@ def test_some_failures_among_successes_are_1(cli: InProcess) -> None:
 # --- input ---
 
 
+@pytest.mark.promise("id-sources")
 @pytest.mark.parametrize(
     ("name", "text", "column"),
     [
@@ -147,6 +149,7 @@ def test_ids_come_from_files_of_many_kinds(
     assert revoked(cli.fake) == {a, b, c}
 
 
+@pytest.mark.promise("id-sources")
 @pytest.mark.parametrize(
     ("text", "column", "told"),
     [
@@ -188,6 +191,7 @@ def test_text_that_is_no_utf_8_is_refused(cli: InProcess, tmp_path: Path) -> Non
 # --- asking ---
 
 
+@pytest.mark.promise("confirmation")
 @pytest.mark.parametrize("command", ["revoke", "revoke-all"])
 def test_above_25_sessions_it_refuses_where_nobody_can_be_asked(
     cli: InProcess, tmp_path: Path, command: str

@@ -36,6 +36,7 @@ def live(fake: FakeClerk) -> int:
     return sum(session.status == "active" for session in fake.sessions.values())
 
 
+@pytest.mark.promise("confirmation")
 @pytest.mark.parametrize("command", ["revoke", "revoke-all"])
 @pytest.mark.parametrize(("answer", "code", "left"), [("y", 0, 0), ("n", 2, 60), ("", 2, 60)])
 def test_above_25_sessions_it_asks(
@@ -135,6 +136,7 @@ def test_a_list_is_a_table_with_whole_ids(fake: FakeClerk, env: dict[str, str], 
         assert f"{created:%Y-%m-%d}" in terminal.text
 
 
+@pytest.mark.promise("interrupted-runs")
 def test_the_first_ctrl_c_finishes_what_is_in_flight_and_prints_how_to_resume(
     fake: FakeClerk, ids: Path, tmp_path: Path
 ) -> None:

@@ -31,6 +31,7 @@ def base_url_of(client: Any) -> Any:
     return getattr(client, "_async", client)._endpoint.base_url
 
 
+@pytest.mark.promise("settings")
 @pytest.mark.parametrize("make", CLIENTS)
 def test_argument_before_environment_before_default(
     make: Any, monkeypatch: pytest.MonkeyPatch
@@ -67,6 +68,7 @@ def test_the_address_in_the_environment(value: str, expected: str) -> None:
     assert endpoint.base_url == expected
 
 
+@pytest.mark.promise("settings")
 @pytest.mark.parametrize(
     "value", ["http://api.clerk.com", "http://10.0.0.1/v1", "https://user@api.clerk.com", "api.x"]
 )
@@ -77,6 +79,7 @@ def test_the_address_in_the_environment_is_checked_too(value: str) -> None:
         resolve_endpoint(KEY, None, "2026-05-12", allow_insecure=False, environ=environ)
 
 
+@pytest.mark.promise("settings")
 @pytest.mark.parametrize("make", CLIENTS)
 @pytest.mark.parametrize(
     "options",
@@ -151,6 +154,7 @@ def test_a_session_of_another_library_is_refused() -> None:
         AsyncSessionsApi(KEY, client_session=object())  # type: ignore[arg-type]
 
 
+@pytest.mark.promise("no-secret-shown")
 @pytest.mark.parametrize(
     ("given", "url", "login"),
     [
@@ -222,6 +226,7 @@ def test_timeouts_are_checked(name: str, value: Any) -> None:
         Timeouts(**{name: value})
 
 
+@pytest.mark.promise("settings")
 def test_defaults_are_the_documented_ones() -> None:
     """What the docs promise is what is there."""
     assert Timeouts() == Timeouts(connect=5.0, attempt=15.0)

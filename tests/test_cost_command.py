@@ -117,6 +117,7 @@ def test_a_typing_error_is_refused_before_anything_starts(
     assert done.stdout == ""
 
 
+@pytest.mark.promise("readme-figures")
 def test_the_readmes_figures_are_those_of_the_results(tmp_path: Path) -> None:
     """Drawn again from the JSON, README, chart and table come out as they stand."""
     shutil.copytree(ROOT / "benchmarks", tmp_path / "benchmarks")

@@ -200,6 +200,7 @@ async def _bare(url: str, method: str = "POST", path: str = "/sess_1/revoke") ->
         return await _count(call)
 
 
+@pytest.mark.promise("cost-of-a-call")
 def test_a_call_makes_hardly_more_function_calls_than_bare_aiohttp(static_url: str) -> None:
     """Models, retries, deadline, pool and closing included: a twentieth more at the most."""
     ours, bare = _run(lambda: _ours(static_url)), _run(lambda: _bare(static_url))
@@ -246,6 +247,7 @@ async def _left_behind(call: Callable[[], Coroutine[Any, Any, object]], times: i
         tracemalloc.stop()
 
 
+@pytest.mark.promise("nothing-grows")
 def test_calls_leave_nothing_behind(static_url: str) -> None:
     """Memory after a thousand more calls is what it was before, but for a few odd objects."""
 
@@ -256,6 +258,7 @@ def test_calls_leave_nothing_behind(static_url: str) -> None:
     assert _run(grown) < 20_000
 
 
+@pytest.mark.promise("nothing-grows")
 def test_failed_calls_leave_nothing_behind() -> None:
     """Neither who failed to connect, nor the many lengths that a deadline leaves to an attempt."""
 

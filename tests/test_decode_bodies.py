@@ -86,6 +86,7 @@ def test_a_whole_session_is_read_field_by_field() -> None:
             assert getattr(session, name) == value
 
 
+@pytest.mark.promise("tolerant-decoding")
 @pytest.mark.parametrize("name", OPTIONAL)
 @pytest.mark.parametrize("is_missing", [False, True])
 def test_null_or_missing_costs_the_field_alone(name: str, is_missing: bool) -> None:
@@ -101,6 +102,7 @@ def test_null_or_missing_costs_the_field_alone(name: str, is_missing: bool) -> N
             assert getattr(session, other) == getattr(whole, other)
 
 
+@pytest.mark.promise("tolerant-decoding")
 @pytest.mark.parametrize("name", OPTIONAL)
 def test_nothing_is_coerced(name: str, caplog: pytest.LogCaptureFixture) -> None:
     """A wrong type costs the field, with a log line; it becomes neither "None", nor 1, nor "12"."""
@@ -203,6 +205,7 @@ def test_nan_and_infinity_are_no_times() -> None:
             assert session.created_at is None
 
 
+@pytest.mark.promise("both-lists")
 def test_both_shapes_of_a_list_are_read() -> None:
     """With and without paginated=true; the plain array tells no total."""
     page = decode_page(body_of({"data": [WHOLE, WHOLE], "total_count": 7}))
@@ -214,6 +217,7 @@ def test_both_shapes_of_a_list_are_read() -> None:
     assert len(decode_page(b"[]")) == 0
 
 
+@pytest.mark.promise("useless-bodies")
 @pytest.mark.parametrize(
     ("value", "path"),
     [
@@ -246,6 +250,7 @@ def test_a_bad_total_costs_the_total(total: Any) -> None:
     assert len(page) == 1
 
 
+@pytest.mark.promise("tolerant-decoding")
 @pytest.mark.parametrize("wrap", [False, True])
 def test_one_bad_item_keeps_the_others(wrap: bool) -> None:
     """Of 500 the other 499 stay; what is wrong with the one is told, with its id."""

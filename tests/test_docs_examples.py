@@ -106,6 +106,7 @@ async def left():
 """
 
 
+@pytest.mark.promise("readme-examples")
 @pytest.mark.slow
 @pytest.mark.parametrize(("needs", "block"), BLOCKS, ids=range(len(BLOCKS)))
 def test_the_readmes_examples_run(needs: str, block: str, fake: FakeClerk, tmp_path: Path) -> None:
@@ -167,6 +168,7 @@ def test_the_readmes_operations_are_the_real_ones() -> None:
     assert seen >= set(OPERATIONS) - {"jwks"} | {"iterate", "revoke_many", "revoke_all"}
 
 
+@pytest.mark.promise("readme-examples")
 def test_the_readmes_settings_are_the_real_defaults() -> None:
     """Each argument is named, and where a default is given it's the one of the code."""
     real = inspect.signature(AsyncSessionsApi).parameters
@@ -183,6 +185,7 @@ def test_the_readmes_settings_are_the_real_defaults() -> None:
     assert named >= set(real) - {"allow_insecure"}
 
 
+@pytest.mark.promise("retry-table")
 def test_the_readmes_retry_table_is_the_codes() -> None:
     """Row by row: what may be sent again."""
     table = {

@@ -79,6 +79,7 @@ def test_errors_can_be_pickled_and_copied(cls: type[ClerkError], protocol: int) 
         assert vars(again) == vars(error)
 
 
+@pytest.mark.promise("raw-errors")
 @pytest.mark.parametrize("mode", MODES)
 def test_an_error_of_a_call_can_be_pickled(mode: Mode, fake: FakeClerk) -> None:
     """Also one that came out of a real call."""
@@ -182,6 +183,7 @@ PIECES = (  # noqa: SIM905 - a list of 20 strings reads worse
 ).split()
 
 
+@pytest.mark.promise("redaction")
 @given(st.lists(st.sampled_from([*PIECES, " "]), max_size=14).map("".join))
 @example("b.__session=x")
 @example("tokeneyJh.c.d")
@@ -191,6 +193,7 @@ def test_nothing_that_is_shaped_like_a_secret_is_left(text: str) -> None:
     assert [found for found in SHAPES.findall(redact(text)) if not found.endswith(REDACTED)] == []
 
 
+@pytest.mark.promise("hostile-input")
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("piece", ["eyJ", "eyJ-", "eyJ.", "__session", "__client_", "a=", "a.-="])
 def test_no_answer_makes_us_look_for_secrets_for_long(

@@ -48,6 +48,7 @@ class TestWindow:
         assert [window.admit(float(at)) for at in range(1, 10)] == list(range(9, 0, -1))
         assert window.admit(10.0) is None
 
+    @pytest.mark.promise("any-sdk")
     @example(1, 10.0, [0.0, 9.999])
     @given(
         st.integers(1, 20),

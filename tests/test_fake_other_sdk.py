@@ -37,6 +37,7 @@ class TestOfficialSdk:
         )
         assert [session.id for session in listed or []] == [made[2], made[1]]
 
+    @pytest.mark.promise("any-sdk")
     def test_get_create_and_revoke(self, fake_clerk: FakeClerk, clerk: Clerk) -> None:
         fake_clerk.add_user("user_1")
         made = clerk.sessions.create(request=models.CreateSessionRequestBody(user_id="user_1"))

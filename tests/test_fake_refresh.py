@@ -115,6 +115,7 @@ def claims(session: FakeSession, **changes: Any) -> dict[str, Any]:
 
 
 class TestRefusals:
+    @pytest.mark.promise("any-sdk")
     @pytest.mark.parametrize(
         ("make", "code"),
         [

@@ -96,6 +96,7 @@ class TestLife:
             other.start()
         other.stop()
 
+    @pytest.mark.promise("fake-ends")
     def test_stopping_cuts_what_is_held_or_idle(self) -> None:
         fake = FakeClerk().start()
         fake.inject(Fault.hold())
@@ -109,6 +110,7 @@ class TestLife:
             assert idle.recv(1) == busy.recv(1) == b""
         assert (fake.open_connections, fake.in_flight, fake.held) == (0, 0, 0)
 
+    @pytest.mark.promise("fake-ends")
     def test_stopping_closes_what_was_accepted_just_now(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -156,6 +158,7 @@ class TestLife:
         assert done.stderr == "" or (ending == "1 / 0" and "Resource" not in done.stderr)
 
 
+@pytest.mark.promise("fake-ends")
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks are Unix's")
 def test_a_forked_child_keeps_no_socket_of_it_open() -> None:

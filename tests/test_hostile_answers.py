@@ -104,6 +104,7 @@ ANSWERS: Final[dict[str, Callable[[], Fault]]] = {
 }
 
 
+@pytest.mark.promise("hostile-input")
 @pytest.mark.may_block  # what it decodes is as large as an enemy can make it
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
@@ -211,6 +212,7 @@ ENDLESS: Final[dict[str, tuple[tuple[Any, ...], type[ClerkError]]]] = {
 }
 
 
+@pytest.mark.promise("hostile-input")
 @pytest.mark.may_block  # what it reads is as large as an enemy can make it
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ENDLESS)

@@ -156,6 +156,7 @@ def read_retry_after(text: str, now: float = 0.0) -> None:
     assert seconds is None or seconds >= 0
 
 
+@pytest.mark.promise("hostile-input")
 @QUICK
 @given(bodies)
 @example(b'{"errors": [{"message": 1, "code": {"x": 7}}]}')
@@ -165,6 +166,7 @@ def test_no_body_gets_through_the_decoder(body: bytes) -> None:
     decode_everything(body)
 
 
+@pytest.mark.promise("hostile-input")
 @pytest.mark.parametrize("body", BOTTOMLESS, ids=range(len(BOTTOMLESS)))
 def test_a_bottomless_body_ends_soon(body: bytes) -> None:
     """JSON that is 100,000 levels deep, or one number or string without end, crashes nothing."""
@@ -173,6 +175,7 @@ def test_a_bottomless_body_ends_soon(body: bytes) -> None:
     assert time.monotonic() - began < SECONDS
 
 
+@pytest.mark.promise("hostile-input")
 @QUICK
 @given(st.text(max_size=200), st.floats(0, 1e10))
 @example("9" * 100_000, 0.0)
@@ -214,6 +217,7 @@ def read_journal(content: bytes, folder: Path) -> None:
     assert all(isinstance(one, str) for one in found[1])
 
 
+@pytest.mark.promise("hostile-input")
 @QUICK
 @given(
     lines=st.lists(
@@ -233,6 +237,7 @@ def test_any_journal_is_read_or_refused(
     read_journal(content, tmp_path_factory.mktemp("journal"))
 
 
+@pytest.mark.promise("hostile-input")
 @pytest.mark.parametrize(
     "content",
     [
@@ -288,6 +293,7 @@ def _segment(value: Any) -> str:
     return base64.urlsafe_b64encode(as_json(value)).decode().rstrip("=")
 
 
+@pytest.mark.promise("hostile-input")
 @QUICK
 @given(tokens)
 @example("." * 100_000)
@@ -298,6 +304,7 @@ def test_any_token_is_refused(token: str) -> None:
     read_token(token)
 
 
+@pytest.mark.promise("hostile-input")
 @QUICK
 @given(st.text(max_size=300))
 @example("__session=a;" * 20_000)
@@ -366,6 +373,7 @@ def run_command(arguments: list[str], folder: Path) -> None:
     assert "Traceback" not in out.getvalue() + err.getvalue()
 
 
+@pytest.mark.promise("hostile-input")
 @pytest.mark.slow
 @pytest.mark.may_block
 @QUICK

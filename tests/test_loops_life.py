@@ -50,6 +50,7 @@ def no_unraisable() -> Generator[list[str], None, None]:
 # --- loops ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("lazy-construction")
 def test_making_a_client_needs_no_loop_and_does_no_io(fake: FakeClerk) -> None:
     """A client can be made at import time; a view of it too."""
     client = client_of(fake)
@@ -58,6 +59,7 @@ def test_making_a_client_needs_no_loop_and_does_no_io(fake: FakeClerk) -> None:
     asyncio.run(client.aclose())
 
 
+@pytest.mark.promise("dead-loops")
 def test_two_runs_with_one_client(fake: FakeClerk) -> None:
     """A loop that has ended is dead: the client starts afresh in the next, without a word."""
     session = fake.add_session().id
@@ -98,6 +100,7 @@ def test_a_loop_that_comes_back_works_again(fake: FakeClerk) -> None:
     assert fake.total_connections == 1
 
 
+@pytest.mark.promise("dead-loops")
 async def test_another_running_loop_is_refused(fake: FakeClerk) -> None:
     """A client in use in a loop that runs is refused by another, and goes on working in its own."""
     session = fake.add_session().id
@@ -136,6 +139,7 @@ def test_a_session_of_another_loop_is_refused(fake: FakeClerk) -> None:
     loop.close()
 
 
+@pytest.mark.promise("views")
 def test_a_session_of_a_loop_that_stands_still_is_left_open(fake: FakeClerk) -> None:
     """Closing the client elsewhere lets go of it, and of none of its connections."""
 
@@ -160,6 +164,7 @@ def test_a_session_of_a_loop_that_stands_still_is_left_open(fake: FakeClerk) -> 
 # --- closing --------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("closing")
 @pytest.mark.parametrize("operation", OPERATIONS)
 async def test_closing_ends_calls_in_flight(operation: str, fake: FakeClerk) -> None:
     """Whoever waits for an answer learns that the client was closed, and nothing is left."""
@@ -185,6 +190,7 @@ def _endless_sleep() -> tuple[asyncio.Event, Callable[[float], Awaitable[None]]]
     return has_begun, sleep
 
 
+@pytest.mark.promise("closing")
 async def test_closing_ends_queues_pauses_and_waits(fake: FakeClerk) -> None:
     """Also who waits for the pool, for the brake, or between two attempts."""
     slow = RetryPolicy(base_delay=60, max_delay=60, deadline=None)
@@ -224,6 +230,7 @@ async def test_a_closed_client_says_so(fake: FakeClerk) -> None:
     assert fake.requests == []
 
 
+@pytest.mark.promise("views")
 async def test_views_share_the_pool_and_do_not_close_it(fake: FakeClerk) -> None:
     """A view is closed for nothing; the client's own end is the end of its views."""
     session = fake.add_session().id
@@ -325,6 +332,7 @@ def test_an_unused_client_needs_no_close(fake: FakeClerk) -> None:
 # --- cancellation ---------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("cancellation")
 async def test_a_cancelled_call_is_cancelled_and_frees_its_connection(fake: FakeClerk) -> None:
     """The user's cancellation comes out as itself, and the slot of the pool is free again."""
     session = fake.add_session().id
@@ -342,6 +350,7 @@ async def test_a_cancelled_call_is_cancelled_and_frees_its_connection(fake: Fake
     await fake.until(lambda: fake.open_connections == 0)
 
 
+@pytest.mark.promise("cancellation")
 async def test_cancelling_who_queues_loses_no_slot(fake: FakeClerk) -> None:
     """Those who gave up waiting don't take the connection with them."""
     session = fake.add_session().id
@@ -361,6 +370,7 @@ async def test_cancelling_who_queues_loses_no_slot(fake: FakeClerk) -> None:
         assert client._shared.wire().slots._value == 2
 
 
+@pytest.mark.promise("cancellation")
 async def test_who_is_cancelled_in_a_pause_takes_no_slot_along(fake: FakeClerk) -> None:
     """A call that queued until a 429 came waits the pause out without a connection of the pool."""
     async with client_of(fake, pool_size=1, retry=ONCE) as client:
@@ -377,6 +387,7 @@ async def test_who_is_cancelled_in_a_pause_takes_no_slot_along(fake: FakeClerk) 
         assert client._shared.wire().slots._value == 1
 
 
+@pytest.mark.promise("cancellation")
 async def test_a_cancellation_beside_a_time_out_of_ours_counts(fake: FakeClerk) -> None:
     """Where the loop was held up, both come in the same turn of it."""
     fake.inject(Fault.hold())
@@ -405,6 +416,7 @@ async def test_time_limits_of_the_user_work(fake: FakeClerk) -> None:
             await asyncio.wait_for(client.get("sess_1"), 0.05)
 
 
+@pytest.mark.promise("cancellation")
 async def test_cancelled_while_closing_stays_cancelled(fake: FakeClerk) -> None:
     """A cancellation by the user isn't turned into an error because the client closes too."""
     client = client_of(fake)
@@ -463,6 +475,7 @@ def _unpadded(part: str) -> bytes:
 # --- what a client isn't --------------------------------------------------------------------------
 
 
+@pytest.mark.promise("no-pickled-clients")
 def test_a_client_can_not_be_pickled_or_copied(fake: FakeClerk) -> None:
     """It holds a key and connections: the refusal says to make one in each process."""
     for client in (client_of(fake), sync_client_of(fake)):

@@ -58,6 +58,7 @@ def test_a_known_status_is_its_string(status: SessionStatus) -> None:
     assert SessionStatus(status.value) is status
 
 
+@pytest.mark.promise("tolerant-decoding")
 def test_an_unknown_status_stays_readable() -> None:
     """A value the service adds is a status of its own, not an error, and not another's."""
     new = SessionStatus("quantum")

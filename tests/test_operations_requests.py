@@ -60,6 +60,7 @@ def service() -> Any:
         yield running
 
 
+@pytest.mark.promise("checked-arguments")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("bad", BAD_SEGMENTS, ids=ascii)
 def test_a_bad_id_never_leaves(mode: Mode, bad: Any, service: FakeClerk) -> None:
@@ -155,6 +156,7 @@ REFUSED: list[tuple[str, list[Any]]] = [
 ]
 
 
+@pytest.mark.promise("checked-arguments")
 @pytest.mark.filterwarnings("ignore:verify is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
@@ -191,6 +193,7 @@ def test_iterate_checks_before_it_is_iterated(service: FakeClerk) -> None:
             client.iterate(user_id="")
 
 
+@pytest.mark.promise("checked-arguments")
 @given(st.text(max_size=40))
 @example("..")
 @example("%2e%2e")

@@ -24,6 +24,7 @@ def _ids(count: int) -> list[str]:
     return [f"sess_{number}" for number in range(count)]
 
 
+@pytest.mark.promise("pacing")
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("where", ["there", "back", "both"])
 def test_2000_sessions_meet_no_429_and_take_at_most_8_percent_more_than_the_limit_makes(

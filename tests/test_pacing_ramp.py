@@ -13,6 +13,7 @@ def _answers(ramp: Ramp, count: int, *, latency: float = 0.1) -> None:
         ramp.let_through(Ticket(ramp.era), latency)
 
 
+@pytest.mark.promise("pacing")
 def test_concurrency_starts_at_16_and_doubles_with_each_round_trip() -> None:
     """Each answer lets two requests go."""
     ramp = Ramp(1000, 10.0)

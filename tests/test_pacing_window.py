@@ -16,6 +16,7 @@ PER = 1.0
 trips = st.lists(st.tuples(st.floats(0.0, 3.0), st.floats(0.0, 1.0)), min_size=1, max_size=120)
 
 
+@pytest.mark.promise("pacing")
 @example(limit=2, per=10.0, trips=[(0.0, 0.0), (0.009, 1.0), (0.0, 0.0), (0.0, 0.0)])
 @given(limit=st.integers(1, 12), per=st.sampled_from([PER, 10.0]), trips=trips)
 def test_no_window_is_overrun_wherever_a_request_arrives_between_send_and_answer(

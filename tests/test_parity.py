@@ -44,6 +44,7 @@ def shared_methods() -> list[Any]:
     ]
 
 
+@pytest.mark.promise("sync-parity")
 @pytest.mark.parametrize(("one", "other"), PAIRS)
 def test_the_same_names(one: type[Any], other: type[Any]) -> None:
     """Nothing is in one client alone, but for how they are closed."""
@@ -53,6 +54,7 @@ def test_the_same_names(one: type[Any], other: type[Any]) -> None:
     assert hasattr(AsyncSessionsApi, "aclose")
 
 
+@pytest.mark.promise("sync-parity")
 @pytest.mark.parametrize(("one", "other", "name"), shared_methods())
 def test_the_same_parameters(one: type[Any], other: type[Any], name: str) -> None:
     """Names, order, kinds and defaults are equal, and types are but for what needs a loop."""
@@ -79,6 +81,7 @@ def test_the_same_results(one: type[Any], other: type[Any], name: str) -> None:
     assert here == there
 
 
+@pytest.mark.promise("sync-parity")
 @pytest.mark.parametrize(("one", "other", "name"), shared_methods())
 def test_the_same_summary(one: type[Any], other: type[Any], name: str) -> None:
     """The first line of the docs says the same of both."""

@@ -34,6 +34,7 @@ def assert_silent(error: BaseException, caplog: pytest.LogCaptureFixture, fake: 
         assert secret not in told
 
 
+@pytest.mark.promise("tls-and-proxies")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("source", ["argument", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
 @pytest.mark.parametrize("login", [None, LOGIN])
@@ -82,6 +83,7 @@ def test_the_proxy_of_the_environment_can_be_passed_by(
         assert proxy.heads == []
 
 
+@pytest.mark.promise("no-secret-shown")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("login", ["", "name:wrong@", f"{QUOTED}x@"])
 def test_refused_credentials_are_tried_once(

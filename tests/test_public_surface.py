@@ -42,6 +42,7 @@ def order(name: str) -> tuple[int, str]:
     return (1, name) if name[0].isupper() else (2, name)
 
 
+@pytest.mark.promise("public-surface")
 @pytest.mark.parametrize("name", clerk_async.__all__)
 def test_each_name_is_there_and_documented(name: str) -> None:
     """Every name of `__all__` can be had and says what it is."""
@@ -83,6 +84,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
     assert not hasattr(clerk_async, "sessions_api")
 
 
+@pytest.mark.promise("public-surface")
 def test_import_is_light() -> None:
     """`import clerk_async` loads nothing heavy, and nothing of ours but itself."""
     ended = run_program(
@@ -185,6 +187,7 @@ def room_of(module: str) -> str:
     return module.split(".")[1] if "." in module else ""
 
 
+@pytest.mark.promise("public-surface")
 def test_arrows_run_down() -> None:
     """No room imports one above or beside it, not even for types; `testing` imports no other."""
     rank = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
@@ -219,6 +222,7 @@ def test_no_import_goes_round_in_a_circle() -> None:
     assert sorted(module for module in graph if module in above) == []
 
 
+@pytest.mark.promise("public-surface")
 def test_aiohttp_is_known_by_one_file() -> None:
     """Only the transport imports it when the program runs; the fake is a server of its own."""
     knowing = {

@@ -51,6 +51,7 @@ def test_each_operation_has_its_class() -> None:
     assert set(classes) == SAFE | {"create", "refresh"}
 
 
+@pytest.mark.promise("retry-table")
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_statuses_row_by_row(operation: str) -> None:
     """Every status from 300 to 599 is retried exactly where the table says so."""
@@ -71,6 +72,7 @@ def test_a_lock_is_retried_a_conflict_is_not(operation: str) -> None:
     assert not is_retryable(kind, answer(409))
 
 
+@pytest.mark.promise("retry-table")
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_trouble_on_the_way_row_by_row(operation: str) -> None:
     """What was never sent can be sent; what may have arrived only where a repeat is harmless."""
@@ -169,6 +171,7 @@ def test_backoff_doubles_up_to_its_bound() -> None:
         assert backoff(policy, retry, None, lambda: 1.0) == 8.0
 
 
+@pytest.mark.promise("backoff")
 def test_backoff_has_full_jitter() -> None:
     """The wait is drawn from the whole range, zero included."""
     policy = RetryPolicy(base_delay=1.0)

@@ -118,6 +118,7 @@ def shown(error: BaseException) -> str:
     return "\n".join(parts)
 
 
+@pytest.mark.promise("no-secret-shown")
 @pytest.mark.filterwarnings("ignore:verify is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("fault", FAULTS)
@@ -138,6 +139,7 @@ def test_no_secret_is_shown(
         assert secret not in everything
 
 
+@pytest.mark.promise("no-secret-shown")
 @pytest.mark.parametrize("mode", MODES)
 def test_a_key_of_another_shape_is_hidden_too(mode: Mode) -> None:
     """A gateway in front of the service may want a key of its own: hidden as it's known."""
@@ -148,6 +150,7 @@ def test_a_key_of_another_shape_is_hidden_too(mode: Mode) -> None:
     assert str(error) == "400: bad [redacted] [c]"
 
 
+@pytest.mark.promise("no-secret-shown")
 async def test_asyncios_debug_mode_shows_none_either(
     fake: FakeClerk, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -169,6 +172,7 @@ async def test_asyncios_debug_mode_shows_none_either(
         assert secret not in text + caplog.text
 
 
+@pytest.mark.promise("raw-errors")
 def test_the_raw_value_stays_on_errors(fake: FakeClerk) -> None:
     """Whoever needs what the service really said finds it there, and there alone."""
     fake.inject(FAULTS["echoed"])
@@ -206,6 +210,7 @@ def get_in_thread(options: dict[str, Any]) -> None:
         client.get("sess_1")
 
 
+@pytest.mark.promise("no-secret-in-frames")
 @pytest.mark.parametrize("way", ["pool", "session", "proxy", "thread"])
 @pytest.mark.parametrize("fault", SILENT)
 async def test_no_frame_of_ours_holds_the_key(way: str, fault: str, fake: FakeClerk) -> None:

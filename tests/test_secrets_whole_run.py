@@ -109,6 +109,7 @@ def the_calls(hunt: Hunt, ids: list[str], journal: Path) -> dict[str, Callable[[
     }
 
 
+@pytest.mark.promise("no-secret-shown")
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", planted_faults("", ""))
@@ -188,6 +189,7 @@ def stdin_from(path: Path) -> Generator[None]:
         os.close(before)
 
 
+@pytest.mark.promise("no-secret-printed")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", AT_ONCE)
 def test_the_command_line_shows_no_secret(
@@ -228,6 +230,7 @@ def test_the_command_line_shows_no_secret(
     hunt.look_at(journal.read_text() if journal.exists() else "", what="the journal")
 
 
+@pytest.mark.promise("no-pickled-clients")
 @pytest.mark.parametrize("make", [AsyncSessionsApi, SessionsApi])
 def test_clients_refuse_to_be_pickled(make: Any, fake: FakeClerk) -> None:
     """A client can be neither pickled nor copied: its key would lie in a file or a queue."""

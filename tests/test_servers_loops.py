@@ -48,6 +48,7 @@ LOOPS = [
 ]
 
 
+@pytest.mark.promise("dead-loops")
 @pytest.mark.parametrize("factory", LOOPS)
 @pytest.mark.skipif(sys.platform != "linux", reason="counts in /proc")
 def test_one_client_serves_asyncio_run_after_asyncio_run(
@@ -79,6 +80,7 @@ def test_one_client_serves_asyncio_run_after_asyncio_run(
     asyncio.run(close())
 
 
+@pytest.mark.promise("other-loops")
 @pytest.mark.slow
 async def test_every_operation_works_on_uvloop(fake: FakeClerk) -> None:
     """In a loop of uvloop's: operations, verification, a bulk run, and closing during a call."""
@@ -91,6 +93,7 @@ async def test_every_operation_works_on_uvloop(fake: FakeClerk) -> None:
     await asyncio.to_thread(run)
 
 
+@pytest.mark.promise("other-loops")
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks can't start at once before 3.12")
 async def test_every_operation_works_in_eager_tasks(fake: FakeClerk) -> None:
     """With tasks that start at once: the same."""
@@ -99,6 +102,7 @@ async def test_every_operation_works_in_eager_tasks(fake: FakeClerk) -> None:
     await _everything(fake)
 
 
+@pytest.mark.promise("other-loops")
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks can't start at once before 3.12")
 async def test_a_bulk_run_in_eager_tasks_keeps_to_its_concurrency(fake: FakeClerk) -> None:
     """Its workers don't start one inside the other, however many ids there are."""
@@ -134,6 +138,7 @@ async def _everything(fake: FakeClerk) -> None:
     assert len(asyncio.all_tasks()) == 1
 
 
+@pytest.mark.promise("real-servers")
 @pytest.mark.slow
 def test_both_clients_work_in_a_notebook(fake: FakeClerk) -> None:
     """In a kernel, whose loop is running: the sync client as it is, the async one with await."""

@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 USERS: Final = [f"user_{number}" for number in range(12)]
 
 
+@pytest.mark.promise("real-servers")
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_a_process_pool_signs_users_out(method: str, fake: FakeClerk) -> None:
     """Each worker calls with the client of the module, and our errors come back to the parent."""
@@ -66,6 +67,7 @@ def test_a_child_forked_during_a_call_calls_and_ends_as_it_likes(
         assert between == []
 
 
+@pytest.mark.promise("real-servers")
 @pytest.mark.parametrize("where", ["between two loops", "in a running loop"])
 def test_an_async_client_that_was_in_use_works_on_both_sides_of_a_fork(
     where: str, fake: FakeClerk

@@ -70,6 +70,7 @@ def lists(fake: FakeClerk) -> int:
     return sum(request.operation == "list" for request in fake.requests)
 
 
+@pytest.mark.promise("real-servers")
 @pytest.mark.parametrize("server", SERVERS)
 def test_a_server_signs_users_out_under_load_and_ends_cleanly(server: str, fake: FakeClerk) -> None:
     """Each request is answered, each session revoked once, and SIGTERM ends it well."""
@@ -112,6 +113,7 @@ LIFETIMES: Final = {
 }
 
 
+@pytest.mark.promise("real-servers")
 @pytest.mark.parametrize("name", LIFETIMES)
 def test_an_app_can_be_started_again_and_leaves_nothing_open(name: str, fake: FakeClerk) -> None:
     """As test clients do: each lifespan has a client of its own, closed at its end."""
@@ -149,6 +151,7 @@ signal.sigwait([signal.SIGTERM])
     assert [line for line in output.splitlines() if len(line) == 1] == ["1"] * times
 
 
+@pytest.mark.promise("real-servers")
 def test_uvicorn_reloads_and_loses_no_answer_that_is_under_way(
     fake: FakeClerk, tmp_path: Path
 ) -> None:
@@ -173,6 +176,7 @@ def test_uvicorn_reloads_and_loses_no_answer_that_is_under_way(
         app.assert_clean()
 
 
+@pytest.mark.promise("real-servers")
 @pytest.mark.parametrize("server", SERVERS)
 def test_sigterm_loses_no_answer_that_is_under_way(server: str, fake: FakeClerk) -> None:
     """Requests that wait for the service when SIGTERM comes are answered before the end."""

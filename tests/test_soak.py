@@ -112,6 +112,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("seconds", [pytest.param(seconds, id=f"{seconds:g}s", marks=limit)])
 
 
+@pytest.mark.promise("nothing-grows")
 @pytest.mark.slow
 def test_nothing_grows(tmp_path: Path, seconds: float) -> None:
     """Memory, objects, file descriptors and threads stay flat over many clients' lives."""

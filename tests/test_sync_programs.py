@@ -57,6 +57,7 @@ is_called.wait()
 }
 
 
+@pytest.mark.promise("unclosed-programs")
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_program_that_never_closes_ends_by_itself(ending: str, fake: FakeClerk) -> None:
     """With its own exit code, soon, and with nothing on stderr that isn't its own."""
@@ -71,6 +72,7 @@ def test_a_program_that_never_closes_ends_by_itself(ending: str, fake: FakeClerk
     fake.wait_for(lambda: fake.open_connections == 0)
 
 
+@pytest.mark.promise("unclosed-programs")
 def test_the_end_of_a_program_is_quick(fake: FakeClerk) -> None:
     """Leaving a client open costs less than a second at exit, an unanswered call included."""
     session = fake.add_session().id
@@ -97,6 +99,7 @@ sys.stdin.readline()
     fake.release()
 
 
+@pytest.mark.promise("unclosed-programs")
 def test_a_thread_may_outlive_the_main_one(fake: FakeClerk) -> None:
     """Threads still running when the main one has ended can call until they end themselves."""
     session = fake.add_session().id
@@ -144,6 +147,7 @@ CHILDREN = {
 }
 
 
+@pytest.mark.promise("sync-surroundings")
 @pytest.mark.parametrize("child", CHILDREN)
 def test_a_forked_child_starts_afresh(child: str, fake: FakeClerk) -> None:
     """A child may use, replace, inherit or leave the client, and the parent goes on working."""
@@ -179,6 +183,7 @@ FORKS_IN_MIDDLE = {
 }
 
 
+@pytest.mark.promise("nobody-stranded")
 @pytest.mark.parametrize("middle", FORKS_IN_MIDDLE)
 def test_what_was_begun_before_a_fork_goes_on_in_the_parent_alone(
     middle: str, fake: FakeClerk
@@ -219,6 +224,7 @@ print(told, client.get(ids[0]).id == ids[0])
     assert ended.out == f"{[5, 7] * 3} True\n"
 
 
+@pytest.mark.promise("nobody-stranded")
 def test_a_fork_that_python_is_not_told_of(fake: FakeClerk) -> None:
     """As uWSGI forks its workers: no hook runs, and the child works all the same."""
     session = fake.add_session().id
@@ -240,6 +246,7 @@ print(client.get(sys.argv[1]).status)
     assert ended.out.splitlines() == ["active", "active", "3", "active"]
 
 
+@pytest.mark.promise("sync-surroundings")
 def test_a_fork_in_mid_call(fake: FakeClerk) -> None:
     """A fork while other threads are calling leaves both sides working."""
     session = fake.add_session().id
@@ -280,6 +287,7 @@ def test_a_fork_in_mid_call(fake: FakeClerk) -> None:
     assert ended.out.splitlines() == ["[0, 0, 0, 0, 0]", "active"]
 
 
+@pytest.mark.promise("sync-surroundings")
 def test_a_fork_while_another_thread_starts_the_loop(fake: FakeClerk) -> None:
     """What that thread holds at the moment of the fork is held for ever in the child."""
     session = fake.add_session().id
@@ -353,6 +361,7 @@ if __name__ == "__main__":
     assert ended.err == ""
 
 
+@pytest.mark.promise("sync-surroundings")
 @pytest.mark.parametrize("presses", [1, 2])
 def test_ctrl_c_in_a_call(presses: int, fake: FakeClerk) -> None:
     """The call ends as KeyboardInterrupt, quickly, and its connection is let go."""
@@ -383,6 +392,7 @@ except KeyboardInterrupt:
     fake.wait_for(lambda: fake.open_connections == 0)
 
 
+@pytest.mark.promise("sync-surroundings")
 def test_inside_a_running_loop(fake: FakeClerk) -> None:
     """As in a notebook: a sync call works where a loop runs already, though it blocks it."""
     session = fake.add_session(user_id="user_1").id
@@ -420,6 +430,7 @@ PATCHES = {
 }
 
 
+@pytest.mark.promise("sync-surroundings")
 @pytest.mark.parametrize("patch", PATCHES)
 def test_green_threads_are_told_at_once(patch: str, fake: FakeClerk) -> None:
     """Where threads are patched, a client says so when made or first used, and never hangs."""

@@ -45,6 +45,7 @@ def test_a_thread_starts_with_the_first_call_and_ends_with_close(fake: FakeClerk
     fake.wait_for(lambda: fake.open_connections == 0)
 
 
+@pytest.mark.promise("sync-surroundings")
 def test_fifty_threads_one_client(fake: FakeClerk) -> None:
     """Each gets its own answer, the pool is never exceeded, and nothing is left after the end."""
     ids = [fake.add_session(user_id=f"user_{number}").id for number in range(50)]
@@ -86,6 +87,7 @@ def test_closing_ends_calls_of_other_threads(fake: FakeClerk) -> None:
     fake.wait_for(lambda: fake.open_connections == 0)
 
 
+@pytest.mark.promise("nobody-stranded")
 def test_a_client_can_be_closed_in_a_callback(fake: FakeClerk) -> None:
     """The run around it ends first, as it needs this thread for that; then loop and thread do."""
     ids = [fake.add_session().id for _ in range(5)]
@@ -109,6 +111,7 @@ def test_a_client_can_be_closed_in_a_callback(fake: FakeClerk) -> None:
         client.get(ids[0])
 
 
+@pytest.mark.promise("nobody-stranded")
 def test_closing_does_not_wait_for_ever_for_a_callback(fake: FakeClerk) -> None:
     """Who is in one when the grace ends learns of the end when it comes back."""
     session = fake.add_session().id
@@ -128,6 +131,7 @@ def test_closing_does_not_wait_for_ever_for_a_callback(fake: FakeClerk) -> None:
         assert isinstance(run.exception(10), ClientClosedError)
 
 
+@pytest.mark.promise("nobody-stranded")
 def test_a_call_that_does_not_let_go_keeps_nobody_waiting(fake: FakeClerk) -> None:
     """Not even what goes on when it is cancelled."""
     is_running = threading.Event()
@@ -146,6 +150,7 @@ def test_a_call_that_does_not_let_go_keeps_nobody_waiting(fake: FakeClerk) -> No
         assert isinstance(call.exception(10), ClientClosedError)
 
 
+@pytest.mark.promise("nobody-stranded")
 @pytest.mark.may_block
 def test_a_call_that_comes_as_the_loop_ends_is_refused(fake: FakeClerk) -> None:
     """Whether it is on its way in, or is begun in the loop's last turn; nobody waits for ever."""
@@ -169,6 +174,7 @@ def test_a_call_that_comes_as_the_loop_ends_is_refused(fake: FakeClerk) -> None:
     asyncio.run(client._async.aclose())
 
 
+@pytest.mark.promise("nobody-stranded")
 def test_a_call_that_comes_after_the_loops_last_turn_is_refused(fake: FakeClerk) -> None:
     """The loop takes it still, but will never look at it."""
     client = sync_client_of(fake)
@@ -188,6 +194,7 @@ def test_a_call_that_comes_after_the_loops_last_turn_is_refused(fake: FakeClerk)
         late.outcome()
 
 
+@pytest.mark.promise("nobody-stranded")
 def test_a_call_that_comes_as_the_loop_looks_away_is_answered(fake: FakeClerk) -> None:
     """Between its last look for calls and its sleep it is woken once more."""
     session = fake.add_session().id
@@ -269,6 +276,7 @@ def test_views_share_thread_and_pool(fake: FakeClerk) -> None:
         assert type(view) is SessionsApi
 
 
+@pytest.mark.promise("caller-thread")
 def test_a_call_from_its_own_loop_is_refused(fake: FakeClerk) -> None:
     """In a trace hook it would wait for itself: it says so, and the call around it goes on."""
     session = fake.add_session().id
@@ -310,6 +318,7 @@ def test_hooks_see_the_callers_context(fake: FakeClerk) -> None:
     assert seen == ["one", "one", "two", "two", "none"]
 
 
+@pytest.mark.promise("caller-thread")
 def test_callbacks_run_in_the_callers_thread(fake: FakeClerk) -> None:
     """So do iterables that are read, for each of the methods that take them."""
     threads: dict[str, int] = {}

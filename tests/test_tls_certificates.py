@@ -87,6 +87,7 @@ def test_an_authority_of_the_users_is_trusted(mode: Mode, fake: FakeClerk) -> No
         assert front.accepted == 1
 
 
+@pytest.mark.promise("tls-and-proxies")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("operation", ["get", "create"])
 @pytest.mark.parametrize("trouble", REFUSED)
@@ -129,6 +130,7 @@ with SessionsApi(base_url=sys.argv[1]) as sessions:
 """
 
 
+@pytest.mark.promise("tls-and-proxies")
 @pytest.mark.slow
 @pytest.mark.parametrize(("is_told", "printed"), [(True, "active"), (False, "refused 1 True")])
 def test_ssl_cert_file_names_an_authority(

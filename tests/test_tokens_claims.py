@@ -186,6 +186,7 @@ def test_permissions_unfold_as_they_were_folded(
     assert set(granted_permissions(fea, ",".join(names), fpm)) == expected
 
 
+@pytest.mark.promise("token-versions")
 def test_nothing_in_claims_can_be_changed() -> None:
     """One caller can't change what the next one gets: not an attribute, not a nested value."""
     told = verified(o={"id": "org_1"}, roles=["user"], deep={"list": [{"a": 1}]})

@@ -297,6 +297,7 @@ FORGERIES: dict[str, tuple[Any, Reason]] = {
 }
 
 
+@pytest.mark.promise("forgeries")
 @pytest.mark.parametrize("name", FORGERIES)
 def test_forgery_is_refused(name: str) -> None:
     """Each forgery of the table is refused with its own reason."""
@@ -316,6 +317,7 @@ async def test_forgery_is_refused_by_the_async_verifier_too(name: str) -> None:
     assert caught.value.reason is reason
 
 
+@pytest.mark.promise("forgeries")
 @pytest.mark.parametrize("opening", ["[", '{"a":', '[{"a":'], ids=["list", "object", "both"])
 @pytest.mark.parametrize("place", ["payload", "header"])
 def test_a_nest_of_any_depth_never_crashes(place: str, opening: str) -> None:
@@ -402,6 +404,7 @@ def test_audience_is_ignored_where_none_is_given(name: str) -> None:
     assert VERIFIER.verify(token(claims(aud=AUDIENCES[name][0])))
 
 
+@pytest.mark.promise("forgeries")
 @pytest.mark.parametrize("key", [OURS, ELLIPTIC, EDWARDS], ids=lambda key: key.algorithm)
 def test_each_algorithm_is_pinned_to_its_key(key: Any) -> None:
     """With keys of three kinds in the set, a token passes only with the algorithm of its key."""
@@ -518,6 +521,7 @@ def kept() -> int:
     return tracemalloc.get_traced_memory()[0]
 
 
+@pytest.mark.promise("forgeries")
 def test_nothing_of_a_forgery_is_remembered() -> None:
     """Headers that nobody signed, each another one of 4 kB: memory stays where it was."""
     good = token().partition(".")[2]

@@ -101,6 +101,7 @@ def test_fifty_threads_on_a_cold_cache_fetch_once() -> None:
     assert stub.fetches == 1
 
 
+@pytest.mark.promise("one-fetch")
 async def test_random_kids_fetch_at_most_once_a_cooldown() -> None:
     """A thousand unknown key ids in a second cost two fetches: the first of all, and one more."""
     stub = AsyncStub()
@@ -115,6 +116,7 @@ async def test_random_kids_fetch_at_most_once_a_cooldown() -> None:
     assert stub.fetches == 2
 
 
+@pytest.mark.promise("one-fetch")
 async def test_a_bad_signature_never_fetches() -> None:
     """A thousand bad signatures cost no fetch beyond the first of all."""
     stub = AsyncStub()
@@ -218,6 +220,7 @@ async def test_an_idle_verifier_fetches_before_it_trusts_old_keys() -> None:
     assert await reason_of(verifier, token()) is Reason.JWK_KID_MISMATCH
 
 
+@pytest.mark.promise("token-cache")
 async def test_a_retired_key_takes_its_cached_tokens_along() -> None:
     """A token verified before dies with its key, whether the kid vanished or got new numbers."""
     for change in (key_set(OTHER), None):
@@ -289,6 +292,7 @@ async def test_an_outage_of_ten_minutes_after_expiry_lets_valid_tokens_pass(
     assert not verifier.key_status().is_stale
 
 
+@pytest.mark.promise("key-outage")
 async def test_an_outage_longer_than_key_max_age_lets_nobody_in(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -514,6 +518,7 @@ async def test_warm_up_tells_a_dead_service() -> None:
         await made(stub).warm_up()
 
 
+@pytest.mark.promise("key-outage")
 async def test_keys_that_can_not_be_had_tell_their_cause() -> None:
     """As an error of its own class, without the call's traceback, and also across processes."""
     stub = AsyncStub(error=AuthenticationError("no such key", status=401, path="/jwks"))
@@ -597,6 +602,7 @@ def test_the_sync_verifier_waits_for_a_background_fetch_only_where_it_must() -> 
     assert verifier.key_status().fetches == 3
 
 
+@pytest.mark.promise("token-cache")
 @pytest.mark.parametrize("size", [0, 1, 3])
 async def test_the_cache_of_tokens_is_bounded(size: int) -> None:
     """At most `token_cache_size` tokens are remembered; zero turns the cache off."""
@@ -606,6 +612,7 @@ async def test_the_cache_of_tokens_is_bounded(size: int) -> None:
     assert verifier.key_status().cached_tokens == size
 
 
+@pytest.mark.promise("token-cache")
 async def test_a_cached_token_is_rechecked() -> None:
     """A token that passed is refused once it has expired: the cache answers for nothing but it."""
     now = Clock()

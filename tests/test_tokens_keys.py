@@ -343,6 +343,7 @@ def test_repr_shows_no_key_and_no_token() -> None:
     assert token().split(".")[1] not in repr(verifier._verification.__dict__)
 
 
+@pytest.mark.promise("no-pickled-clients")
 @pytest.mark.parametrize("shared", [copy.copy, copy.deepcopy, pickle.dumps])
 def test_a_verifier_can_not_be_pickled_or_copied(shared: Callable[[object], object]) -> None:
     """Told in a sentence, as for clients: each process makes its own."""

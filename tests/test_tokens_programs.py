@@ -95,6 +95,7 @@ def test_a_forked_child_verifies(fake: FakeClerk) -> None:
     assert (ended.returncode, ended.stdout) == (0, "user_1\n"), ended.stderr
 
 
+@pytest.mark.promise("one-fetch")
 def test_a_fork_during_a_fetch_leaves_the_child_free(fake: FakeClerk) -> None:
     """The parent's fetch is none of the child's: it starts its own and does not wait forever."""
     fake.inject(Fault.hold(operation="jwks", count=1))

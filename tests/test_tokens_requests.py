@@ -144,6 +144,7 @@ SHAPES: dict[str, Callable[[], object]] = {
 }
 
 
+@pytest.mark.promise("any-request")
 @pytest.mark.filterwarnings("ignore:Setting custom Request:DeprecationWarning")  # aiohttp 3.14.0
 @pytest.mark.parametrize("shape", SHAPES)
 def test_any_request_will_do(shape: str) -> None:
@@ -240,6 +241,7 @@ CASES: dict[str, tuple[dict[str, str], Reason | None]] = {
 }
 
 
+@pytest.mark.promise("any-request")
 @pytest.mark.parametrize("case", CASES)
 def test_which_token_counts(case: str) -> None:
     """Bearer header before cookies; of several cookies the first that verifies."""
@@ -284,6 +286,7 @@ def test_many_cookies_are_not_all_tried() -> None:
     assert not state_of(cookie(*cookies, f"__session={GOOD}")).is_signed_in
 
 
+@pytest.mark.promise("key-outage")
 async def test_keys_out_of_reach_leave_the_state_unknown() -> None:
     """Could not check is not signed out: the app can answer 503 and keep the user."""
     stub = AsyncStub()

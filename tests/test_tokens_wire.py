@@ -83,6 +83,7 @@ async def test_a_token_of_the_service_verifies(fake: FakeClerk, sessions: AsyncS
     assert (fetch.method, fetch.path) == ("GET", "/v1/jwks")
 
 
+@pytest.mark.promise("token-versions")
 @pytest.mark.parametrize("version", [1, 2])
 def test_both_versions_of_the_token_read_alike(fake: FakeClerk, version: int) -> None:
     """The organization of a version 1 token is that of a version 2 token."""
@@ -112,6 +113,7 @@ def test_a_template_token_verifies(fake: FakeClerk, sync_sessions: SessionsApi) 
     assert claims.raw["https://hasura.io/jwt/claims"]["x-hasura-user-id"] == "user_1"
 
 
+@pytest.mark.promise("one-fetch")
 async def test_a_thousand_tasks_fetch_once(fake: FakeClerk, sessions: AsyncSessionsApi) -> None:
     """On a cold cache, with the keys slow to come."""
     fake.inject(Fault.hold(operation="jwks"))
@@ -124,6 +126,7 @@ async def test_a_thousand_tasks_fetch_once(fake: FakeClerk, sessions: AsyncSessi
     assert fetches(fake) == 1
 
 
+@pytest.mark.promise("one-fetch")
 def test_fifty_threads_fetch_once(
     fake: FakeClerk, sync_sessions: SessionsApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,6 +161,7 @@ async def test_a_thousand_unknown_kids_fetch_twice(
     assert fetches(fake) <= 2
 
 
+@pytest.mark.promise("forgeries")
 async def test_two_instances_in_one_process(sessions: AsyncSessionsApi) -> None:
     """A token of instance B is refused at A, also where both use one kid, whoever comes first."""
     with FakeClerk(kid="ins_same", seed=1) as a, FakeClerk(kid="ins_same", seed=2) as b:
@@ -203,6 +207,7 @@ async def test_a_retired_key_is_refused_after_the_ttl(
     assert await refusal(verifier, before) is TokenVerificationReason.JWK_KID_MISMATCH
 
 
+@pytest.mark.promise("key-outage")
 async def test_ten_minutes_of_outage(fake: FakeClerk, sessions: AsyncSessionsApi) -> None:
     """The service is gone for ten minutes after the keys' ttl: users go on, the age is told."""
     ages = Clock(0.0)

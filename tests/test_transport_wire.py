@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 # --- no hidden sends ------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("counted-sends")
 @pytest.mark.parametrize("operation", ["get", "revoke"])
 @pytest.mark.parametrize("stage", ["before", "after"])
 async def test_a_stale_connection_adds_no_uncounted_send(
@@ -94,6 +95,7 @@ async def test_an_error_answer_keeps_its_connection(fake: FakeClerk) -> None:
 # --- no redirects, no cookies ---------------------------------------------------------------------
 
 
+@pytest.mark.promise("bounded-answers")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("operation", ["get", "create"])
@@ -110,6 +112,7 @@ def test_a_redirect_is_an_error_and_the_key_stays_here(
     assert len(fake.requests) == 1
 
 
+@pytest.mark.promise("bounded-answers")
 async def test_cookies_are_not_kept(fake: FakeClerk) -> None:
     """What one answer sets doesn't travel with the next request (an IP address would hide that)."""
     session = fake.add_session().id
@@ -150,6 +153,7 @@ def test_a_body_that_is_not_what_its_encoding_says(status: int, fake: FakeClerk)
     assert isinstance(error, ServerError if status == 500 else ResponseDecodeError)
 
 
+@pytest.mark.promise("bounded-answers")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("status", [200, 500])
 def test_a_bomb_does_not_explode(mode: Mode, status: int, fake: FakeClerk) -> None:
@@ -167,6 +171,7 @@ def test_a_bomb_does_not_explode(mode: Mode, status: int, fake: FakeClerk) -> No
     assert peak < 1.6 * MAX_BODY
 
 
+@pytest.mark.promise("bounded-answers")
 @pytest.mark.parametrize("status", [200, 502])
 def test_a_huge_body_is_not_read(status: int, fake: FakeClerk) -> None:
     """A body that says it's larger than the cap is refused unread; the status counts first."""
@@ -261,6 +266,7 @@ def test_a_proxy_from_argument_or_environment(
         assert "Proxy-Authorization" not in fake.requests[0].headers
 
 
+@pytest.mark.promise("tls-and-proxies")
 @pytest.mark.parametrize("has_own_session", [False, True])
 async def test_the_proxy_never_sees_the_key(has_own_session: bool, fake: FakeClerk) -> None:
     """What asks a proxy for a tunnel holds the proxy's own credentials, and not the secret key."""
@@ -292,6 +298,7 @@ async def test_the_proxy_never_sees_the_key(has_own_session: bool, fake: FakeCle
 # --- a session that the user hands in -------------------------------------------------------------
 
 
+@pytest.mark.promise("views")
 async def test_a_session_of_the_users_is_used_and_left_open(fake: FakeClerk) -> None:
     """We send with it, with our headers, leave its settings alone, and never close it."""
     session = fake.add_session().id
@@ -311,6 +318,7 @@ async def test_a_session_of_the_users_is_used_and_left_open(fake: FakeClerk) -> 
         assert "Content-Type" not in request.headers
 
 
+@pytest.mark.promise("own-client-session")
 @pytest.mark.parametrize("is_function", [False, True])
 async def test_a_session_that_raises_by_itself_changes_no_error(
     is_function: bool, fake: FakeClerk
@@ -330,6 +338,7 @@ async def test_a_session_that_raises_by_itself_changes_no_error(
     assert len(fake.requests) == 1
 
 
+@pytest.mark.promise("own-client-session")
 async def test_a_session_that_leaves_bodies_packed_is_read_all_the_same(fake: FakeClerk) -> None:
     """It's we who ask for compression, so it's we who have it undone."""
     fake.inject(packed(fake, "gzip"))
@@ -392,6 +401,7 @@ async def test_options_that_would_have_no_effect_are_refused(fake: FakeClerk) ->
                 client_of(fake, client_session=own, **option)
 
 
+@pytest.mark.promise("counted-sends")
 async def test_trace_hooks_see_each_send(fake: FakeClerk) -> None:
     """Aiohttp's own hooks work, with retries counted one by one."""
     seen: list[str] = []
@@ -411,6 +421,7 @@ async def test_trace_hooks_see_each_send(fake: FakeClerk) -> None:
 # --- what of aiohttp isn't public -----------------------------------------------------------------
 
 
+@pytest.mark.promise("aiohttp-internals")
 async def test_aiohttp_still_has_what_we_reach_for() -> None:
     """A rename breaks nothing (see below), but should be seen: here, and in what follows it."""
     assert hasattr(aiohttp.ClientRequest, "update_auto_headers")
@@ -423,6 +434,7 @@ async def test_aiohttp_still_has_what_we_reach_for() -> None:
         assert (len(connector._conns), len(connector._acquired), connector._closed) == (0, 0, False)
 
 
+@pytest.mark.promise("aiohttp-internals")
 async def test_an_aiohttp_with_other_names_inside_is_no_trouble(
     fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -140,6 +140,7 @@ CONTRACT: dict[str, tuple[Call, Sent]] = {
 }
 
 
+@pytest.mark.promise("exact-requests")
 @pytest.mark.filterwarnings("ignore:verify is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("with_info", [False, True], ids=["plain", "with_http_info"])
 @pytest.mark.parametrize("mode", MODES)
@@ -170,6 +171,7 @@ def test_a_request_is_exactly_the_contracts(
     }
 
 
+@pytest.mark.promise("exact-requests")
 @pytest.mark.parametrize("mode", MODES)
 def test_verify_works_whatever_version_the_client_asks_for(mode: Mode, fake: FakeClerk) -> None:
     """It pins its own version; the client's own stands in every other request."""
@@ -257,6 +259,7 @@ def test_refresh_gives_a_token_or_cookies(mode: Mode, fake: FakeClerk) -> None:
         assert isinstance(run(mode, fake, call).value, kind)
 
 
+@pytest.mark.promise("complete-iteration")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("count", [6, 7])
 def test_iterate_gives_every_session_once(mode: Mode, count: int, fake: FakeClerk) -> None:
@@ -277,6 +280,7 @@ def test_iterate_gives_every_session_once(mode: Mode, count: int, fake: FakeCler
     ]
 
 
+@pytest.mark.promise("complete-iteration")
 @pytest.mark.parametrize("begun", [1, 4])
 async def test_iterate_gives_a_session_that_moved_to_a_later_page_once(
     begun: int, fake: FakeClerk

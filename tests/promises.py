@@ -1,0 +1,156 @@
+"""What is promised to users, and the table that names the tests which prove it.
+
+A test proves a promise if it is marked `@pytest.mark.promise("key", …)`. After a change, run
+
+    python tests/promises.py
+
+which writes the table in README.md anew; `test_promises.py` fails while it is out of date.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Final
+
+TESTS: Final = Path(__file__).parent
+README: Final = TESTS / "README.md"
+HEAD: Final = "| promise | proved by |\n|---|---|\n"
+
+PROMISES: Final[dict[str, dict[str, str]]] = {
+    "Under faults": {
+        "books-agree": "What the client reports is what the service holds, whatever the wire does: nothing lost, nothing claimed that did not happen, no connection, task, thread or file left",
+        "sent-once": "`create` and `refresh` are never sent twice where the first may have arrived",
+        "deadline": "A deadline covers queue, attempts and waits, and holds to 5 %",
+        "nothing-grows": "Memory, files, threads and tasks stay flat over many clients' lives, connections over one",
+        "hostile-input": "No answer, error body, Retry-After, journal, token, cookie or command line gets past our own errors, in bounded time and memory",
+    },
+    "Secrets": {
+        "redaction": "What is shaped like a secret is hidden wherever in a text it stands",
+        "no-secret-shown": "No key, JWT, refresh token, cookie or proxy's login in any log, repr, error, chain, warning, journal or pickle",
+        "no-secret-in-frames": "Nor in the locals of our frames, as far as the key, a proxy's login and cookies go",
+        "no-secret-printed": "Nor in what the command line prints",
+        "no-pickled-clients": "Clients and verifiers refuse to be pickled or copied",
+        "raw-errors": "The raw value stays on `errors`; errors cross processes",
+    },
+    "Requests and answers": {
+        "exact-requests": "What is sent is exactly the contract's",
+        "checked-arguments": "An id can't lead to another path; bad arguments never leave",
+        "models-and-errors": "Every operation gives its model, and each status its error",
+        "tolerant-decoding": "Nothing is coerced; a bad field costs that field, a bad item that item; unknown statuses stay readable",
+        "both-lists": "Both shapes of a list are read",
+        "useless-bodies": "A body of no use is a ResponseDecodeError, never an empty list",
+        "complete-iteration": "`iterate` gives every session once",
+        "bounded-answers": "No redirect is followed, no cookie kept, no body read without bound",
+    },
+    "Retries and time": {
+        "retry-table": "The retry table, row by row, as rules and on the wire",
+        "counted-sends": "Every send is counted, aiohttp's own resend is off",
+        "backoff": "Full jitter; Retry-After is never undercut, and too long a one is raised at once",
+        "retry-quota": "The retry quota keeps an outage from tripling the load",
+        "shared-pause": "On a 429 the whole client pauses",
+        "pool-wait": "Waiting for the pool takes nothing of an attempt's time; the error tells the phase",
+        "never-sent": "A connection that was never made is told apart from one that was lost",
+    },
+    "Life of a client": {
+        "lazy-construction": "Making one needs no loop and does no I/O",
+        "dead-loops": "A dead loop is left behind, another running one refused",
+        "closing": "Closing ends calls in flight, queues and waits",
+        "cancellation": "Cancellation is never swallowed and frees the connection",
+        "views": "Views share the pool and don't close it; a session of the user's stays open",
+        "own-client-session": "A session that is handed in changes no error and no body, however it was made",
+        "aiohttp-internals": "What aiohttp renames inside shows in a test and breaks no call",
+        "settings": "Settings: argument, environment, default; no key in the clear",
+        "tls-and-proxies": "TLS failures are final and name the remedy; proxies by argument and environment",
+    },
+    "The sync client": {
+        "sync-parity": "The same names, parameters, results and summaries",
+        "unclosed-programs": "A program that never closes ends by itself, soon and with its own code",
+        "nobody-stranded": "Nobody waits for ever: not in a call that comes as the loop ends, nor in a callback when the client is closed, nor in a child that goes on with what its parent began",
+        "sync-surroundings": "Fork, threads, Ctrl-C, running loops, green threads",
+        "caller-thread": "Called from its own loop it says so; callbacks run in the caller's thread",
+        "real-servers": "Real servers, worker pools, notebooks",
+        "other-loops": "uvloop, and tasks that start at once (Python 3.12)",
+    },
+    "Bulk revocation": {
+        "true-outcomes": "One request per session in the good case, and the true outcome in any other",
+        "any-input": "Any iterable, endless ones too; memory does not grow; duplicates are sent once; a bad id is an outcome",
+        "streams-end": "A stream ends, however workers and reader meet",
+        "pacing": "No window at the service is overrun, and little time is lost",
+        "stops": "Stops by refused key, failures, deadline, question, cancellation; what is in flight is finished",
+        "kill-9": "kill -9 loses nothing and claims nothing; a second run goes on",
+        "foreign-journals": "A journal of another instance or kind is refused and left alone",
+        "revoke-all": "`revoke_all` skips nobody while pages shrink, and never means everybody",
+    },
+    "Tokens": {
+        "forgeries": "Every forgery is refused, algorithms are pinned, two instances share nothing",
+        "one-fetch": "One fetch for all who wait; unknown kids and bad signatures cost hardly any",
+        "key-outage": "In an outage the last good keys serve, up to a stated age; then the state is unknown, not signed out, and the error tells its cause",
+        "token-cache": "A remembered token is checked again each time and dies with its key",
+        "token-versions": "Both token versions read alike; claims can't be changed",
+        "any-request": "Any framework's request will do, several cookies too",
+    },
+    "Command line": {
+        "exit-codes": "Exit codes as a table; wrong usage sends nothing; no option takes the key",
+        "confirmation": "It asks above 25 sessions, and refuses where nobody can be asked",
+        "interrupted-runs": "Ctrl-C finishes what is in flight and prints how to resume; a closed stdout is quiet",
+        "typed-messages": "Messages name options, never the library's parameters",
+        "id-sources": "Ids come from lines, CSV and JSON lines of many kinds; a file that can't be read whole sends nothing, a bad line in a pipe ends the run with what was done",
+        "doubted-key": "Where not one session is found, it doubts the key",
+        "help-and-completion": "Help answers at once; completion works in real shells",
+    },
+    "The fake service": {
+        "any-sdk": "Any Clerk SDK works against it; every refusal of a refresh has its code; its window is exact",
+        "fake-ends": "It ends wholly, also for those who were forked",
+    },
+    "The package": {
+        "public-surface": "Names, docs and layers are what they are said to be; imports are light",
+        "readme-examples": "The README's examples run, its defaults are the real ones",
+        "aioresponses": "aioresponses works for those who mock",
+        "cost-of-a-call": "A call costs hardly more than bare aiohttp",
+        "readme-figures": "The README's benchmark figures are those of the stored results",
+    },
+}
+
+
+def proofs() -> dict[str, list[str]]:
+    """Return the tests that prove each promise, by its key, in the order of their files."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(TESTS.glob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                for key in _keys_of(node):
+                    found.setdefault(key, []).append(f"`{path.name}::{node.name}`")
+    return found
+
+
+def _keys_of(test: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    return [
+        ast.literal_eval(key)
+        for mark in test.decorator_list
+        if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.promise"
+        for key in mark.args
+    ]
+
+
+def table() -> str:
+    """Return the table for README.md."""
+    proved_by = proofs()
+    rows: list[str] = []
+    for heading, promises in PROMISES.items():
+        rows.append(f"| **{heading}** | |")
+        rows += [
+            f"| {sentence} | {', '.join(proved_by.get(key, ()))} |"
+            for key, sentence in promises.items()
+        ]
+    return HEAD + "\n".join(rows) + "\n"
+
+
+def written() -> str:
+    """Return the README with the table as it should be."""
+    text = README.read_text(encoding="utf-8")
+    return text[: text.index(HEAD)] + table()
+
+
+if __name__ == "__main__":
+    README.write_text(written(), encoding="utf-8")
