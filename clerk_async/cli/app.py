@@ -28,13 +28,13 @@ COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "revoke-all": ("revoke", "Revoke every live session of users."),
     },
     "Check tokens": {
-        "verify-token": ("verify_token", "Verify a session token without asking the service."),
+        "verify-token": ("tokens", "Verify a session token without asking the service."),
         "verify": ("tokens", "Verify a token over the network (deprecated by Clerk)."),
     },
     "Try it": {
         "demo": ("try_it", "See the main job done on this machine, in under a minute."),
-        "fake-server": ("fake_server", "Run a Clerk Sessions service to test against."),
-        "completion": ("completion", "Print the script that completes commands in your shell."),
+        "fake-server": ("try_it", "Run a Clerk Sessions service to test against."),
+        "completion": ("try_it", "Print the script that completes commands in your shell."),
     },
 }
 """By heading: each command's module and what it does in a line, so that help imports none."""

@@ -18,9 +18,8 @@ from clerk_async.cli.exits import (
     is_out_of_reach,
 )
 from clerk_async.cli.interrupts import Interrupts
-from clerk_async.cli.lines import BackgroundLines
 from clerk_async.cli.outcomes import json_line, outcome_record, summary_record, tell_summary
-from clerk_async.cli.output import harmless
+from clerk_async.cli.output import BackgroundLines, harmless
 from clerk_async.cli.progress import progress_view
 from clerk_async.errors import JournalError
 from clerk_async.redaction import redact

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import shutil
 import sys
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from rich.text import Text
 
 _STYLES: Final = {
     "bold": "\x1b[1m",
@@ -29,6 +33,11 @@ _CONTROLS: Final = {
 }
 _CLEAR_LINE: Final = "\r\x1b[2K"
 _WIDTH_UNKNOWN: Final = 80
+WAITING_AT_MOST: Final = 1000
+"""So many lines may wait; then whoever has another waits himself."""
+_LEAST: Final = 10
+"""No column is narrower: a date, and most words, stay whole."""
+_GAP: Final = 3
 
 
 class Stream:
@@ -74,6 +83,65 @@ class Stream:
             self.has_failed = True
             if self._descriptor == 1:
                 Stream(sys.stderr, 2).write(f"clerk-async: stdout: {error.strerror}\n")
+
+
+class BackgroundLines:
+    """Lines on their way to a stream, written by a thread; made inside a running loop.
+
+    A slow reader of stdout makes no request time out.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        import asyncio  # noqa: PLC0415 - not for help
+
+        self._stream = stream
+        self._loop = asyncio.get_running_loop()
+        self._change = threading.Condition()
+        self._lines: list[str] = []
+        self._is_ended = False
+        self._is_full = False
+        self._room = asyncio.Event()
+        self._written = asyncio.Event()
+        threading.Thread(target=self._write, daemon=True).start()
+
+    async def put(self, line: str) -> None:
+        """Hand on a line; wait while too many are waiting."""
+        with self._change:
+            self._lines.append(line)
+            is_full = len(self._lines) > WAITING_AT_MOST
+            if is_full:
+                self._is_full = True
+                self._room.clear()
+            self._change.notify()
+        if is_full:
+            await self._room.wait()
+
+    async def close(self) -> None:
+        """Wait until all is written."""
+        with self._change:
+            self._is_ended = True
+            self._change.notify()
+        await self._written.wait()
+
+    def _write(self) -> None:
+        while True:
+            with self._change:
+                while not (self._lines or self._is_ended):
+                    self._change.wait()
+                lines, self._lines = self._lines, []
+                was_full, self._is_full = self._is_full, False
+                is_ended = self._is_ended and not lines
+            if lines:
+                self._stream.write("".join(lines))
+            try:
+                if was_full:
+                    self._loop.call_soon_threadsafe(self._room.set)
+                if is_ended:
+                    self._loop.call_soon_threadsafe(self._written.set)
+            except RuntimeError:  # the loop is closed: the program ends
+                return
+            if is_ended:
+                return
 
 
 class Output:
@@ -153,10 +221,8 @@ class Output:
             for row in (columns, *rows) if has_header else rows:
                 self.result("\t".join(harmless(cell) for cell in row))
             return
-        from clerk_async.cli.tables import draw  # noqa: PLC0415 - rich, only when drawing
-
         shown = [place for place, column in enumerate(columns) if column not in left_out]
-        drawn = draw(
+        drawn = _draw(
             [columns[place] for place in shown],
             [[harmless(row[place]) for place in shown] for row in rows],
             terminal_width(),
@@ -200,3 +266,41 @@ def paint(stream: Stream, text: str, style: str) -> str:
 def terminal_width() -> int:
     """How many characters fit in a line."""
     return shutil.get_terminal_size((_WIDTH_UNKNOWN, 24)).columns
+
+
+def _draw(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, has_colour: bool
+) -> str:
+    """Draw a table as text; the cells are taken as they are, never as markup."""
+    from rich import box  # noqa: PLC0415 - rich, only when drawing
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    narrowest = 0
+    for place, column in enumerate(columns):
+        is_id = place == 0  # to be copied, ids must stand in one line
+        longest = max((len(row[place]) for row in rows), default=0)
+        least = longest if is_id else min(longest, _LEAST)
+        table.add_column(column, overflow="fold", no_wrap=is_id, min_width=least)
+        narrowest += least + (0 if is_id else _GAP)
+    for row in rows:
+        table.add_row(*(_cell(cell) for cell in row))
+    text = io.StringIO()
+    console = Console(
+        file=text,
+        # In a narrower terminal rich would leave out whole columns; so its lines wrap there.
+        width=max(width, narrowest),
+        force_terminal=has_colour,
+        color_system="standard" if has_colour else None,
+        legacy_windows=False,
+    )
+    console.print(table)
+    return text.getvalue()
+
+
+def _cell(text: str) -> Text:
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    style = {"active": "green", "pending": "yellow", "revoked": "red"}.get(text, "")
+    return Text(text, style=style)
