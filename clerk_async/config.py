@@ -10,13 +10,15 @@ import ipaddress
 import math
 import os
 import re
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import attrs
 
 from clerk_async.errors import ConfigurationError, InvalidArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 DEFAULT_API_VERSION: Final = "2026-05-12"
 VERIFY_API_VERSION: Final = "2025-03-12"
@@ -25,21 +27,6 @@ DEFAULT_BASE_URL: Final = "https://api.clerk.com/v1"
 DEFAULT_POOL_SIZE: Final = 100
 
 _LIVE_KEY_PREFIX: Final = "sk_live_"
-_OWN_HEADERS: Final = frozenset(
-    {
-        "accept",
-        "accept-encoding",
-        "authorization",
-        "clerk-api-version",
-        "connection",
-        "content-length",
-        "content-type",
-        "cookie",
-        "host",
-        "transfer-encoding",
-    }
-)
-_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _VERSION = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
@@ -269,26 +256,3 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
-    """Give the user's extra headers; refuse those that are ours and those that break HTTP.
-
-    Raises:
-        ConfigurationError: If a name or value can't stand in a header, or the name is one that the
-            client sets itself.
-    """
-    checked: dict[str, str] = {}
-    if headers is None:
-        return checked
-    if not isinstance(headers, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ConfigurationError("headers must be a mapping of names to values")
-    for name, value in headers.items():
-        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError("headers: a name is not a valid header name")
-        if name.lower() in _OWN_HEADERS:
-            raise ConfigurationError(f"headers: {name} is set by the client itself")
-        if not isinstance(value, str) or re.search(r"[\x00-\x08\x0a-\x1f\x7f]", value):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError(f"headers: the value of {name} is not a valid header value")
-        checked[name] = value
-    return checked

@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from clerk_async.errors import GoneError, NotFoundError
 from clerk_async.http import operations
-from clerk_async.http.decode import decode_page, decode_refreshed, decode_session, decode_token
-from clerk_async.http.responses import with_info
+from clerk_async.http.decode import (
+    decode_page,
+    decode_refreshed,
+    decode_session,
+    decode_token,
+    with_info,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence

@@ -19,9 +19,14 @@ from clerk_async.config import (
 from clerk_async.errors import InvalidArgumentError
 from clerk_async.http import operations
 from clerk_async.http.calls import Calls, Shared
-from clerk_async.http.decode import decode_page, decode_refreshed, decode_session, decode_token
+from clerk_async.http.decode import (
+    decode_page,
+    decode_refreshed,
+    decode_session,
+    decode_token,
+    decoded,
+)
 from clerk_async.http.paging import iterate_pages
-from clerk_async.http.responses import decoded
 from clerk_async.http.settings import wire_settings
 from clerk_async.http_info import VERIFY_ADVICE, AsyncSessionsWithHttpInfo
 from clerk_async.pacing.gate import Gates

@@ -20,7 +20,7 @@ from clerk_async import (
     Timeouts,
 )
 from clerk_async.config import DEFAULT_BASE_URL, is_loopback, resolve_endpoint
-from clerk_async.http.proxies import parse_proxy
+from clerk_async.http.settings import parse_proxy
 
 KEY = "sk_test_abc"
 CLIENTS = [AsyncSessionsApi, SessionsApi]

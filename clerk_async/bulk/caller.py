@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from clerk_async.http import operations
-from clerk_async.http.decode import decode_page, decode_session
-from clerk_async.http.responses import decoded, with_info
+from clerk_async.http.decode import decode_page, decode_session, decoded, with_info
 
 if TYPE_CHECKING:
     from clerk_async.config import Endpoint, RateLimit

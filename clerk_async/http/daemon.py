@@ -1,4 +1,4 @@
-"""Slow work in a daemon thread of its own.
+"""Slow work, such as a name look-up, in a daemon thread of its own.
 
 A loop's executor refuses work as soon as the main thread has ended, though other threads may still
 be calling, and keeps its threads until the loop is closed.
@@ -7,9 +7,10 @@ be calling, and keeps its threads until the loop is closed.
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,3 +46,21 @@ def in_thread(name: str, work: Callable[[], T]) -> asyncio.Future[T]:
     except RuntimeError:  # Python 3.12.0 starts none once the main thread has ended
         run()
     return done
+
+
+async def look_up(host: str, port: int, family: socket.AddressFamily) -> list[Any]:
+    """Give what `socket.getaddrinfo` does for a stream.
+
+    Raises:
+        OSError: If the name is unknown, or can't be one.
+    """
+
+    def work() -> list[Any]:
+        try:
+            return socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, family=family, flags=socket.AI_ADDRCONFIG
+            )
+        except UnicodeError:
+            raise OSError(None, "not a host name") from None
+
+    return await in_thread("clerk_async name look-up", work)

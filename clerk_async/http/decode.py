@@ -1,4 +1,4 @@
-"""What the body of an answer means: from JSON to models.
+"""What an answer means: from JSON to models, and to what a method returns.
 
 A body that is just what the contract says is decoded straight into wire structs, which is fast. Any
 other goes through `clerk_async.http.tolerant`, field by field. Both ways lead to equal values; a
@@ -7,7 +7,7 @@ test holds them together.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -16,7 +16,9 @@ from clerk_async.http.shapes import UnreadableError, array_of, kind_of, object_o
 from clerk_async.models import (
     FIRST_MILLISECOND,
     LAST_MILLISECOND,
+    ApiResponse,
     Cookies,
+    ResponseHeaders,
     Session,
     SessionActivity,
     SessionPage,
@@ -26,6 +28,12 @@ from clerk_async.models import (
     UnreadableItem,
 )
 from clerk_async.redaction import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from clerk_async.http.operations import Request
+    from clerk_async.http.transport import Answer
 
 T = TypeVar("T")
 
@@ -206,4 +214,41 @@ def _decode_error(error: UnreadableError, value: Any) -> ResponseDecodeError:
         f"the answer can't be read at {path}: {error}",
         json_path=path,
         session_id=session_id if isinstance(session_id, str) and session_id else None,
+    )
+
+
+def decoded(decode: Callable[[bytes], T], answer: Answer, request: Request) -> T:
+    """Decode an answer; an error, of an entry of a list too, tells which call it belongs to."""
+    try:
+        value = decode(answer.body)
+    except ResponseDecodeError as error:
+        _tell(error, answer, request)
+        raise
+    for item in getattr(value, "unreadable", ()):  # a page's; no isinstance, which an ABC slows
+        _tell(item.error, answer, request)
+    return value
+
+
+def _tell(error: ResponseDecodeError, answer: Answer, request: Request) -> None:
+    error.status = answer.status
+    error._tell_of(  # noqa: SLF001 - ours
+        request.operation.method,
+        request.path,
+        answer.attempts,
+        throttled=answer.throttled,
+        may_have_arrived=True,  # it did
+    )
+
+
+def with_info(decode: Callable[[bytes], T], answer: Answer, request: Request) -> ApiResponse[T]:
+    """Decode an answer and keep what surrounds it."""
+    headers = ResponseHeaders(tuple(answer.headers.items()))
+    return ApiResponse(
+        data=decoded(decode, answer, request),
+        status=answer.status,
+        headers=headers,
+        attempts=answer.attempts,
+        trace_id=headers.get("cf-ray"),
+        throttled=answer.throttled,
+        may_have_arrived=answer.may_have_arrived,
     )

@@ -1,24 +1,50 @@
-"""What a session is made of, checked before there is one: no I/O, no aiohttp."""
+"""What a session is made of (headers, proxy), checked before there is one: no I/O, no aiohttp."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import re
+import urllib.request
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import attrs
 
-from clerk_async.config import Endpoint, check_headers, check_integer
+from clerk_async.config import Endpoint, check_integer
 from clerk_async.errors import ConfigurationError
-from clerk_async.http.proxies import Proxy, parse_proxy
 from clerk_async.version import __version__
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping
 
     import aiohttp
 
-USER_AGENT = f"clerk_async/{__version__}"
+USER_AGENT: Final = f"clerk_async/{__version__}"
+
+_OWN_HEADERS: Final = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "authorization",
+        "clerk-api-version",
+        "connection",
+        "content-length",
+        "content-type",
+        "cookie",
+        "host",
+        "transfer-encoding",
+    }
+)
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+
+
+@attrs.frozen
+class Proxy:
+    """A proxy's address without credentials, and the headers that hold them."""
+
+    url: str
+    headers: Mapping[str, str] = attrs.field(repr=False)
 
 
 @attrs.frozen
@@ -88,3 +114,77 @@ def wire_settings(
         trust_env=trust_env,
         trace_configs=tuple(trace_configs),
     )
+
+
+def check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """Give the user's extra headers; refuse those that are ours and those that break HTTP.
+
+    Raises:
+        ConfigurationError: If a name or value can't stand in a header, or the name is one that the
+            client sets itself.
+    """
+    checked: dict[str, str] = {}
+    if headers is None:
+        return checked
+    if not isinstance(headers, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError("headers must be a mapping of names to values")
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError("headers: a name is not a valid header name")
+        if name.lower() in _OWN_HEADERS:
+            raise ConfigurationError(f"headers: {name} is set by the client itself")
+        if not isinstance(value, str) or re.search(r"[\x00-\x08\x0a-\x1f\x7f]", value):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"headers: the value of {name} is not a valid header value")
+        checked[name] = value
+    return checked
+
+
+def parse_proxy(name: str, value: object) -> Proxy:
+    """Take the credentials out of a proxy's URL.
+
+    Args:
+        name: Where the URL comes from, for errors, which never quote it.
+        value: The URL; without a scheme it counts as http://.
+
+    Raises:
+        ConfigurationError: If it is no http or https URL with a host.
+    """
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{name} must be a URL as a str, not {type(value).__name__}")
+    parts: SplitResult | None
+    try:
+        parts = urlsplit(value if "://" in value else f"http://{value}")
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        parts = host = None
+    if parts is None:  # outside the except block: that error may quote the password
+        raise ConfigurationError(f"{name} is not a URL")
+    if parts.scheme not in {"http", "https"} or not host:
+        raise ConfigurationError(f"{name} must be an http or https URL with a host")
+    address = parts.netloc.rpartition("@")[2]
+    if not all("!" <= character <= "~" for character in address):
+        raise ConfigurationError(f"{name} has a host that is no ASCII name or address")
+    login, password = unquote(parts.username or ""), unquote(parts.password or "")
+    if ":" in login:  # RFC 7617, section 2
+        raise ConfigurationError(f"{name} holds a user name with a colon in it")
+    headers: dict[str, str] = {}
+    if parts.username is not None:
+        credentials = b64encode(f"{login}:{password}".encode(errors="surrogateescape")).decode()
+        headers["Proxy-Authorization"] = f"Basic {credentials}"
+    return Proxy(f"{parts.scheme}://{address}", headers)
+
+
+def proxy_of_environment(base_url: str) -> Proxy | None:
+    """Find the proxy that the environment names for a URL; None where it names none.
+
+    Raises:
+        ConfigurationError: If what it names can't be used.
+    """
+    target = urlsplit(base_url)
+    if urllib.request.proxy_bypass(target.netloc):
+        return None
+    proxies = urllib.request.getproxies()
+    for kind in (target.scheme, "all"):
+        if url := proxies.get(kind):
+            return parse_proxy(f"the proxy of {kind.upper()}_PROXY", url)
+    return None

@@ -29,16 +29,15 @@ from clerk_async.errors import (
     ResponseDecodeError,
 )
 from clerk_async.http.attempt_timer import Alarms
-from clerk_async.http.lookup import look_up
-from clerk_async.http.proxies import proxy_of_environment
+from clerk_async.http.daemon import look_up
+from clerk_async.http.settings import proxy_of_environment
 from clerk_async.http.sockets import let_go
 from clerk_async.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from clerk_async.http.proxies import Proxy
-    from clerk_async.http.settings import WireSettings
+    from clerk_async.http.settings import Proxy, WireSettings
 
 MAX_BODY: Final = 64 * 2**20
 """Bytes of a body, after decompression, that are read at the most; a full page is 0.5 MB."""
@@ -392,7 +391,7 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class _Resolver(AbstractResolver):
-    """Looks names up as `clerk_async.http.lookup` does."""
+    """Looks names up as `clerk_async.http.daemon` does."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
