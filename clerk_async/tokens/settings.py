@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 
 from clerk_async.config import is_loopback
 from clerk_async.errors import ConfigurationError
-from clerk_async.tokens.fixed import FixedKey
 from clerk_async.tokens.key_set import FetchedKeys, KeySetStatus
 from clerk_async.tokens.keys import key_from, require_cryptography
 from clerk_async.tokens.rules import Rules
+from clerk_async.tokens.sources import FixedKey
 from clerk_async.tokens.verification import Verification
 
 if TYPE_CHECKING:

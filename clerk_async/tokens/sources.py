@@ -1,13 +1,88 @@
-"""What a verifier is handed, as far as it looks: knows no client by name."""
+"""Where keys come from: from the user, from what an instance publishes, or through a client.
+
+The client is described as far as a verifier looks, so that no client is known by name here.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+
+from clerk_async.tokens.key_set import KeySetStatus
+from clerk_async.tokens.refusals import mismatch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
 
     from clerk_async.models import Session
+    from clerk_async.tokens.key_set import KeysNeeded
+    from clerk_async.tokens.keys import VerificationKey
+
+_WELL_KNOWN: Final = "/.well-known/jwks.json"
+
+
+class FixedKey:
+    """A key that never changes: no network, ever."""
+
+    def __init__(self, key: VerificationKey) -> None:
+        self._key = key
+        self.hits: int = 0
+
+    def find(self, kid: str | None) -> Generator[KeysNeeded, None, VerificationKey]:
+        """Give the key; its kid is compared only where it has one."""
+        yield from ()
+        if self._key.kid is not None and kid != self._key.kid:
+            raise mismatch(kid, [self._key.kid])
+        self.hits += 1
+        return self._key
+
+    def at_hand(self, kid: str | None) -> VerificationKey | None:
+        """Give the key of this id if there is nothing to do for it first."""
+        key = self._key
+        if key.kid is not None and key.kid != kid:
+            return None
+        self.hits += 1
+        return key
+
+    def knows(self, kid: str | None) -> bool:
+        """Tell whether a key of this id is at hand."""
+        return self._key.kid in {None, kid}
+
+    def prepare(self) -> Generator[KeysNeeded, None, None]:
+        """Make the keys ready: they always are."""
+        yield from ()
+
+    def status(self, cached_tokens: int) -> KeySetStatus:
+        """Tell the figures."""
+        kids = () if self._key.kid is None else (self._key.kid,)
+        return KeySetStatus("jwt_key", kids, hits=self.hits, cached_tokens=cached_tokens)
+
+
+async def fetch_published(issuer: str) -> bytes:
+    """Fetch the key set below an issuer's URL, without any credential, so that none can leak there.
+
+    With the usual retries; redirects are not followed. A connection of its own each time: this
+    happens every few minutes, and one that is kept would have to be closed by somebody.
+
+    Raises:
+        ClerkError: If it can't be had.
+    """
+    from clerk_async.config import RetryPolicy, Timeouts  # noqa: PLC0415 - heavy, as the next two
+    from clerk_async.http.calls import Calls, Shared  # noqa: PLC0415
+    from clerk_async.http.operations import Operation, Request  # noqa: PLC0415
+    from clerk_async.http.settings import USER_AGENT, WireSettings  # noqa: PLC0415
+
+    headers = {
+        "Accept": "application/json",
+        "Accept-Encoding": "gzip, deflate",
+        "User-Agent": USER_AGENT,
+    }
+    request = Request(Operation("published keys", "GET", _WELL_KNOWN), _WELL_KNOWN)
+    shared = Shared(WireSettings(base_url=issuer, headers=headers, pool_size=1), secret_key="")
+    try:
+        answer = await Calls(shared, RetryPolicy(), Timeouts()).call(request)
+        return answer.body
+    finally:
+        await shared.aclose()
 
 
 class AsyncSessionsSource(Protocol):

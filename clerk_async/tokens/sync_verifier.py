@@ -14,7 +14,7 @@ from clerk_async.errors import ClerkError, ClientClosedError
 from clerk_async.tokens.key_set import Flight, KeysNeeded
 from clerk_async.tokens.requests import RequestState, authenticate
 from clerk_async.tokens.settings import Verifier
-from clerk_async.tokens.sources import SessionsSource
+from clerk_async.tokens.sources import SessionsSource, fetch_published
 from clerk_async.tokens.verification import Need, RefreshNeeded, SessionNeeded, Steps
 
 if TYPE_CHECKING:
@@ -179,8 +179,6 @@ class TokenVerifier(Verifier[SessionsSource]):
         if self._sessions is not None:
             return self._sessions._fetch_jwks()  # noqa: SLF001 - offered to verifiers alone
         import asyncio  # noqa: PLC0415 - heavy
-
-        from clerk_async.tokens.published import fetch_published  # noqa: PLC0415 - heavy
 
         return asyncio.run(fetch_published(self._issuer))
 

@@ -9,7 +9,7 @@ from clerk_async.errors import ClerkError
 from clerk_async.tokens.key_set import Flight, KeysNeeded
 from clerk_async.tokens.requests import RequestState, authenticate
 from clerk_async.tokens.settings import Verifier
-from clerk_async.tokens.sources import AsyncSessionsSource
+from clerk_async.tokens.sources import AsyncSessionsSource, fetch_published
 from clerk_async.tokens.verification import Need, RefreshNeeded, SessionNeeded, Steps
 
 if TYPE_CHECKING:
@@ -151,7 +151,6 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
     async def _fetch(self) -> bytes:
         if self._sessions is not None:
             return await self._sessions._fetch_jwks()  # noqa: SLF001 - offered to verifiers alone
-        from clerk_async.tokens.published import fetch_published  # noqa: PLC0415 - heavy
 
         return await fetch_published(self._issuer)
 
