@@ -121,7 +121,6 @@ class _CallError(ClerkError):
     attempts: int
     """How many requests were made, the failed last one included."""
     _may_have_arrived: bool
-    _throttled: int
 
     def __init__(
         self, message: str, *, method: str = "", path: str = "", attempts: int = 0
@@ -131,16 +130,12 @@ class _CallError(ClerkError):
         self.path = path
         self.attempts = attempts
         self._may_have_arrived = False
-        self._throttled = 0
 
-    def _tell_of(
-        self, method: str, path: str, attempts: int, *, throttled: int, may_have_arrived: bool
-    ) -> None:
-        """Write down which call this ended; the last two are for bulk runs."""
+    def _tell_of(self, method: str, path: str, attempts: int, *, may_have_arrived: bool) -> None:
+        """Write down which call this ended; the last is for bulk runs."""
         self.method = method
         self.path = path
         self.attempts = attempts
-        self._throttled = throttled
         self._may_have_arrived = may_have_arrived
 
 

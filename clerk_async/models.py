@@ -350,5 +350,3 @@ class ApiResponse(Generic[T]):
     headers: Mapping[str, str]
     attempts: int
     trace_id: str | None = None
-    _throttled: int = attrs.field(default=0, alias="throttled", repr=False)
-    _may_have_arrived: bool = attrs.field(default=False, alias="may_have_arrived", repr=False)

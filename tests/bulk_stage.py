@@ -114,8 +114,7 @@ class Client:
         self.in_flight = 0
         self.most_in_flight = 0
 
-    async def revoke(self, session_id: str, *, pacer: Pacer, quota: bool) -> ApiResponse[Session]:
-        assert not quota
+    async def revoke(self, session_id: str, *, pacer: Pacer) -> ApiResponse[Session]:
         last: ClerkError | None = None
         for sent in range(1, self.attempts + 1):
             try:
@@ -150,7 +149,7 @@ class Client:
             pacer.answered(ticket, status, told)
         return told
 
-    async def get(self, session_id: str, *, pacer: Pacer, quota: bool) -> Session:
+    async def get(self, session_id: str, *, pacer: Pacer) -> Session:
         raise NotImplementedError
 
     async def list_page(self, **_: Any) -> SessionPage:

@@ -35,16 +35,16 @@ class CallerTarget:
         self.pool_size = pool_size
         self.gates = gates
 
-    async def revoke(self, session_id: str, *, pacer: Pacer, quota: bool) -> ApiResponse[Session]:
+    async def revoke(self, session_id: str, *, pacer: Pacer) -> ApiResponse[Session]:
         """POST /sessions/{id}/revoke."""
         request = operations.revoke_request(session_id)
-        answer = await self._calls.call(request, pacer=pacer, uses_quota=quota)
+        answer = await self._calls.call(request, pacer=pacer)
         return with_info(decode_session, answer, request)
 
-    async def get(self, session_id: str, *, pacer: Pacer, quota: bool) -> Session:
+    async def get(self, session_id: str, *, pacer: Pacer) -> Session:
         """GET /sessions/{id}."""
         request = operations.for_session(operations.GET, session_id)
-        answer = await self._calls.call(request, pacer=pacer, uses_quota=quota)
+        answer = await self._calls.call(request, pacer=pacer)
         return decoded(decode_session, answer, request)
 
     async def list_page(
@@ -56,11 +56,10 @@ class CallerTarget:
         limit: int,
         offset: int,
         pacer: Pacer,
-        quota: bool,
     ) -> SessionPage:
         """GET /sessions."""
         request = operations.list_request(
             client_id=client_id, user_id=user_id, status=status, limit=limit, offset=offset
         )
-        answer = await self._calls.call(request, pacer=pacer, uses_quota=quota)
+        answer = await self._calls.call(request, pacer=pacer)
         return decoded(decode_page, answer, request)

@@ -166,7 +166,6 @@ class Sweep:
                 limit=PAGE_SIZE,
                 offset=offset,
                 pacer=pacer,
-                quota=False,
             )
             self._pick(page, owner, found, broken)
             size = len(page.data) + len(page.unreadable)

@@ -6,38 +6,18 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from clerk_async.config import RateLimit
-    from clerk_async.models import Session, SessionPage
+    from clerk_async.models import ApiResponse, Session, SessionPage
     from clerk_async.pacing.gate import Gates
     from clerk_async.pacing.window import Pacer
-
-
-class RevokeReply(Protocol):
-    """The answer to a revoke: an ApiResponse[Session] with what its attempts met."""
-
-    @property
-    def data(self) -> Session:
-        """The session as the service gave it back."""
-        ...
-
-    @property
-    def attempts(self) -> int:
-        """Requests sent, the first included."""
-        ...
-
-    @property
-    def _throttled(self) -> int: ...
-
-    @property
-    def _may_have_arrived(self) -> bool: ...
 
 
 class RevocationTarget(Protocol):
     """A client as the bulk engine sees it.
 
     Every call goes through the transport's retry table, with each physical send (repeats too) let
-    out by `pacer`; with `quota=False` it neither asks nor feeds the retry quota, and a paced call
-    has no deadline of its own (it may wait for the window for long). Errors are the library's own,
-    with `attempts`, `_throttled` and `_may_have_arrived`.
+    out by `pacer`; it neither asks nor feeds the retry quota, and has no deadline of its own (it
+    may wait for the window for long). Errors are the library's own, with `attempts` and
+    `_may_have_arrived`.
     """
 
     @property
@@ -60,11 +40,11 @@ class RevocationTarget(Protocol):
         """The windows of this client, shared by all its views: `Gates()` made once."""
         ...
 
-    async def revoke(self, session_id: str, *, pacer: Pacer, quota: bool) -> RevokeReply:
+    async def revoke(self, session_id: str, *, pacer: Pacer) -> ApiResponse[Session]:
         """POST /sessions/{id}/revoke."""
         ...
 
-    async def get(self, session_id: str, *, pacer: Pacer, quota: bool) -> Session:
+    async def get(self, session_id: str, *, pacer: Pacer) -> Session:
         """GET /sessions/{id}."""
         ...
 
@@ -77,7 +57,6 @@ class RevocationTarget(Protocol):
         limit: int,
         offset: int,
         pacer: Pacer,
-        quota: bool,
     ) -> SessionPage:
         """GET /sessions."""
         ...

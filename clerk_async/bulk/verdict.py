@@ -115,7 +115,7 @@ async def revoke_one(
         ClerkError: If the client can't be used any more: closed, or of another loop.
     """
     try:
-        reply = await target.revoke(session_id, pacer=pacer, quota=False)
+        reply = await target.revoke(session_id, pacer=pacer)
     except SendRefused:
         return Verdict(RevocationStatus.NOT_ATTEMPTED, may_have_arrived=may_have_arrived)
     except (ApiError, TransportError, ResponseDecodeError) as error:
@@ -152,7 +152,7 @@ async def _judge(  # noqa: PLR0911 - a table of answers, one return each
     arrived = arrived or isinstance(error, ResponseDecodeError)
     failed.may_have_arrived = arrived
     try:
-        session = await target.get(session_id, pacer=pacer, quota=False)
+        session = await target.get(session_id, pacer=pacer)
     except SendRefused:
         return failed
     except NotFoundError:

@@ -159,15 +159,13 @@ class Calls:
     policy: RetryPolicy
     timeouts: Timeouts
 
-    async def call(
-        self, request: Request, *, pacer: Pacer | None = None, uses_quota: bool = True
-    ) -> Answer:
+    async def call(self, request: Request, *, pacer: Pacer | None = None) -> Answer:
         """Send a request as often as the retry table allows, and give the answer with a 2xx.
 
         Args:
             request: What to send.
-            pacer: Lets out each send of a bulk run, which then has no deadline of its own.
-            uses_quota: Whether retries are paid for from the client's quota.
+            pacer: Lets out each send of a bulk run. The call then has no deadline of its own, and
+                leaves the retry quota alone: a run has the shared pause and its concurrency.
 
         Raises:
             ApiError: If the service answered with an error that is not to be retried any more.
@@ -181,9 +179,7 @@ class Calls:
             raise WrongLoopError("a call must be made from within a task")
         limit = self.policy.deadline if pacer is None else None
         deadline = math.inf if limit is None else self.shared.clock() + limit
-        call = _Call(
-            self.shared, self.policy, self.timeouts, wire, request, pacer, uses_quota, deadline
-        )
+        call = _Call(self.shared, self.policy, self.timeouts, wire, request, pacer, deadline)
         wire.tasks.add(task)
         try:
             return await call.run()
@@ -205,10 +201,8 @@ class _Call:
     wire: Wire
     request: Request
     pacer: Pacer | None
-    uses_quota: bool
     deadline: float
     attempts: int = 0
-    throttled: int = 0
     paid: int = 0
     may_have_arrived: bool = False
     last: _Failure | None = None
@@ -352,11 +346,9 @@ class _Call:
         )
 
     def _succeeded(self, answer: Answer) -> Answer:
-        if self.uses_quota:
+        if self.pacer is None:
             self.shared.quota.give_back(self.paid)
         answer.attempts = self.attempts
-        answer.throttled = self.throttled
-        answer.may_have_arrived = self.may_have_arrived
         return answer
 
     def _final(self, failure: ClerkError) -> ClerkError:
@@ -369,8 +361,6 @@ class _Call:
     def _note(self, failure: _Failure) -> None:
         """Keep what a failed attempt means for the rest of the call, and for the client."""
         if isinstance(failure, ApiError):
-            if failure.status == TOO_MANY_REQUESTS:
-                self.throttled += 1
             if isinstance(failure, ServerError) and failure.status != UNAVAILABLE:
                 self.may_have_arrived = True
             if pauses_client(failure):
@@ -392,7 +382,6 @@ class _Call:
             self.request.operation.method,
             self.request.path,
             self.attempts,
-            throttled=self.throttled,
             may_have_arrived=self.may_have_arrived,
         )
         return error
@@ -410,7 +399,7 @@ class _Call:
         wait = backoff(policy, self.attempts, retry_after, self.shared.draw)
         if self.shared.clock() + wait >= self.deadline:
             return None
-        if self.uses_quota:
+        if self.pacer is None:
             self.paid = self.shared.quota.take(failure)
             if not self.paid:
                 return None

@@ -235,7 +235,6 @@ def _tell(error: ResponseDecodeError, answer: Answer, request: Request) -> None:
         request.operation.method,
         request.path,
         answer.attempts,
-        throttled=answer.throttled,
         may_have_arrived=True,  # it did
     )
 
@@ -249,6 +248,4 @@ def with_info(decode: Callable[[bytes], T], answer: Answer, request: Request) ->
         headers=headers,
         attempts=answer.attempts,
         trace_id=headers.get("cf-ray"),
-        throttled=answer.throttled,
-        may_have_arrived=answer.may_have_arrived,
     )

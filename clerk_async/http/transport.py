@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.http_exceptions import ContentEncodingError
-from multidict import CIMultiDict
 from yarl import URL
 
 from clerk_async.errors import (
@@ -54,15 +53,13 @@ _FORESEEN: Final = (*_OF_THE_WIRE, RuntimeError, ResponseDecodeError)
 class Answer:
     """A status, the headers and a whole body."""
 
-    __slots__ = ("attempts", "body", "headers", "may_have_arrived", "status", "throttled")
+    __slots__ = ("attempts", "body", "headers", "status")
 
     def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         self.status: int = status
         self.headers: Mapping[str, str] = headers
         self.body: bytes = body
         self.attempts: int = 0
-        self.throttled: int = 0
-        self.may_have_arrived: bool = False
 
 
 class Wire:
@@ -335,19 +332,6 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 
 
 _SKIPPED_HEADERS: Final = ("Content-Type",)  # a POST without a body has no type
-_SKIPPED: Final = CIMultiDict[None]((name, None) for name in _SKIPPED_HEADERS)
-_KNOWS_SKIPPED: Final = hasattr(aiohttp.ClientRequest, "_skip_auto_headers")
-
-
-class _Request(aiohttp.ClientRequest):
-    """aiohttp's request, without the look for headers to add: a wire's are complete."""
-
-    def update_auto_headers(self, *args: Any, **options: Any) -> None:
-        """Add none; and keep the type off a POST without a body."""
-        if "User-Agent" not in self.headers or "Accept-Encoding" not in self.headers:
-            super().update_auto_headers(*args, **options)
-        else:
-            self._skip_auto_headers = _SKIPPED
 
 
 def open_wire(settings: WireSettings) -> Wire:
@@ -369,7 +353,6 @@ def open_wire(settings: WireSettings) -> Wire:
         headers=settings.headers if proxy is None else None,
         cookie_jar=aiohttp.DummyCookieJar(),
         skip_auto_headers=_SKIPPED_HEADERS,
-        request_class=_Request if _KNOWS_SKIPPED else aiohttp.ClientRequest,
         trace_configs=list(settings.trace_configs),
     )
     if hasattr(session, "_retry_connection"):
