@@ -20,7 +20,7 @@ from benchmarks.cases import CASES, CLERK, Case
 from benchmarks.chart import as_svg
 from benchmarks.measure import Result, measure_group
 from benchmarks.readme import readme_section, with_section
-from benchmarks.server import StaticServer, measure_ceiling, static_server
+from benchmarks.server import TERMINATION, StaticServer, measure_ceiling, static_server
 from benchmarks.table import Report, as_markdown, as_text, bars_as_text
 
 ROOT = Path(__file__).parent.parent
@@ -185,7 +185,7 @@ def main() -> int:
         _publish(Report.from_json((RESULTS / "benchmarks.json").read_text(encoding="utf-8")))
         return 0
     _chosen(options.only, long=options.long)
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # the server ends too
+    signal.signal(signal.SIGTERM, TERMINATION)  # every program that we started ends too
     machine = _machine()
     server_core, client_core = _cores(pinning=not options.no_pinning)
     with static_server(server_core, prefer_nginx=not options.no_nginx) as server:

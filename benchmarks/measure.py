@@ -13,7 +13,7 @@ import attrs
 
 from benchmarks.cases import OURS, Case
 from benchmarks.sample import Job, Sample
-from benchmarks.server import StaticServer, cpu_seconds
+from benchmarks.server import StaticServer, cpu_seconds, program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -156,14 +156,14 @@ def _run(
         and not name.startswith("CLERK_")
         and not name.lower().endswith("_proxy")
     }
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=clean, timeout=_LONGEST
-    )
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+    pipe = subprocess.PIPE
+    with program(command, stdout=pipe, stderr=pipe, env=clean) as process:
+        printed, errors = process.communicate(timeout=_LONGEST)
+    if process.returncode:
+        last = (errors.strip().splitlines() or ["no output"])[-1]
         tell(f"{case.name}: {client} can't take part: {last}")
         return None
-    return Sample(**json.loads(done.stdout))
+    return Sample(**json.loads(printed))
 
 
 def _result(

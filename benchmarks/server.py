@@ -12,7 +12,7 @@ import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -21,7 +21,7 @@ from benchmarks.payloads import SESSION, TOKEN, session_list, session_page
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-__all__ = ["Ceiling", "StaticServer", "cpu_seconds", "measure_ceiling", "static_server"]
+__all__ = ["Ceiling", "StaticServer", "cpu_seconds", "measure_ceiling", "program", "static_server"]
 
 _NGINX = """
 worker_processes 1;
@@ -124,14 +124,50 @@ def static_server(core: int | None, *, prefer_nginx: bool = True) -> Generator[S
         else:
             command = [sys.executable, "-m", "benchmarks.responder", str(port)]
             kind = "a bare asyncio responder, as there is no nginx"
-        process = subprocess.Popen(command)
-        try:
+        with program(command) as process:
             _wait_for(port, process)
             worker = _worker_of(process.pid)
             if core is not None:
                 os.sched_setaffinity(worker, {core})
             yield StaticServer(kind, f"http://127.0.0.1:{port}/v1", port, worker)
-        finally:
+
+
+class _Termination:
+    """SIGTERM ends the benchmark, but never while a program starts: nobody would know its pid."""
+
+    def __init__(self) -> None:
+        self.is_held = False
+        self._came = 0
+
+    def __call__(self, number: int, _: object) -> None:
+        self._came = number
+        if not self.is_held:
+            sys.exit(128 + number)
+
+    def release(self) -> None:
+        self.is_held = False
+        if self._came:
+            sys.exit(128 + self._came)
+
+
+TERMINATION: Final = _Termination()
+"""The handler of SIGTERM."""
+
+
+@contextmanager
+def program(command: list[str], **settings: Any) -> Generator[subprocess.Popen[str], None, None]:
+    """Run a program while the block runs, whatever ends the block."""
+    TERMINATION.is_held = True
+    try:
+        process = subprocess.Popen(command, text=True, **settings)
+    except BaseException:
+        TERMINATION.is_held = False
+        raise
+    try:
+        TERMINATION.release()
+        yield process
+    finally:
+        with process:  # closes its pipes
             process.terminate()
             process.wait(timeout=10)
 
@@ -174,7 +210,7 @@ def _free_port() -> int:
         return port
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+def _wait_for(port: int, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         if process.poll() is not None:

@@ -6,11 +6,11 @@ import json
 import os
 import re
 import select
-import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Self
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import attrs
 
@@ -104,6 +104,13 @@ def run(
     return Ended(ended.returncode, ended.stdout, ended.stderr)
 
 
+_IN_TERMINAL: Final = (
+    "import os, sys; os.close(os.open(os.ttyname(2), os.O_RDWR));"
+    " os.execvp(sys.argv[1], sys.argv[1:])"
+)
+"""The first terminal that the leader of a session opens becomes its controlling one."""
+
+
 class Terminal:
     """A program in a pseudo-terminal of its own.
 
@@ -128,28 +135,25 @@ class Terminal:
         cwd: Path | None = None,
     ) -> None:
         self._raw = b""
-        self._code: int | None = None
-        self._pid, self._terminal = os.forkpty()
-        if self._pid == 0:  # pragma: no cover - the child becomes the program
-            try:
-                if stdin is not None:
-                    os.dup2(os.open(stdin, os.O_RDONLY), 0)
-                if stdout is not None:
-                    os.dup2(os.open(stdout, os.O_WRONLY | os.O_CREAT), 1)
-                if cwd is not None:
-                    os.chdir(cwd)
-                line = list(program) or command_line(arguments)
-                os.execvpe(line[0], line, environment(fake, env))  # noqa: S606 - no shell wanted
-            finally:
-                os._exit(99)
+        self._terminal, inside = os.openpty()
+        with ExitStack() as files:
+            files.callback(os.close, inside)
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _IN_TERMINAL, *(program or command_line(arguments))],
+                stdin=inside if stdin is None else files.enter_context(stdin.open("rb")),
+                stdout=inside if stdout is None else files.enter_context(stdout.open("wb")),
+                stderr=inside,
+                env=environment(fake, env),
+                cwd=cwd,
+                start_new_session=True,
+            )
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._code is None:
-            os.kill(self._pid, signal.SIGKILL)
-            os.waitpid(self._pid, 0)
+        self._process.kill()
+        self._process.wait()
         os.close(self._terminal)
 
     @property
@@ -191,5 +195,4 @@ class Terminal:
         end = time.monotonic() + timeout
         while self._read(max(0.0, end - time.monotonic())):
             assert time.monotonic() < end, f"still running:\n{self.text}"
-        self._code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
-        return self._code
+        return self._process.wait(max(0.0, end - time.monotonic()))
