@@ -195,6 +195,7 @@ class AsyncSessionsApi(AsyncBulkRevocation):
         request_headers: Mapping[str, str | Sequence[str]] | None = None,
         format: Literal["token", "cookie"] | None = "token",  # noqa: A002 - the service's own name
         request_originating_ip: str | None = None,
+        suffixed_cookies: bool | None = None,
     ) -> Token | Cookies:
         """Refresh a session with an expired session token and its refresh token.
 
@@ -206,9 +207,13 @@ class AsyncSessionsApi(AsyncBulkRevocation):
             expired_token: From the `__session` cookie.
             refresh_token: From the `__refresh` cookie.
             request_origin: Must equal the `azp` of the token.
-            request_headers: The headers of the request that is being served.
-            format: `token` gives a Token, `cookie` gives Cookies.
+            request_headers: The headers of the request that is being served, each with one value
+                or a list of them.
+            format: `token` returns a Token, `cookie` returns Cookies.
             request_originating_ip: Where that request came from.
+            suffixed_cookies: Whether the request's cookies had a suffix (`__session_…`), so that
+                the new ones get it too; None leaves it to the service. Clerk's JavaScript SDK
+                sends it, the published API description does not have it.
         """
         request = operations.refresh_request(
             session_id,
@@ -218,6 +223,7 @@ class AsyncSessionsApi(AsyncBulkRevocation):
             request_headers=request_headers,
             format=format,
             request_originating_ip=request_originating_ip,
+            suffixed_cookies=suffixed_cookies,
         )
         return decoded(decode_refreshed, await self._calls.call(request), request)
 

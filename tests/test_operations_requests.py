@@ -114,6 +114,9 @@ CALLS: dict[str, Callable[[Any, Any], Any]] = {
     "request_headers": lambda client, bad: client.refresh(
         "s", expired_token="e", refresh_token="r", request_origin="o", request_headers=bad
     ),
+    "suffixed": lambda client, bad: client.refresh(
+        "s", expired_token="e", refresh_token="r", request_origin="o", suffixed_cookies=bad
+    ),
     "ip": lambda client, bad: client.refresh(
         "s", expired_token="e", refresh_token="r", request_origin="o", request_originating_ip=bad
     ),
@@ -149,6 +152,7 @@ REFUSED: list[tuple[str, list[Any]]] = [
         ],
     ),
     ("ip", ["", 5, b"127.0.0.1"]),
+    ("suffixed", ["true", "", 1, 0, 1.0]),
     ("filter", ["", 5, b"user_1", ["user_1"]]),
     ("client filter", ["", 5]),
     ("status filter", ["", 5, ["active"]]),

@@ -117,6 +117,15 @@ CONTRACT: dict[str, tuple[Call, Sent]] = {
         lambda client: client.refresh(ID, **TOKENS, format=None),
         ("POST", f"/sessions/{ID}/refresh", "", TOKENS),
     ),
+    "refresh, plain cookies": (
+        lambda client: client.refresh(ID, **TOKENS, suffixed_cookies=False),
+        (
+            "POST",
+            f"/sessions/{ID}/refresh",
+            "suffixed_cookies=false",
+            {**TOKENS, "format": "token"},
+        ),
+    ),
     "refresh, all": (
         lambda client: client.refresh(
             ID,
@@ -124,14 +133,15 @@ CONTRACT: dict[str, tuple[Call, Sent]] = {
             request_headers={"User-Agent": ["x"], "Accept": "y"},
             format="cookie",
             request_originating_ip="192.0.2.1",
+            suffixed_cookies=True,
         ),
         (
             "POST",
             f"/sessions/{ID}/refresh",
-            "",
+            "suffixed_cookies=true",  # as JavaScript sends it; the contract lacks it
             {
                 **TOKENS,
-                "request_headers": {"User-Agent": ["x"], "Accept": "y"},
+                "request_headers": {"User-Agent": ["x"], "Accept": ["y"]},
                 "format": "cookie",
                 "request_originating_ip": "192.0.2.1",
             },

@@ -233,12 +233,19 @@ def refresh_request(
     request_headers: object,
     format: object,  # noqa: A002 - the service's own name
     request_originating_ip: object,
+    suffixed_cookies: object,
 ) -> Request:
-    """Build a refresh."""
+    """Build a refresh.
+
+    `suffixed_cookies` is a parameter of the query, which Clerk's JavaScript SDK sends and the
+    published contract lacks.
+    """
     expired = check_text("expired_token", expired_token)
     refresh = check_text("refresh_token", refresh_token)
     if format not in (None, "token", "cookie"):  # a tuple: what can't be hashed is refused too
         raise InvalidArgumentError('format must be "token" or "cookie"')
+    if not (suffixed_cookies is None or isinstance(suffixed_cookies, bool)):
+        raise InvalidArgumentError("suffixed_cookies must be True, False or None")
     ip = request_originating_ip
     headers = _headers(request_headers)
     request = for_session(
@@ -251,6 +258,8 @@ def refresh_request(
         format=format,
         request_originating_ip=None if ip is None else check_text("request_originating_ip", ip),
     )
+    if suffixed_cookies is not None:
+        request.query = f"suffixed_cookies={'true' if suffixed_cookies else 'false'}"
     request.secrets = (expired, refresh, *_secret_headers(headers))
     return request
 
@@ -270,21 +279,21 @@ def _given(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in parameters.items() if value is not None}
 
 
-def _headers(headers: object) -> Mapping[str, Any] | None:
-    """Give headers as they are: names to a str, or to a list of them as Clerk's own SDKs send."""
+def _headers(headers: object) -> Mapping[str, list[str]] | None:
+    """Return headers as the service reads them: each name with a list of values."""
     if headers is None:
         return None
     if not isinstance(headers, Mapping):
         raise InvalidArgumentError("request_headers must be a mapping")
-    checked: dict[str, Any] = {}
+    checked: dict[str, list[str]] = {}
     for name, value in cast("Mapping[object, object]", headers).items():
         values = [value] if isinstance(value, str) else value
         if not isinstance(name, str) or not isinstance(values, list | tuple):
             raise InvalidArgumentError("request_headers must map names to a str or a list of them")
-        for text in (name, *cast("list[object]", values)):
-            if not isinstance(text, str) or not _is_utf8(text):
-                raise InvalidArgumentError("request_headers: a name or value is no str for UTF-8")
-        checked[name] = value
+        texts = [text for text in cast("list[object]", values) if isinstance(text, str)]
+        if len(texts) != len(values) or not all(map(_is_utf8, (name, *texts))):  # pyright: ignore[reportUnknownArgumentType]
+            raise InvalidArgumentError("request_headers: a name or value is no str for UTF-8")
+        checked[name] = texts
     return checked
 
 
@@ -296,7 +305,7 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def _secret_headers(headers: Mapping[str, Any] | None) -> Iterator[str]:
-    for name, value in (headers or {}).items():
+def _secret_headers(headers: Mapping[str, list[str]] | None) -> Iterator[str]:
+    for name, values in (headers or {}).items():
         if name.lower() in {"authorization", "cookie", "proxy-authorization"}:
-            yield from [value] if isinstance(value, str) else value
+            yield from values

@@ -140,6 +140,7 @@ class SessionsApi:
         request_headers: Mapping[str, str | Sequence[str]] | None = None,
         format: Literal["token", "cookie"] | None = "token",  # noqa: A002 - the service's own name
         request_originating_ip: str | None = None,
+        suffixed_cookies: bool | None = None,
     ) -> Token | Cookies:
         """Refresh a session with an expired session token and its refresh token."""
         return self._run(
@@ -151,6 +152,7 @@ class SessionsApi:
                 request_headers=request_headers,
                 format=format,
                 request_originating_ip=request_originating_ip,
+                suffixed_cookies=suffixed_cookies,
             )
         )
 
