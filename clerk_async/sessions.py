@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from clerk_async.bulk.caller import CallerTarget
+    from clerk_async.bulk.target import RevocationTarget
     from clerk_async.models import (
         Cookies,
         Session,
@@ -390,10 +390,10 @@ class AsyncSessionsApi(AsyncBulkRevocation):
     async def _fetch_jwks(self) -> bytes:
         return (await self._calls.call(operations.Request(operations.JWKS, "/jwks"))).body
 
-    def _target(self) -> CallerTarget:
-        from clerk_async.bulk.caller import CallerTarget  # noqa: PLC0415 - on first use
+    def _target(self) -> RevocationTarget:
+        from clerk_async.bulk.target import RevocationTarget  # noqa: PLC0415 - on first use
 
-        return CallerTarget(
+        return RevocationTarget(
             self._calls,
             self._endpoint,
             self._rate_limit,

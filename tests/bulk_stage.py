@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
+from clerk_async.bulk import revoke as run
+from clerk_async.bulk.options import RunOptions
+from clerk_async.bulk.target import RevocationTarget
 from clerk_async.config import RateLimit
 from clerk_async.errors import RateLimitedError
 from clerk_async.models import ApiResponse, Session, SessionPage, SessionStatus
@@ -18,8 +21,10 @@ from clerk_async.pacing.window import SendRefused
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from clerk_async import RevocationReport
     from clerk_async.errors import ClerkError
-    from clerk_async.pacing.window import Pacer, Ticket
+    from clerk_async.pacing.gate import Lane
+    from clerk_async.pacing.window import Ticket
     from clerk_async.testing.limits import SlidingWindow
 
 T = TypeVar("T")
@@ -93,7 +98,7 @@ class Service:
         return told
 
 
-class Client:
+class Client(RevocationTarget):
     """A `RevocationTarget` in front of a `Service`, without a wire and without repeats."""
 
     key_fingerprint = "f1" * 32
@@ -114,15 +119,15 @@ class Client:
         self.in_flight = 0
         self.most_in_flight = 0
 
-    async def revoke(self, session_id: str, *, pacer: Pacer) -> ApiResponse[Session]:
+    async def revoke(self, session_id: str, lane: Lane) -> ApiResponse[Session]:
         last: ClerkError | None = None
         for sent in range(1, self.attempts + 1):
             try:
-                ticket = await pacer.acquire()
+                ticket = await lane.acquire()
             except SendRefused:
                 raise last or SendRefused from None
-            pacer.sent(ticket)
-            told = await self._trip(ticket, pacer)
+            lane.sent(ticket)
+            told = await self._trip(ticket, lane)
             if told is None:
                 self.service.revocations.append(session_id)
                 session = Session(id=session_id, status=SessionStatus.REVOKED)
@@ -130,12 +135,12 @@ class Client:
             last = RateLimitedError("429", status=429, retry_after=told, attempts=sent)
             if sent < self.attempts:
                 try:
-                    await pacer.pause(told)
+                    await lane.pause(told)
                 except SendRefused:
                     raise last from None
         raise last or AssertionError
 
-    async def _trip(self, ticket: Ticket, pacer: Pacer) -> int | None:
+    async def _trip(self, ticket: Ticket, lane: Lane) -> int | None:
         self.in_flight += 1
         self.most_in_flight = max(self.in_flight, self.most_in_flight)
         status = told = None
@@ -146,14 +151,19 @@ class Client:
             status = 200 if told is None else 429
         finally:
             self.in_flight -= 1
-            pacer.answered(ticket, status, told)
+            lane.answered(ticket, status, told)
         return told
 
-    async def get(self, session_id: str, *, pacer: Pacer) -> Session:
+    async def get(self, session_id: str, lane: Lane) -> Session:
         raise NotImplementedError
 
-    async def list_page(self, **_: Any) -> SessionPage:
+    async def list_page(self, lane: Lane, **_: Any) -> SessionPage:
         raise NotImplementedError
+
+
+async def revoke_many(client: Client, session_ids: Any, **options: Any) -> RevocationReport:
+    """Revoke through the engine alone."""
+    return await run.revoke_many(client, session_ids, RunOptions(**options))
 
 
 def latency(low: float, high: float, seed: int) -> Callable[[], float]:

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from bulk_client import add_sessions, bulk_client, sends
-from bulk_stage import Client, Service, simulate
+from bulk_stage import Client, Service, revoke_many, simulate
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from clerk_async import InvalidArgumentError, RateLimit
 from clerk_async.bulk.intake import Duplicates, Input
-from clerk_async.bulk.revoke import revoke_many
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from bulk_client import add_sessions, bulk_client, sends
-from bulk_stage import Client, Service, simulate
+from bulk_stage import Client, Service, revoke_many, simulate
 from clients import logged, sync_client_of
 
 from clerk_async import RateLimit, RevocationOutcome, RevocationReport, RevocationStatus
-from clerk_async.bulk.revoke import revoke_many
 from clerk_async.testing import Fault
 from clerk_async.testing.limits import SlidingWindow
 

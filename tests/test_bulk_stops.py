@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 from bulk_client import add_sessions, bulk_client, by_status, live, sends, until
-from bulk_stage import Client, Service, simulate
+from bulk_stage import Client, Service, revoke_many, simulate
 from clients import logged
 
 from clerk_async import (
@@ -19,7 +19,6 @@ from clerk_async import (
     PermissionDeniedError,
     RateLimit,
 )
-from clerk_async.bulk.revoke import revoke_many
 from clerk_async.testing import Fault
 from clerk_async.testing.limits import SlidingWindow
 

@@ -6,9 +6,8 @@ import asyncio
 import random
 
 import pytest
-from bulk_stage import Client, Service, latency, most_in_any_window, simulate
+from bulk_stage import Client, Service, latency, most_in_any_window, revoke_many, simulate
 
-from clerk_async.bulk.revoke import revoke_many
 from clerk_async.config import RateLimit
 from clerk_async.pacing.gate import Gate, Gates, RunPacer
 from clerk_async.pacing.window import SendRefused

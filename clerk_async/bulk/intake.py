@@ -1,19 +1,13 @@
-"""The input of a run, read one by one: what is malformed, what came before, what is done."""
+"""The input of a run: any iterable, read by many workers one item at a time."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Iterator
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
-from clerk_async.bulk.work import Job
 from clerk_async.errors import InvalidArgumentError
-from clerk_async.http.operations import check_session_id
-
-if TYPE_CHECKING:
-    from clerk_async.bulk.journal import OpenJournal
-    from clerk_async.pacing.window import Pacer
 
 DUPLICATES_WINDOW: Final = 50_000
 """An id is sent once if it comes again within so many ids."""
@@ -81,7 +75,7 @@ class Input(Generic[T]):
 
     Attributes:
         exhausted: Whether it was read to its end.
-        size: How many items there are, where a collection says so; such a one is read to its end
+        size: How many items there are, if a collection says so; such a one is read to its end
             even by a run that was stopped.
     """
 
@@ -99,7 +93,7 @@ class Input(Generic[T]):
         self._taken = 0
 
     async def read(self) -> tuple[T] | None:
-        """Give the next item in a tuple of one; None at the end."""
+        """Return the next item in a tuple of one; None at the end."""
         if self.exhausted:
             return None
         if self._sync is not None:
@@ -148,75 +142,3 @@ class Input(Generic[T]):
 
     def _go_on(self) -> None:
         self._taken = 0
-
-
-class IdIntake:
-    """The ids of `revoke_many`, as `Work`."""
-
-    def __init__(self, session_ids: Iterable[str] | AsyncIterable[str]) -> None:
-        self._input: Input[object] = Input(session_ids)
-        self._duplicates = Duplicates()
-        self._journal: OpenJournal | None = None
-        self._dropped = 0
-        self._index = 0
-        self.resumed: int = 0
-
-    @property
-    def is_read(self) -> bool:
-        """See `Work`."""
-        return self._input.exhausted
-
-    @property
-    def exhausted(self) -> bool:
-        """See `Work`."""
-        return self._input.exhausted
-
-    @property
-    def total(self) -> int | None:
-        """See `Work`."""
-        if self.exhausted:
-            return self._index + self.resumed
-        return None if self._input.size is None else self._input.size - self._dropped
-
-    def use_journal(self, journal: OpenJournal | None) -> None:
-        """See `Work`."""
-        self._journal = journal
-
-    async def take(self) -> Job | None:
-        """See `Work`."""
-        while True:
-            read = await self._input.read()
-            if read is None:
-                return None
-            job = self._job(read[0])
-            if job is not None:
-                return job
-
-    async def take_rest(self) -> Job | None:
-        """See `Work`."""
-        return None if self._input.size is None else await self.take()
-
-    def finished(self, job: Job) -> None:
-        """See `Work`."""
-
-    async def list_sessions(self, job: Job, pacer: Pacer) -> None:
-        """See `Work`: here all sessions are given."""
-
-    def _job(self, value: object) -> Job | None:
-        try:
-            check_session_id(value)
-        except InvalidArgumentError as error:
-            self._index += 1
-            error.__traceback__ = None
-            text = str(value) if isinstance(value, str) else None
-            return Job(self._index, text, error)
-        session_id = str(value)
-        journal = self._journal
-        if self._duplicates.saw(session_id) or (journal and journal.is_done(session_id)):
-            self._dropped += 1
-            return None
-        if journal and journal.was_done_earlier(session_id):
-            self.resumed += 1
-            return None
-        self._index += 1
-        return Job(self._index, session_id)

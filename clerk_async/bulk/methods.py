@@ -55,11 +55,10 @@ class AsyncBulkRevocation:
             InvalidArgumentError: If an argument can't be used; nothing was sent.
             JournalError: If the journal can't be used, or can't be written any more.
         """
-        from clerk_async.bulk.revoke import revoke_many  # noqa: PLC0415 - on first use
+        from clerk_async.bulk.options import RunOptions  # noqa: PLC0415 - on first use
+        from clerk_async.bulk.revoke import revoke_many  # noqa: PLC0415 - likewise
 
-        return await revoke_many(
-            self._target(),
-            session_ids,
+        options = RunOptions(
             concurrency=concurrency,
             rate_limit=rate_limit,
             journal=journal,
@@ -70,6 +69,7 @@ class AsyncBulkRevocation:
             on_outcome=on_outcome,
             on_progress=on_progress,
         )
+        return await revoke_many(self._target(), session_ids, options)
 
     def revoke_stream(
         self,
@@ -104,11 +104,10 @@ class AsyncBulkRevocation:
             InvalidArgumentError: If an argument can't be used; nothing was sent.
             JournalError: If the journal can't be used, or can't be written any more.
         """
-        from clerk_async.bulk.revoke import revoke_stream  # noqa: PLC0415 - on first use
+        from clerk_async.bulk.options import RunOptions  # noqa: PLC0415 - on first use
+        from clerk_async.bulk.revoke import revoke_stream  # noqa: PLC0415 - likewise
 
-        return revoke_stream(
-            self._target(),
-            session_ids,
+        options = RunOptions(
             concurrency=concurrency,
             rate_limit=rate_limit,
             journal=journal,
@@ -119,6 +118,7 @@ class AsyncBulkRevocation:
             on_outcome=on_outcome,
             on_progress=on_progress,
         )
+        return revoke_stream(self._target(), session_ids, options)
 
     async def revoke_all(
         self,
@@ -169,10 +169,11 @@ class AsyncBulkRevocation:
                 it never means everybody.
             JournalError: If the journal can't be used, or can't be written any more.
         """
-        from clerk_async.bulk.revoke import revoke_all  # noqa: PLC0415 - on first use
+        from clerk_async.bulk.options import RunOptions  # noqa: PLC0415 - on first use
+        from clerk_async.bulk.revoke import revoke_all  # noqa: PLC0415 - likewise
+        from clerk_async.bulk.sweep import Selection  # noqa: PLC0415 - likewise
 
-        return await revoke_all(
-            self._target(),
+        selection = Selection(
             user_id=user_id,
             user_ids=user_ids,
             client_id=client_id,
@@ -180,6 +181,8 @@ class AsyncBulkRevocation:
             created_before=created_before,
             last_active_before=last_active_before,
             actor=actor,
+        )
+        options = RunOptions(
             concurrency=concurrency,
             rate_limit=rate_limit,
             journal=journal,
@@ -190,6 +193,7 @@ class AsyncBulkRevocation:
             on_outcome=on_outcome,
             on_progress=on_progress,
         )
+        return await revoke_all(self._target(), selection, options)
 
     def _target(self) -> RevocationTarget:
         raise NotImplementedError

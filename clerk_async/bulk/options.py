@@ -1,4 +1,4 @@
-"""The arguments that all bulk runs share, checked before anything is sent."""
+"""What a bulk run is told besides its sessions: one value, checked when it is made."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import attrs
+from attrs.validators import optional
 
 from clerk_async.bulk.journal import Journal
 from clerk_async.bulk.report import RevocationOutcome, RevocationProgress
@@ -20,69 +21,69 @@ OnProgress = Callable[[RevocationProgress], Awaitable[object] | object]
 ShouldStop = Callable[[], Awaitable[bool] | bool]
 
 
-@attrs.frozen
+def _to_journal(value: str | os.PathLike[str] | Journal | None) -> Journal | None:
+    return value if value is None or isinstance(value, Journal) else Journal(value)
+
+
+def _instance_of(kind: type[Any], what: str) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
+    def check(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+        if not isinstance(value, kind):
+            raise InvalidArgumentError(f"{attribute.name} must be {what}, not {_kind(value)}")
+
+    return check
+
+
+def _integer_from(low: int) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
+    def check(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+        check_integer(attribute.name, value, low=low)
+
+    return check
+
+
+def _seconds(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    check_number(attribute.name, value)
+
+
+def _callable(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not callable(value):
+        raise InvalidArgumentError(f"{attribute.name} must be callable, not {_kind(value)}")
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
+
+
+@attrs.frozen(kw_only=True)
 class RunOptions:
-    """What a run was asked to do; see `clerk_async.bulk.revoke` for each."""
+    """The options that all bulk runs share.
 
-    concurrency: int | None = None
-    rate_limit: RateLimit | None = None
-    journal: Journal | None = None
-    dry_run: bool = False
-    max_failures: int | None = None
-    deadline: float | None = None
-    should_stop: ShouldStop | None = None
-    on_outcome: OnOutcome | None = None
-    on_progress: OnProgress | None = None
+    Attributes:
+        concurrency: Requests at once at most; None lets the run find out, up to the pool's size.
+        rate_limit: Taken as it is; None means the client's own, or four fifths of the key's limit.
+        journal: What it says is done is skipped, and what gets done is added; may be given as a
+            path.
+        dry_run: Send no revocation and write nothing; sessions that would be revoked are `planned`.
+        max_failures: Stop when so many sessions have failed; 0 and 1 both mean at the first.
+        deadline: Stop after so many seconds.
+        should_stop: Asked before each send (in a dry run before each that would be), and now and
+            then while nothing is on its way; True stops the run.
+        on_outcome: Called with each outcome.
+        on_progress: Called with a snapshot a few times a second.
 
-
-def check_options(
-    *,
-    concurrency: int | None,
-    rate_limit: RateLimit | None,
-    journal: str | os.PathLike[str] | Journal | None,
-    dry_run: bool,
-    max_failures: int | None,
-    deadline: float | None,
-    should_stop: ShouldStop | None,
-    on_outcome: OnOutcome | None,
-    on_progress: OnProgress | None,
-) -> RunOptions:
-    """Make one value of the arguments.
+    The callbacks may be coroutine functions. One that raises is logged once; the run goes on.
 
     Raises:
-        InvalidArgumentError: If one can't be used.
+        InvalidArgumentError: If one of them can't be used.
     """
-    if concurrency is not None:
-        check_integer("concurrency", concurrency, low=1)
-    if rate_limit is not None and not isinstance(rate_limit, RateLimit):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InvalidArgumentError(f"rate_limit must be a RateLimit, not {_kind(rate_limit)}")
-    if not isinstance(dry_run, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InvalidArgumentError(f"dry_run must be a bool, not {_kind(dry_run)}")
-    if max_failures is not None:
-        check_integer("max_failures", max_failures, low=0)
-    if deadline is not None:
-        check_number("deadline", deadline)
-    for name, value in (
-        ("should_stop", should_stop),
-        ("on_outcome", on_outcome),
-        ("on_progress", on_progress),
-    ):
-        if value is not None and not callable(value):
-            raise InvalidArgumentError(f"{name} must be callable, not {_kind(value)}")
-    if journal is not None and not isinstance(journal, Journal):
-        journal = Journal(journal)
-    return RunOptions(
-        concurrency=concurrency,
-        rate_limit=rate_limit,
-        journal=journal,
-        dry_run=dry_run,
-        max_failures=max_failures,
-        deadline=deadline,
-        should_stop=should_stop,
-        on_outcome=on_outcome,
-        on_progress=on_progress,
+
+    concurrency: int | None = attrs.field(default=None, validator=optional(_integer_from(1)))
+    rate_limit: RateLimit | None = attrs.field(
+        default=None, validator=optional(_instance_of(RateLimit, "a RateLimit"))
     )
-
-
-def _kind(value: Any) -> str:
-    return type(value).__name__
+    journal: Journal | None = attrs.field(default=None, converter=_to_journal)
+    dry_run: bool = attrs.field(default=False, validator=_instance_of(bool, "a bool"))
+    max_failures: int | None = attrs.field(default=None, validator=optional(_integer_from(0)))
+    deadline: float | None = attrs.field(default=None, validator=optional(_seconds))
+    should_stop: ShouldStop | None = attrs.field(default=None, validator=optional(_callable))
+    on_outcome: OnOutcome | None = attrs.field(default=None, validator=optional(_callable))
+    on_progress: OnProgress | None = attrs.field(default=None, validator=optional(_callable))

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from clerk_async.bulk.journal import open_journal
-from clerk_async.bulk.ledger import Callbacks, Ledger
-from clerk_async.bulk.progress import Meter
+from clerk_async.bulk.ledger import Callbacks, Ledger, Meter
 from clerk_async.bulk.report import RevocationOutcome, RevocationReport, RevocationStatus
 from clerk_async.bulk.stream import OutcomeStream, told_by
 from clerk_async.bulk.verdict import (
@@ -114,7 +113,7 @@ class BulkRun:
                 run=self._kind,
                 for_writing=not options.dry_run,
             )
-            self._work.use_journal(self._ledger.journal)
+            self._work.journal = self._ledger.journal
         timer = ticker = None
         if options.deadline == 0:
             self.stop("deadline")

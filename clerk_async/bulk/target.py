@@ -1,62 +1,76 @@
-"""What a bulk run needs of a client: the three calls, and the facts that pace and name it."""
+"""A client as a bulk run sees it: the three calls, made through the transport's own rules."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final
+
+from clerk_async.http import operations
+from clerk_async.http.decode import decode_page, decode_session, decoded, with_info
 
 if TYPE_CHECKING:
-    from clerk_async.config import RateLimit
+    from clerk_async.config import Endpoint, RateLimit
+    from clerk_async.http.calls import Calls
     from clerk_async.models import ApiResponse, Session, SessionPage
-    from clerk_async.pacing.gate import Gates
-    from clerk_async.pacing.window import Pacer
+    from clerk_async.pacing.gate import Gates, Lane
+
+DEFAULT_SHARE: Final = 0.8
+"""The part of a key's limit that a bulk run takes, so that the live product keeps a fifth."""
 
 
-class RevocationTarget(Protocol):
-    """A client as the bulk engine sees it.
+class RevocationTarget:
+    """Makes the calls of bulk runs, and knows what paces and names them; one for each view.
 
-    Every call goes through the transport's retry table, with each physical send (repeats too) let
-    out by `pacer`; it neither asks nor feeds the retry quota, and has no deadline of its own (it
-    may wait for the window for long). Errors are the library's own, with `attempts` and
-    `_may_have_arrived`.
+    Each call goes through the retry table like any other, but each of its sends, repeats included,
+    is let out by a lane. It has no deadline of its own, because it may wait for the window for
+    long, and it neither asks nor feeds the retry quota.
+
+    Attributes:
+        key_fingerprint: SHA-256, in hex, of the key and the base URL; tells instances apart in a
+            journal.
+        default_rate_limit: The client's explicit limit as it is, else four fifths of the key's.
+        pool_size: How many connections there are, and so how many requests at once at most.
+        gates: The windows of this client, which all its views share.
+
+    Args:
+        calls: What makes the calls.
+        endpoint: The service and the key.
+        rate_limit: What the client was told; None if nothing.
+        pool_size: See above.
+        gates: See above.
     """
 
-    @property
-    def key_fingerprint(self) -> str:
-        """SHA-256, in hex, of the key and the base URL; tells instances apart in a journal."""
-        ...
+    def __init__(
+        self,
+        calls: Calls,
+        endpoint: Endpoint,
+        rate_limit: RateLimit | None,
+        pool_size: int,
+        gates: Gates,
+    ) -> None:
+        self._calls = calls
+        self.key_fingerprint: str = endpoint.fingerprint
+        self.default_rate_limit: RateLimit = rate_limit or endpoint.key_limit.share(DEFAULT_SHARE)
+        self.pool_size = pool_size
+        self.gates = gates
 
-    @property
-    def default_rate_limit(self) -> RateLimit:
-        """The client's explicit limit as it is, else that of the key's kind with a share of 0.8."""
-        ...
-
-    @property
-    def pool_size(self) -> int:
-        """Connections at most, which is also the most that a run sends at once."""
-        ...
-
-    @property
-    def gates(self) -> Gates:
-        """The windows of this client, shared by all its views: `Gates()` made once."""
-        ...
-
-    async def revoke(self, session_id: str, *, pacer: Pacer) -> ApiResponse[Session]:
+    async def revoke(self, session_id: str, lane: Lane) -> ApiResponse[Session]:
         """POST /sessions/{id}/revoke."""
-        ...
+        request = operations.revoke_request(session_id)
+        answer = await self._calls.call(request, pacer=lane)
+        return with_info(decode_session, answer, request)
 
-    async def get(self, session_id: str, *, pacer: Pacer) -> Session:
+    async def get(self, session_id: str, lane: Lane) -> Session:
         """GET /sessions/{id}."""
-        ...
+        request = operations.for_session(operations.GET, session_id)
+        answer = await self._calls.call(request, pacer=lane)
+        return decoded(decode_session, answer, request)
 
     async def list_page(
-        self,
-        *,
-        user_id: str | None,
-        client_id: str | None,
-        status: str | None,
-        limit: int,
-        offset: int,
-        pacer: Pacer,
+        self, lane: Lane, *, user_id: str | None, client_id: str | None, limit: int, offset: int
     ) -> SessionPage:
         """GET /sessions."""
-        ...
+        request = operations.list_request(
+            client_id=client_id, user_id=user_id, status=None, limit=limit, offset=offset
+        )
+        answer = await self._calls.call(request, pacer=lane)
+        return decoded(decode_page, answer, request)

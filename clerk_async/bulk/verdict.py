@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from clerk_async.bulk.target import RevocationTarget
     from clerk_async.bulk.work import Job
     from clerk_async.models import Session
-    from clerk_async.pacing.window import Pacer
+    from clerk_async.pacing.gate import Lane
 
 RESOURCE_LOCKED: Final = "resource_locked"
 
@@ -96,7 +96,7 @@ def let_go_of_frames(error: BaseException) -> None:
 async def revoke_one(
     target: RevocationTarget,
     session_id: str,
-    pacer: Pacer,
+    lane: Lane,
     *,
     may_have_arrived: bool,
     is_last_round: bool,
@@ -106,7 +106,7 @@ async def revoke_one(
     Args:
         target: What sends.
         session_id: A well-formed id.
-        pacer: What lets each send out.
+        lane: What lets each send out.
         may_have_arrived: Whether an earlier round of ours may have revoked it.
         is_last_round: Whether there will be no further round: then a look at the session tells
             what became of an attempt that got no answer.
@@ -115,7 +115,7 @@ async def revoke_one(
         ClerkError: If the client can't be used any more: closed, or of another loop.
     """
     try:
-        reply = await target.revoke(session_id, pacer=pacer)
+        reply = await target.revoke(session_id, lane)
     except SendRefused:
         return Verdict(RevocationStatus.NOT_ATTEMPTED, may_have_arrived=may_have_arrived)
     except (ApiError, TransportError, ResponseDecodeError) as error:
@@ -123,7 +123,7 @@ async def revoke_one(
         return await _judge(
             target,
             session_id,
-            pacer,
+            lane,
             error,
             may_have_arrived=may_have_arrived,
             is_last_round=is_last_round,
@@ -134,7 +134,7 @@ async def revoke_one(
 async def _judge(  # noqa: PLR0911 - a table of answers, one return each
     target: RevocationTarget,
     session_id: str,
-    pacer: Pacer,
+    lane: Lane,
     error: ApiError | TransportError | ResponseDecodeError,
     *,
     may_have_arrived: bool,
@@ -152,7 +152,7 @@ async def _judge(  # noqa: PLR0911 - a table of answers, one return each
     arrived = arrived or isinstance(error, ResponseDecodeError)
     failed.may_have_arrived = arrived
     try:
-        session = await target.get(session_id, pacer=pacer)
+        session = await target.get(session_id, lane)
     except SendRefused:
         return failed
     except NotFoundError:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import attrs
 
+from clerk_async.bulk.intake import Duplicates, Input, check_input
+from clerk_async.errors import InvalidArgumentError
+from clerk_async.http.operations import check_session_id
+
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Iterable
+
     from clerk_async.bulk.journal import OpenJournal
     from clerk_async.errors import ClerkError
-    from clerk_async.pacing.window import Pacer
+    from clerk_async.pacing.gate import Lane
 
 
 @attrs.define(eq=False)
@@ -17,10 +23,10 @@ class Owner:
     """A user (or a client) whose sessions are to go.
 
     Attributes:
-        user_id: The user; None where a client is swept whatever the user.
-        handled: The ids that were picked for him so far.
+        user_id: The user; None if a client is swept whatever the user.
+        handled: The ids that were picked so far.
         outstanding: How many of these have no outcome yet.
-        is_listed: Whether his sessions were listed once.
+        is_listed: Whether the sessions were listed once.
     """
 
     user_id: str | None
@@ -35,7 +41,7 @@ class Job:
 
     Attributes:
         index: Its place in the input.
-        session_id: None where something else was given.
+        session_id: None if something else was given.
         error: Why it can't be sent, or why its first round failed.
         attempts: Sends in earlier rounds.
         may_have_arrived: Whether one of these may have taken effect.
@@ -54,50 +60,108 @@ class Job:
     is_listing: bool = False
 
 
-class Work(Protocol):
-    """Where the engine gets its jobs from."""
+class Work:
+    """Where the engine gets its jobs from: `IdWork` for ids, `Sweep` for the sessions of users.
+
+    Attributes:
+        journal: What is done in there is skipped.
+        resumed: How many an earlier run of the journal had done.
+        index: How many jobs have been given a place in the order of the report.
+    """
+
+    def __init__(self, items: Iterable[object] | AsyncIterable[object]) -> None:
+        self._input = Input(items)
+        self._known = Duplicates()
+        self.journal: OpenJournal | None = None
+        self.resumed: int = 0
+        self.index: int = 0
 
     @property
     def is_read(self) -> bool:
         """Whether the input was read to its end."""
-        ...
+        return self._input.exhausted
 
     @property
     def exhausted(self) -> bool:
         """Whether all that the input stands for is known."""
-        ...
-
-    @property
-    def resumed(self) -> int:
-        """How many an earlier run of the journal had done."""
-        ...
+        return self._input.exhausted
 
     @property
     def total(self) -> int | None:
-        """How many sessions there are, as far as that is known."""
-        ...
-
-    def use_journal(self, journal: OpenJournal | None) -> None:
-        """Skip what is done in there."""
-        ...
+        """How many sessions there are; None while that isn't known."""
+        return self.index + self.resumed if self.exhausted else None
 
     async def take(self) -> Job | None:
-        """Give the next job; None if there is none now (more may come while others are busy)."""
-        ...
+        """Return the next job; None if there is none now (more may come while others are busy)."""
+        raise NotImplementedError
 
     async def take_rest(self) -> Job | None:
-        """Give the next that a stopped run has to report; None at the end."""
-        ...
+        """Return the next job that a stopped run has to report; None at the end."""
+        raise NotImplementedError
 
     def finished(self, job: Job) -> None:
         """Note that a job has its outcome."""
-        ...
 
-    async def list_sessions(self, job: Job, pacer: Pacer) -> None:
+    async def list_sessions(self, job: Job, lane: Lane) -> None:
         """Do a listing job; what it finds comes with the next `take`.
 
         Raises:
             ClerkError: If the sessions can't be listed.
             SendRefused: If the run was stopped.
         """
-        ...
+
+    def malformed(self, session_id: str | None, error: InvalidArgumentError) -> Job:
+        """Return a job for an item that no request can be made of."""
+        self.index += 1
+        error.__traceback__ = None
+        return Job(self.index, session_id, error)
+
+
+class IdWork(Work):
+    """The ids of `revoke_many`.
+
+    Raises:
+        InvalidArgumentError: If they are no iterable.
+    """
+
+    def __init__(self, session_ids: Iterable[str] | AsyncIterable[str]) -> None:
+        check_input("session_ids", session_ids)
+        super().__init__(session_ids)
+        self._dropped = 0
+
+    @property
+    def total(self) -> int | None:
+        """How many ids there are: a collection says so at once, others at their end."""
+        if self.exhausted or self._input.size is None:
+            return super().total
+        return self._input.size - self._dropped
+
+    async def take(self) -> Job | None:
+        """Return the next id that wasn't seen before and isn't done."""
+        while True:
+            read = await self._input.read()
+            if read is None:
+                return None
+            job = self._job(read[0])
+            if job is not None:
+                return job
+
+    async def take_rest(self) -> Job | None:
+        """Return the next id of a collection; nothing more is read of any other input."""
+        return None if self._input.size is None else await self.take()
+
+    def _job(self, value: object) -> Job | None:
+        try:
+            check_session_id(value)
+        except InvalidArgumentError as error:
+            return self.malformed(str(value) if isinstance(value, str) else None, error)
+        session_id = str(value)
+        journal = self.journal
+        if self._known.saw(session_id) or (journal and journal.is_done(session_id)):
+            self._dropped += 1
+            return None
+        if journal and journal.was_done_earlier(session_id):
+            self.resumed += 1
+            return None
+        self.index += 1
+        return Job(self.index, session_id)

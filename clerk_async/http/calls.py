@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from clerk_async.http.operations import Request
     from clerk_async.http.settings import WireSettings
     from clerk_async.http.transport import Answer, Wire
-    from clerk_async.pacing.window import Pacer
+    from clerk_async.pacing.gate import Lane
 
 logger: logging.Logger = logging.getLogger("clerk_async")
 
@@ -159,7 +159,7 @@ class Calls:
     policy: RetryPolicy
     timeouts: Timeouts
 
-    async def call(self, request: Request, *, pacer: Pacer | None = None) -> Answer:
+    async def call(self, request: Request, *, pacer: Lane | None = None) -> Answer:
         """Send a request as often as the retry table allows, and give the answer with a 2xx.
 
         Args:
@@ -200,7 +200,7 @@ class _Call:
     timeouts: Timeouts
     wire: Wire
     request: Request
-    pacer: Pacer | None
+    pacer: Lane | None
     deadline: float
     attempts: int = 0
     paid: int = 0

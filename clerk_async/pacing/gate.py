@@ -41,7 +41,11 @@ class Gate:
         self._timer: asyncio.TimerHandle | None = None
 
     async def acquire(self, run: RunPacer) -> Ticket:
-        """Wait for a place; see `Pacer.acquire`."""
+        """Wait until a request of this run may leave.
+
+        Raises:
+            SendRefused: If the run is stopped meanwhile.
+        """
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._start(loop)
@@ -60,11 +64,11 @@ class Gate:
             raise
 
     def sent(self, ticket: Ticket) -> None:
-        """See `Pacer.sent`."""
+        """Note that the request leaves now."""
         ticket.sent_at = self._now()
 
     def answered(self, ticket: Ticket, status: int | None, retry_after: float | None) -> int:
-        """See `Pacer.answered`."""
+        """Note the end of a send, and return how many refusals that was: 1 for a 429, else 0."""
         if not ticket.is_open:
             return 0
         ticket.is_open = False
@@ -153,8 +157,8 @@ class Gates:
     def gate(self, limit: RateLimit) -> Gate:
         """Give the gate for a limit; the same limit gives the same gate."""
         gate = self._gates.get(limit)
-        if gate is None:
-            gate = self._gates[limit] = Gate(limit, clock=self._clock)
+        if gate is None:  # threads of a sync client may come here at once
+            gate = self._gates.setdefault(limit, Gate(limit, clock=self._clock))
         return gate
 
 
@@ -179,7 +183,7 @@ class RunPacer:
         self.pauses: set[asyncio.Future[None]] = set()
 
     def lane(self) -> Lane:
-        """Give the pacer of one worker."""
+        """Return a lane for one worker."""
         return Lane(self)
 
     def stop(self) -> None:
@@ -194,7 +198,17 @@ class RunPacer:
 
 
 class Lane:
-    """The `Pacer` of one worker, which sends one request at a time.
+    """One worker's way through the gate, for one request at a time.
+
+    What makes the calls uses it around every physical send, repeats included:
+
+        ticket = await lane.acquire()   # before the pool's slot is taken; may raise SendRefused
+        try:
+            ...                         # take the pool's slot, wait for the client's brake
+            lane.sent(ticket)           # just before the request leaves
+            ...
+        finally:
+            lane.answered(ticket, status, retry_after)      # exactly once; status None: no answer
 
     Attributes:
         sends: How many requests have left; the worker sets it back to 0.
@@ -208,7 +222,11 @@ class Lane:
         self.sends: int = 0
 
     async def acquire(self) -> Ticket:
-        """See `Pacer.acquire`."""
+        """Wait until a request may leave.
+
+        Raises:
+            SendRefused: If the run was stopped; nothing may be sent.
+        """
         run = self._run
         if run.is_stopped:
             raise SendRefused
@@ -229,18 +247,22 @@ class Lane:
         return ticket
 
     def sent(self, ticket: Ticket) -> None:
-        """See `Pacer.sent`."""
+        """Note that the request leaves now; a ticket that never gets here costs nothing."""
         self.sends += 1
         self._run.on_wire += 1
         self._gate.sent(ticket)
 
     def answered(self, ticket: Ticket, status: int | None, retry_after: float | None) -> None:
-        """See `Pacer.answered`."""
+        """Note the end of the send: its status, or None for an error or a cancellation."""
         self._run.on_wire -= ticket.was_sent
         self._run.throttled += self._gate.answered(ticket, status, retry_after)
 
     async def pause(self, seconds: float) -> None:
-        """See `Pacer.pause`."""
+        """Wait before a repeat, or for the client's brake.
+
+        Raises:
+            SendRefused: As soon as the run is stopped.
+        """
         run = self._run
         if run.is_stopped:
             raise SendRefused

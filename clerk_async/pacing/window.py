@@ -1,22 +1,13 @@
 """When a request of a bulk run may leave. Pure: time is handed in.
 
-`clerk_async.pacing.gate` puts it, with the ramp, in front of the wire. The transport sees a `Pacer`
-and calls it so, for every physical send, repeats included:
-
-    ticket = await pacer.acquire()      # before the pool's slot is taken; may raise SendRefused
-    try:
-        ...                             # take the pool's slot, wait for the client's brake
-        pacer.sent(ticket)              # just before the request leaves
-        ...
-    finally:
-        pacer.answered(ticket, status, retry_after)     # exactly once; status None: no answer
+`clerk_async.pacing.gate` puts it, with the ramp, in front of the wire.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from typing import Final, Literal, Protocol
+from typing import Final, Literal
 
 PauseReason = Literal["window", "rate_limited", "unavailable"]
 
@@ -49,34 +40,6 @@ class Ticket:
     def was_sent(self) -> bool:
         """Whether the request has left."""
         return not math.isnan(self.sent_at)
-
-
-class Pacer(Protocol):
-    """What the transport calls around each physical send of a paced call."""
-
-    async def acquire(self) -> Ticket:
-        """Wait until a request may leave.
-
-        Raises:
-            SendRefused: If the run was stopped; nothing may be sent.
-        """
-        ...
-
-    def sent(self, ticket: Ticket) -> None:
-        """Note that the request leaves now; a ticket that never gets here costs nothing."""
-        ...
-
-    def answered(self, ticket: Ticket, status: int | None, retry_after: float | None) -> None:
-        """Note the end of the send: its status, or None for an error or a cancellation."""
-        ...
-
-    async def pause(self, seconds: float) -> None:
-        """Wait before a repeat, or for the client's brake.
-
-        Raises:
-            SendRefused: As soon as the run is stopped.
-        """
-        ...
 
 
 class SendWindow:

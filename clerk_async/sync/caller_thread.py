@@ -8,6 +8,8 @@ from collections.abc import AsyncIterable, Collection
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
+import attrs
+
 from clerk_async.errors import ClientClosedError, InvalidArgumentError, WrongLoopError
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
         Iterator,
     )
 
+    from clerk_async.bulk.options import RunOptions
     from clerk_async.sync.loop_thread import CallerThread
 
 T = TypeVar("T")
@@ -51,6 +54,15 @@ def in_caller_thread(
         return await caller.run(function, *args)
 
     return hop
+
+
+def told_in(caller: CallerThread, options: RunOptions) -> RunOptions:
+    """Make all callbacks of a bulk run be called in the caller's thread."""
+    names = ("should_stop", "on_outcome", "on_progress")
+    hopping: dict[str, Any] = {
+        name: in_caller_thread(caller, name, getattr(options, name)) for name in names
+    }
+    return attrs.evolve(options, **hopping)
 
 
 def crossing(

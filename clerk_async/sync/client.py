@@ -17,7 +17,13 @@ from clerk_async.sessions import (
     DEFAULT_TIMEOUTS,
     AsyncSessionsApi,
 )
-from clerk_async.sync.caller_thread import BULK_GRACE, crossing, in_caller_thread, iterated
+from clerk_async.sync.caller_thread import (
+    BULK_GRACE,
+    crossing,
+    in_caller_thread,
+    iterated,
+    told_in,
+)
 from clerk_async.sync.http_info import SessionsWithHttpInfo
 from clerk_async.sync.loop_thread import CallerThread, LoopThread
 
@@ -40,6 +46,7 @@ if TYPE_CHECKING:
 
     from clerk_async.bulk.journal import Journal
     from clerk_async.bulk.report import RevocationOutcome, RevocationProgress, RevocationReport
+    from clerk_async.bulk.target import RevocationTarget
     from clerk_async.config import RateLimit, RetryPolicy, Timeouts
     from clerk_async.models import (
         Cookies,
@@ -219,19 +226,23 @@ class SessionsApi:
 
         Iterable and callbacks run in the caller's thread. Ctrl-C finishes what is in flight first.
         """
-        caller = CallerThread(self._thread)
-        run = self._async.revoke_many(
-            crossing(caller, "session_ids", session_ids),
+        from clerk_async.bulk.options import RunOptions  # noqa: PLC0415 - on first use
+        from clerk_async.bulk.revoke import revoke_many  # noqa: PLC0415 - likewise
+
+        options = RunOptions(
             concurrency=concurrency,
             rate_limit=rate_limit,
             journal=journal,
             dry_run=dry_run,
             max_failures=max_failures,
             deadline=deadline,
-            should_stop=in_caller_thread(caller, "should_stop", should_stop),
-            on_outcome=in_caller_thread(caller, "on_outcome", on_outcome),
-            on_progress=in_caller_thread(caller, "on_progress", on_progress),
+            should_stop=should_stop,
+            on_outcome=on_outcome,
+            on_progress=on_progress,
         )
+        caller = CallerThread(self._thread)
+        ids = crossing(caller, "session_ids", session_ids)
+        run = revoke_many(self._target(), ids, told_in(caller, options))
         return caller.serve(run, BULK_GRACE)
 
     def revoke_stream(
@@ -252,19 +263,23 @@ class SessionsApi:
 
         Iterable and callbacks run in the caller's thread.
         """
-        caller = CallerThread(self._thread)
-        outcomes = self._async.revoke_stream(
-            crossing(caller, "session_ids", session_ids),
+        from clerk_async.bulk.options import RunOptions  # noqa: PLC0415 - on first use
+        from clerk_async.bulk.revoke import revoke_stream  # noqa: PLC0415 - likewise
+
+        options = RunOptions(
             concurrency=concurrency,
             rate_limit=rate_limit,
             journal=journal,
             dry_run=dry_run,
             max_failures=max_failures,
             deadline=deadline,
-            should_stop=in_caller_thread(caller, "should_stop", should_stop),
-            on_outcome=in_caller_thread(caller, "on_outcome", on_outcome),
-            on_progress=in_caller_thread(caller, "on_progress", on_progress),
+            should_stop=should_stop,
+            on_outcome=on_outcome,
+            on_progress=on_progress,
         )
+        caller = CallerThread(self._thread)
+        ids = crossing(caller, "session_ids", session_ids)
+        outcomes = revoke_stream(self._target(), ids, told_in(caller, options))
         return iterated(caller, outcomes)
 
     def revoke_all(
@@ -291,8 +306,12 @@ class SessionsApi:
 
         Iterables and callbacks run in the caller's thread. Ctrl-C finishes what is in flight first.
         """
+        from clerk_async.bulk.options import RunOptions  # noqa: PLC0415 - on first use
+        from clerk_async.bulk.revoke import revoke_all  # noqa: PLC0415 - likewise
+        from clerk_async.bulk.sweep import Selection  # noqa: PLC0415 - likewise
+
         caller = CallerThread(self._thread)
-        run = self._async.revoke_all(
+        selection = Selection(
             user_id=user_id,
             user_ids=None if user_ids is None else crossing(caller, "user_ids", user_ids),
             client_id=client_id,
@@ -300,16 +319,19 @@ class SessionsApi:
             created_before=created_before,
             last_active_before=last_active_before,
             actor=actor,
+        )
+        options = RunOptions(
             concurrency=concurrency,
             rate_limit=rate_limit,
             journal=journal,
             dry_run=dry_run,
             max_failures=max_failures,
             deadline=deadline,
-            should_stop=in_caller_thread(caller, "should_stop", should_stop),
-            on_outcome=in_caller_thread(caller, "on_outcome", on_outcome),
-            on_progress=in_caller_thread(caller, "on_progress", on_progress),
+            should_stop=should_stop,
+            on_outcome=on_outcome,
+            on_progress=on_progress,
         )
+        run = revoke_all(self._target(), selection, told_in(caller, options))
         return caller.serve(run, BULK_GRACE)
 
     def with_options(
@@ -354,6 +376,9 @@ class SessionsApi:
             "SessionsApi can't be pickled or copied, as it holds a secret key and open "
             "connections: make one in each process"
         )
+
+    def _target(self) -> RevocationTarget:
+        return self._async._target()  # noqa: SLF001 - the shell of that method
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return self._thread.call(coroutine)
