@@ -17,6 +17,7 @@ from clerk_async.testing import FakeClerk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from cli_programs import InProcess
 
@@ -52,8 +53,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no key, address, proxy or certificate of the machine reach a test."""
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Let no key, address, proxy or certificate of the machine reach a test, nor a journal it."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     for name in list(os.environ):
         if name.startswith(_FROM_OUTSIDE) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)

@@ -35,6 +35,12 @@ def write_ids(fake: FakeClerk, path: Path, count: int) -> Path:
     return path
 
 
+def without_journal(err: str) -> str:
+    """Leave out where the journal of a run is."""
+    lines = err.splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith("journal: "))
+
+
 def test_ids_go_through_pipes_from_list_to_revoke(fake: FakeClerk) -> None:
     """What one command prints the next one reads."""
     for _ in range(30):
@@ -88,8 +94,8 @@ def test_a_bad_line_in_a_pipe_ends_the_run_with_what_was_done(fake: FakeClerk) -
     stdin = f"{first}\n{second}\nuser_1,{third}\n"
     told = run(fake, "revoke", "--from", "-", "--yes", stdin=stdin)
     assert (told.code, live(fake)) == (2, 1)
-    assert told.out.splitlines()[:2] == [f"{first}  revoked", f"{second}  revoked"]
-    assert "not read to its end" in told.out
+    assert told.out.splitlines() == [f"{first}  revoked", f"{second}  revoked"]
+    assert "Stopped: 2 done, the rest was not read" in told.err
     assert "line 3 of stdin" in told.err
     assert "with the same ids on stdin" in told.err
     summary = run(fake, "--json", "revoke", "--from", "-", "--yes", stdin=stdin).records[-1]
@@ -97,7 +103,8 @@ def test_a_bad_line_in_a_pipe_ends_the_run_with_what_was_done(fake: FakeClerk) -
     first_line = run(fake, "--json", "revoke", "--from", "-", "--yes", stdin="a,b\n")
     assert (first_line.code, first_line.out, first_line.err.count("\n")) == (2, "", 1)
     asked = run(fake, "revoke", "--from", "-", stdin=stdin)
-    assert (asked.code, asked.out, len(fake.requests)) == (2, "", 6)
+    assert (asked.code, asked.out) == (2, "")
+    assert sum(request.operation == "revoke" for request in fake.requests) == 4
 
 
 def test_in_a_pipe_progress_is_plain_lines_and_stdout_holds_results_alone(
@@ -107,7 +114,7 @@ def test_in_a_pipe_progress_is_plain_lines_and_stdout_holds_results_alone(
     ids = write_ids(fake, tmp_path / "ids", 40)
     arguments = ("--json", "revoke", "--from", str(ids), "--yes")
     ended = run(fake, *arguments)
-    assert (ended.code, len(ended.records), ended.err) == (0, 41, "")
+    assert (ended.code, len(ended.records), without_journal(ended.err)) == (0, 41, "")
     forced = run(fake, *arguments, "--progress", "bar")
     assert len(forced.records) == 41
     assert "40/40" in forced.err
@@ -143,7 +150,8 @@ def test_a_run_goes_on_silently_when_stdout_closes(
         check=False,
         env=environment(fake),
     )
-    assert (ended.returncode, ended.stderr, live(fake)) == (0, "", 0)
+    told = without_journal(ended.stderr).partition(",")[0]
+    assert (ended.returncode, told, live(fake)) == (0, "" if form else "Done: 60 revoked", 0)
 
 
 @pytest.mark.promise("interrupted-runs")
@@ -192,7 +200,7 @@ def test_a_closed_stderr_stops_nothing(fake: FakeClerk, tmp_path: Path) -> None:
         env=environment(fake),
     )
     assert (ended.returncode, live(fake)) == (0, 0)
-    assert ended.stdout.startswith("Done: 30 revoked")
+    assert ended.stdout == ""
 
 
 def test_a_reader_who_stops_reading_stops_no_request(fake: FakeClerk, tmp_path: Path) -> None:
@@ -206,7 +214,7 @@ def test_a_reader_who_stops_reading_stops_no_request(fake: FakeClerk, tmp_path: 
     ) as program:
         fake.wait_for(lambda: live(fake) < count - 1000, timeout=40)
         out, err = program.communicate(timeout=60)
-    assert (program.returncode, err, live(fake)) == (0, "", 0)
+    assert (program.returncode, without_journal(err), live(fake)) == (0, "", 0)
     assert len(out.splitlines()) == count + 1
     assert sum(request.operation == "revoke" for request in fake.requests) == count
 
@@ -252,12 +260,15 @@ def test_a_network_that_goes_away_ends_a_run_with_how_to_go_on(
     arguments = ("revoke", "--from", str(ids), "--yes", "--rate", "100000/1")
     ended = run(fake, *arguments, "--journal", str(journal), timeout=55)
     assert ended.code == 4, ended.err
+    assert "Stopped: 50 of 400 done, 350 left" in ended.err
     assert "gave up early" in ended.err
+    assert "failed" not in ended.out + ended.err
+    assert ended.err.count("350 of those left were tried: the connection was lost") == 1
     assert f"--journal {journal}" in ended.err
     fake.clear_faults()
     again = run(fake, *arguments, "--journal", str(journal))
     assert (again.code, live(fake)) == (0, 0), again.err
-    assert "50 done by an earlier run" in again.out
+    assert "50 done by an earlier run" in again.err
 
 
 @pytest.mark.parametrize(
@@ -294,7 +305,7 @@ def test_a_signal_without_a_terminal_is_the_same_as_ctrl_c(
         fake.wait_for(lambda: fake.held == 4, timeout=20)
         program.send_signal(number)
         assert program.stderr is not None
-        assert "finished first" in program.stderr.readline()
+        assert any("finished first" in line for line in program.stderr)
         fake.release()
         out, err = program.communicate(timeout=20)
     assert program.returncode == 130

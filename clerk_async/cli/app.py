@@ -15,6 +15,8 @@ from clerk_async.cli.output import Output
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from clerk_async.config import Endpoint
+
 COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
     "Sessions": {
         "list": ("sessions", "List the sessions of a user or a client."),
@@ -45,7 +47,7 @@ COMPLETION_VARIABLE: Final = "_CLERK_ASYNC_COMPLETE"
 
 
 class Settings:
-    """What the global options say, and what was typed in all."""
+    """What the global options say, what was typed in all, and the endpoint, once it is known."""
 
     def __init__(self, arguments: Sequence[str] = ()) -> None:
         self.arguments = arguments
@@ -53,6 +55,7 @@ class Settings:
         self.base_url: str | None = None
         self.is_json = False
         self.is_quiet = False
+        self.endpoint: Endpoint | None = None
         self._output: Output | None = None
 
     @property

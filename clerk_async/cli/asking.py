@@ -2,47 +2,122 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import sys
 import threading
-from pathlib import Path
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TextIO
 
+from clerk_async.cli.client import endpoint, key_in_words
 from clerk_async.cli.exits import Refused
+from clerk_async.cli.output import cell
+from clerk_async.cli.progress import duration, number
+from clerk_async.cli.rates import default_rate_limit
+from clerk_async.redaction import redact
 
 if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from clerk_async.bulk.journal import Journal
+    from clerk_async.cli.app import Settings
+    from clerk_async.cli.client import Instance
+    from clerk_async.cli.filters import Filters
+    from clerk_async.cli.inputs import Ids
     from clerk_async.cli.output import Output
+    from clerk_async.config import RateLimit
 
-ASK_ABOVE: Final = 25
-"""Runs of more sessions than this need a yes."""
-_TERMINAL: Final = Path("/dev/tty")
+_NAMED_AT_MOST: Final = 3
+_LISTS_A_USER: Final = 2
+"""A user's sessions are listed before the first is revoked, and again after the last."""
+_TERMINALS: Final = ("CONIN$",) if sys.platform == "win32" else ("/dev/tty",)
 
 
-def confirm(out: Output, what: str, *, is_stdin_taken: bool) -> None:
-    """Go on only after a yes.
+class Question:
+    """The question whether to go on, and what there is to know before the answer.
 
     Args:
-        out: Where to ask.
-        what: What would happen, as `Revoke 40,000 sessions (…)`.
-        is_stdin_taken: Whether the ids come from stdin, so that the answer can't.
-
-    Raises:
-        Refused: If the answer isn't yes, or nobody can be asked.
+        settings: The global options.
+        instance: The instance that would be asked.
+        limit: The rate limit that was asked for; None for the library's own.
     """
-    answers = _answers(out, is_stdin_taken=is_stdin_taken)
-    if answers is None:
-        raise Refused(
-            f"{what}: nobody can be asked here, so say --yes if you mean it "
-            "(--dry-run shows what would be done)"
-        )
-    out.err.write(f"{what}? [y/N] ")
-    answer = _read_answer(answers)
-    if answers is not sys.stdin:
-        answers.close()
-    if answer.strip().lower() not in {"y", "yes"}:
-        if not answer.endswith("\n"):
-            out.err.write("\n")
-        raise Refused("not confirmed: nothing was revoked")
+
+    def __init__(self, settings: Settings, instance: Instance, limit: RateLimit | None) -> None:
+        self._settings = settings
+        self._limit = limit or default_rate_limit(endpoint(settings))
+        key = key_in_words(settings)
+        self._facts = [("key", key if instance.id is None else f"{key}; instance {instance.id}")]
+
+    def about_journal(self, journal: Journal | None, done: int, left: int | None) -> None:
+        """Say what is done already."""
+        if journal is not None:
+            rest = "" if left is None else f", {number(left)} are left"
+            told = f"{number(done)} sessions are done{rest}" if done else "nothing is done yet"
+            self._facts.append(("journal", f"{journal.path}: {told}"))
+
+    def about_filters(
+        self, client_id: str | None, except_ids: Sequence[str], filters: Filters
+    ) -> None:
+        """Say which sessions are meant."""
+        only = [f"of client {client_id}"] if client_id is not None else []
+        only += filters.in_words()
+        if only:
+            self._facts.append(("only", "; ".join(only)))
+        if except_ids:
+            more = len(except_ids) - _NAMED_AT_MOST
+            named = ", ".join(except_ids[:_NAMED_AT_MOST])
+            self._facts.append(("except", f"{named} and {more} more" if more > 0 else named))
+
+    def about_pace(self, count: int | None, *, users: int | None = None) -> None:
+        """Say how fast it goes, and how long it takes if that can be told.
+
+        Args:
+            count: How many sessions are left to do.
+            users: How many users are to be listed, where their sessions can't be told yet.
+        """
+        limit = self._limit
+        pace = f"at most {number(limit.count)} requests in {limit.per:g} s"
+        requests = count if users is None else users * _LISTS_A_USER
+        if requests is not None:
+            # A run smaller than the limit goes out at once; a larger one keeps the window full.
+            seconds = max(1.0, (requests - limit.count) * limit.per / limit.count)
+            least = "at least" if count is None else "about"
+            pace = f"{pace}, so {least} {duration(seconds)}"
+        self._facts.append(("pace", pace))
+
+    def ask(self, what: str, ids: Ids | None) -> None:
+        """Go on only after a yes.
+
+        Args:
+            what: What would happen, as `Revoke 40,000 sessions from leaked.txt`.
+            ids: Where the ids come from: from stdin, the answer can't.
+
+        Raises:
+            Refused: If the answer isn't yes, or nobody can be asked.
+        """
+        out = self._settings.out
+        what = cell(redact(f"{what} at {endpoint(self._settings).base_url}"))
+        facts = list(self._facts)
+        if ids is not None:
+            facts += [("beware", warning) for warning in ids.lookalikes.warnings]
+        width = max(len(name) for name, _ in facts)
+        told = "".join(f"  {name.ljust(width)}  {cell(redact(text))}\n" for name, text in facts)
+        answers = _answers(out, is_stdin_taken=ids is not None and ids.is_stdin)
+        if answers is None:
+            out.err.write(told)
+            raise Refused(
+                f"{what}: nobody can be asked here, so say --yes if you mean it "
+                "(--dry-run shows what would be done)"
+            )
+        with _ctrl_c_ends_it():
+            out.err.write(f"{what}\n{told}Go on? [y/N] ")
+            answer = answers.readline()
+        if answers is not sys.stdin:
+            answers.close()
+        if answer.strip().lower() not in {"y", "yes"}:
+            if not answer.endswith("\n"):
+                out.err.write("\n")
+            raise Refused("not confirmed: nothing was revoked")
 
 
 def _answers(out: Output, *, is_stdin_taken: bool) -> TextIO | None:
@@ -51,18 +126,26 @@ def _answers(out: Output, *, is_stdin_taken: bool) -> TextIO | None:
     if not is_stdin_taken:
         is_terminal = sys.stdin is not None and sys.stdin.isatty()  # pyright: ignore[reportUnnecessaryComparison] - it may be closed
         return sys.stdin if is_terminal else None
-    try:
-        return _TERMINAL.open(encoding="utf-8")
-    except OSError:
-        return None
+    for name in _TERMINALS:
+        try:
+            return open(name, encoding="utf-8")  # noqa: PTH123 - a device, closed after use
+        except OSError:
+            continue
+    return None
 
 
-def _read_answer(answers: TextIO) -> str:
-    if threading.current_thread() is not threading.main_thread():
-        return answers.readline()
-    # asyncio would only cancel the task that waits here; a Ctrl-C has to end the question itself.
+@contextmanager
+def _ctrl_c_ends_it() -> Generator[None]:
+    """Let Ctrl-C end a question: in a loop, asyncio would only cancel the task that waits here."""
+    is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if is_ignored or threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        return answers.readline()
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():  # it came a moment ago
+            raise KeyboardInterrupt
+        yield
     finally:
         signal.signal(signal.SIGINT, before)

@@ -1,121 +1,127 @@
-"""A bulk run on the command line: outcomes as they come, progress, Ctrl-C and the summary."""
+"""A bulk run on the command line: outcomes as they come, progress, Ctrl-C, and how it ended."""
 
 from __future__ import annotations
 
-import shlex
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final, Self, TypedDict
 
 import attrs
 
-from clerk_async.bulk.report import RevocationStatus
-from clerk_async.cli.app import program_name
-from clerk_async.cli.exits import (
-    FAILED,
-    INTERRUPTED,
-    OUT_OF_REACH,
-    USAGE,
-    exit_code_of_report,
-    is_out_of_reach,
-)
+from clerk_async.bulk.report import RevocationReport, RevocationStatus
+from clerk_async.cli.exits import is_out_of_reach
 from clerk_async.cli.interrupts import Interrupts
-from clerk_async.cli.outcomes import json_line, outcome_record, summary_record, tell_summary
-from clerk_async.cli.output import BackgroundLines, harmless
+from clerk_async.cli.outcomes import json_line, outcome_record
+from clerk_async.cli.output import BackgroundLines, cell
 from clerk_async.cli.progress import progress_view
 from clerk_async.errors import JournalError
-from clerk_async.redaction import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
 
-    from clerk_async.bulk.report import RevocationOutcome, RevocationReport
-    from clerk_async.cli.inputs import Ids
+    from clerk_async.bulk.report import RevocationOutcome, RevocationProgress
+    from clerk_async.cli.lookalikes import Lookalikes
     from clerk_async.cli.output import Output
-    from clerk_async.cli.progress import Mode
+    from clerk_async.cli.progress import Mode, ProgressView
 
 EACH_AT_MOST: Final = 25
 """People see each session of a run up to this size; of a larger one those that failed."""
 GIVE_UP_AFTER: Final = 100
 """So many failures in a row for want of the service end a run: the network is gone."""
 
+_UNSEEN: Final = frozenset({RevocationStatus.NOT_FOUND, RevocationStatus.PLANNED})
+"""What is said of an id, though the service knows nothing of it."""
 
-class Start(Protocol):
-    """Starts the run itself, with what the command line has to know of it."""
 
-    def __call__(self, interrupts: Interrupts, **hooks: Any) -> Awaitable[RevocationReport]:
-        """Run to the end."""
-        ...
+class Hooks(TypedDict):
+    """What a bulk run of the library is handed, so that the command line knows of it."""
+
+    on_outcome: Callable[[RevocationOutcome], Awaitable[None]]
+    on_progress: Callable[[RevocationProgress], None]
+    should_stop: Callable[[], bool]
 
 
 @attrs.define
 class BulkRun:
-    """One run.
+    """What is told of one run while it goes on; entered around the call that runs it.
 
     Attributes:
         out: Where to print.
-        arguments: What was typed, to tell how to resume.
-        journal: The file that `--journal` names.
         total: How many sessions there are, where the library can't know.
         progress: What `--progress` says.
-        is_dry: Whether nothing is to be revoked.
-        ids: Where the ids come from; None where there are none to read.
+        resume: Prints how to go on later.
+        lookalikes: Counts what was not found and looks like something else; None to count nothing.
+        interrupts: Ctrl-C and its like.
+        count: How many outcomes there were.
+        first: The outcomes of a run that is small enough to show them all.
+        report: What the call returned; None while it hasn't.
+        trouble: The journal's trouble, if that ended the run in the middle.
     """
 
     out: Output
-    arguments: Sequence[str]
-    journal: str | None
     total: int | None
     progress: Mode | None
-    is_dry: bool
-    ids: Ids | None
-    _first: list[RevocationOutcome] = attrs.field(factory=list["RevocationOutcome"], init=False)
-    _count: int = attrs.field(default=0, init=False)
+    resume: Callable[[], None]
+    lookalikes: Lookalikes | None = None
+    interrupts: Interrupts = attrs.field(init=False)
+    count: int = attrs.field(default=0, init=False)
+    first: list[RevocationOutcome] = attrs.field(factory=list["RevocationOutcome"], init=False)
+    report: RevocationReport | None = attrs.field(default=None, init=False)
+    trouble: JournalError | None = attrs.field(default=None, init=False)
+    _view: ProgressView = attrs.field(init=False)
     _unreached: int = attrs.field(default=0, init=False)
     _lines: BackgroundLines | None = attrs.field(default=None, init=False)
+    _stack: ExitStack = attrs.field(factory=ExitStack, init=False)
 
-    async def run(self, start: Start) -> int:
-        """Run, tell everything, and give the exit code.
-
-        Raises:
-            JournalError: If the journal can't be used, before anything was sent.
-            Refused: If the first line can't be used; of a later one the end of the run tells.
-            ClerkError: If an argument or a setting is wrong.
-        """
-        out = self.out
-        view = progress_view(self.progress, out, self.total)
-        if out.is_json and not out.out.is_terminal:
-            self._lines = BackgroundLines(out.out)
-        with Interrupts(out, self._tell_resume) as interrupts:
-            try:
-                report = await start(
-                    interrupts,
-                    on_outcome=self._note,
-                    on_progress=view.update,
-                    should_stop=lambda: interrupts.is_asked or self._has_given_up,
-                )
-            except JournalError as error:
-                if not self._count:
-                    raise
-                view.close()
-                out.error(f"{error}; the run ended there")
-                self._tell_resume()
-                return FAILED
-            finally:
-                view.close()
-                if self._lines is not None:
-                    await self._lines.close()
-            if not self._count and self.ids is not None and self.ids.trouble is not None:
-                raise self.ids.trouble
-            return self._tell_end(report, is_interrupted=interrupts.is_asked)
+    def __attrs_post_init__(self) -> None:
+        self.interrupts = Interrupts(self.out, self.resume)
+        self._view = progress_view(self.progress, self.out, self.total)
 
     @property
-    def _has_given_up(self) -> bool:
+    def hooks(self) -> Hooks:
+        """What to hand to the call."""
+        return {
+            "on_outcome": self._note,
+            "on_progress": self._view.update,
+            "should_stop": self._should_stop,
+        }
+
+    @property
+    def has_given_up(self) -> bool:
+        """Whether the service was out of reach for so long that the run was ended."""
         return self._unreached >= GIVE_UP_AFTER
 
+    async def __aenter__(self) -> Self:
+        if self.out.is_json and not self.out.out.is_terminal:
+            self._lines = BackgroundLines(self.out.out)
+        self._stack.enter_context(self.interrupts)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        with self._stack:
+            self._view.close()
+            if self._lines is not None:
+                await self._lines.close()
+        if isinstance(error, JournalError) and self.count:  # else nothing has begun
+            self.trouble = error
+            return True
+        return False
+
+    def _should_stop(self) -> bool:
+        return self.interrupts.is_asked or self.has_given_up
+
     async def _note(self, outcome: RevocationOutcome) -> None:
-        self._count += 1
+        self.count += 1
+        if self.lookalikes is not None and outcome.status in _UNSEEN and outcome.session_id:
+            self.lookalikes.note(outcome.session_id)
         if outcome.status is RevocationStatus.FAILED and is_out_of_reach(outcome.error):
             self._unreached += 1
-        elif outcome.attempts and not self._has_given_up:
+        elif outcome.attempts and not self.has_given_up:
             self._unreached = 0
         out = self.out
         if self._lines is not None:
@@ -123,54 +129,9 @@ class BulkRun:
         elif out.is_json:
             out.record(outcome_record(outcome))
         elif outcome.status is RevocationStatus.PLANNED:
-            owner = f"\t{outcome.user_id}" if outcome.user_id and not out.is_quiet else ""
-            out.result(harmless(f"{outcome.session_id}{owner}"))
-        elif self._count <= EACH_AT_MOST:
-            self._first.append(outcome)
+            owner = f"\t{cell(outcome.user_id)}" if outcome.user_id and not out.is_quiet else ""
+            out.result(cell(outcome.session_id or "") + owner)
+        elif self.count <= EACH_AT_MOST:
+            self.first.append(outcome)
         else:
-            self._first.clear()
-
-    def _tell_end(self, report: RevocationReport, *, is_interrupted: bool) -> int:
-        trouble = None if self.ids is None else self.ids.trouble
-        if trouble is not None:
-            report = attrs.evolve(report, exhausted=False)
-        code = exit_code_of_report(report)
-        if trouble is not None and code == FAILED:
-            code = USAGE
-        if report.stopped_by == "should_stop" or (is_interrupted and not report.ok):
-            code = INTERRUPTED if is_interrupted else OUT_OF_REACH
-        elif is_interrupted and self.ids is not None and self.ids.was_cut_short:
-            code = INTERRUPTED
-        if self.out.is_json:
-            self.out.record({**summary_record(report), "exit_code": code})
-        tell_summary(self.out, report, self._first)
-        if trouble is not None:
-            self.out.error(trouble.format_message())
-        if report.not_found and not (
-            report.revoked or report.already_inactive or report.failed or report.resumed
-        ):
-            self.out.error(
-                "not one was found: are these ids of sessions, and of the instance of this key?"
-            )
-        if self._has_given_up and not is_interrupted:
-            self.out.error(
-                f"the last {GIVE_UP_AFTER} sessions could not reach the service: gave up early"
-            )
-        is_early = report.stopped_by is not None or not report.exhausted
-        is_passing = any(is_out_of_reach(outcome.error) for outcome in report.failures)
-        if (code == INTERRUPTED or is_early or is_passing) and not self.is_dry:
-            self._tell_resume()
-        return code
-
-    def _tell_resume(self) -> None:
-        again = redact(shlex.join([*program_name().split(), *self.arguments]))
-        if self.journal is not None:
-            how = "To go on where this run ended, run it again"
-        else:
-            how = (
-                "To go on, run it again (without a --journal, sessions that are done are sent "
-                "once more, which does no harm)"
-            )
-        if self.ids is not None and self.ids.is_stdin:
-            how += ", with the same ids on stdin"
-        self.out.error(f"{how}:\n  {again}")
+            self.first.clear()

@@ -1,16 +1,24 @@
-"""The client that a command uses, made of the global options."""
+"""The client that a command uses, made of the global options, and whether its key is accepted."""
 
 from __future__ import annotations
 
+import codecs
+import json
 import os
+import re
+import time
+from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from clerk_async.cli.exits import Refused
-from clerk_async.cli.messages import show_log
+import attrs
+
+from clerk_async.cli.exits import KEY_REFUSED, Refused, exit_code_of, is_out_of_reach
+from clerk_async.cli.messages import error_text, show_log
+from clerk_async.errors import ApiError, ClerkError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from clerk_async.cli.app import Settings
     from clerk_async.config import Endpoint, RateLimit
@@ -18,25 +26,70 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+KEY_VARIABLE: Final = "CLERK_SECRET_KEY"
+_KEY_FILE_AT_MOST: Final = 1_000_000
+_ASSIGNMENT: Final = re.compile(r"(?:(?:export|set)\s+)?([A-Za-z_]\w*)\s*=\s*(.*)")
+_QUOTED: Final = re.compile(r"""(["'])(.*?)\1\s*(?:#.*)?""")
+_COMMENT: Final = re.compile(r"\s#.*")
+_SHOWN_OF_A_KEY: Final = 4
+
+
+@attrs.frozen
+class Instance:
+    """The instance that a key belongs to, as far as the service's answer says.
+
+    Attributes:
+        id: Such as `ins_…`; None if the answer doesn't name it.
+        clock_ahead: Seconds by which this machine's clock is ahead of the service's, to the nearest
+            second or so; None if the answer has no date.
+    """
+
+    id: str | None
+    clock_ahead: float | None
+
 
 def endpoint(settings: Settings) -> Endpoint:
-    """Find out where to send, and with which key.
+    """Find out where to send, and with which key; once for each command.
 
     Raises:
         Refused: If there is no key, or its file can't be read.
         ConfigurationError: If the key or the URL can't be used.
     """
-    from clerk_async.config import DEFAULT_API_VERSION, resolve_endpoint  # noqa: PLC0415
+    if settings.endpoint is None:
+        from clerk_async.config import DEFAULT_API_VERSION, resolve_endpoint  # noqa: PLC0415
 
-    key = None
-    if settings.key_file is not None:
-        key = _read_key(settings.key_file)
-    elif not os.environ.get("CLERK_SECRET_KEY", "").strip():
-        raise Refused(
-            "no secret key: set CLERK_SECRET_KEY, or give --key-file FILE "
-            '(you find the key under "API keys" in the Clerk Dashboard)'
+        key = None
+        if settings.key_file is not None:
+            key = _read_key(settings.key_file)
+        elif not os.environ.get(KEY_VARIABLE, "").strip():
+            raise Refused(
+                "no secret key: set CLERK_SECRET_KEY, or give --key-file FILE "
+                '(you find the key under "API keys" in the Clerk Dashboard)'
+            )
+        settings.endpoint = resolve_endpoint(
+            key, settings.base_url, DEFAULT_API_VERSION, allow_insecure=False
         )
-    return resolve_endpoint(key, settings.base_url, DEFAULT_API_VERSION, allow_insecure=False)
+    return settings.endpoint
+
+
+def has_key(settings: Settings) -> bool:
+    """Whether a secret key was given, by whatever way."""
+    return settings.key_file is not None or bool(os.environ.get(KEY_VARIABLE, "").strip())
+
+
+def key_in_words(settings: Settings) -> str:
+    """Describe the key without giving it away: `live, ends in …Ab12, from CLERK_SECRET_KEY`."""
+    key = endpoint(settings).secret_key
+    source = KEY_VARIABLE if settings.key_file is None else settings.key_file
+    return f"{key_kind(key)}, ends in …{key[-_SHOWN_OF_A_KEY:]}, from {source}"
+
+
+def key_kind(key: str) -> str:
+    """Tell which kind of instance a key belongs to."""
+    for kind in ("live", "test"):
+        if key.startswith(f"sk_{kind}_"):
+            return kind
+    return "of an unknown kind"
 
 
 def make_client(
@@ -58,7 +111,7 @@ def make_client(
 
 
 def call(settings: Settings, ask: Callable[[AsyncSessionsApi], Awaitable[T]]) -> T:
-    """Make a client, ask it one thing, and give what comes.
+    """Make a client, ask it one thing, and return what comes.
 
     Raises:
         Refused: As `endpoint`.
@@ -73,14 +126,90 @@ def call(settings: Settings, ask: Callable[[AsyncSessionsApi], Awaitable[T]]) ->
     return asyncio.run(asking())
 
 
+async def ask_instance(sessions: AsyncSessionsApi) -> Instance:
+    """Ask the service for the instance's public keys: who may have them has a good key.
+
+    The request counts towards no rate limit.
+
+    Raises:
+        ClerkError: If the key is refused, or the service is out of reach.
+
+    Source: https://clerk.com/docs/reference/backend-api/tag/JWKS
+    """
+    from clerk_async.http import operations  # noqa: PLC0415 - not for help
+
+    request = operations.Request(operations.JWKS, "/jwks")
+    before = time.time()
+    answer = await sessions._calls.call(request)  # noqa: SLF001 - for its headers
+    return Instance(
+        _instance_id(answer.body), _clock_ahead(answer.headers, (before + time.time()) / 2)
+    )
+
+
+async def check_instance(settings: Settings, sessions: AsyncSessionsApi) -> Instance:
+    """Ask for the instance before a bulk run, which is not to begin in vain.
+
+    A service that can be reached and doesn't refuse the key is good enough: what else is wrong with
+    its answer (a gateway that hides `/jwks`) is noted.
+
+    Raises:
+        ClerkError: If the key is refused, or the service is out of reach.
+    """
+    try:
+        return await ask_instance(sessions)
+    except ClerkError as error:
+        if exit_code_of(error) == KEY_REFUSED or is_out_of_reach(error):
+            error.add_note("nothing was sent")
+            raise
+        told = error_text(error) if isinstance(error, ApiError) else type(error).__name__
+        settings.out.note(f"note: the secret key could not be checked beforehand: {told}")
+        return Instance(None, None)
+
+
+def _instance_id(body: bytes) -> str | None:
+    try:
+        key_ids = [key["kid"] for key in json.loads(body)["keys"]]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return next((kid for kid in key_ids if isinstance(kid, str) and kid.startswith("ins_")), None)
+
+
+def _clock_ahead(headers: Mapping[str, str], now: float) -> float | None:
+    try:
+        date = parsedate_to_datetime(headers["Date"])
+        # The header has whole seconds, cut off: half a second later is the likeliest time.
+        return now - date.timestamp() - 0.5
+    except (LookupError, ValueError, TypeError, OverflowError):
+        return None
+
+
 def _read_key(path: str) -> str:
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        with Path(path).open("rb") as file:
+            data = file.read(_KEY_FILE_AT_MOST)
+        is_wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = data.decode("utf-16" if is_wide else "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not text"
         raise Refused(f"can't read the key file {path}: {why}") from None
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines()]
+    lines = [line for line in lines if line and not line.startswith("#")]
+    settings = [match for line in lines if (match := _ASSIGNMENT.fullmatch(line))]
+    if settings:
+        keys = {_value(match[2]) for match in settings if match[1] == KEY_VARIABLE}
+        if len(keys) != 1:
+            found = "several different" if keys else "no"
+            raise Refused(f"the key file {path} holds {found} {KEY_VARIABLE}= lines")
+        return keys.pop()
     if len(lines) != 1:
         found = "several lines" if lines else "nothing"
-        raise Refused(f"the key file {path} must hold the key alone; it holds {found}")
+        raise Refused(
+            f"the key file {path} must hold the key alone, or a {KEY_VARIABLE}= line; "
+            f"it holds {found}"
+        )
     return lines[0]
+
+
+def _value(text: str) -> str:
+    quoted = _QUOTED.fullmatch(text)
+    return quoted[2] if quoted else _COMMENT.sub("", text).strip()

@@ -20,7 +20,7 @@ import click
 
 if TYPE_CHECKING:
     from clerk_async.bulk.report import RevocationReport
-    from clerk_async.errors import ApiError, ClerkError
+    from clerk_async.errors import ClerkError
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -43,19 +43,17 @@ class Refused(click.ClickException):
 def exit_code_of(error: ClerkError) -> int:
     """Give the code for an error that ended a command."""
     from clerk_async.errors import (  # noqa: PLC0415 - attrs, not for help
-        AuthenticationError,
         ConfigurationError,
         InvalidArgumentError,
         JournalError,
         KeysUnavailableError,
-        PermissionDeniedError,
     )
 
     if isinstance(error, ConfigurationError | InvalidArgumentError | JournalError):
         return USAGE
     refusal = error.cause if isinstance(error, KeysUnavailableError) else error
-    if isinstance(refusal, AuthenticationError | PermissionDeniedError):
-        return FAILED if is_session_refusal(refusal) else KEY_REFUSED
+    if is_key_refusal(refusal):
+        return KEY_REFUSED
     return OUT_OF_REACH if is_out_of_reach(error) else FAILED
 
 
@@ -87,9 +85,16 @@ def is_out_of_reach(error: ClerkError | None) -> bool:
     return isinstance(error, TransportError | ServerError | RateLimitedError | KeysUnavailableError)
 
 
-def is_session_refusal(error: ApiError) -> bool:
-    """Whether a 401 is about a session, not about the key: `refresh` has such answers.
+def is_key_refusal(error: ClerkError | None) -> bool:
+    """Whether the secret key was refused; `refresh` has 401s that are about the session.
 
     Source: https://clerk.com/docs/reference/backend-api/tag/Sessions#operation/RefreshSession
     """
-    return error.path.endswith("/refresh") and error.code not in _KEY_CODES
+    from clerk_async.errors import (  # noqa: PLC0415 - attrs, not for help
+        AuthenticationError,
+        PermissionDeniedError,
+    )
+
+    if not isinstance(error, AuthenticationError | PermissionDeniedError):
+        return False
+    return not error.path.endswith("/refresh") or error.code in _KEY_CODES

@@ -1,40 +1,38 @@
-"""Ids from arguments, a file or stdin: one a line, or a column of CSV or JSON lines.
+"""Ids from arguments, a file or stdin, read as the run needs them.
 
-Everything is read as it is needed, so a file of a million ids takes no more memory than one of ten.
+A file of a million ids takes no more memory than one of ten.
 """
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import csv
-import json
 import os
-import re
 import stat
-import sys
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, Final, cast
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from clerk_async.bulk.intake import Duplicates
+from clerk_async.cli.columns import SESSIONS, USERS, Tally, Wanted, column_ids, plain_ids
 from clerk_async.cli.exits import Refused
+from clerk_async.cli.lines import Lines, open_file, open_stdin
+from clerk_async.cli.lookalikes import Lookalikes
 from clerk_async.cli.messages import STDIN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 
     from clerk_async.cli.output import Output
 
-CHUNK: Final = 65_536
 BATCH: Final = 256
-LONGEST_LINE: Final = 1_000_000
 COUNTED_AT_MOST: Final = 200_000_000
 """A file above so many bytes isn't counted first: its total stays unknown."""
-_QUOTED: Final = re.compile(r'"[^"]+"')
+_WANTED: Final = {"--from": SESSIONS, "--users-from": USERS}
 
 _Batch = list[str] | BaseException | None
 
@@ -44,23 +42,47 @@ class Ids:
 
     Attributes:
         source: Where they come from, in words.
-        total: How many there are, duplicates included; None where only reading would tell.
+        wanted: Whether they are ids of sessions or of users.
+        total: How many there are, each once, as far as a run knows duplicates; None where only
+            reading would tell.
         is_stdin: Whether they come from stdin, so that nothing else can.
+        tally: What was read beside them.
+        lookalikes: What those that were counted look like.
         was_cut_short: Whether reading ended because the run was to stop.
         trouble: Why reading ended before the end: a line that can't be used, of a pipe whose
             lines can't be looked at before.
     """
 
     def __init__(
-        self, ids: Iterable[str], *, source: str, total: int | None, is_stdin: bool = False
+        self,
+        ids: Iterable[str],
+        *,
+        source: str,
+        total: int | None,
+        wanted: Wanted = SESSIONS,
+        tally: Tally | None = None,
+        is_stdin: bool = False,
+        lookalikes: Lookalikes | None = None,
+        again: Callable[[], Iterator[str]] | None = None,
     ) -> None:
         self.source = source
+        self.wanted = wanted
         self.total = total
         self.is_stdin = is_stdin
+        self.tally: Tally = Tally() if tally is None else tally
+        self.lookalikes: Lookalikes = Lookalikes(wanted) if lookalikes is None else lookalikes
         self.was_cut_short: bool = False
         self.trouble: Refused | None = None
         self._ids = iter(ids)
+        self._again = again
         self._ahead: deque[str] = deque()
+
+    @property
+    def count(self) -> str:
+        """How many there are, as far as that is known, in words."""
+        if self.total is None:
+            return f"more than {len(self._ahead) - 1}"
+        return f"{self.total:,}"
 
     def has_more_than(self, count: int) -> bool:
         """Read so far ahead that this can be told; nothing is lost."""
@@ -68,6 +90,28 @@ class Ids:
             return self.total > count
         self._ahead.extend(islice(self._ids, count + 1 - len(self._ahead)))
         return len(self._ahead) > count
+
+    def check_not_empty(self) -> None:
+        """Wait for the first id.
+
+        Raises:
+            Refused: If there is none: a run of nothing would look like success.
+        """
+        if self.has_more_than(0):
+            return
+        empty = self.tally.skipped
+        why = (
+            f": {empty:,} {'row has' if empty == 1 else 'rows have'} an empty cell" if empty else ""
+        )
+        raise Refused(f"{self.source} holds no {self.wanted.name}{why}")
+
+    def left_after(self, done: Collection[str]) -> int | None:
+        """Count those that an earlier run has not done; None where only reading would tell."""
+        if self.total is None or not done:
+            return self.total
+        if self._again is None:
+            return None
+        return _count((one for one in self._again() if one not in done), Lookalikes(self.wanted))
 
     def all(self) -> list[str]:
         """Read all ahead, where they are known to be few; nothing is lost."""
@@ -86,7 +130,7 @@ class Ids:
             yield self._ahead.popleft()
         loop = asyncio.get_running_loop()
         batches: asyncio.Queue[_Batch] = asyncio.Queue(2)
-        # A thread, as a read may wait for ever; a daemon, as the program must end all the same.
+        # A thread, because a read may wait for long; a daemon, so that the program can end.
         threading.Thread(target=_pump, args=(self._ids, batches, loop), daemon=True).start()
         stopped = loop.create_task(asked_to_stop())
         try:
@@ -145,57 +189,10 @@ def _hand_over(
     return True
 
 
-class _Lines(Iterator[str]):
-    """Lines of a file descriptor, decoded; knows whether the next is there without a wait."""
-
-    def __init__(self, descriptor: int, source: str) -> None:
-        self._descriptor = descriptor
-        self._source = source
-        self._rest = b""
-        self._ready: list[bytes] = []
-        self._is_first = True
-        self._is_ended = False
-        self.number = 0
-
-    @property
-    def has_ready(self) -> bool:
-        return bool(self._ready)
-
-    def __next__(self) -> str:
-        while not self._ready:
-            if self._is_ended:
-                raise StopIteration
-            self._fill()
-        line = self._ready.pop()
-        self.number += 1
-        if self._is_first:
-            self._is_first = False
-            line = line.removeprefix(b"\xef\xbb\xbf")
-        try:
-            return line.decode()
-        except UnicodeDecodeError:
-            raise Refused(f"line {self.number} of {self._source} is not UTF-8 text") from None
-
-    def _fill(self) -> None:
-        # Not through sys.stdin: a daemon thread that waits in its buffer breaks the exit.
-        chunk = os.read(self._descriptor, CHUNK)
-        if not chunk:
-            self._is_ended = True
-            if self._rest:
-                self._ready = [self._rest]
-                self._rest = b""
-            return
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        if len(self._rest) > LONGEST_LINE:
-            raise Refused(f"{self._source} holds no lines of ids")
-        lines.reverse()
-        self._ready = [line + b"\n" for line in lines]
-
-
 class _Parsed(Iterator[str]):
     """Ids out of lines."""
 
-    def __init__(self, lines: _Lines, ids: Iterator[str]) -> None:
+    def __init__(self, lines: Lines, ids: Iterator[str]) -> None:
         self.lines = lines
         self._ids = ids
 
@@ -217,12 +214,14 @@ def ids_from(
         path: A file; `-` is stdin.
         column: The column of CSV, or the field of JSON lines, that holds the ids.
         what: What the arguments are, in words.
-        option: The option that `path` came with.
+        option: The option that `path` came with, `--from` or `--users-from`.
 
     Raises:
         click.UsageError: If there are none, or two kinds.
         Refused: If the file can't be read.
     """
+    wanted = _WANTED[option]
+    lookalikes = Lookalikes(wanted)
     if arguments and path is not None:
         raise click.UsageError(f"give {what} or with {option}, not both")
     if path is None:
@@ -230,115 +229,62 @@ def ids_from(
             raise click.UsageError(f"--column goes with {option}")
         if not arguments:
             raise click.UsageError(f"give {what}, or with {option} FILE (- is stdin)")
-        return Ids(arguments, source="the arguments", total=len(arguments))
-    if path == STDIN:
         return Ids(
-            _parse(_open_stdin(), "stdin", column), source="stdin", total=None, is_stdin=True
+            arguments,
+            source="the arguments",
+            total=_count(iter(arguments), lookalikes),
+            wanted=wanted,
+            lookalikes=lookalikes,
+            again=lambda: iter(arguments),
         )
-    total = None
-    descriptor = _open(path)
-    status = os.fstat(descriptor)
-    if stat.S_ISREG(status.st_mode) and status.st_size <= COUNTED_AT_MOST:
-        total = sum(1 for _ in _parse(descriptor, path, column))
-        os.lseek(descriptor, 0, os.SEEK_SET)
-    return Ids(_parse(descriptor, path, column), source=path, total=total)
+    tally = Tally()
+    if path == STDIN:
+        ids = _parse(open_stdin(), "stdin", column, wanted, tally)
+        return Ids(ids, source="stdin", total=None, wanted=wanted, tally=tally, is_stdin=True)
+    descriptor = open_file(path)
 
-
-def _open(path: str) -> int:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise Refused(f"{path} is a folder")
-    except OSError as error:
-        raise Refused(f"can't read {path}: {error.strerror}") from None
-    return descriptor
-
-
-def _open_stdin() -> int:
-    if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison] - it may be closed
-        raise Refused("stdin is closed")
-    return 0
-
-
-def _parse(descriptor: int, source: str, column: str | None) -> _Parsed:
-    lines = _Lines(descriptor, source)
-    ids = _plain(lines, source) if column is None else _column(lines, source, column)
-    return _Parsed(lines, ids)
-
-
-def _plain(lines: _Lines, source: str) -> Iterator[str]:
-    for line in lines:
-        text = line.strip()
-        if not text or text.startswith("#"):
-            continue
-        if _QUOTED.fullmatch(text):
-            text = text[1:-1]
-        # Sent as it is, such a line would be answered "not found", which counts as done.
-        if text[0] in "{[\"'" or "," in text or ";" in text or "\t" in text:
-            raise Refused(
-                f"line {lines.number} of {source} holds more than one id: for CSV or JSON lines, "
-                "say with --column NAME where the ids are"
-            )
-        yield text
-
-
-def _column(lines: _Lines, source: str, column: str) -> Iterator[str]:
-    for line in lines:
-        if not line.strip():
-            continue
-        if line.lstrip().startswith("["):
-            raise Refused(
-                f"{source} is a JSON array; what is read are JSON lines, one object a line: "
-                "jq -c '.[]' makes them of it"
-            )
-        if line.lstrip().startswith("{"):
-            yield from _json_lines(chain([line], lines), lines, source, column)
-        else:
-            yield from _csv(chain([line], lines), lines, source, column)
-        return
-
-
-def _json_lines(texts: Iterable[str], lines: _Lines, source: str, column: str) -> Iterator[str]:
-    for text in texts:
-        if not text.strip():
-            continue
+    def again() -> Iterator[str]:
+        second = open_file(path)
         try:
-            row = json.loads(text)
-        except (ValueError, RecursionError):
-            row = None
-        if not isinstance(row, dict):
-            raise Refused(f"line {lines.number} of {source} is no JSON object")
-        value = cast(dict[str, Any], row).get(column)
-        if not isinstance(value, str) or not value:
-            raise Refused(f"line {lines.number} of {source} has no text in {column!r}")
-        yield value
+            yield from _parse(second, path, column, wanted, Tally())
+        finally:
+            os.close(second)
+
+    total = None
+    status = os.fstat(descriptor)
+    is_counted = stat.S_ISREG(status.st_mode) and status.st_size <= COUNTED_AT_MOST
+    if is_counted:
+        total = _count(_parse(descriptor, path, column, wanted, tally), lookalikes)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    return Ids(
+        _parse(descriptor, path, column, wanted, Tally() if is_counted else tally),
+        source=path,
+        total=total,
+        wanted=wanted,
+        tally=tally,
+        lookalikes=lookalikes,
+        again=again if is_counted else None,
+    )
 
 
-def _csv(texts: Iterator[str], lines: _Lines, source: str, column: str) -> Iterator[str]:
-    first = next(texts)
-    # Spreadsheets write semicolons where numbers have a decimal comma; our own lists have tabs.
-    delimiter = next((mark for mark in ",;\t" if column in _names(first, mark)), ",")
-    # Strict, as a quote that never closes would swallow the lines after it without a word.
-    rows = csv.reader(chain([first], texts), delimiter=delimiter, strict=True)
-    try:
-        header = [name.strip() for name in next(rows)]
-        if column not in header:
-            raise Refused(f"{source} has no column {column!r}; it has {', '.join(header)}")
-        place = header.index(column)
-        for row in rows:
-            if not any(row):
-                continue
-            value = row[place].strip() if place < len(row) else ""
-            if not value:
-                raise Refused(f"line {lines.number} of {source} has no {column!r}")
-            yield value
-    except csv.Error as error:
-        raise Refused(f"line {lines.number} of {source}: {error}") from None
+def _count(ids: Iterator[str], lookalikes: Lookalikes) -> int:
+    """Count each id once, as far as a run knows duplicates."""
+    duplicates = Duplicates()
+    count = 0
+    for one in ids:
+        if not duplicates.saw(one):
+            count += 1
+            lookalikes.note(one)
+    return count
 
 
-def _names(line: str, delimiter: str) -> list[str]:
-    return [name.strip() for name in next(csv.reader([line], delimiter=delimiter))]
+def _parse(
+    descriptor: int, source: str, column: str | None, wanted: Wanted, tally: Tally
+) -> _Parsed:
+    lines = Lines(descriptor, source, is_lenient=column is not None)
+    if column is None:
+        return _Parsed(lines, plain_ids(lines, source, wanted, tally))
+    return _Parsed(lines, column_ids(lines, source, column, tally))
 
 
 def read_secret_lines(out: Output, *names: str) -> list[str]:
@@ -349,7 +295,7 @@ def read_secret_lines(out: Output, *names: str) -> list[str]:
     """
     if not names:
         return []
-    lines = _Lines(_open_stdin(), "stdin")
+    lines = Lines(open_stdin(), "stdin")
     secrets: list[str] = []
     for name in names:
         if os.isatty(0):

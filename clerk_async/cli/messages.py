@@ -39,6 +39,7 @@ _TYPED: Final[Mapping[str, str]] = {
 _AT_THE_START: Final = re.compile(rf"\A(?:{'|'.join(_TYPED)})(?= (?:is|must|holds)\b)")
 _ELSEWHERE: Final = (
     (", or pass allow_insecure=True if you must", ""),
+    ("pass Journal(path, accept_other_key=True)", "give --rotated-key"),
     ("with AsyncTokenVerifier or TokenVerifier", "with clerk-async verify-token"),
 )
 
@@ -56,10 +57,12 @@ def error_text(error: ClerkError) -> str:
     from clerk_async.errors import (  # noqa: PLC0415 - attrs, not for help
         ConfigurationError,
         InvalidArgumentError,
+        JournalError,
     )
 
-    text = str(error)
-    return as_typed(text) if isinstance(error, ConfigurationError | InvalidArgumentError) else text
+    text = "; ".join([str(error), *getattr(error, "__notes__", ())])
+    is_ours = isinstance(error, ConfigurationError | InvalidArgumentError | JournalError)
+    return as_typed(text) if is_ours else text
 
 
 _LOGGER: Final = logging.getLogger("clerk_async")

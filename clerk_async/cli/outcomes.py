@@ -7,26 +7,22 @@ from typing import TYPE_CHECKING, Any, Final
 
 from clerk_async.bulk.report import RevocationStatus
 from clerk_async.cli.messages import error_text
-from clerk_async.cli.output import harmless
-from clerk_async.cli.progress import duration, number
+from clerk_async.cli.output import cell
+from clerk_async.cli.progress import number
 from clerk_async.errors import ApiError, ClerkError
 from clerk_async.redaction import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from clerk_async.bulk.report import RevocationOutcome, RevocationReport
     from clerk_async.cli.output import Output
 
 SHOWN_AT_MOST: Final = 20
-"""So many failures are shown one by one."""
-_STOPS: Final = {
-    "authentication": "stopped: the service refused the secret key",
-    "max_failures": "stopped: too many failures",
-    "deadline": "stopped: the time was up",
-    "should_stop": "stopped before the end",
-}
-_WORDS: Final = {
+"""So many different failures are shown one by one."""
+NAMED_AT_MOST: Final = 3
+"""So many sessions that failed alike are named, unless all are."""
+WORDS: Final = {
     RevocationStatus.REVOKED: "revoked",
     RevocationStatus.ALREADY_INACTIVE: "already inactive",
     RevocationStatus.NOT_FOUND: "not found",
@@ -34,6 +30,8 @@ _WORDS: Final = {
     RevocationStatus.NOT_ATTEMPTED: "not attempted",
     RevocationStatus.PLANNED: "would be revoked",
 }
+LEFT: Final = "left"
+"""What a stopped run says of a session that was not attempted, or that waits for another try."""
 
 
 def outcome_record(outcome: RevocationOutcome) -> dict[str, Any]:
@@ -82,50 +80,68 @@ def json_line(value: Mapping[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False) + "\n"
 
 
-def tell_summary(out: Output, report: RevocationReport, first: Sequence[RevocationOutcome]) -> None:
-    """Tell people how a run ended: a few sessions one by one, else those that failed; the counts.
+def tell_outcomes(
+    out: Output,
+    each: Sequence[RevocationOutcome],
+    failures: Sequence[RevocationOutcome],
+    waiting: Collection[RevocationOutcome],
+) -> None:
+    """Print what became of sessions: of each in a small run, of those that failed in a large one.
+
+    The same error is told once, with the sessions that it befell.
 
     Args:
-        out: Where to print; the counts are left out if it is quiet.
-        report: The run.
-        first: The outcomes of a run that is small enough to show them all.
+        out: Where to print.
+        each: All outcomes of a small run; empty for a large one.
+        failures: Those that failed and were tried as often as they can be.
+        waiting: Those of a stopped run that another run will try again.
     """
-    if out.is_json:
-        return
-    for outcome in first or report.failures[:SHOWN_AT_MOST]:
-        out.result(_outcome_line(out, outcome))
-    more = 0 if first else len(report.failures) - SHOWN_AT_MOST
-    if more > 0:
+    waits = {id(outcome) for outcome in waiting}
+    for outcome in each:
+        if outcome.error is None or id(outcome) in waits:
+            is_left = id(outcome) in waits or outcome.status is RevocationStatus.NOT_ATTEMPTED
+            out.result(f"{_whose(outcome)}  {LEFT if is_left else WORDS[outcome.status]}")
+    alike = _alike(failures)
+    most = len(alike) if each else SHOWN_AT_MOST
+    for told, outcomes in alike[:most]:
+        word = out.bad(WORDS[RevocationStatus.FAILED])
+        if len(outcomes) == 1:
+            out.result(f"{_whose(outcomes[0])}  {word}: {told}")
+            continue
+        named = [_whose(one) for one in outcomes[: len(each) or NAMED_AT_MOST]]
+        more = len(outcomes) - len(named)
+        if more:
+            named.append(f"and {number(more)} more")
+        out.result(f"{number(len(outcomes))} sessions  {word}: {told} ({', '.join(named)})")
+    more = sum(len(outcomes) for _, outcomes in alike[most:])
+    if more:
         out.result(f"… and {number(more)} more that failed (--json lists each)")
-    if not out.is_quiet:
-        _tell_counts(out, report)
 
 
-def _tell_counts(out: Output, report: RevocationReport) -> None:
-    parts = [
-        f"{number(getattr(report, status.value))} {word}"
-        for status, word in _WORDS.items()
-        if getattr(report, status.value)
-    ]
-    if report.resumed:
-        parts.append(f"{number(report.resumed)} done by an earlier run")
-    told = f"{', '.join(parts) or 'no sessions'}, in {duration(report.elapsed)}"
-    if report.throttled:
-        told += f" ({number(report.throttled)} requests were answered 429 and sent again)"
-    mark = out.good("Done:") if report.ok else out.bad("Not done:")
-    out.result(f"{mark} {told}")
-    if report.stopped_by is not None:
-        out.result(_STOPS[report.stopped_by])
-    elif not report.exhausted:
-        out.result("the input was not read to its end")
+def tell_waiting(out: Output, waiting: Sequence[RevocationOutcome]) -> None:
+    """Say on stderr why sessions of a stopped run wait for another try, each reason once."""
+    for told, outcomes in _alike(waiting)[:SHOWN_AT_MOST]:
+        count = len(outcomes)
+        out.error(f"{number(count)} of those left {'was' if count == 1 else 'were'} tried: {told}")
 
 
-def _outcome_line(out: Output, outcome: RevocationOutcome) -> str:
-    word = _WORDS[outcome.status]
-    if outcome.status is RevocationStatus.FAILED:
-        word = out.bad(word)
+def _alike(outcomes: Sequence[RevocationOutcome]) -> list[tuple[str, list[RevocationOutcome]]]:
+    """Put those together that failed with the same error, the most frequent first."""
+    found: dict[str, list[RevocationOutcome]] = {}
+    for outcome in outcomes:
+        told = _error_of(outcome)
+        key = told.replace(outcome.session_id, "…") if outcome.session_id else told
+        found.setdefault(key, []).append(outcome)
+    alike = sorted(found.items(), key=lambda pair: -len(pair[1]))
+    return [(key if len(same) > 1 else _error_of(same[0]), same) for key, same in alike]
+
+
+def _error_of(outcome: RevocationOutcome) -> str:
+    return "" if outcome.error is None else cell(redact(error_text(outcome.error)))
+
+
+def _whose(outcome: RevocationOutcome) -> str:
     whose = outcome.session_id or (
         f"sessions of {outcome.user_id}" if outcome.user_id else "(no id)"
     )
-    told = "" if outcome.error is None else f": {redact(error_text(outcome.error))}"
-    return f"{harmless(redact(whose))}  {word}{harmless(told)}"
+    return cell(redact(whose))

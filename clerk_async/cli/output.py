@@ -31,6 +31,17 @@ _CONTROLS: Final = {
     for code in (*range(0x20), 0x7F, *range(0x80, 0xA0))
     if code not in b"\t\n"
 }
+_INVISIBLE: Final = {
+    code: f"\\u{code:04x}"
+    for code in (
+        *range(0x200B, 0x2010),  # of no width, or a change of direction
+        *range(0x2028, 0x202F),  # line and paragraph separators, changes of direction
+        *range(0x2060, 0x2070),
+        *range(0xD800, 0xE000),  # halves of characters, which no encoding can write
+        0xFEFF,  # a byte order mark
+    )
+}
+_IN_A_CELL: Final = {**_CONTROLS, **_INVISIBLE, 0x09: "\\t", 0x0A: "\\n"}
 _CLEAR_LINE: Final = "\r\x1b[2K"
 _WIDTH_UNKNOWN: Final = 80
 WAITING_AT_MOST: Final = 1000
@@ -168,12 +179,18 @@ class Output:
         text = json.dumps(value, ensure_ascii=False, separators=(", ", ": "))
         self._around_live(self.out, text + "\n")
 
-    def note(self, text: str) -> None:
-        """Tell something by the way on stderr, unless `--quiet`."""
+    def note(self, text: str, *, is_painted: bool = False) -> None:
+        """Tell something by the way on stderr, unless `--quiet`.
+
+        Args:
+            text: What to tell.
+            is_painted: Whether it holds our own colours, and nothing of anybody else's.
+        """
         if not self.is_quiet:
             from clerk_async.redaction import redact  # noqa: PLC0415 - not for help
 
-            self._around_live(self.err, harmless(redact(text)) + "\n")
+            text = text if is_painted else harmless(redact(text))
+            self._around_live(self.err, text + "\n")
 
     def error(self, text: str) -> None:
         """Tell on stderr what is wrong."""
@@ -256,6 +273,22 @@ class Output:
 def harmless(text: str) -> str:
     """Show control characters of what others wrote as text: a terminal would obey them."""
     return text.translate(_CONTROLS)
+
+
+def cell(text: str) -> str:
+    """Show what others wrote as one cell of one line, so that reading it back ends where it does.
+
+    Whatever could begin another line or cell, or is left out when a cell is read (blanks around
+    it), or is not seen, is shown as text: with a backslash, which is in no id.
+    """
+    text = text.translate(_IN_A_CELL)
+    bare = text.strip()
+    if len(bare) == len(text):
+        return text
+    begin = text.index(bare) if bare else len(text)
+    around = (text[:begin], text[begin + len(bare) :])
+    before, after = ("".join(f"\\u{ord(blank):04x}" for blank in part) for part in around)
+    return before + bare + after
 
 
 def paint(stream: Stream, text: str, style: str) -> str:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from clerk_async.cli.progress import Mode
     from clerk_async.config import Endpoint, RateLimit
 
+ASK_ABOVE: Final = 25
+"""Runs of more sessions than this need a yes, and keep a journal."""
 _FORM: Final = re.compile(r"(\d+)\s*/\s*(\d*\.?\d+)?\s*s?")
 
 
@@ -58,6 +60,7 @@ class RunOptions(NamedTuple):
     dry_run: bool
     yes: bool
     journal: str | None
+    no_journal: bool
     rotated_key: bool
     rate: RateLimit | None
     share: float | None
@@ -75,3 +78,10 @@ def rate_limit_of(
     if share is None:
         return rate
     return (rate or endpoint.key_limit).share(share)
+
+
+def default_rate_limit(endpoint: Endpoint) -> RateLimit:
+    """Return the limit that the library takes for bulk runs unless told otherwise."""
+    from clerk_async.bulk.target import DEFAULT_SHARE  # noqa: PLC0415 - not for help
+
+    return endpoint.key_limit.share(DEFAULT_SHARE)

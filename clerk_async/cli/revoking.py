@@ -1,28 +1,35 @@
-"""What `revoke` and `revoke-all` do: where the ids come from, what is asked, how the run starts."""
+"""What `revoke` and `revoke-all` do: checks before anything is sent, the question, the run."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
+import attrs
 import click
 
 from clerk_async.bulk.journal import Journal
-from clerk_async.cli.asking import ASK_ABOVE, confirm
+from clerk_async.cli.asking import Question
 from clerk_async.cli.bulk_run import BulkRun
-from clerk_async.cli.client import endpoint, make_client
+from clerk_async.cli.client import check_instance, endpoint, make_client
+from clerk_async.cli.columns import SESSIONS
+from clerk_async.cli.ending import Ending
+from clerk_async.cli.exits import FAILED
+from clerk_async.cli.filters import Filters
 from clerk_async.cli.inputs import ids_from
+from clerk_async.cli.journals import Resume, done_by, new_journal, remove_small
+from clerk_async.cli.lookalikes import Lookalikes
 from clerk_async.cli.progress import number
-from clerk_async.cli.rates import rate_limit_of
-from clerk_async.cli.reach import check_reach
+from clerk_async.cli.rates import ASK_ABOVE, rate_limit_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Sequence
+    from datetime import datetime
 
+    from clerk_async.bulk.journal_file import RunKind
     from clerk_async.bulk.report import RevocationReport
     from clerk_async.cli.app import Settings
     from clerk_async.cli.inputs import Ids
-    from clerk_async.cli.interrupts import Interrupts
     from clerk_async.cli.rates import RunOptions
     from clerk_async.sessions import AsyncSessionsApi
 
@@ -34,26 +41,14 @@ def revoke(
     column: str | None,
     options: RunOptions,
 ) -> int:
-    """Revoke sessions by their ids, and give the exit code.
+    """Revoke sessions by their ids, and return the exit code.
 
     Raises:
         click.ClickException: If the input can't be used, or nobody confirmed.
         ClerkError: If the run could not begin.
     """
     ids = ids_from(session_ids, path, column, what="session ids as arguments", option="--from")
-    where = endpoint(settings)
-    if not (options.yes or options.dry_run) and ids.has_more_than(ASK_ABOVE):
-        what = f"Revoke {_count_of(ids)} sessions from {ids.source} at {where.base_url}"
-        confirm(settings.out, what, is_stdin_taken=ids.is_stdin)
-
-    async def start(
-        sessions: AsyncSessionsApi, interrupts: Interrupts, **hooks: Any
-    ) -> RevocationReport:
-        if _may_be_many(ids) and not options.dry_run:
-            await check_reach(where.base_url)
-        return await sessions.revoke_many(session_ids or ids.read(interrupts.wait), **hooks)
-
-    return asyncio.run(_run(settings, ids, start, options, total=ids.total))
+    return _ByIds(settings, options, ids, session_ids, Filters()).run()
 
 
 def revoke_all(
@@ -62,108 +57,229 @@ def revoke_all(
     path: str | None,
     column: str | None,
     *,
-    selection: Mapping[str, Any],
+    client_id: str | None,
+    except_ids: Sequence[str],
+    filters: Filters,
     options: RunOptions,
 ) -> int:
-    """Revoke the live sessions of users, or of a client, and give the exit code.
+    """Revoke the live sessions of users, or of a client, and return the exit code.
 
     Raises:
         click.ClickException: If the input can't be used, or nobody confirmed.
         ClerkError: If the run could not begin.
     """
     ids = None
-    if user_ids or path is not None or selection["client_id"] is None:
+    if user_ids or path is not None or client_id is None:
         ids = ids_from(user_ids, path, column, what="users with --user", option="--users-from")
     elif column is not None:
         raise click.UsageError("--column goes with --users-from")
-    where = endpoint(settings)
-    must_ask = not (options.yes or options.dry_run)
-    if must_ask and ids is not None and ids.has_more_than(ASK_ABOVE):
-        what = f"Revoke every live session of {_count_of(ids)} users from {ids.source}"
-        confirm(settings.out, f"{what} at {where.base_url}", is_stdin_taken=ids.is_stdin)
-        must_ask = False
+    return _OfUsers(settings, options, ids, user_ids, filters, client_id, except_ids).run()
 
-    async def start(
-        sessions: AsyncSessionsApi, interrupts: Interrupts, **hooks: Any
-    ) -> RevocationReport:
-        if ids is not None and _may_be_many(ids):
-            await check_reach(where.base_url)
-        users: Any = user_ids or (None if ids is None else ids.read(interrupts.wait))
-        return await sessions.revoke_all(user_ids=users, **selection, **hooks)
 
-    async def ask(sessions: AsyncSessionsApi) -> None:
-        # The users are few, so that listing their sessions first is cheap.
+class _Selection(TypedDict):
+    client_id: str | None
+    except_session_ids: Sequence[str]
+    created_before: datetime | None
+    last_active_before: datetime | None
+    actor: str | bool | None
+
+
+@attrs.define
+class _ByIds:
+    """A run of `revoke`.
+
+    Attributes:
+        settings: The global options.
+        options: What was asked of the run.
+        ids: Where the ids come from; None where there are none to read.
+        given: Those that were arguments.
+        filters: Which of the sessions found are meant.
+        journal: Where it is noted what is done, if anywhere.
+        done: What an earlier run has done.
+        left: How many sessions are left to do; None while that isn't known.
+    """
+
+    settings: Settings
+    options: RunOptions
+    ids: Ids | None
+    given: Sequence[str]
+    filters: Filters
+    journal: Journal | None = attrs.field(default=None, init=False)
+    done: set[str] = attrs.field(factory=set[str], init=False)
+    left: int | None = attrs.field(default=None, init=False)
+
+    @property
+    def kind(self) -> RunKind:
+        """What kind of run the journal is of."""
+        return "revoke_many"
+
+    @property
+    def total(self) -> int | None:
+        """How many sessions there are, where the library can't know."""
+        return None if self.ids is None else self.ids.total
+
+    @property
+    def must_ask(self) -> bool:
+        """Whether somebody has to say yes to a large run."""
+        return not (self.options.yes or self.options.dry_run)
+
+    def run(self) -> int:
+        """Check, ask, revoke, tell.
+
+        Raises:
+            click.ClickException: If the input can't be used, or nobody confirmed.
+            ClerkError: If the run could not begin.
+        """
+        options, ids = self.options, self.ids
+        if options.journal is not None and options.no_journal:
+            raise click.UsageError("--journal and --no-journal exclude each other")
+        if options.rotated_key and options.journal is None:
+            raise click.UsageError("--rotated-key goes with --journal")
+        where = endpoint(self.settings)
+        if options.journal is not None:
+            self.journal = Journal(options.journal, accept_other_key=options.rotated_key)
+            self.done = done_by(
+                self.journal, instance=where.fingerprint, run=self.kind, dry_run=options.dry_run
+            )
+        if ids is not None:
+            # Before the loop runs, because a read may wait, and Ctrl-C must end it.
+            ids.check_not_empty()
+            if self.must_ask:
+                ids.has_more_than(ASK_ABOVE)
+        return asyncio.run(self._run())
+
+    async def _run(self) -> int:
+        options = self.options
+        limit = rate_limit_of(options.rate, options.share, endpoint(self.settings))
+        async with make_client(self.settings, rate_limit=limit) as sessions:
+            question = Question(self.settings, await check_instance(self.settings, sessions), limit)
+            await self.prepare(sessions, question)
+            is_own = not (options.journal or options.no_journal or options.dry_run)
+            if is_own and (self.left is None or self.left > ASK_ABOVE):
+                self.journal = new_journal(self.settings.out, self.kind)
+                if self.journal is not None and self.left is not None:
+                    self.settings.out.note(f"journal: {self.journal.path}")
+            return await self._revoke(sessions)
+
+    async def prepare(self, sessions: AsyncSessionsApi, question: Question) -> None:
+        """Find out how many there are, and ask if they are many."""
+        del sessions
+        if self.ids is None:
+            return
+        self.left = self.ids.left_after(self.done)
+        if self.must_ask and self.ids.has_more_than(ASK_ABOVE):
+            question.about_journal(self.journal, len(self.done), self.left)
+            question.about_pace(self.left)
+            question.ask(f"Revoke {self.ids.count} sessions from {self.ids.source}", self.ids)
+
+    async def start(self, sessions: AsyncSessionsApi, run: BulkRun) -> RevocationReport:
+        """Do what was asked for."""
+        assert self.ids is not None  # noqa: S101 - it has no other input
+        return await sessions.revoke_many(
+            self.given or self.ids.read(run.interrupts.wait),
+            journal=self.journal,
+            dry_run=self.options.dry_run,
+            max_failures=self.options.max_failures,
+            **run.hooks,
+        )
+
+    async def _revoke(self, sessions: AsyncSessionsApi) -> int:
+        options, ids, out = self.options, self.ids, self.settings.out
+        is_chosen = options.journal is not None
+        resume = Resume(
+            self.settings,
+            None if options.dry_run else self.journal,
+            is_chosen=is_chosen,
+            filters=self.filters,
+            is_stdin=ids is not None and ids.is_stdin,
+        )
+        lookalikes = Lookalikes(SESSIONS) if self.kind == "revoke_many" else None
+        run = BulkRun(out, self.total, options.progress, resume.tell, lookalikes)
+        async with run:
+            run.report = await self.start(sessions, run)
+        if run.report is None:
+            out.error(f"{run.trouble}; the run ended there")
+            resume.tell()
+            return FAILED
+        if not run.count and ids is not None and ids.trouble is not None:
+            raise ids.trouble
+        ending = Ending.of(run, run.report, ids, is_dry=options.dry_run)
+        ending.tell()
+        if self.journal is not None and not is_chosen and self.left is None:
+            remove_small(self.settings.out, self.journal, run.report, most=ASK_ABOVE)
+        if ending.is_to_resume:
+            resume.tell()
+        return ending.code
+
+
+@attrs.define
+class _OfUsers(_ByIds):
+    """A run of `revoke-all`.
+
+    Attributes:
+        client_id: Only sessions of this client.
+        except_ids: Sessions to leave alone.
+    """
+
+    client_id: str | None
+    except_ids: Sequence[str]
+
+    @property
+    def kind(self) -> RunKind:
+        """See `_ByIds`."""
+        return "revoke_all"
+
+    @property
+    def total(self) -> int | None:
+        """See `_ByIds`."""
+        return None
+
+    async def prepare(self, sessions: AsyncSessionsApi, question: Question) -> None:
+        """Count the sessions if the users are few, so that listing them first is cheap."""
+        if not self.must_ask:
+            return
+        question.about_journal(self.journal, len(self.done), None)
+        question.about_filters(self.client_id, self.except_ids, self.filters)
+        ids = self.ids
+        if ids is not None and ids.has_more_than(ASK_ABOVE):
+            question.about_pace(None, users=ids.total)
+            question.ask(f"Revoke every live session of {ids.count} users from {ids.source}", ids)
+            return
         users = None if ids is None else ids.all()
-        count = await _count_sessions(sessions, users, selection)
-        if count > ASK_ABOVE:
-            whose = f"client {selection['client_id']}"
+        report = await sessions.revoke_all(
+            user_ids=users, journal=self.journal, dry_run=True, **self._selection()
+        )
+        for failure in report.failures:
+            if failure.error is not None:
+                raise failure.error  # without the sessions of all there is no telling
+        self.left = report.planned
+        if self.left > ASK_ABOVE:
+            whose = f"client {self.client_id}"
             if users is not None:
                 whose = f"{len(users)} users" if len(users) > 1 else f"user {users[0]}"
-            what = f"Revoke the {number(count)} live sessions of {whose} at {where.base_url}"
-            confirm(settings.out, what, is_stdin_taken=ids is not None and ids.is_stdin)
+            question.about_pace(self.left)
+            question.ask(f"Revoke the {number(self.left)} live sessions of {whose}", ids)
 
-    return asyncio.run(_run(settings, ids, start, options, ask=ask if must_ask else None))
-
-
-async def _run(
-    settings: Settings,
-    ids: Ids | None,
-    start: Callable[..., Awaitable[RevocationReport]],
-    options: RunOptions,
-    *,
-    total: int | None = None,
-    ask: Callable[[AsyncSessionsApi], Awaitable[None]] | None = None,
-) -> int:
-    journal = None
-    if options.journal is not None:
-        journal = Journal(options.journal, accept_other_key=options.rotated_key)
-    elif options.rotated_key:
-        raise click.UsageError("--rotated-key goes with --journal")
-    limit = rate_limit_of(options.rate, options.share, endpoint(settings))
-    async with make_client(settings, rate_limit=limit) as sessions:
-        if ask is not None:
-            await ask(sessions)
-
-        def begin(interrupts: Interrupts, **hooks: Any) -> Awaitable[RevocationReport]:
-            return start(
-                sessions,
-                interrupts,
-                journal=journal,
-                dry_run=options.dry_run,
-                max_failures=options.max_failures,
-                **hooks,
-            )
-
-        run = BulkRun(
-            out=settings.out,
-            arguments=settings.arguments,
-            journal=options.journal,
-            total=total,
-            progress=options.progress,
-            is_dry=options.dry_run,
-            ids=ids,
+    async def start(self, sessions: AsyncSessionsApi, run: BulkRun) -> RevocationReport:
+        """See `_ByIds`."""
+        users = None
+        if self.ids is not None:
+            users = self.given or self.ids.read(run.interrupts.wait)
+        return await sessions.revoke_all(
+            user_ids=users,
+            journal=self.journal,
+            dry_run=self.options.dry_run,
+            max_failures=self.options.max_failures,
+            **self._selection(),
+            **run.hooks,
         )
-        return await run.run(begin)
 
-
-def _may_be_many(ids: Ids) -> bool:
-    return ids.total is None or ids.total > ASK_ABOVE
-
-
-def _count_of(ids: Ids) -> str:
-    return f"more than {ASK_ABOVE}" if ids.total is None else number(ids.total)
-
-
-async def _count_sessions(
-    sessions: AsyncSessionsApi, users: list[str] | None, selection: Mapping[str, Any]
-) -> int:
-    """Count what `revoke-all` would revoke.
-
-    Raises:
-        ClerkError: If it can't be told, as the sessions of a user can't be listed.
-    """
-    report = await sessions.revoke_all(user_ids=users, dry_run=True, **selection)
-    for failure in report.failures:
-        if failure.error is not None:
-            raise failure.error
-    return report.planned
+    def _selection(self) -> _Selection:
+        filters = self.filters
+        return {
+            "client_id": self.client_id,
+            "except_session_ids": self.except_ids,
+            "created_before": filters.created_before,
+            "last_active_before": filters.last_active_before,
+            "actor": filters.actor,
+        }

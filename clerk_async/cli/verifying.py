@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clerk_async.cli.client import make_client
+from clerk_async.cli.client import has_key, make_client
 from clerk_async.cli.exits import DONE, Refused
 from clerk_async.cli.inputs import read_secret_lines
 from clerk_async.cli.messages import STDIN, error_text, show_log
@@ -52,7 +52,7 @@ def verify_token(
 async def _verify(
     settings: Settings, token: str, jwt_key: str | None, rules: dict[str, Any]
 ) -> SessionClaims:
-    has_secret_key = settings.key_file is not None or os.environ.get("CLERK_SECRET_KEY")
+    has_secret_key = has_key(settings)
     if jwt_key is not None or (rules["issuer"] is not None and not has_secret_key):
         return await AsyncTokenVerifier(jwt_key=jwt_key, **rules).verify(token)
     if not has_secret_key:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from clerk_async.cli.app import Settings, command, pass_settings
-from clerk_async.cli.asking import ASK_ABOVE
-from clerk_async.cli.rates import RunOptions, read_rate, read_share
+from clerk_async.cli.filters import age_options, filters_of, read_time
+from clerk_async.cli.rates import ASK_ABOVE, RunOptions, read_rate, read_share
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime, timedelta
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -20,14 +20,15 @@ _RUN_OPTIONS = (
     click.option(
         "--dry-run", is_flag=True, help="Revoke nothing; print which sessions would be revoked."
     ),
-    click.option("--yes", is_flag=True, help=f"Don't ask above {ASK_ABOVE} sessions."),
+    click.option("--yes", "-y", is_flag=True, help=f"Don't ask above {ASK_ABOVE} sessions."),
     click.option(
         "--journal",
         type=click.Path(),
         metavar="FILE",
         help="Note each session that is done in FILE, and skip what it says is done: "
-        "starts or resumes.",
+        f"starts or resumes. Default: a new file for each run of more than {ASK_ABOVE}.",
     ),
+    click.option("--no-journal", is_flag=True, help="Note nothing in a file."),
     click.option(
         "--rotated-key",
         is_flag=True,
@@ -137,10 +138,17 @@ def revoke_command(
 )
 @click.option(
     "--created-before",
+    callback=read_time,
     metavar="TIME",
     help="Only sessions created before TIME, such as 2026-03-01T12:00Z.",
 )
-@click.option("--last-active-before", metavar="TIME", help="Only sessions last active before TIME.")
+@click.option(
+    "--last-active-before",
+    callback=read_time,
+    metavar="TIME",
+    help="Only sessions last active before TIME.",
+)
+@age_options
 @_run_options
 @pass_settings
 def revoke_all_command(
@@ -152,8 +160,11 @@ def revoke_all_command(
     column: str | None,
     except_ids: tuple[str, ...],
     client_id: str | None,
-    created_before: str | None,
-    last_active_before: str | None,
+    created_before: datetime | None,
+    last_active_before: datetime | None,
+    older_than: timedelta | None,
+    idle: timedelta | None,
+    actor: str | None,
     **options: Any,
 ) -> int:
     """Revoke every live session of users: active ones and pending ones.
@@ -168,25 +179,20 @@ def revoke_all_command(
     """  # noqa: D301 - a control character of click, no backslash
     from clerk_async.cli.revoking import revoke_all  # noqa: PLC0415 - not for help
 
-    selection = {
-        "except_session_ids": except_ids,
-        "client_id": client_id,
-        "created_before": _time("--created-before", created_before),
-        "last_active_before": _time("--last-active-before", last_active_before),
-    }
-    return revoke_all(
-        settings, user_ids, source, column, selection=selection, options=RunOptions(**options)
+    filters = filters_of(
+        older_than,
+        idle,
+        actor,
+        created_before=created_before,
+        last_active_before=last_active_before,
     )
-
-
-def _time(option: str, text: str | None) -> datetime | None:
-    """Read a time; one without a zone would mean another moment on another machine."""
-    if text is None:
-        return None
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        raise click.UsageError(f"{option} isn't a time such as 2026-03-01T12:00Z") from None
-    if time.utcoffset() is None:
-        raise click.UsageError(f"{option} needs a time zone, such as Z at the end for UTC")
-    return time.astimezone(UTC)
+    return revoke_all(
+        settings,
+        user_ids,
+        source,
+        column,
+        client_id=client_id,
+        except_ids=except_ids,
+        filters=filters,
+        options=RunOptions(**options),
+    )

@@ -1,0 +1,221 @@
+"""How a bulk run ended: in numbers that add up, with an exit code that never reassures falsely."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Self
+
+import attrs
+
+from clerk_async.bulk.report import RevocationStatus
+from clerk_async.cli.bulk_run import GIVE_UP_AFTER
+from clerk_async.cli.columns import SESSIONS
+from clerk_async.cli.exits import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    OUT_OF_REACH,
+    USAGE,
+    exit_code_of_report,
+    is_key_refusal,
+    is_out_of_reach,
+)
+from clerk_async.cli.outcomes import WORDS, summary_record, tell_outcomes, tell_waiting
+from clerk_async.cli.output import paint
+from clerk_async.cli.progress import duration, number
+
+if TYPE_CHECKING:
+    from clerk_async.bulk.report import RevocationOutcome, RevocationReport
+    from clerk_async.cli.bulk_run import BulkRun
+    from clerk_async.cli.inputs import Ids
+    from clerk_async.cli.output import Output
+
+_STOPS: Final = {
+    "authentication": "the service refused the secret key",
+    "max_failures": "too many failures",
+    "deadline": "the time was up",
+    "should_stop": "interrupted",
+}
+_OUT_OF_REACH: Final = (
+    f"the last {GIVE_UP_AFTER} could not reach the service, so the run gave up early"
+)
+
+
+@attrs.frozen
+class Ending:
+    """The end of a run.
+
+    Attributes:
+        run: What was told of the run while it went on.
+        report: What the library reports of it.
+        ids: Where the ids came from; None where there were none to read.
+        is_dry: Whether nothing was to be revoked.
+    """
+
+    run: BulkRun
+    report: RevocationReport
+    ids: Ids | None
+    is_dry: bool
+
+    @classmethod
+    def of(cls, run: BulkRun, report: RevocationReport, ids: Ids | None, *, is_dry: bool) -> Self:
+        """Make one; an input that ended before its end was not read whole."""
+        if ids is not None and (ids.trouble is not None or ids.was_cut_short):
+            report = attrs.evolve(report, exhausted=False)
+        return cls(run, report, ids, is_dry)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it ended before its time."""
+        return self.report.stopped_by is not None or self.has_rest
+
+    @property
+    def has_rest(self) -> bool:
+        """Whether some of the input was never read."""
+        ids = self.ids
+        return ids is not None and (ids.trouble is not None or ids.was_cut_short)
+
+    @property
+    def waiting(self) -> list[RevocationOutcome]:
+        """Failures of a stopped run that mean nothing: the next run tries these sessions again."""
+        if not self.is_stopped:
+            return []
+        return [one for one in self.report.failures if _is_passing(one)]
+
+    @property
+    def failures(self) -> list[RevocationOutcome]:
+        """Failures for good."""
+        if not self.is_stopped:
+            return list(self.report.failures)
+        return [one for one in self.report.failures if not _is_passing(one)]
+
+    @property
+    def done(self) -> int:
+        """Sessions that can't be used any more, or that a dry run has planned."""
+        report = self.report
+        return (
+            report.revoked
+            + report.already_inactive
+            + report.not_found
+            + report.resumed
+            + report.planned
+        )
+
+    @property
+    def all(self) -> int:
+        """All sessions that are known."""
+        return max(self.report.total, self.run.total or 0)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether these are all that there are."""
+        return self.run.total is not None or (self.report.exhausted and not self.has_rest)
+
+    @property
+    def left(self) -> int:
+        """Known sessions that the next run has to do."""
+        return self.all - self.done - len(self.failures)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Why it looks as if the wrong thing had been asked for."""
+        report = self.report
+        warnings = [] if self.run.lookalikes is None else self.run.lookalikes.warnings
+        others = report.revoked or report.already_inactive or report.failed or report.resumed
+        if report.not_found and not others:
+            warnings.append(
+                "not one was found: are these ids of sessions, and of the instance of this key?"
+            )
+        return warnings
+
+    @property
+    def code(self) -> int:
+        """The exit code."""
+        report, ids = self.report, self.ids
+        is_interrupted = self.run.interrupts.is_asked
+        has_trouble = ids is not None and ids.trouble is not None
+        code = exit_code_of_report(report)
+        if has_trouble and code == FAILED:
+            code = USAGE
+        if report.stopped_by == "should_stop" or (is_interrupted and not report.ok):
+            code = INTERRUPTED if is_interrupted else OUT_OF_REACH
+        elif is_interrupted and ids is not None and ids.was_cut_short:
+            code = INTERRUPTED
+        return FAILED if code == DONE and self.warnings else code
+
+    @property
+    def is_to_resume(self) -> bool:
+        """Whether another run would get further."""
+        if self.is_dry:
+            return False
+        is_passing = any(is_out_of_reach(outcome.error) for outcome in self.report.failures)
+        return self.is_stopped or self.code == INTERRUPTED or is_passing
+
+    def tell(self) -> None:
+        """Print the results, then what they come to."""
+        out = self.run.out
+        code, warnings = self.code, self.warnings
+        if out.is_json:
+            record = {**summary_record(self.report), "exit_code": code, "warnings": warnings}
+            if self.ids is not None:
+                record["skipped"] = self.ids.tally.skipped
+            out.record(record)
+        else:
+            tell_outcomes(out, self.run.first, self.failures, self.waiting)
+            tell_waiting(out, self.waiting)
+            self._tell_counts(out, code)
+        for warning in warnings:
+            out.error(warning)
+        if self.ids is not None and self.ids.trouble is not None:
+            out.error(self.ids.trouble.format_message())
+
+    def _tell_counts(self, out: Output, code: int) -> None:
+        report = self.report
+        counts = [
+            f"{number(getattr(report, status.value))} {word}"
+            for status, word in WORDS.items()
+            if getattr(report, status.value) and (status in _SETTLED or not self.is_stopped)
+        ]
+        if report.resumed:
+            counts.append(f"{number(report.resumed)} done by an earlier run")
+        took = f"in {duration(report.elapsed)}"
+        parts = ", ".join(counts)
+        if not self.is_stopped:
+            mark, style = ("Done:", "green") if code == DONE else ("Not done:", "red")
+            told = f"{paint(out.err, mark, style)} {parts or 'no sessions'}, {took}"
+        else:
+            why = _OUT_OF_REACH if self.run.has_given_up else _STOPS.get(report.stopped_by or "")
+            told = f"{paint(out.err, 'Stopped:', 'red')} {self._numbers()}, {took}"
+            told += f" ({parts})" if len(counts) > 1 else ""
+            told += f": {why}" if why else ""
+        if report.throttled:
+            told += f"; {number(report.throttled)} requests were answered 429 and sent again"
+        out.note(told, is_painted=True)
+        if self.ids is not None and self.ids.tally.skipped:
+            skipped = self.ids.tally.skipped
+            out.note(
+                f"{number(skipped)} {'row has' if skipped == 1 else 'rows have'} an empty cell"
+            )
+
+    def _numbers(self) -> str:
+        """Say how far a stopped run came: what is done, left and failed makes all of it."""
+        word = "planned" if self.is_dry else "done"
+        failed = len(self.failures)
+        parts = [f"{number(failed)} failed"] if failed else []
+        if self.is_whole:
+            done = f"{number(self.done)} of {number(self.all)} {word}"
+            return ", ".join([done, f"{number(self.left)} left", *parts])
+        rest = "not all users were listed"
+        if self.ids is None or self.ids.wanted is SESSIONS:
+            rest = "the rest was not read"
+        left = [f"{number(self.left)} of those read are left"] if self.left else []
+        return ", ".join([f"{number(self.done)} {word}", *left, *parts, rest])
+
+
+_SETTLED: Final = frozenset(RevocationStatus) - {
+    RevocationStatus.FAILED,
+    RevocationStatus.NOT_ATTEMPTED,
+}
+
+
+def _is_passing(outcome: RevocationOutcome) -> bool:
+    return is_out_of_reach(outcome.error) or is_key_refusal(outcome.error)

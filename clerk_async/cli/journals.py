@@ -1,0 +1,142 @@
+"""The journal of a run: where it is if nobody says so, and what it says is done already."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from clerk_async.bulk.journal import Journal
+from clerk_async.bulk.journal_file import open_file
+from clerk_async.cli.app import program_name
+from clerk_async.cli.filters import Filters, with_fixed_times
+from clerk_async.errors import JournalError
+from clerk_async.redaction import redact
+
+if TYPE_CHECKING:
+    from clerk_async.bulk.journal_file import RunKind
+    from clerk_async.bulk.report import RevocationReport
+    from clerk_async.cli.app import Settings
+    from clerk_async.cli.output import Output
+
+
+def state_folder() -> Path:
+    """Where this user's journals are.
+
+    Source: https://specifications.freedesktop.org/basedir-spec/latest/
+    """
+    named = Path(os.environ.get("XDG_STATE_HOME", ""))
+    if named.is_absolute():  # the specification has relative ones ignored
+        return named / "clerk-async"
+    if sys.platform == "win32" and (local := os.environ.get("LOCALAPPDATA")):
+        return Path(local) / "clerk-async"
+    return Path.home() / ".local" / "state" / "clerk-async"
+
+
+def new_journal(out: Output, kind: RunKind) -> Journal | None:
+    """Name a journal of this run's own; None, with a word about it, if there is no place for one.
+
+    Named by time, so that next week's run of the same command skips nobody.
+    """
+    try:
+        folder = state_folder()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(13, os.strerror(13))
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
+        why = getattr(error, "strerror", None) or str(error)
+        out.error(
+            f"no journal is kept, because its folder can't be used ({why}): a run that is "
+            "interrupted starts from the beginning; --journal FILE names another place"
+        )
+        return None
+    return Journal(folder / f"{kind}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}.jsonl")
+
+
+def done_by(journal: Journal, *, instance: str, run: RunKind, dry_run: bool) -> set[str]:
+    """Check a journal before anything is sent, and return the ids that it says are done.
+
+    Raises:
+        JournalError: If it can't be used.
+    """
+    path = journal.path
+    if not dry_run and not path.exists():
+        folder = path.parent
+        if not os.access(folder, os.W_OK | os.X_OK):
+            why = "is no folder that can be written" if folder.exists() else "doesn't exist"
+            raise JournalError(f"the journal {path} can't be made: {folder} {why}")
+        return set()
+    opened = open_file(
+        path,
+        accept_other_key=journal.accept_other_key,
+        instance=instance,
+        run=run,
+        for_writing=not dry_run,
+    )
+    if opened is None:
+        return set()
+    descriptor, done = opened
+    if descriptor >= 0:
+        os.close(descriptor)
+    return done
+
+
+def remove_small(out: Output, journal: Journal, report: RevocationReport, *, most: int) -> None:
+    """Remove our own journal of a run that turned out to be small, if all of it is done.
+
+    Args:
+        out: Where to say where it is, if it stays.
+        journal: The journal.
+        report: The run.
+        most: How many sessions are few.
+    """
+    if report.ok and report.total <= most:
+        with suppress(OSError):
+            journal.path.unlink()
+    else:
+        out.note(f"journal: {journal.path}")
+
+
+@attrs.frozen
+class Resume:
+    """How to go on where a run ended.
+
+    Attributes:
+        settings: The global options, and what was typed in all.
+        journal: The run's journal, if it has one.
+        is_chosen: Whether the journal was named by whoever typed, so that the command has it.
+        filters: Which sessions are meant.
+        is_stdin: Whether the ids come from stdin.
+    """
+
+    settings: Settings
+    journal: Journal | None
+    is_chosen: bool
+    filters: Filters
+    is_stdin: bool
+
+    def tell(self) -> None:
+        """Print the command that goes on."""
+        arguments = with_fixed_times(self.settings.arguments, self.filters)
+        if self.journal is not None and not self.is_chosen:
+            end = arguments.index("--") if "--" in arguments else len(arguments)
+            arguments[end:end] = ["--journal", str(self.journal.path)]
+        if self.journal is not None:
+            how = "To go on where this run ended, run"
+        else:
+            how = (
+                "To go on, run this again (without a journal, sessions that are done are sent "
+                "once more, which does no harm)"
+            )
+        if self.is_stdin:
+            how += ", with the same ids on stdin"
+        if any(word.startswith("/dev/fd/") for word in arguments):
+            how += ", with the same input in place of /dev/fd/…"
+        again = redact(shlex.join([*program_name().split(), *arguments]))
+        self.settings.out.error(f"{how}:\n  {again}")
