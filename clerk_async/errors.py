@@ -28,21 +28,22 @@
     └── BulkRevocationError           raised by `RevocationReport.raise_for_failures()`
 
 `ApiError`, `TransportError` and `ResponseDecodeError` tell the `method`, the `path` (as sent,
-without the base URL) and the `attempts` made. What an error prints never holds a secret: keys and
-tokens that the service echoes back are replaced in messages, and stand unchanged only in
-`ApiError.errors`. All of them can be pickled, so that they cross process borders.
+without the base URL) and the `attempts` made. No error prints a secret: keys and tokens that the
+service echoes are replaced in messages and attributes. They remain only in `errors`, `headers`,
+`meta` and `body` of an `ApiError`, which no text shows. All errors can be pickled, so that they
+cross process borders; the pickle holds redacted values.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Final, Literal, Self
 
 import attrs
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from clerk_async.reasons import TokenVerificationReason
+from clerk_async.reasons import TokenVerificationReason
+from clerk_async.redaction import ResponseHeaders, redact, redacted_value
 
 __all__ = [
     "ApiError",
@@ -88,6 +89,10 @@ class ErrorDetail:
     code: str
     meta: Mapping[str, Any] | None = None
 
+    def _redacted(self, secrets: Iterable[str]) -> ErrorDetail:
+        told = (self.message, self.long_message, self.code, self.meta)
+        return ErrorDetail(*redacted_value(told, secrets))
+
 
 def _rebuild(cls: type[ClerkError], args: tuple[Any, ...], state: dict[str, Any]) -> ClerkError:
     error = cls.__new__(cls, *args)
@@ -99,8 +104,29 @@ def _rebuild(cls: type[ClerkError], args: tuple[Any, ...], state: dict[str, Any]
 class ClerkError(Exception):
     """The root of everything that this library raises."""
 
+    def _hide(self, secrets: tuple[str, ...], **hidden: Any) -> None:
+        """Note what a pickle holds instead of `secrets`, while they are known."""
+        for name, value in self.__dict__.items():
+            if name not in hidden and (safe := redacted_value(value, secrets)) != value:
+                hidden[name] = safe
+        if hidden:
+            self._hidden = hidden
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_rebuild, (type(self), self.args, self.__dict__))
+        state = {**self.__dict__, **self.__dict__.get("_hidden", {})}
+        state.pop("_hidden", None)
+        return (_rebuild, (type(self), redacted_value(self.args), redacted_value(state)))
+
+    def __copy__(self) -> Self:
+        copied: Self = type(self).__new__(type(self), *self.args)
+        copied.args = self.args
+        copied.__dict__.update(self.__dict__)
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        copied = self.__copy__()
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
 
 
 class ConfigurationError(ClerkError):
@@ -134,7 +160,7 @@ class _CallError(ClerkError):
     def _tell_of(self, method: str, path: str, attempts: int, *, may_have_arrived: bool) -> None:
         """Write down which call this ended; the last is for bulk runs."""
         self.method = method
-        self.path = path
+        self.path = redact(path)  # a token where the session's id should be is not kept
         self.attempts = attempts
         self._may_have_arrived = may_have_arrived
 
@@ -145,11 +171,17 @@ class ApiError(_CallError):
     Attributes:
         status: The HTTP status; where none is given, the one that the class stands for, so that
             tests and result stores can make a `NotFoundError("gone")` of its message alone.
-        errors: The entries of the body, unredacted; empty where the body held none.
+        errors: The entries of the body, unredacted; empty if the body held none.
         code: The code of the first entry, or None.
         trace_id: What Clerk's support asks for: `clerk_trace_id` of the body, else the `cf-ray`
             header, else None.
         retry_after: Seconds that the service asked to wait (RFC 9110, section 10.2.3), or None.
+        headers: The headers of the answer, by names in any case, unredacted; their repr hides
+            cookies and other secrets.
+        meta: What the service says about the error as a whole, beside `errors`, unredacted (see
+            https://clerk.com/docs/guides/development/errors/overview); None if it says nothing.
+        body: The first 4096 bytes of the body, unredacted, such as the page of a proxy that
+            answered in the service's place. Empty if there was none, or it could not be read.
     """
 
     status: int
@@ -157,6 +189,9 @@ class ApiError(_CallError):
     code: str | None
     trace_id: str | None
     retry_after: float | None
+    headers: Mapping[str, str]
+    meta: Mapping[str, Any] | None
+    body: bytes
     _stands_for: ClassVar[int] = 0
 
     def __init__(
@@ -167,6 +202,9 @@ class ApiError(_CallError):
         errors: tuple[ErrorDetail, ...] = (),
         trace_id: str | None = None,
         retry_after: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        meta: Mapping[str, Any] | None = None,
+        body: bytes = b"",
         method: str = "",
         path: str = "",
         attempts: int = 0,
@@ -174,9 +212,17 @@ class ApiError(_CallError):
         super().__init__(message, method=method, path=path, attempts=attempts)
         self.status = self._stands_for if status is None else status
         self.errors = errors
-        self.code = (errors[0].code or None) if errors else None
+        self.code = redact(errors[0].code) or None if errors else None
         self.trace_id = trace_id
         self.retry_after = retry_after
+        self.headers = _NO_HEADERS if headers is None else headers
+        self.meta = meta
+        self.body = body
+
+
+MAX_KEPT_BODY: Final = 4096
+"""Bytes of a body that an `ApiError` keeps."""
+_NO_HEADERS: Final = ResponseHeaders(())
 
 
 class BadRequestError(ApiError):
@@ -246,7 +292,7 @@ _CLASS_OF_STATUS = {
         RateLimitedError,
     )
 }
-_FIRST_SERVER_STATUS = 500
+_FIRST_SERVER_STATUS: Final = 500
 
 
 def error_class_for(status: int) -> type[ApiError]:
@@ -310,7 +356,7 @@ class ResponseDecodeError(_CallError):
 
     Attributes:
         json_path: Where in the body, such as `$.data[3].status`; `$` for the whole of it.
-        session_id: The session's id, where it could be read all the same.
+        session_id: The session's id, if it could be read all the same.
         status: The HTTP status of the answer.
     """
 
@@ -331,7 +377,7 @@ class ResponseDecodeError(_CallError):
     ) -> None:
         super().__init__(message, method=method, path=path, attempts=attempts)
         self.json_path = json_path
-        self.session_id = session_id
+        self.session_id = None if session_id is None else redact(session_id)
         self.status = status
 
 

@@ -9,15 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
+from typing import Any, Generic, Self, TypeVar, overload
 
 import attrs
 
-from clerk_async.errors import InvalidArgumentError
+from clerk_async.errors import InvalidArgumentError, ResponseDecodeError
 from clerk_async.redaction import redact
-
-if TYPE_CHECKING:
-    from clerk_async.errors import ResponseDecodeError
 
 T = TypeVar("T")
 
@@ -216,7 +213,7 @@ class Session:
             value = getattr(self, name)
             if name not in {"id", "status", "object"} and value is not None:
                 facts.append(f"{name}={value!r}")
-        return f"Session({', '.join(facts)})"
+        return redact(f"Session({', '.join(facts)})")
 
 
 SESSION_FIELDS = tuple(field.name.lstrip("_") for field in attrs.fields(Session))
@@ -233,7 +230,7 @@ class UnreadableItem:
     """
 
     index: int
-    session_id: str | None
+    session_id: str | None = attrs.field(repr=lambda value: repr(value and redact(value)))
     error: ResponseDecodeError
 
     @property
@@ -294,43 +291,6 @@ class Cookies:
 
     cookies: tuple[str, ...] = attrs.field(repr=lambda _: "'[hidden]'")
     object: str | None = "cookies"
-
-
-class ResponseHeaders(Mapping[str, str]):
-    """The headers of an answer: names in any case, the first value of each; cookies not shown."""
-
-    __slots__ = ("_pairs",)
-
-    def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
-        self._pairs = tuple(pairs)
-
-    def __getitem__(self, name: str) -> str:
-        wanted = name.lower()
-        for key, value in self._pairs:
-            if key.lower() == wanted:
-                return value
-        raise KeyError(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys(key for key, _ in self._pairs))
-
-    def __len__(self) -> int:
-        return len({key.lower() for key, _ in self._pairs})
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (ResponseHeaders, (self._pairs,))
-
-    def get_all(self, name: str) -> tuple[str, ...]:
-        """Give every value of a header that may come more than once."""
-        wanted = name.lower()
-        return tuple(value for key, value in self._pairs if key.lower() == wanted)
-
-    def __repr__(self) -> str:
-        shown = [
-            (key, "[hidden]" if "cookie" in key.lower() else redact(value))
-            for key, value in self._pairs
-        ]
-        return f"ResponseHeaders({shown!r})"
 
 
 @attrs.frozen(kw_only=True)

@@ -1,21 +1,22 @@
-"""Hides whatever is shaped like a secret: keys, tokens, cookies."""
+"""Hides whatever is shaped like a secret: keys, tokens, cookies; in texts, values and headers."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-REDACTED = "[redacted]"
-_SHORTEST_SECRET = 4  # what is shorter hides nothing, and stands in the middle of plain words
+REDACTED: Final = "[redacted]"
+_SHORTEST_SECRET: Final = 4  # a shorter one hides nothing, and stands in the middle of plain words
 
 # None gives back what it has read, nor begins amid a word where it could fail: linear time, always.
-_KEY = re.compile(r"sk_(?:live|test)_[^\s\"'<>,;&]++")
-_DOTTED = re.compile(r"(?<![\w-])[\w-]++(?:\.[\w-]*+)++")
-_ASSIGNED = re.compile(r"(?<!\w)\w++=[^\s\"'<>,;&]++")
-_COOKIE = re.compile(r"__(?:session|refresh|client)\w{0,64}=")
+_KEY: Final = re.compile(r"sk_(?:live|test)_[^\s\"'<>,;&]++")
+_DOTTED: Final = re.compile(r"(?<![\w-])[\w-]++(?:\.[\w-]*+)++")
+_ASSIGNED: Final = re.compile(r"(?<!\w)\w++=[^\s\"'<>,;&]++")
+_COOKIE: Final = re.compile(r"__(?:session|refresh|client)\w{0,64}=")
+_SECRET_HEADER: Final = re.compile(
+    r"cookie|authoriz|token|secret|passw|credential|signature|key\Z", re.IGNORECASE
+)
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
@@ -27,6 +28,31 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
     return _ASSIGNED.sub(_without_cookie, _DOTTED.sub(_without_token, text))
 
 
+def redacted_value(value: Any, secrets: Iterable[str] = ()) -> Any:
+    """Return a value with each text in it redacted; what can't hold a secret stays as it is.
+
+    A body in which a secret could hide from us, by an escape or its encoding, becomes empty.
+    """
+    kind: type = type(value)  # pyright: ignore[reportUnknownVariableType]
+    if kind is str:
+        return redact(value, secrets)
+    if kind is bytes:
+        text = value.decode("ascii", "replace")
+        is_plain = value.isascii() and "\\" not in text and "\0" not in text
+        return value if is_plain and redact(text, secrets) == text else b""
+    if kind is list or kind is tuple:
+        items = [redacted_value(item, secrets) for item in value]
+        return items if kind is list else tuple(items)
+    if kind is dict:
+        return {
+            redacted_value(name, secrets): redacted_value(member, secrets)
+            for name, member in value.items()
+        }
+    if hasattr(value, "_redacted"):
+        return value._redacted(secrets)  # noqa: SLF001 - ours
+    return value
+
+
 def _without_token(words: re.Match[str]) -> str:
     before, found, _ = words[0].partition("eyJ")  # what a JSON web token begins with
     return before + REDACTED if found else before
@@ -35,3 +61,66 @@ def _without_token(words: re.Match[str]) -> str:
 def _without_cookie(words: re.Match[str]) -> str:
     cookie = _COOKIE.search(words[0])
     return words[0] if cookie is None else words[0][: cookie.start()] + REDACTED
+
+
+class ResponseHeaders(Mapping[str, str]):
+    """The headers of an answer, by names in any case; the first value of each.
+
+    The repr hides cookies, and whatever else is secret by its name or its shape.
+    """
+
+    __slots__ = ("_pairs", "_shown")
+
+    def __init__(
+        self, pairs: Iterable[tuple[str, str]], secrets: Iterable[str] | None = None
+    ) -> None:
+        """Keep the headers.
+
+        Args:
+            pairs: Names and values, in the order of the answer.
+            secrets: What the repr must not show either; None if nothing is known.
+        """
+        self._pairs = tuple(pairs)
+        self._shown = None if secrets is None else _shown(self._pairs, secrets)
+
+    def __getitem__(self, name: str) -> str:
+        wanted = name.lower()
+        for key, value in self._pairs:
+            if key.lower() == wanted:
+                return value
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(key for key, _ in self._pairs))
+
+    def __len__(self) -> int:
+        return len({key.lower() for key, _ in self._pairs})
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, ResponseHeaders):
+            return self._pairs == other._pairs
+        return super().__eq__(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as with every mapping
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (ResponseHeaders, (self._pairs,))
+
+    def get_all(self, name: str) -> tuple[str, ...]:
+        """Return every value of a header that may come more than once."""
+        wanted = name.lower()
+        return tuple(value for key, value in self._pairs if key.lower() == wanted)
+
+    def _redacted(self, secrets: Iterable[str]) -> ResponseHeaders:
+        return ResponseHeaders(_shown(self._shown or self._pairs, secrets))
+
+    def __repr__(self) -> str:
+        return f"ResponseHeaders({list(self._shown or _shown(self._pairs, ()))!r})"
+
+
+def _shown(pairs: Iterable[tuple[str, str]], secrets: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    secrets = tuple(secrets)
+    return tuple(
+        (redact(key, secrets), REDACTED if _SECRET_HEADER.search(key) else redact(value, secrets))
+        for key, value in pairs
+    )

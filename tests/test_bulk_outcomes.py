@@ -15,8 +15,8 @@ from clerk_async import (
     ServerError,
     SessionStatus,
 )
-from clerk_async.bulk.verdict import is_passing
 from clerk_async.errors import BadRequestError, ResponseDecodeError
+from clerk_async.http.retry import is_passing
 from clerk_async.testing import FakeClerk, Fault
 
 if TYPE_CHECKING:

@@ -144,7 +144,7 @@ def decode_everything(body: bytes) -> None:
         except ResponseDecodeError as error:
             assert len(str(error)) < 2_000  # noqa: PT017 - one of two good ends
     for status in (400, 401, 429, 503, 599, 999):
-        meant = api_error(status, body, {"Retry-After": "1"}, ("sk_test_x",), 0.0)
+        meant = api_error(status, body, {"Retry-After": "1"}, ("sk_test_x",), now=0.0)
         assert isinstance(meant, ApiError)
         assert len(str(meant)) < 2_000
         repr(meant.errors)

@@ -24,7 +24,8 @@ from clerk_async import (
     SessionTask,
     Token,
 )
-from clerk_async.models import FIRST_MILLISECOND, LAST_MILLISECOND, ResponseHeaders, datetime_of
+from clerk_async.models import FIRST_MILLISECOND, LAST_MILLISECOND, datetime_of
+from clerk_async.redaction import ResponseHeaders
 
 SESSION = Session(
     id="sess_1",

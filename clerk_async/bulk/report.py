@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 import attrs
 
 from clerk_async.errors import ClerkError
-
-if TYPE_CHECKING:
-    from clerk_async.models import Session
+from clerk_async.models import Session
 
 StopReason = Literal["authentication", "max_failures", "deadline", "should_stop"]
 

@@ -23,12 +23,12 @@ from clerk_async.bulk.verdict import (
     Verdict,
     cut_off,
     is_answer,
-    is_key_refused,
-    is_passing,
     let_go_of_frames,
     revoke_one,
 )
 from clerk_async.errors import JournalError, RateLimitedError
+from clerk_async.http.error_bodies import refuses_key
+from clerk_async.http.retry import is_passing
 from clerk_async.pacing.gate import RunPacer
 from clerk_async.pacing.window import SendRefused
 
@@ -296,7 +296,7 @@ class BulkRun:
             verdict.status, verdict.error = RevocationStatus.FAILED, job.error
         verdict.attempts += job.attempts
         if (hindrance := verdict.hindrance) is not None:
-            if is_key_refused(hindrance):
+            if refuses_key(hindrance):
                 self.stop("authentication")
             elif self._gets_another_round(job, hindrance):
                 job.error = verdict.error
@@ -322,7 +322,7 @@ class BulkRun:
                 return
             let_go_of_frames(error)
             job.error = error
-            if is_key_refused(error):
+            if refuses_key(error):
                 self.stop("authentication")
             elif self._gets_another_round(job, error):
                 self._deferred.append(job)

@@ -7,25 +7,22 @@ answers is documented nowhere, so a 400 is followed by one look at the session.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
 
 import attrs
 
 from clerk_async.bulk.report import RevocationStatus
 from clerk_async.errors import (
     ApiError,
-    AuthenticationError,
     BadRequestError,
     ClerkError,
-    ConflictError,
     ConnectionLostError,
     NotFoundError,
-    PermissionDeniedError,
-    RateLimitedError,
     ResponseDecodeError,
-    ServerError,
     TransportError,
 )
+from clerk_async.http.error_bodies import refuses_key
+from clerk_async.http.retry import is_passing
 from clerk_async.pacing.window import SendRefused
 
 if TYPE_CHECKING:
@@ -33,8 +30,6 @@ if TYPE_CHECKING:
     from clerk_async.bulk.work import Job
     from clerk_async.models import Session
     from clerk_async.pacing.gate import Lane
-
-RESOURCE_LOCKED: Final = "resource_locked"
 
 
 @attrs.define
@@ -62,18 +57,6 @@ class Verdict:
     def hindrance(self) -> ClerkError | None:
         """What has to pass before another round makes sense."""
         return self.obstacle or self.error
-
-
-def is_passing(error: ClerkError | None) -> bool:
-    """Whether the reason may be gone a little later."""
-    if isinstance(error, ConflictError):
-        return error.code == RESOURCE_LOCKED
-    return isinstance(error, TransportError | ServerError | RateLimitedError)
-
-
-def is_key_refused(error: ClerkError | None) -> bool:
-    """Whether every further request would be refused too."""
-    return isinstance(error, AuthenticationError | PermissionDeniedError)
 
 
 def is_answer(
@@ -159,7 +142,7 @@ async def _judge(  # noqa: PLR0911 - a table of answers, one return each
         return Verdict(RevocationStatus.NOT_FOUND, attempts=attempts)
     except (ApiError, TransportError, ResponseDecodeError) as trouble:
         let_go_of_frames(trouble)
-        if is_passing(trouble) or is_key_refused(trouble):
+        if is_passing(trouble) or refuses_key(trouble):
             failed.obstacle = trouble
             if isinstance(error, BadRequestError):  # which alone would say that no repeat helps
                 failed.error = trouble

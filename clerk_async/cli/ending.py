@@ -16,12 +16,12 @@ from clerk_async.cli.exits import (
     OUT_OF_REACH,
     USAGE,
     exit_code_of_report,
-    is_key_refusal,
     is_out_of_reach,
 )
 from clerk_async.cli.outcomes import WORDS, summary_record, tell_outcomes, tell_waiting
 from clerk_async.cli.output import paint
 from clerk_async.cli.progress import duration, number
+from clerk_async.http.error_bodies import refuses_key
 
 if TYPE_CHECKING:
     from clerk_async.bulk.report import RevocationOutcome, RevocationReport
@@ -218,4 +218,4 @@ _SETTLED: Final = frozenset(RevocationStatus) - {
 
 
 def _is_passing(outcome: RevocationOutcome) -> bool:
-    return is_out_of_reach(outcome.error) or is_key_refusal(outcome.error)
+    return is_out_of_reach(outcome.error) or refuses_key(outcome.error)

@@ -29,10 +29,6 @@ KEY_REFUSED: Final = 3
 OUT_OF_REACH: Final = 4
 INTERRUPTED: Final = 130
 
-_KEY_CODES: Final = frozenset(
-    {"clerk_key_invalid", "authentication_invalid", "authorization_header_format_invalid"}
-)
-
 
 class Refused(click.ClickException):
     """A command that won't go on, for a reason that its usage doesn't mend: exit code 2."""
@@ -48,11 +44,12 @@ def exit_code_of(error: ClerkError) -> int:
         JournalError,
         KeysUnavailableError,
     )
+    from clerk_async.http.error_bodies import refuses_key  # noqa: PLC0415 - likewise
 
-    if isinstance(error, ConfigurationError | InvalidArgumentError | JournalError):
+    cause = error.cause if isinstance(error, KeysUnavailableError) else error
+    if isinstance(cause, ConfigurationError | InvalidArgumentError | JournalError):
         return USAGE
-    refusal = error.cause if isinstance(error, KeysUnavailableError) else error
-    if is_key_refusal(refusal):
+    if refuses_key(cause):
         return KEY_REFUSED
     return OUT_OF_REACH if is_out_of_reach(error) else FAILED
 
@@ -83,18 +80,3 @@ def is_out_of_reach(error: ClerkError | None) -> bool:
     )
 
     return isinstance(error, TransportError | ServerError | RateLimitedError | KeysUnavailableError)
-
-
-def is_key_refusal(error: ClerkError | None) -> bool:
-    """Whether the secret key was refused; `refresh` has 401s that are about the session.
-
-    Source: https://clerk.com/docs/reference/backend-api/tag/Sessions#operation/RefreshSession
-    """
-    from clerk_async.errors import (  # noqa: PLC0415 - attrs, not for help
-        AuthenticationError,
-        PermissionDeniedError,
-    )
-
-    if not isinstance(error, AuthenticationError | PermissionDeniedError):
-        return False
-    return not error.path.endswith("/refresh") or error.code in _KEY_CODES

@@ -33,15 +33,13 @@ from clerk_async.errors import (
 )
 from clerk_async.http.error_bodies import api_error
 from clerk_async.http.retry import (
-    TOO_MANY_REQUESTS,
-    UNAVAILABLE,
     RetryQuota,
     backoff,
     is_retryable,
     parse_retry_after,
     pauses_client,
 )
-from clerk_async.pacing.window import SendRefused
+from clerk_async.pacing.window import TOO_MANY_REQUESTS, UNAVAILABLE, SendRefused
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -231,7 +229,8 @@ class _Call:
                     outcome.body,
                     outcome.headers,
                     (*request.secrets, *self.shared.secrets),
-                    self.shared.now(),
+                    now=self.shared.now(),
+                    path=request.path,
                 )
             self._note(failure)
             wait = self._wait_before_retry(failure)

@@ -18,7 +18,6 @@ from clerk_async.models import (
     LAST_MILLISECOND,
     ApiResponse,
     Cookies,
-    ResponseHeaders,
     Session,
     SessionActivity,
     SessionPage,
@@ -27,7 +26,7 @@ from clerk_async.models import (
     Token,
     UnreadableItem,
 )
-from clerk_async.redaction import redact
+from clerk_async.redaction import ResponseHeaders, redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,9 +152,10 @@ def _tolerant_page(value: Any) -> SessionPage:
             sessions.append(converter.structure(item, Session))
         except UnreadableError as error:
             error.where = f"{where[1:]}[{index}]{error.where}"
-            trouble = _decode_error(error, item)
             unreadable.append(
-                UnreadableItem(index=index, session_id=trouble.session_id, error=trouble)
+                UnreadableItem(
+                    index=index, session_id=_id_in(item), error=_decode_error(error, item)
+                )
             )
     return SessionPage(data=tuple(sessions), total_count=total, unreadable=tuple(unreadable))
 
@@ -209,12 +209,14 @@ def _load(body: bytes) -> Any:
 
 def _decode_error(error: UnreadableError, value: Any) -> ResponseDecodeError:
     path = f"${error.where}"
-    session_id = (object_of(value) or {}).get("id")
     return ResponseDecodeError(
-        f"the answer can't be read at {path}: {error}",
-        json_path=path,
-        session_id=session_id if isinstance(session_id, str) and session_id else None,
+        f"the answer can't be read at {path}: {error}", json_path=path, session_id=_id_in(value)
     )
+
+
+def _id_in(value: Any) -> str | None:
+    session_id = (object_of(value) or {}).get("id")
+    return session_id if isinstance(session_id, str) and session_id else None
 
 
 def decoded(decode: Callable[[bytes], T], answer: Answer, request: Request) -> T:

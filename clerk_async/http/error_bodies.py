@@ -6,10 +6,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from clerk_async.errors import ErrorDetail, error_class_for
+from clerk_async.errors import (
+    MAX_KEPT_BODY,
+    AuthenticationError,
+    ErrorDetail,
+    PermissionDeniedError,
+    error_class_for,
+)
 from clerk_async.http.retry import parse_retry_after
 from clerk_async.http.shapes import array_of, object_of
-from clerk_async.redaction import redact
+from clerk_async.redaction import ResponseHeaders, redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -17,29 +23,43 @@ if TYPE_CHECKING:
     from clerk_async.errors import ApiError
 
 _READ_MESSAGE: Final = 20_000
+_READ_BODY: Final = 65_536
+"""Of a longer body a pickled error holds the code and the message alone: no error is that long."""
 _SHOWN_MESSAGE: Final = 500
 _ADVICE: Final[Mapping[int, str]] = {
     401: "is the secret key right, and of this instance?",
     404: "does it exist in the instance of this key?",
 }
+_OF_THE_KEY: Final = frozenset(
+    {"authentication_invalid", "authorization_header_format_invalid", "clerk_key_invalid"}
+)
 _OF_A_REFRESH: Final = ("refresh_", "session_refresh_", "expired_session_token_")
-"""How codes begin that refuse a refresh: they tell of that session, not of the key."""
+"""How the codes begin that refuse a refresh: they are about that session, not about the key."""
 
 
 def api_error(
-    status: int, body: bytes, headers: Mapping[str, str], secrets: Iterable[str], now: float
+    status: int,
+    body: bytes,
+    headers: Mapping[str, str],
+    secrets: Iterable[str],
+    *,
+    now: float,
+    path: str = "",
 ) -> ApiError:
     """Make the error that an answer with this status means, whatever its body looks like.
 
     Args:
         status: The HTTP status.
         body: The body; one that is no Clerk error leaves `errors` empty.
-        headers: For Retry-After and cf-ray, looked up in lower case or as a case-blind mapping.
-        secrets: What must not stand in the message.
+        headers: Looked up in lower case or as a case-blind mapping.
+        secrets: What no text or pickle of the error may hold.
         now: The time in seconds since the epoch, for a Retry-After that is a date.
+        path: What was asked for, without the base URL.
     """
+    secrets = tuple(secrets)
     details: list[ErrorDetail] = []
-    trace_id: str | None = None
+    trace: Any = None
+    meta: dict[str, Any] | None = None
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -48,19 +68,59 @@ def api_error(
         entries = array_of(fields.get("errors")) or []
         details = [_detail(entry) for entry in map(object_of, entries) if entry is not None]
         trace = fields.get("clerk_trace_id")
-        trace_id = trace if isinstance(trace, str) and trace else None
+        meta = object_of(fields.get("meta"))
+    if not isinstance(trace, str) or not trace:
+        trace = headers.get("cf-ray")
+    code = (_shown(details[0].code, secrets) or None) if details else None
     told = "; ".join(filter(None, map(_told, details[:3])))
     message = f"{status}: {told}" if told else f"{status} without an error of the service's"
-    is_about_session = details and details[0].code.startswith(_OF_A_REFRESH)
-    if status in _ADVICE and not is_about_session:
+    if status in _ADVICE and not _is_about_session(code, path):
         message = f"{message} ({_ADVICE[status]})"
-    return error_class_for(status)(
-        redact(message, secrets)[:_SHOWN_MESSAGE],
+    error = error_class_for(status)(
+        _shown(message, secrets),
         status=status,
         errors=tuple(details),
-        trace_id=trace_id or headers.get("cf-ray"),
+        trace_id=None if trace is None else _shown(trace, secrets),
         retry_after=parse_retry_after(headers.get("Retry-After"), now),
+        headers=ResponseHeaders(headers.items(), secrets),
+        meta=meta,
+        body=body[:MAX_KEPT_BODY],
+        path=path,
     )
+    error.code = code
+    if len(body) > _READ_BODY:
+        error._hide(secrets, errors=(), meta=None, body=b"")  # noqa: SLF001 - ours
+    elif len(body) > MAX_KEPT_BODY:
+        error._hide(secrets, body=b"")  # noqa: SLF001 - ours; half a secret is not known for one
+    else:
+        error._hide(secrets)  # noqa: SLF001 - ours
+    return error
+
+
+def refuses_key(error: BaseException | None, *, of_a_refresh: bool = False) -> bool:
+    """Whether the service refused the secret key, and so would refuse every further request.
+
+    Args:
+        error: What the service answered.
+        of_a_refresh: Whether a refresh is known to have been asked for; otherwise the path tells.
+    """
+    if isinstance(error, AuthenticationError):
+        return not _is_about_session(error.code, "/refresh" if of_a_refresh else error.path)
+    return isinstance(error, PermissionDeniedError)
+
+
+def _is_about_session(code: str | None, path: str) -> bool:
+    """Whether a 401 says that a session can't be refreshed, rather than that the key is wrong.
+
+    Source: https://clerk.com/docs/reference/backend-api/tag/Sessions#operation/RefreshSession
+    """
+    if code in _OF_THE_KEY:
+        return False
+    return path.endswith("/refresh") or (code or "").startswith(_OF_A_REFRESH)
+
+
+def _shown(text: str, secrets: Iterable[str]) -> str:
+    return redact(_beginning(text), secrets)[:_SHOWN_MESSAGE]
 
 
 def _told(detail: ErrorDetail) -> str:

@@ -11,8 +11,17 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
-from clerk_async.errors import ApiError, ConnectError, RequestTimeoutError, TransportError
+from clerk_async.errors import (
+    ApiError,
+    ConflictError,
+    ConnectError,
+    RateLimitedError,
+    RequestTimeoutError,
+    ServerError,
+    TransportError,
+)
 from clerk_async.http.operations import RetryClass
+from clerk_async.pacing.window import asks_to_wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,9 +29,6 @@ if TYPE_CHECKING:
     from clerk_async.config import RetryPolicy
     from clerk_async.errors import ClerkError
 
-TOO_MANY_REQUESTS: Final = 429
-UNAVAILABLE: Final = 503
-CONFLICT: Final = 409
 PASSING_STATUSES: Final = frozenset({500, 502, 503, 504, 520, 522, 523, 524})
 LOCKED_CODE: Final = "resource_locked"
 
@@ -47,22 +53,25 @@ def is_retryable(retry: RetryClass, error: ClerkError) -> bool:
 
 
 def _is_retryable_answer(retry: RetryClass, error: ApiError) -> bool:
-    status = error.status
-    if status == TOO_MANY_REQUESTS:
+    if pauses_client(error):
         return True
-    is_locked = status == CONFLICT and error.code == LOCKED_CODE
     if retry is RetryClass.SAFE:
-        return is_locked or status in PASSING_STATUSES
-    if status == UNAVAILABLE and error.retry_after is not None:
-        return True
-    return is_locked and retry is RetryClass.CREATES
+        return _is_locked(error) or error.status in PASSING_STATUSES
+    return retry is RetryClass.CREATES and _is_locked(error)
 
 
 def pauses_client(error: ApiError) -> bool:
     """Whether an answer tells the whole client to wait: 429, and 503 with Retry-After."""
-    return error.status == TOO_MANY_REQUESTS or (
-        error.status == UNAVAILABLE and error.retry_after is not None
-    )
+    return asks_to_wait(error.status, error.retry_after)
+
+
+def is_passing(error: ClerkError | None) -> bool:
+    """Whether the reason for a failure may be gone a little later."""
+    return isinstance(error, TransportError | ServerError | RateLimitedError) or _is_locked(error)
+
+
+def _is_locked(error: ClerkError | None) -> bool:
+    return isinstance(error, ConflictError) and error.code == LOCKED_CODE
 
 
 def backoff(

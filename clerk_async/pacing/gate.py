@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from clerk_async.pacing.ramp import Ramp
 from clerk_async.pacing.window import (
-    SERVICE_UNAVAILABLE,
     TOO_MANY_REQUESTS,
     SendRefused,
     SendWindow,
     Ticket,
+    asks_to_wait,
 )
 
 if TYPE_CHECKING:
@@ -74,16 +74,15 @@ class Gate:
         ticket.is_open = False
         now = self._now()
         window, ramp = self._window, self._ramp
-        is_refusal = status == TOO_MANY_REQUESTS
-        window.leave(now, has_arrived=ticket.was_sent and not is_refusal)
-        if is_refusal or (status == SERVICE_UNAVAILABLE and retry_after is not None):
+        window.leave(now, has_arrived=ticket.was_sent and status != TOO_MANY_REQUESTS)
+        if status is not None and asks_to_wait(status, retry_after):
             used = window.used(now) - window.in_flight
-            ramp.refused(ticket, now, used, status or TOO_MANY_REQUESTS, retry_after)
+            ramp.refused(ticket, now, used, status, retry_after)
         elif ticket.was_sent and status is not None:
             ramp.let_through(ticket, now - ticket.sent_at)
         if self._waiting:
             self._let_out()
-        return is_refusal
+        return status == TOO_MANY_REQUESTS
 
     def turn_away(self, run: RunPacer) -> None:
         """End the waits of one run with `SendRefused`."""

@@ -16,7 +16,12 @@ CLOCK_MARGIN: Final = 0.001
 GRAIN: Final = 0.001
 """The part of a window within which answers are taken for one moment, the last one's."""
 TOO_MANY_REQUESTS: Final = 429
-SERVICE_UNAVAILABLE: Final = 503
+UNAVAILABLE: Final = 503
+
+
+def asks_to_wait(status: int, retry_after: float | None) -> bool:
+    """Whether an answer asks everybody who uses the key to wait: 429, and 503 with Retry-After."""
+    return status == TOO_MANY_REQUESTS or (status == UNAVAILABLE and retry_after is not None)
 
 
 class SendRefused(Exception):  # noqa: N818 - no error of its own: the caller turns it into an outcome

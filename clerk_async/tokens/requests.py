@@ -6,7 +6,7 @@ https://clerk.com/docs/reference/backend/authenticate-request
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import attrs
 
@@ -20,6 +20,7 @@ from clerk_async.errors import (
     ServerError,
     TokenVerificationError,
 )
+from clerk_async.http.error_bodies import refuses_key
 from clerk_async.reasons import TokenVerificationReason as Reason
 from clerk_async.tokens.claims import SessionClaims
 from clerk_async.tokens.credentials import (
@@ -33,11 +34,6 @@ from clerk_async.tokens.verification import Examined, RefreshNeeded, Steps, Veri
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-
-_KEY_TROUBLE: Final = frozenset(
-    {"authentication_invalid", "authorization_header_format_invalid", "clerk_key_invalid"}
-)
 
 
 @attrs.frozen
@@ -214,7 +210,7 @@ def _refresh_failed(error: ClerkError) -> RequestState:
     if (
         not isinstance(error, ApiError)
         or isinstance(error, ServerError | RateLimitedError)
-        or error.code in _KEY_TROUBLE
+        or refuses_key(error, of_a_refresh=True)
     ):
         return _unknown(Reason.SESSION_REFRESH_FAILED, error)
     reason = Reason.SESSION_REFRESH_REFUSED
