@@ -369,7 +369,9 @@ class World:
     def _threads_of_loops(self) -> set[threading.Thread]:
         """Give the threads that this loop and the service's keep for blocking work."""
         found: set[threading.Thread] = set()
-        for loop in (asyncio.get_running_loop(), self.fake._thread._loop):
+        served = self.fake._run
+        assert served is not None
+        for loop in (asyncio.get_running_loop(), served._loop):
             executor: Any = getattr(loop, "_default_executor", None)
             found |= set() if executor is None else executor._threads
         return found

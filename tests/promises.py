@@ -101,7 +101,9 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
     },
     "The fake service": {
         "any-sdk": "Any Clerk SDK works against it; every refusal of a refresh has its code; its window is exact",
-        "fake-ends": "It ends wholly, also for those who were forked",
+        "fake-ends": "It ends wholly, also for those who were forked, and wherever Ctrl-C strikes",
+        "fake-not-kinder": "Its tokens and cookies are no kinder than the service's: kinds, authorized parties, suffixes",
+        "fake-settings": "A wrong setting, session or fault is refused where it is written",
     },
     "The package": {
         "public-surface": "Names, docs and layers are what they are said to be; imports are light",

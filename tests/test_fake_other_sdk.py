@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 from clerk_backend_api import Clerk, models
-from clerk_backend_api.security import verify_token
-from clerk_backend_api.security.types import VerifyTokenOptions
+from clerk_backend_api.security import AuthenticateRequestOptions, verify_token
+from clerk_backend_api.security.types import TokenVerificationError, VerifyTokenOptions
 from clerk_backend_api.utils import BackoffStrategy, RetryConfig
 
 from clerk_async.testing import FakeClerk, Fault
@@ -68,20 +69,43 @@ class TestOfficialSdk:
 
     def test_tokens_verify_with_its_own_verifier(self, fake_clerk: FakeClerk, clerk: Clerk) -> None:
         session = fake_clerk.add_session()
-        token = clerk.sessions.create_token(session_id=session.id, expires_in_seconds=90).jwt
-        options = VerifyTokenOptions(jwt_key=fake_clerk.jwt_key, authorized_parties=[ORIGIN])
-        assert verify_token(token or "", options)["sid"] == session.id
+        browsers = VerifyTokenOptions(jwt_key=fake_clerk.jwt_key, authorized_parties=[ORIGIN])
+        assert verify_token(fake_clerk.mint(session), browsers)["sid"] == session.id
         fetched = VerifyTokenOptions(
             secret_key=fake_clerk.secret_key,
             api_url=fake_clerk.base_url.removesuffix("/v1"),
             authorized_parties=[ORIGIN],
         )
-        assert verify_token(token or "", fetched)["sid"] == session.id
+        assert verify_token(fake_clerk.mint(session), fetched)["sid"] == session.id
         assert fake_clerk.requests[-1].operation == "jwks"
+        token = clerk.sessions.create_token(session_id=session.id, expires_in_seconds=90).jwt
         template = clerk.sessions.create_token_from_template(
             session_id=session.id, template_name="custom_hasura"
+        ).jwt
+        anybodys = VerifyTokenOptions(jwt_key=fake_clerk.jwt_key)
+        assert verify_token(token or "", anybodys)["sid"] == session.id
+        assert "sid" not in verify_token(template or "", anybodys)
+        for partyless in (token, template):
+            with pytest.raises(TokenVerificationError, match="azp"):
+                verify_token(partyless or "", browsers)
+
+    def test_a_browsers_requests_are_authenticated(
+        self, fake_clerk: FakeClerk, clerk: Clerk
+    ) -> None:
+        session = fake_clerk.add_session()
+        options = AuthenticateRequestOptions(
+            secret_key=fake_clerk.secret_key,
+            jwt_key=fake_clerk.jwt_key,
+            authorized_parties=[ORIGIN],
         )
-        assert "sid" not in verify_token(template.jwt or "", options)
+        for headers in (
+            {"Authorization": f"Bearer {fake_clerk.mint(session)}"},
+            {"Cookie": f"__session={fake_clerk.mint(session)}"},
+        ):
+            request = httpx.Request("GET", "http://localhost:3000/me", headers=headers)
+            state = clerk.authenticate_request(request, options)
+            assert state.is_signed_in, state.message
+            assert (state.payload or {})["sid"] == session.id
 
     def test_both_forms_of_a_refresh(self, fake_clerk: FakeClerk, clerk: Clerk) -> None:
         session = fake_clerk.add_session()

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from fake_calls import Reply, post
 
 from clerk_async.testing import FakeClerk, FakeSession
+from clerk_async.testing.keys import unb64
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 NOW = 1_800_000_000
 ORIGIN = "http://localhost:3000"
+NAMES = ("__session", "__refresh", "__client_uat")
 
 
 @pytest.fixture
@@ -53,16 +58,54 @@ class TestAnswers:
             verified = post(fake, f"/sessions/{session.id}/verify", {"token": reply.json["jwt"]})
             assert verified.status == 200
 
-    def test_cookies(self, fake: FakeClerk, session: FakeSession) -> None:
-        reply = refresh(fake, session, format="cookie", request_originating_ip="203.0.113.7")
+    @pytest.mark.promise("fake-not-kinder")
+    @pytest.mark.parametrize("asked", ["", "?suffixed_cookies=false", "?suffixed_cookies=true"])
+    def test_cookies_are_named_as_was_asked_for(
+        self, fake: FakeClerk, session: FakeSession, asked: str
+    ) -> None:
+        """With the instance's suffix if the query says so, and without it if not."""
+        asks = body(fake, session, format="cookie", request_originating_ip="203.0.113.7")
+        reply = post(fake, f"/sessions/{session.id}/refresh{asked}", asks)
         assert reply.json["object"] == "cookies"
         named = dict(line.split("=", 1) for line in reply.json["cookies"])
-        suffixed = [name for name in named if name.startswith("__session_")]
-        assert len(suffixed[0]) == len("__session_") + 8
-        assert named["__session"] == named[suffixed[0]]
-        refresh_name = suffixed[0].replace("session", "refresh")
-        assert named[refresh_name].startswith(f"{session.refresh_token};")
-        assert "HttpOnly" in named[refresh_name]
+        suffix = f"_{fake.cookie_suffix}" if asked.endswith("true") else ""
+        assert list(named) == [f"{name}{suffix}" for name in NAMES]
+        assert named[f"__refresh{suffix}"].startswith(f"{session.refresh_token};")
+        assert "HttpOnly" in named[f"__refresh{suffix}"]
+        token = named[f"__session{suffix}"].partition(";")[0]
+        verified = post(fake, f"/sessions/{session.id}/verify", {"token": token})
+        assert verified.status == 200
+        assert int(named[f"__client_uat{suffix}"].partition(";")[0]) == session.created_at // 1000
+
+    def test_a_suffix_is_asked_for_with_a_truth_value(
+        self, fake: FakeClerk, session: FakeSession
+    ) -> None:
+        """Anything else is refused."""
+        path = f"/sessions/{session.id}/refresh?suffixed_cookies=perhaps"
+        assert post(fake, path, body(fake, session)).status == 422
+
+    def test_the_suffix_is_the_instances(self, fake: FakeClerk) -> None:
+        """Eight characters, made from the publishable key as Clerk's SDKs make them."""
+        encoded = base64.b64encode(f"127.0.0.1:{fake.port}$".encode()).decode()
+        assert fake.publishable_key == f"pk_test_{encoded}"
+        digest = hashlib.sha1(fake.publishable_key.encode(), usedforsecurity=False).digest()
+        assert fake.cookie_suffix == base64.urlsafe_b64encode(digest).decode()[:8]
+
+    def test_client_uat_is_the_clients_newest_sign_in(
+        self, fake: FakeClerk, session: FakeSession
+    ) -> None:
+        """It is that of the browser, which may hold several sessions."""
+        fake.add_session(client_id=session.client_id, created_at=(NOW + 5) * 1000)
+        fake.add_session(client_id=session.client_id, created_at=(NOW + 9) * 1000, status="ended")
+        reply = refresh(fake, session, format="cookie")
+        assert reply.json["cookies"][2].startswith(f"__client_uat={NOW + 5};")
+
+    def test_the_new_token_is_for_the_origin_that_asked(
+        self, fake: FakeClerk, session: FakeSession
+    ) -> None:
+        """A refresh is made for a browser, so its token has an authorized party."""
+        token = refresh(fake, session).json["jwt"]
+        assert json.loads(unb64(token.split(".")[1]))["azp"] == ORIGIN
 
     def test_it_makes_the_session_active_now(self, fake: FakeClerk) -> None:
         old = fake.add_session(created_at=1_000, expire_at=(NOW + 9) * 1000, abandon_at=NOW * 2000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import gzip
 import io
@@ -16,6 +17,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.client import HTTPConnection
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
@@ -24,6 +26,9 @@ from fake_calls import get, post
 from programs import run_program
 
 from clerk_async.testing import FakeClerk, Fault, serve
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 
 def names() -> set[str]:
@@ -159,6 +164,63 @@ class TestLife:
 
 
 @pytest.mark.promise("fake-ends")
+class Interruption:
+    """A Ctrl-C that strikes when the server's own code has come to its so-manieth line."""
+
+    def __init__(self, strikes_at: int) -> None:
+        self.lines_left = strikes_at
+        self.struck: str | None = None
+
+    def trace(self, frame: FrameType, event: str, _: object) -> Any:
+        """See the frames of the fake, and no line where nothing could be done about it."""
+        code = frame.f_code
+        if not code.co_filename.endswith(("testing/server.py", "testing/fake.py")):
+            return None
+        is_line = event == "line" and not (
+            code.co_name == "__exit__" and frame.f_lineno == code.co_firstlineno + 6
+        )
+        if is_line and self.struck is None:
+            self.lines_left -= 1
+            if self.lines_left < 0:
+                self.struck = f"{code.co_name}:{frame.f_lineno}"
+                raise KeyboardInterrupt
+        return self.trace
+
+    def run(self, fake: FakeClerk, *, stops_again: bool) -> None:
+        """Start and stop a fake, and be interrupted."""
+        before = sys.gettrace()
+        sys.settrace(self.trace)
+        try:
+            with contextlib.suppress(KeyboardInterrupt), fake:
+                pass
+        finally:
+            sys.settrace(before)
+        if stops_again:
+            fake.stop()
+
+
+@pytest.mark.promise("fake-ends")
+@pytest.mark.parametrize("stops_again", [False, True])
+def test_interrupted_anywhere_in_start_or_stop_it_leaves_no_thread(stops_again: bool) -> None:
+    """Nor a socket: it can be started again at once, on the same port."""
+    strikes_at, places = 0, set[str]()
+    fake = FakeClerk(sessions=1)
+    while True:
+        interruption = Interruption(strikes_at)
+        interruption.run(fake, stops_again=stops_again)
+        for thread in threading.enumerate():
+            if thread.name.startswith("FakeClerk"):
+                thread.join(10)
+        assert not [name for name in names() if name.startswith("FakeClerk")], interruption.struck
+        if interruption.struck is None:
+            break
+        places.add(interruption.struck.split(":")[0])
+        strikes_at += 1
+    assert places > {"start", "stop", "begin", "end", "wait", "__enter__", "_make_wire"}
+    with fake:
+        assert get(fake, "/jwks").status == 200
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks are Unix's")
 def test_a_forked_child_keeps_no_socket_of_it_open() -> None:

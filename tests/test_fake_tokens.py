@@ -12,13 +12,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from fake_calls import get, post
 from joserfc import jwt as jose
 from joserfc.jwk import ECKey, KeySet, OKPKey, RSAKey
+from joserfc.jws import JWSRegistry
 
 from clerk_async.testing import FakeClerk
 from clerk_async.testing.keys import b64, unb64
 
-SESSION_CLAIMS = {"azp", "exp", "fva", "iat", "iss", "jti", "nbf", "sid", "sub"}
+SESSION_CLAIMS = {"exp", "fva", "iat", "iss", "jti", "nbf", "sid", "sub"}
 VERSION_2_CLAIMS = {*SESSION_CLAIMS, "fea", "pla", "sts", "v"}
 NOW = 1_800_000_000
+TEMPLATE = "tokens/custom_hasura"
 
 
 @pytest.fixture
@@ -45,7 +47,6 @@ class TestSessionTokens:
         assert (claims["iat"], claims["nbf"], claims["exp"]) == (NOW, NOW - 10, NOW + 60)
         assert (claims["sub"], claims["sid"], claims["v"]) == ("user_1", session.id, 2)
         assert claims["iss"] == fake.issuer == f"http://127.0.0.1:{fake.port}"
-        assert claims["azp"] == "http://localhost:3000"
         assert claims["fva"] == [5, -1]
         assert claims["sts"] == "active"
 
@@ -75,7 +76,7 @@ class TestSessionTokens:
         session = fake.add_session(last_active_organization_id="org_1")
         _, claims = parts(fake.mint(session, version=1))
         organization = {"org_id", "org_slug", "org_role", "org_permissions"}
-        assert set(claims) == SESSION_CLAIMS | organization
+        assert set(claims) == SESSION_CLAIMS | organization | {"azp"}
         assert (claims["org_id"], claims["org_role"]) == ("org_1", "org:admin")
         assert "org:teams:read" in claims["org_permissions"]
         assert "org_id" not in parts(fake.mint(fake.add_session(), version=1))[1]
@@ -100,6 +101,53 @@ class TestSessionTokens:
         assert parts(fake.expired_token(session, age=90))[1]["exp"] == NOW - 30
         with pytest.raises(KeyError):
             fake.mint("sess_no")
+        with pytest.raises(ValueError, match="time zone"):
+            fake.mint(session, issued_at=datetime(2026, 1, 1))  # noqa: DTZ001
+        with pytest.raises(ValueError, match="1 or 2"):
+            fake.mint(session, version=3)
+
+
+class TestKinds:
+    """What tells tokens apart is what tells the service's own apart."""
+
+    @pytest.mark.promise("fake-not-kinder")
+    @pytest.mark.parametrize(
+        ("path", "template", "category"),
+        [("tokens", None, "cl_B7d4PD111AAA"), (TEMPLATE, "custom_hasura", "cl_B7d4PD222AAA")],
+    )
+    def test_the_header_tells_the_kind_and_the_first_issue(
+        self, fake: FakeClerk, path: str, template: str | None, category: str
+    ) -> None:
+        """Session tokens and those of a template have a category each; one key signs both."""
+        session = fake.add_session()
+        made = post(fake, f"/sessions/{session.id}/{path}").json["jwt"]
+        for token in (made, fake.mint(session, template=template)):
+            header, _ = parts(token)
+            assert (header["cat"], header["oiat"]) == (category, NOW)
+            assert header["kid"] == fake.signing_key.kid
+
+    @pytest.mark.promise("fake-not-kinder")
+    @pytest.mark.parametrize(("path", "template"), [("tokens", None), (TEMPLATE, "custom_hasura")])
+    def test_only_a_browsers_tokens_have_an_authorized_party(
+        self, fake: FakeClerk, path: str, template: str | None
+    ) -> None:
+        """The Backend API knows of no origin."""
+        session = fake.add_session(authorized_party="https://app.example.com")
+        made = parts(post(fake, f"/sessions/{session.id}/{path}").json["jwt"])[1]
+        minted = parts(fake.mint(session, template=template))[1]
+        assert "azp" not in made
+        assert minted.pop("azp") == "https://app.example.com"
+        assert set(minted) == set(made)
+
+    @pytest.mark.promise("fake-not-kinder")
+    def test_a_template_names_no_session_and_no_status(self, fake: FakeClerk) -> None:
+        """Neither a browser's nor the Backend API's."""
+        session = fake.add_session(status="pending", last_active_organization_id="org_1")
+        for token in (
+            fake.mint(session, template="custom_hasura"),
+            post(fake, f"/sessions/{session.id}/{TEMPLATE}").json["jwt"],
+        ):
+            assert not {"sid", "sts", "v", "o", "fva", "fea", "pla"} & set(parts(token)[1])
 
 
 class TestTemplates:
@@ -123,7 +171,6 @@ class TestTemplates:
         assert claims["aud"] == ["a", "org_1"]
         assert claims["who"] == f"user user_1 in {session.id}"
         assert (claims["level"], claims["exp"]) == (7, NOW + 900)
-        assert claims["azp"] == "http://localhost:3000"
         with pytest.raises(KeyError):
             fake.mint(session, template="none")
 
@@ -145,7 +192,8 @@ class TestOtherLibraries:
         by_set = jwt.decode(token, keys[fake_clerk.signing_key.kid].key, algorithms=[algorithm])
         assert by_set == by_pem
         key_set = KeySet.import_key_set(published)
-        assert jose.decode(token, key_set, algorithms=[algorithm]).claims == by_pem
+        registry = JWSRegistry(algorithms=[algorithm], strict_check_header=False)  # cat and oiat
+        assert jose.decode(token, key_set, registry=registry).claims == by_pem
 
     @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
     def test_it_reads_what_they_sign(self, fake_clerk: FakeClerk, algorithm: str) -> None:

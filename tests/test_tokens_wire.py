@@ -66,21 +66,30 @@ async def refusal(verifier: AsyncTokenVerifier, forged: str) -> TokenVerificatio
 
 
 async def test_a_token_of_the_service_verifies(fake: FakeClerk, sessions: AsyncSessionsApi) -> None:
-    """From create_token to claims, over the wire, with one fetch of the keys."""
+    """From a browser's token to claims, over the wire, with one fetch of the keys."""
     session = fake.add_session(user_id="user_1", last_active_organization_id="org_1")
-    made = await sessions.create_token(session.id)
+    made = fake.mint(session)
     verifier = AsyncTokenVerifier(
         sessions=sessions, authorized_parties=[ORIGIN], issuer=fake.issuer
     )
-    [claims] = {
-        id(told): told for told in [await verifier.verify(made.jwt) for _ in "abc"]
-    }.values()
+    [claims] = {id(told): told for told in [await verifier.verify(made) for _ in "abc"]}.values()
     assert (claims.user_id, claims.session_id) == ("user_1", session.id)
     assert claims.has_role("org:admin")
     assert claims.has_permission("org:dashboard:read")
     assert fetches(fake) == 1
     [fetch] = [request for request in fake.requests if request.operation == "jwks"]
     assert (fetch.method, fetch.path) == ("GET", "/v1/jwks")
+
+
+async def test_a_token_made_over_the_backend_api_has_no_party(
+    fake: FakeClerk, sessions: AsyncSessionsApi
+) -> None:
+    """It verifies where no party is asked for, and is refused where one is."""
+    made = await sessions.create_token(fake.add_session(user_id="user_1").id)
+    assert (await AsyncTokenVerifier(sessions=sessions).verify(made.jwt)).user_id == "user_1"
+    strict = AsyncTokenVerifier(sessions=sessions, authorized_parties=[ORIGIN])
+    reason = await refusal(strict, made.jwt)
+    assert reason is TokenVerificationReason.TOKEN_INVALID_AUTHORIZED_PARTIES
 
 
 @pytest.mark.promise("token-versions")
@@ -107,7 +116,7 @@ def test_a_template_token_verifies(fake: FakeClerk, sync_sessions: SessionsApi) 
     """A token made from a JWT template names no session."""
     session = fake.add_session(user_id="user_1")
     made = sync_sessions.create_token_from_template(session.id, "custom_hasura")
-    verifier = TokenVerifier(sessions=sync_sessions, authorized_parties=[ORIGIN])
+    verifier = TokenVerifier(sessions=sync_sessions)
     claims = verifier.verify(made.jwt)
     assert (claims.user_id, claims.session_id) == ("user_1", None)
     assert claims.raw["https://hasura.io/jwt/claims"]["x-hasura-user-id"] == "user_1"

@@ -32,7 +32,7 @@ ERRORS_BY_STATUS: dict[int, tuple[str, str]] = {
 
 @frozen
 class Answer:
-    """One HTTP answer. `value` is the JSON behind `body`, where there is one."""
+    """One HTTP answer: a status, a body, more headers, and the body's type, None for none."""
 
     status: int
     body: bytes = field(repr=False)

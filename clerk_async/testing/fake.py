@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Mapping
+import weakref
 from typing import TYPE_CHECKING, Any
 
-from attrs import define
-
+from .checks import function, json_object, must_be, number
 from .faults import Armed, Fault, Injected
-from .limits import LimitLike, SlidingWindow, read_limit
-from .minting import Minting
-from .operations import Operations, Rules
-from .served import Served
-from .state import FakeSession, State
+from .gauges import monotonic as monotonic_clock
+from .operations import Operations
+from .refresh import cookie_suffix, publishable_key
+from .server import Server
+from .settings import Settings
+from .state import Sessions, State, wall_clock
+from .tokens import Tokens
 from .wire import Wire
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
+    from .limits import LimitLike
     from .record import ReceivedRequest
+    from .settings import Latency
+    from .state import FakeSession
 
 SECRET_KEY = "sk_test_FakeClerkFakeClerkFakeClerkFakeClerk00"  # noqa: S105 - opens nothing but fakes
 LIVE_SECRET_KEY = "sk_live_FakeClerkFakeClerkFakeClerkFakeClerk00"  # noqa: S105 - likewise
@@ -30,36 +33,7 @@ ORIGIN = "http://localhost:3000"
 _SESSIONS_PER_USER = 4
 
 
-class Sessions(Mapping[str, FakeSession]):
-    """The sessions by id, safe to walk through while the fake serves."""
-
-    def __init__(self, state: State) -> None:
-        self._state = state
-
-    def __getitem__(self, session_id: str) -> FakeSession:
-        session = self._state.find(session_id)
-        if session is None:
-            raise KeyError(session_id)
-        return session
-
-    def __iter__(self) -> Iterator[str]:
-        with self._state.lock:
-            return iter(list(self._state.sessions))
-
-    def __len__(self) -> int:
-        return len(self._state.sessions)
-
-    def __repr__(self) -> str:
-        return f"<{len(self)} sessions>"
-
-
-@define
-class _Settings:
-    latency: float
-    issuer: str | None
-
-
-class FakeClerk(Served, Minting):
+class FakeClerk(Server, Tokens):
     """A stateful Clerk instance on loopback, in a thread and event loop of its own.
 
     Any Clerk SDK that is pointed at `base_url` with `secret_key` works against it. It serves sync
@@ -74,7 +48,8 @@ class FakeClerk(Served, Minting):
         port: The port; 0 for a free one. A fake that is started again keeps its port.
         production: Is it a production instance? They refuse to create sessions. By default the
             kind of the secret key says so.
-        latency: Seconds that each answer takes, besides its faults.
+        latency: Seconds that each answer takes, besides its faults; a pair, such as
+            `(0.005, 0.15)`, draws them anew for each.
         revoke_inactive: What revoking a session that is not live answers, which is documented
             nowhere: `bad_request` or `ok` (200 with the session as it is).
         refresh_max_age: How old a token may be that is refreshed, in seconds from its `iat`.
@@ -84,16 +59,14 @@ class FakeClerk(Served, Minting):
         keep_requests: How many requests `requests` keeps, the newest ones; None for all.
         compress: Are answers compressed for those who accept that?
         ssl_context: Serves https with it.
-        clock: The wall clock, in seconds: sessions and tokens go by it.
-        monotonic: The clock of the rate limit and of `requests`, in seconds.
-
-    Attributes:
-        secret_key: The key that it lets in.
-        requests: What arrived, oldest first: a list that grows, and may be cleared.
-        production: Is it a production instance?
+        clock: The wall clock, in seconds: sessions and tokens go by it. The default follows
+            freezegun and time-machine.
+        monotonic: The clock of the rate limit and of `requests`, in seconds. The default runs on
+            where time is frozen.
 
     Raises:
-        ValueError: If `rate_limit` or `revoke_inactive` makes no sense.
+        TypeError: If a setting is of a wrong type, here or when it is assigned later.
+        ValueError: If it makes no sense, likewise.
     """
 
     def __init__(
@@ -105,7 +78,7 @@ class FakeClerk(Served, Minting):
         seed: int = 0,
         port: int = 0,
         production: bool | None = None,
-        latency: float = 0.0,
+        latency: Latency = 0.0,
         revoke_inactive: str = "bad_request",
         refresh_max_age: float = 86_400.0,
         issuer: str | None = None,
@@ -113,72 +86,85 @@ class FakeClerk(Served, Minting):
         keep_requests: int | None = None,
         compress: bool = False,
         ssl_context: ssl.SSLContext | None = None,
-        clock: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = wall_clock,
+        monotonic: Callable[[], float] = monotonic_clock,
     ) -> None:
-        if revoke_inactive not in {"bad_request", "ok"}:
-            raise ValueError(f"revoke_inactive must be bad_request or ok, not {revoke_inactive!r}")
         if secret_key is None:
             secret_key = LIVE_SECRET_KEY if production else SECRET_KEY
-        self.secret_key = secret_key
-        self.production: bool = (
-            secret_key.startswith("sk_live_") if production is None else production
-        )
-        self._settings = _Settings(latency=latency, issuer=issuer)
-        self.requests: list[ReceivedRequest] = []
-        self._keep_requests = keep_requests
-        self._monotonic = monotonic
-        self._compress = compress
-        Served.__init__(self, port, ssl_context)
-        Minting.__init__(self, State(seed=seed, clock=clock), seed=seed, kid=kid)
-        self._armed = Armed(random.Random(f"faults {seed}"))  # noqa: S311 - a seed repeats them
-        self._rules = Rules(
-            production=self.production,
+        self._settings = Settings(
+            secret_key=secret_key,
+            production=str(secret_key).startswith("sk_live_") if production is None else production,
+            latency=latency,
+            rate_limit=rate_limit,
+            issuer=issuer,
             revoke_inactive=revoke_inactive,
             refresh_max_age=refresh_max_age,
-            cookie_suffix=f"{random.Random(seed).getrandbits(32):08x}",  # noqa: S311
         )
-        self._rate_limit: LimitLike | None = None
-        self._window: SlidingWindow | None = None
-        self.rate_limit = rate_limit
-        self._fill(sessions)
+        must_be("seed", seed, int)
+        must_be("kid", kid, str, None)
+        if must_be("keep_requests", keep_requests, int, None) is not None:
+            number("keep_requests", keep_requests or 0, least=0)
+        self._keep_requests = keep_requests
+        self._compress = must_be("compress", compress, bool)
+        self._monotonic = function("monotonic", monotonic)
+        self._requests: list[ReceivedRequest] = []
+        Server.__init__(self, port, ssl_context)
+        Tokens.__init__(self, State(seed=seed, clock=function("clock", clock)), seed=seed, kid=kid)
+        self._drawn = random.Random(f"faults {seed}")  # noqa: S311 - a seed repeats them
+        self._armed = Armed(self._drawn)
+        self._fill(int(number("sessions", must_be("sessions", sessions, int), least=0)))
 
     def _fill(self, count: int) -> None:
         now = self._state.now()
         user_id = client_id = ""
-        for number in range(count):
-            if number % _SESSIONS_PER_USER == 0:
+        for index in range(count):
+            if index % _SESSIONS_PER_USER == 0:
                 user_id, client_id = self._state.new_id("user"), self._state.new_id("client")
             self.add_session(
-                user_id=user_id, client_id=client_id, created_at=now - (count - number) * 1000
+                user_id=user_id, client_id=client_id, created_at=now - (count - index) * 1000
             )
 
     def _make_wire(self) -> Wire:
-        # The server knows nothing of the fake itself, which can so go when its user drops it.
-        settings, root = self._settings, self._root
-        wire = Wire(
-            operations=Operations(
-                self._state, self._mint, self._rules, lambda: settings.issuer or root
-            ),
-            secret_key=self.secret_key,
+        # The server holds no fake, which so goes at once when its user drops it.
+        return Wire(
+            operations=Operations(self._state, weakref.proxy(self), self._settings),
+            settings=self._settings,
             armed=self._armed,
             gauges=self._gauges,
-            log=self.requests,
+            log=self._requests,
             log_size=self._keep_requests,
             monotonic=self._monotonic,
-            latency=lambda: settings.latency,
+            random_=self._drawn,
             compress=self._compress,
         )
-        wire.window = self._window
-        return wire
 
     def __repr__(self) -> str:
         where = self._root if self.port else "not started"
         return f"<FakeClerk {where} sessions={len(self._state.sessions)}>"
 
+    # How it behaves
+
+    @property
+    def secret_key(self) -> str:
+        """The only key that it lets in."""
+        return self._settings.secret_key
+
+    @secret_key.setter
+    def secret_key(self, key: str) -> None:
+        self._settings.secret_key = key
+
+    @property
+    def production(self) -> bool:
+        """Whether it is a production instance."""
+        return self._settings.production
+
+    @production.setter
+    def production(self, production: bool) -> None:
+        self._settings.production = production
+
     @property
     def issuer(self) -> str:
-        """The `iss` of tokens signed from now on."""
+        """The `iss` of tokens signed from now on; assigning None makes it the fake's own root."""
         return self._settings.issuer or self._root
 
     @issuer.setter
@@ -186,12 +172,22 @@ class FakeClerk(Served, Minting):
         self._settings.issuer = issuer
 
     @property
-    def latency(self) -> float:
-        """Seconds that each answer takes."""
+    def publishable_key(self) -> str:
+        """The key that Clerk's SDKs for front ends, and its JavaScript ones, are given."""
+        return publishable_key(self.issuer, production=self.production)
+
+    @property
+    def cookie_suffix(self) -> str:
+        """What the instance's suffixed cookies end with: `__session_…` and eight characters."""
+        return cookie_suffix(self.publishable_key)
+
+    @property
+    def latency(self) -> Latency:
+        """Seconds that each answer takes; a pair of seconds draws them anew for each."""
         return self._settings.latency
 
     @latency.setter
-    def latency(self, seconds: float) -> None:
+    def latency(self, seconds: Latency) -> None:
         self._settings.latency = seconds
 
     @property
@@ -200,17 +196,18 @@ class FakeClerk(Served, Minting):
 
         Assigning starts an empty window.
         """
-        return self._rate_limit
+        return self._settings.rate_limit
 
     @rate_limit.setter
     def rate_limit(self, limit: LimitLike | None) -> None:
-        figures = read_limit(limit)
-        self._rate_limit = limit
-        self._window = None if figures is None else SlidingWindow(*figures)
-        if self._thread.wire is not None:
-            self._thread.wire.window = self._window
+        self._settings.limit_to(limit)
 
     # What it holds
+
+    @property
+    def requests(self) -> list[ReceivedRequest]:
+        """What arrived, oldest first: a list that grows, and may be cleared."""
+        return self._requests
 
     @property
     def sessions(self) -> Mapping[str, FakeSession]:
@@ -260,6 +257,7 @@ class FakeClerk(Served, Minting):
             The session itself: it shows what is now, and assigning to it changes that.
 
         Raises:
+            TypeError: If something is of a wrong type.
             ValueError: If there is a session of that id, or a time has no time zone.
         """
         return self._state.add(
@@ -280,7 +278,7 @@ class FakeClerk(Served, Minting):
                 "latest_activity": latest_activity,
                 "tasks": tasks,
                 "authorized_party": authorized_party,
-                "claims": dict(claims or {}),
+                "claims": {} if claims is None else claims,
             },
         )
 
@@ -289,7 +287,8 @@ class FakeClerk(Served, Minting):
         self._state.remove(session_id)
 
     def add_user(self, user_id: str | None = None) -> str:
-        """Make a user known, so that sessions can be created; gives back the id."""
+        """Make a user known, so that sessions can be created; returns the id."""
+        must_be("user_id", user_id, str, None)
         with self._state.lock:
             known = user_id or self._state.new_id("user")
             self._state.users.add(known)
@@ -301,16 +300,35 @@ class FakeClerk(Served, Minting):
             self._state.users.discard(user_id)
 
     def add_template(self, name: str, claims: Mapping[str, Any], *, lifetime: int = 60) -> None:
-        """Define a JWT template; `{{user.id}}`, `{{session.id}}` and `{{org.id}}` are filled in."""
+        """Define a JWT template; `{{user.id}}`, `{{session.id}}` and `{{org.id}}` are filled in.
+
+        Args:
+            name: Its name.
+            claims: Its own claims. The usual ones (`sub`, `iss`, `exp` …) are set over them.
+            lifetime: How long its tokens live where nobody asks otherwise, in seconds.
+
+        Raises:
+            TypeError: If an argument is of a wrong type, or JSON can't carry the claims.
+            ValueError: If the name is empty, or the lifetime less than a second.
+        """
+        if not must_be("name", name, str):
+            raise ValueError("a template needs a name")
+        number("lifetime", must_be("lifetime", lifetime, int), least=1)
         with self._state.lock:
-            self._state.templates[name] = (dict(claims), lifetime)
+            self._state.templates[name] = (json_object("claims", claims), lifetime)
 
     # Faults
 
     def inject(self, *faults: Fault) -> Injected:
-        """Arm faults, after those that are armed; the last one's handle comes back."""
+        """Arm faults, after those that are armed; returns the last one's handle.
+
+        Raises:
+            TypeError: If one is no `Fault`, or there is none.
+        """
         if not faults:
             raise TypeError("inject() needs a Fault")
+        for fault in faults:
+            must_be("what is injected", fault, Fault)
         return [self._armed.add(fault) for fault in faults][-1]
 
     def clear_faults(self) -> None:
@@ -319,6 +337,6 @@ class FakeClerk(Served, Minting):
 
     def release(self) -> None:
         """Answer the requests that `Fault.hold` keeps waiting now."""
-        wire = self._thread.wire
-        if wire is not None:
-            self._thread.call(wire.let_go)
+        run = self._running()
+        if run is not None and run.wire is not None:
+            run.call(run.wire.let_go)

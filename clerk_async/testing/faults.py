@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, cast
 import msgspec
 from attrs import field, frozen
 
+from .checks import function, must_be, of, one_of, validator, within
 from .operations import OPERATIONS
 
 if TYPE_CHECKING:
@@ -46,24 +47,32 @@ class Where(TypedDict, total=False):
     delay: float
 
 
-def _known(_: object, __: object, value: str | None) -> None:
-    if value is not None and value not in OPERATIONS:
-        raise ValueError(f"operation must be one of {', '.join(OPERATIONS)}, not {value!r}")
+def _known(_: str, value: str | None) -> None:
+    if value is not None:
+        one_of("operation", value, OPERATIONS)
 
 
-def _probable(_: object, __: object, value: float | None) -> None:
-    if value is not None and not 0 <= value <= 1:
-        raise ValueError(f"probability must be from 0 to 1, not {value}")
+def _known_stage(name: str, value: str) -> None:
+    one_of(name, value, ("before", "after", "body"))
 
 
-def _not_negative(_: object, __: object, value: float | None) -> None:
-    if value is not None and not value >= 0:
-        raise ValueError(f"count, after and delay must be 0 or more, not {value}")
+def _pairs(name: str, value: tuple[tuple[str, str], ...]) -> None:
+    for key, text in value:
+        must_be(f"the name of one of {name}", key, str)
+        if any(sign in key + must_be(key, text, str) for sign in "\r\n\0"):
+            raise ValueError(f"{key} can't be sent: a header is one line")
+
+
+def _change(_: str, value: object) -> None:
+    if value is not None:
+        function("change", value)
 
 
 @frozen(kw_only=True)
 class Fault:
     """Something that goes wrong: make one with a class method, arm it with `fake.inject`.
+
+    Each raises a TypeError for an argument of a wrong type, a ValueError for one out of its range.
 
     Example:
         ```python
@@ -73,23 +82,25 @@ class Fault:
     """
 
     kind: Kind
-    operation: str | None = field(default=None, validator=_known)
-    session_id: str | None = None
-    count: int | None = field(default=1, validator=_not_negative)
-    probability: float | None = field(default=None, validator=_probable)
-    after: int = field(default=0, validator=_not_negative)
-    delay: float = field(default=0.0, validator=_not_negative)
+    operation: str | None = field(default=None, validator=validator(_known))
+    session_id: str | None = field(default=None, validator=of(str, None))
+    count: int | None = field(default=1, validator=within(int, None))
+    probability: float | None = field(default=None, validator=within(int, float, None, most=1.0))
+    after: int = field(default=0, validator=within(int))
+    delay: float = field(default=0.0, validator=within(int, float))
     process: bool = True
-    stage: Stage = "before"
+    stage: Stage = field(default="before", validator=validator(_known_stage))
     reset: bool = False
-    code: int = 200
-    error_code: str | None = None
+    code: int = field(default=200, validator=within(int, least=100, most=999))
+    error_code: str | None = field(default=None, validator=of(str, None))
     body: bytes | None = field(default=None, repr=False)
     content_type: str | None = None
-    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    change: Callable[[Any], Any] | None = None
-    seconds: float = 0.0
-    pieces: int = 1
+    headers: tuple[tuple[str, str], ...] = field(
+        default=(), repr=False, validator=validator(_pairs)
+    )
+    change: Callable[[Any], Any] | None = field(default=None, validator=validator(_change))
+    seconds: float = field(default=0.0, validator=within(int, float))
+    pieces: int = field(default=1, validator=within(int, least=1))
     truncate: bool = False
 
     @classmethod

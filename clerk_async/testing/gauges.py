@@ -5,10 +5,19 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+monotonic: Callable[[], float] = (
+    partial(time.clock_gettime, time.CLOCK_MONOTONIC)
+    if hasattr(time, "clock_gettime")
+    else time.monotonic
+)
+"""Seconds of the clock that loops, limits and waits go by, which runs on where a test freezes time:
+what waits for a frozen clock waits for ever."""
 
 
 class Gauges:
@@ -81,11 +90,11 @@ class Gauges:
         with self._changed:
             self._waiting += 1
             self._tasks_waiting[changed] = asyncio.get_running_loop()
-        deadline = time.monotonic() + timeout
+        deadline = monotonic() + timeout
         try:
             while not predicate():
                 try:
-                    async with asyncio.timeout(deadline - time.monotonic()):
+                    async with asyncio.timeout(deadline - monotonic()):
                         await changed.wait()
                 except TimeoutError:
                     raise self._late(timeout) from None

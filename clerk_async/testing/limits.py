@@ -9,6 +9,8 @@ import math
 from collections import deque
 from typing import Protocol, TypeAlias, runtime_checkable
 
+from .checks import must_be
+
 
 @runtime_checkable
 class Limit(Protocol):
@@ -35,14 +37,20 @@ def read_limit(limit: LimitLike | None) -> tuple[int, float] | None:
     """A limit as a plain pair.
 
     Raises:
+        TypeError: If it is no limit.
         ValueError: If a figure is not positive.
     """
     if limit is None:
         return None
-    count, per = limit if isinstance(limit, tuple) else (limit.count, limit.per)
+    try:
+        count, per = limit if isinstance(limit, tuple) else (limit.count, limit.per)
+        must_be("a rate limit's count", count, int)
+        must_be("a rate limit's time", per, int, float)
+    except (AttributeError, ValueError):
+        raise TypeError("a rate limit is a RateLimit or a pair, such as (1000, 10.0)") from None
     if not (count >= 1 and 0 < per < math.inf):
         raise ValueError(f"a rate limit needs a positive count and time, not {count} per {per}")
-    return int(count), float(per)
+    return count, float(per)
 
 
 class SlidingWindow:

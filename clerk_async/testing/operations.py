@@ -13,12 +13,20 @@ import msgspec
 from attrs import frozen
 
 from .answers import Answer, Refusal, encode
-from .refresh import check_refresh, check_refresh_body, refresh_cookies
+from .refresh import (
+    check_refresh,
+    check_refresh_body,
+    cookie_suffix,
+    publishable_key,
+    refresh_cookies,
+)
 from .state import FILTERS, LIVE, FakeSession, State
-from .tokens import Mint, mint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
+
+    from .settings import Settings
+    from .tokens import Tokens
 
 API_VERSIONS = (
     "2021-02-05",
@@ -63,16 +71,6 @@ class Call:
     version: str
     query: str
     body: bytes
-
-
-@frozen
-class Rules:
-    """Where the service's behaviour is the instance's own, or documented nowhere."""
-
-    production: bool
-    revoke_inactive: str
-    refresh_max_age: float
-    cookie_suffix: str
 
 
 def find_route(method: str, path: str) -> Route | Refusal:
@@ -152,11 +150,10 @@ def check_key(headers: Mapping[str, str], secret_key: str) -> None:
 class Operations:
     """The eight operations and the key set, over one instance's state."""
 
-    def __init__(self, state: State, mint_: Mint, rules: Rules, issuer: Callable[[], str]) -> None:
+    def __init__(self, state: State, tokens: Tokens, settings: Settings) -> None:
         self._state = state
-        self._mint = mint_
-        self._rules = rules
-        self._issuer = issuer
+        self._tokens = tokens
+        self._settings = settings
 
     def answer(self, call: Call) -> Answer:
         """Do what a request asks for.
@@ -180,7 +177,7 @@ class Operations:
             case "create_token" | "create_token_from_template":
                 answer = self._create_token(call)
             case _:
-                answer = encode(self._mint.key_set())
+                answer = encode(self._tokens.jwk_set)
         return answer
 
     def _list(self, call: Call) -> Answer:
@@ -205,7 +202,7 @@ class Operations:
         return encode(page)
 
     def _create(self, call: Call) -> Answer:
-        if self._rules.production:
+        if self._settings.production:
             raise Refusal(
                 400,
                 "request_invalid_for_environment",
@@ -238,7 +235,7 @@ class Operations:
             if session.status in LIVE:
                 session.status = "revoked"
                 session.updated_at = self._state.now()
-            elif self._rules.revoke_inactive != "ok":
+            elif self._settings.revoke_inactive != "ok":
                 raise Refusal(
                     400,
                     "session_not_active",
@@ -258,7 +255,7 @@ class Operations:
             )
         session = self._session(call)
         token = _object(call.body).get("token")
-        claims = self._mint.read(token) if isinstance(token, str) else None
+        claims = self._tokens.read_token(token) if isinstance(token, str) else None
         if (
             claims is None
             or claims.get("sid") != session.id
@@ -283,32 +280,33 @@ class Operations:
         ):
             text = f"must be an integer from {_LIFETIMES[0]} to {_LIFETIMES[-1]}"
             raise _invalid("form_param_value_invalid", text, "expires_in_seconds")
-        jwt = mint(
-            self._mint,
-            self._state,
-            session,
-            issuer=self._issuer(),
-            expires_in=expires_in,
-            template=template,
+        jwt = self._tokens._token(  # noqa: SLF001 - of the same fake
+            session, party=None, template=template, expires_in=expires_in
         )
         return encode({"object": "token", "jwt": jwt})
 
     def _refresh(self, call: Call) -> Answer:
+        query = dict(parse_qsl(call.query, keep_blank_values=True))
+        suffixed = _boolean(query, "suffixed_cookies")
         body = _object(call.body)
         check_refresh_body(body)
         session = check_refresh(
             body,
             call.route.session_id or "",
             self._state,
-            self._mint.read,
-            self._rules.refresh_max_age,
+            self._tokens.read_token,
+            self._settings.refresh_max_age,
         )
-        now = self._state.now()
-        session.last_active_at = session.updated_at = now
-        jwt = mint(self._mint, self._state, session, issuer=self._issuer())
+        session.last_active_at = session.updated_at = self._state.now()
+        origin: str = body["request_origin"]
+        jwt = self._tokens._token(session, party=origin)  # noqa: SLF001 - of the same fake
         if body.get("format") != "cookie":
             return encode({"object": "token", "jwt": jwt})
-        cookies = refresh_cookies(session, jwt, self._rules.cookie_suffix, now // 1000)
+        suffix = ""
+        if suffixed:
+            key = publishable_key(self._tokens.issuer, production=self._settings.production)
+            suffix = f"_{cookie_suffix(key)}"
+        cookies = refresh_cookies(session, jwt, suffix, self._state.client_uat(session.client_id))
         return encode({"object": "cookies", "cookies": cookies})
 
     def _session(self, call: Call) -> FakeSession:

@@ -5,6 +5,8 @@ https://clerk.com/docs/reference/backend-api/tag/Sessions#operation/RefreshSessi
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -132,17 +134,30 @@ def _check_age(claims: dict[str, Any], now: float, max_age: float) -> None:
         )
 
 
-def refresh_cookies(session: FakeSession, jwt: str, suffix: str, now: int) -> list[str]:
-    """The Set-Cookie lines of a refresh that asked for cookies."""
+def refresh_cookies(session: FakeSession, jwt: str, suffix: str, client_uat: int) -> list[str]:
+    """The Set-Cookie lines of a refresh that asked for cookies, named with the suffix, if any."""
     attributes = "Path=/; Max-Age=31536000; Secure; SameSite=Lax"
-    http_only = f"{attributes}; HttpOnly"
     return [
-        f"__session={jwt}; {attributes}",
-        f"__session_{suffix}={jwt}; {attributes}",
-        f"__refresh_{suffix}={session.refresh_token}; {http_only}",
-        f"__client_uat={now}; {attributes}",
-        f"__client_uat_{suffix}={now}; {attributes}",
+        f"__session{suffix}={jwt}; {attributes}",
+        f"__refresh{suffix}={session.refresh_token}; {attributes}; HttpOnly",
+        f"__client_uat{suffix}={client_uat}; {attributes}",
     ]
+
+
+def publishable_key(issuer: str, *, production: bool) -> str:
+    """The key that a front end would be given: it tells the host of the Frontend API."""
+    host = issuer.partition("://")[2] or issuer
+    encoded = base64.b64encode(f"{host}$".encode()).decode("ascii")
+    return f"pk_{'live' if production else 'test'}_{encoded}"
+
+
+def cookie_suffix(key: str) -> str:
+    """What the cookies of an instance end with, where several share a domain.
+
+    Clerk's SDKs take it from the publishable key: the first eight letters of its SHA-1 in base64.
+    """
+    digest = hashlib.sha1(key.encode(), usedforsecurity=False).digest()
+    return base64.urlsafe_b64encode(digest)[:8].decode("ascii")
 
 
 def _is_origin(text: str) -> bool:

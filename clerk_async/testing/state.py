@@ -5,13 +5,16 @@ from __future__ import annotations
 import random
 import threading
 from bisect import insort
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, setters
 
+from .checks import json_object, milliseconds, must_be, of, validator, within
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
 
 #: The statuses of a session that can still do something.
@@ -29,37 +32,74 @@ HASURA_CLAIMS: dict[str, Any] = {
 }
 
 
+def wall_clock() -> float:
+    """Unix time, as tests freeze it: freezegun's `time.time` is the real one in some threads."""
+    return datetime.now(UTC).timestamp()
+
+
+def _plain(text: Any) -> Any:
+    """The bare text of an enum's member."""
+    return str.__str__(text) if isinstance(text, str) else text
+
+
+def _id(name: str, value: object) -> None:
+    if not must_be(name, value, str):
+        raise ValueError(f"{name} must not be empty")
+
+
+def _object(name: str, value: Mapping[str, Any] | None) -> None:
+    if value is not None:
+        json_object(name, value)
+
+
+def _claims(claims: Mapping[str, Any]) -> dict[str, Any]:
+    return json_object("claims", claims)
+
+
+def _tasks(name: str, value: list[dict[str, Any]] | None) -> None:
+    for task in must_be(name, value, list, None) or ():
+        json_object(name, task)
+
+
 @define(eq=False)
 class FakeSession:
     """A session as the service holds it: it shows what is now, and assigning to it changes that.
 
-    Times are integer Unix times in milliseconds, as on the wire.
+    Times are integer Unix times in milliseconds, as on the wire; an aware datetime may be assigned.
 
     Attributes:
         id: `sess_…`.
-        authorized_party: The `azp` of its tokens, None for none.
+        authorized_party: The `azp` of its browser's tokens, None for none.
         claims: Claims that its tokens carry over the standard ones; None removes one.
         token_lifetime: How long its tokens live where nobody asks otherwise, in seconds.
         refresh_token: What the browser's `__refresh` cookie would hold.
+
+    Raises:
+        TypeError: If what is assigned is of a wrong type.
+        ValueError: If a time has no time zone.
     """
 
-    id: str = field(on_setattr=setters.frozen)
-    user_id: str = field(on_setattr=setters.frozen)
-    client_id: str = field(on_setattr=setters.frozen)
-    created_at: int = field(on_setattr=setters.frozen)
-    status: str
-    updated_at: int
-    last_active_at: int
-    expire_at: int
-    abandon_at: int
-    last_active_organization_id: str | None = None
-    actor: dict[str, Any] | None = None
-    latest_activity: dict[str, Any] | None = None
-    tasks: list[dict[str, Any]] | None = None
-    authorized_party: str | None = field(default=None, repr=False)
-    claims: dict[str, Any] = field(factory=dict[str, Any], repr=False)
-    token_lifetime: int = field(default=60, repr=False)
-    refresh_token: str = field(default="", repr=False)
+    id: str = field(on_setattr=setters.frozen, validator=validator(_id))
+    user_id: str = field(on_setattr=setters.frozen, validator=validator(_id))
+    client_id: str = field(on_setattr=setters.frozen, validator=validator(_id))
+    created_at: int = field(on_setattr=setters.frozen, converter=milliseconds)
+    status: str = field(converter=_plain, validator=validator(_id))
+    updated_at: int = field(converter=milliseconds)
+    last_active_at: int = field(converter=milliseconds)
+    expire_at: int = field(converter=milliseconds)
+    abandon_at: int = field(converter=milliseconds)
+    last_active_organization_id: str | None = field(default=None, validator=of(str, None))
+    actor: dict[str, Any] | None = field(default=None, validator=validator(_object))
+    latest_activity: dict[str, Any] | None = field(default=None, validator=validator(_object))
+    tasks: list[dict[str, Any]] | None = field(default=None, validator=validator(_tasks))
+    authorized_party: str | None = field(default=None, repr=False, validator=of(str, None))
+    claims: dict[str, Any] = field(factory=dict[str, Any], repr=False, converter=_claims)
+    token_lifetime: int = field(
+        default=60,
+        repr=False,
+        validator=within(int, least=1),
+    )
+    refresh_token: str = field(default="", repr=False, validator=of(str))
 
     def as_json(self) -> dict[str, Any]:
         """The session as the service sends it."""
@@ -79,24 +119,6 @@ class FakeSession:
             "created_at": self.created_at,
             "tasks": self.tasks,
         }
-
-
-def plain(text: str) -> str:
-    """The bare text of a str, also of an enum's member."""
-    return str.__str__(text) if type(text) is not str else text
-
-
-def milliseconds(time: datetime | int) -> int:
-    """A time as Clerk writes it.
-
-    Raises:
-        ValueError: If a datetime has no time zone.
-    """
-    if isinstance(time, datetime):
-        if time.tzinfo is None:
-            raise ValueError("a time needs a time zone: datetime(…, tzinfo=UTC)")
-        return round(time.timestamp() * 1000)
-    return time
 
 
 class State:
@@ -142,18 +164,19 @@ class State:
             ValueError: If the id is taken.
         """
         with self.lock:
-            created = self.now() if created_at is None else milliseconds(created_at)
-            given = {name: milliseconds(time) for name, time in times.items() if time is not None}
+            now = self.now()
+            created = now if created_at is None else milliseconds(created_at)
+            given = {name: time for name, time in times.items() if time is not None}
             session = FakeSession(
-                id=session_id or self.new_id("sess"),
-                user_id=user_id or self.new_id("user"),
-                client_id=client_id or self.new_id("client"),
+                id=self.new_id("sess") if session_id is None else session_id,
+                user_id=self.new_id("user") if user_id is None else user_id,
+                client_id=self.new_id("client") if client_id is None else client_id,
                 created_at=created,
-                status=plain(status),
+                status=status,
                 updated_at=given.get("updated_at", created),
                 last_active_at=given.get("last_active_at", created),
-                expire_at=given.get("expire_at", max(created, self.now()) + 7 * _DAY),
-                abandon_at=given.get("abandon_at", max(created, self.now()) + 30 * _DAY),
+                expire_at=given.get("expire_at", max(created, now) + 7 * _DAY),
+                abandon_at=given.get("abandon_at", max(created, now) + 30 * _DAY),
                 refresh_token=self.new_id("rt"),
                 **rest,
             )
@@ -183,6 +206,19 @@ class State:
                 left = [entry for entry in index.pop(owner) if entry[2] is not session]
                 if left:
                     index[owner] = left
+
+    def client_uat(self, client_id: str) -> int:
+        """What the cookie `__client_uat` holds: when the client last signed in, in seconds.
+
+        0 for one that has signed out.
+        """
+        with self.lock:
+            live = [
+                session.created_at
+                for _, _, session in self._by_client.get(client_id, ())
+                if session.status in LIVE
+            ]
+        return max(live, default=0) // 1000
 
     def find(self, session_id: str) -> FakeSession | None:
         """The session of an id, its status brought up to the present."""
@@ -218,3 +254,26 @@ class State:
                 session.status = "expired"
             elif session.abandon_at <= now:
                 session.status = "abandoned"
+
+
+class Sessions(Mapping[str, FakeSession]):
+    """The sessions by id, safe to walk through while the fake serves."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def __getitem__(self, session_id: str) -> FakeSession:
+        session = self._state.find(session_id)
+        if session is None:
+            raise KeyError(session_id)
+        return session
+
+    def __iter__(self) -> Iterator[str]:
+        with self._state.lock:
+            return iter(list(self._state.sessions))
+
+    def __len__(self) -> int:
+        return len(self._state.sessions)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} sessions>"

@@ -1,17 +1,16 @@
-"""The fake instance's key set, and the tokens it signs.
-
-The claims are those of https://clerk.com/docs/backend-requests/resources/session-tokens.
-"""
+"""The keys of a fake instance, and the tokens that they sign."""
 
 from __future__ import annotations
 
 import random
 import threading
-import weakref
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from .checks import must_be, number
+from .claims import SESSION, TEMPLATE, session_claims, template_claims
 from .keys import SigningKey, encode_jws, make_key, read_jws
 
 if TYPE_CHECKING:
@@ -19,236 +18,239 @@ if TYPE_CHECKING:
 
     from .state import FakeSession, State
 
-DEFAULT_LIFETIME = 60
-_NOT_BEFORE = 10  # Clerk's tokens are valid ten seconds before they are issued
-V1 = 1
+_VERSIONS = (1, 2)
 
 
-class Mint:
-    """Holds the keys and makes tokens with them; safe to use from every thread.
+class Tokens:
+    """What a fake instance signs, and what it signs with; `FakeClerk` is one.
 
-    Args:
-        owner: Whose keys they are: the key pairs are free for another when it is gone.
-        seed: Repeats the token ids.
-        kid: The first key's id; made up where it is None.
+    Safe to use from every thread. The first key is made when it is first needed.
     """
 
-    def __init__(self, owner: object, *, seed: int, kid: str | None) -> None:
-        self._owner = weakref.ref(owner)
-        self._lock = threading.RLock()
-        self._random = random.Random(f"tokens {seed}")  # noqa: S311 - token ids that a seed repeats
+    def __init__(self, state: State, *, seed: int, kid: str | None) -> None:
+        self._state = state
+        self._keys_lock = threading.RLock()
+        self._token_ids = random.Random(f"tokens {seed}")  # noqa: S311 - a seed repeats them
         self._first_kid = kid
-        self._keys: dict[str, SigningKey] = {}
+        self._first: SigningKey | None = None
         self._current: SigningKey | None = None
+        self._published: dict[str, SigningKey] = {}
 
     @property
-    def keys(self) -> dict[str, SigningKey]:
-        """The published keys by kid, made now if there are none yet."""
-        with self._lock:
-            if self._current is None:
-                self.add(self._first_kid, "RS256", sign_with_it=True)
-            return dict(self._keys)
+    def issuer(self) -> str:
+        """The `iss` of tokens signed from now on."""
+        raise NotImplementedError
+
+    # Keys
+
+    def _keys(self) -> dict[str, SigningKey]:
+        """The published keys by kid."""
+        with self._keys_lock:
+            if self._first is None:
+                self._first = self._current = make_key(self._first_kid, "RS256", self)
+                self._published[self._first.kid] = self._first
+            return self._published
+
+    def _back_to_the_first_key(self) -> None:
+        with self._keys_lock:
+            self._published.clear()
+            if self._first is not None:
+                self._current = self._published[self._first.kid] = self._first
 
     @property
-    def current(self) -> SigningKey:
-        """The key that signs.
+    def signing_key(self) -> SigningKey:
+        """The key that signs from now on.
 
         Raises:
             RuntimeError: If cryptography is not installed.
         """
-        with self._lock:
-            if self._current is None:
-                return self.add(self._first_kid, "RS256", sign_with_it=True)
-            return self._current
+        self._keys()
+        assert self._current is not None  # noqa: S101 - made with the first key
+        return self._current
 
-    def add(self, kid: str | None, algorithm: str, *, sign_with_it: bool) -> SigningKey:
-        """Publish one more key."""
-        with self._lock:
-            if self._current is None and not sign_with_it:
-                self.add(self._first_kid, "RS256", sign_with_it=True)
-            key = make_key(kid, algorithm, self._owner() or self)
-            self._keys[key.kid] = key
-            if sign_with_it:
-                self._current = key
+    @property
+    def jwt_key(self) -> str:
+        """The public key that verifies tokens signed from now on, as PEM.
+
+        Raises:
+            RuntimeError: If cryptography is not installed.
+        """
+        return self.signing_key.public_pem
+
+    @property
+    def jwk_set(self) -> dict[str, Any]:
+        """The body of `GET /jwks`."""
+        with self._keys_lock:
+            return {"keys": [key.jwk for key in self._keys().values()]}
+
+    def rotate_keys(
+        self, *, keep_old: bool = True, kid: str | None = None, algorithm: str = "RS256"
+    ) -> SigningKey:
+        """Sign with a new key from now on.
+
+        Args:
+            keep_old: Whether the old keys stay in the key set.
+            kid: The new key's id; made up by default.
+            algorithm: RS256, ES256 or EdDSA.
+
+        Raises:
+            ValueError: If the algorithm is another one.
+        """
+        with self._keys_lock:
+            key = self.add_key(kid=kid, algorithm=algorithm)
+            self._current = key
+            if not keep_old:
+                for name in list(self._published):
+                    if name != key.kid:
+                        del self._published[name]
             return key
 
-    def remove(self, kid: str) -> None:
+    def add_key(self, *, kid: str | None = None, algorithm: str = "RS256") -> SigningKey:
+        """Publish one more key, which signs only what `sign(…, key=…)` is told to.
+
+        Raises:
+            ValueError: If the algorithm is none of RS256, ES256 and EdDSA.
+        """
+        must_be("kid", kid, str, None)
+        with self._keys_lock:
+            published = self._keys()
+            key = make_key(kid, algorithm, self)
+            published[key.kid] = key
+            return key
+
+    def remove_key(self, kid: str) -> None:
         """Take a key out of the key set.
 
         Raises:
             KeyError: If there is none of that id.
         """
-        with self._lock:
-            del self._keys[kid]
+        with self._keys_lock:
+            del self._keys()[kid]
 
-    def key_set(self) -> dict[str, Any]:
-        """The body of GET /jwks."""
-        return {"keys": [key.jwk for key in self.keys.values()]}
+    # Tokens
+
+    def mint(
+        self,
+        session: FakeSession | str,
+        *,
+        expires_in: int | None = None,
+        issued_at: datetime | float | None = None,
+        template: str | None = None,
+        version: int = 2,
+    ) -> str:
+        """A token for a session, as its browser holds it, without a request.
+
+        It carries the session's authorized party (`azp`). What `create_token` and
+        `create_token_from_template` return does not: they come over the Backend API, from no
+        origin.
+
+        Args:
+            session: The session, or its id.
+            expires_in: Seconds from its issue to its expiry, negative ones too; 60 by default.
+            issued_at: When it was issued: Unix seconds or an aware datetime; now by default.
+            template: The JWT template, None for a session token.
+            version: The version of a session token's claims, 1 or 2.
+
+        Raises:
+            KeyError: If there is no such session or template.
+            TypeError: If an argument is of a wrong type.
+            ValueError: If the version is unknown, or `issued_at` has no time zone.
+            RuntimeError: If cryptography is not installed.
+        """
+        must_be("expires_in", expires_in, int, None)
+        if version not in _VERSIONS:
+            raise ValueError(f"version must be 1 or 2, not {version!r}")
+        if isinstance(issued_at, datetime):
+            if issued_at.tzinfo is None:
+                raise ValueError("issued_at needs a time zone: datetime(…, tzinfo=UTC)")
+            issued_at = issued_at.timestamp()
+        elif issued_at is not None:
+            number("issued_at", issued_at)
+        whose = self._state.sessions[session] if isinstance(session, str) else session
+        return self._token(
+            whose,
+            party=whose.authorized_party,
+            template=template,
+            expires_in=expires_in,
+            issued_at=None if issued_at is None else int(issued_at),
+            version=version,
+        )
+
+    def _token(
+        self,
+        session: FakeSession,
+        *,
+        party: str | None,
+        template: str | None = None,
+        expires_in: int | None = None,
+        issued_at: int | None = None,
+        version: int = 2,
+    ) -> str:
+        """A token for a session and a party, which is None for what comes from no origin."""
+        issued = self._state.now() // 1000 if issued_at is None else issued_at
+        with self._keys_lock:
+            token_id = f"{self._token_ids.getrandbits(80):020x}"
+        own: Mapping[str, Any] = {}
+        lifetime = session.token_lifetime
+        if template is not None:
+            own, lifetime = self._state.templates[template]
+        usual = {
+            "azp": party,
+            "exp": issued + (lifetime if expires_in is None else expires_in),
+            "iat": issued,
+            "iss": self.issuer,
+            "jti": token_id,
+            "nbf": issued - 10,  # Clerk's tokens are valid ten seconds before they are issued
+            "sub": session.user_id,
+        }
+        if template is None:
+            claims, kind = session_claims(session, usual, version), SESSION
+        else:
+            claims, kind = template_claims(session, usual, own), TEMPLATE
+        return self.sign(claims, headers={"cat": kind, "oiat": issued})
+
+    def expired_token(self, session: FakeSession | str, *, age: float = 120.0) -> str:
+        """A browser's session token that was issued so many seconds ago, and lived for a minute."""
+        return self.mint(session, issued_at=self._state.now() / 1000 - number("age", age))
+
+    def refresh_token_for(self, session: FakeSession | str) -> str:
+        """What the session's `__refresh` cookie holds.
+
+        Raises:
+            KeyError: If there is no such session.
+        """
+        whose = self._state.sessions[session] if isinstance(session, str) else session
+        return whose.refresh_token
 
     def sign(
         self,
         claims: Mapping[str, Any] | bytes,
+        *,
         headers: Mapping[str, Any] | None = None,
         key: SigningKey | str | None = None,
     ) -> str:
-        """A token of just these claims; see `FakeClerk.sign`."""
-        with self._lock:
-            chosen = self.keys[key] if isinstance(key, str) else key or self.current
-        header: dict[str, Any] = {
-            "alg": chosen.algorithm,
-            "kid": chosen.kid,
-            "typ": "JWT",
-            **(headers or {}),
-        }
+        """A token of just these claims, forged as a test needs it.
+
+        Args:
+            claims: The claims, or the payload's bytes as they are.
+            headers: Header fields over the usual `alg`, `kid` and `typ`; None removes one.
+            key: The key, or the kid of a published one; the current one by default. It signs
+                with its own algorithm, whatever the header says.
+
+        Raises:
+            KeyError: If no published key has that kid.
+            RuntimeError: If cryptography is not installed.
+        """
+        with self._keys_lock:
+            chosen = self._keys()[key] if isinstance(key, str) else key or self.signing_key
+        usual = {"alg": chosen.algorithm, "kid": chosen.kid, "typ": "JWT"}
+        header = {**usual, **(headers or {})}
         header = {name: value for name, value in header.items() if value is not None}
         payload = claims if isinstance(claims, bytes) else msgspec.json.encode(dict(claims))
         return encode_jws(payload, header, chosen)
 
-    def read(self, token: str) -> dict[str, Any] | None:
+    def read_token(self, token: str) -> dict[str, Any] | None:
         """The claims of a token that a published key signed, whatever its times; else None."""
-        return read_jws(token, self.keys)
-
-    def new_token_id(self) -> str:
-        """A fresh `jti`."""
-        with self._lock:
-            return f"{self._random.getrandbits(80):020x}"
-
-
-def session_claims(
-    session: FakeSession,
-    *,
-    issuer: str,
-    issued_at: int,
-    expires_in: int,
-    token_id: str,
-    version: int,
-) -> dict[str, Any]:
-    """The claims of a session token, of version 2 or (deprecated) 1."""
-    claims: dict[str, Any] = {}
-    if session.authorized_party is not None:
-        claims["azp"] = session.authorized_party
-    claims |= {
-        "exp": issued_at + expires_in,
-        "fva": [max(0, (issued_at * 1000 - session.created_at) // 60_000), -1],
-        "iat": issued_at,
-        "iss": issuer,
-        "jti": token_id,
-        "nbf": issued_at - _NOT_BEFORE,
-        "sid": session.id,
-        "sub": session.user_id,
-    }
-    organization = session.last_active_organization_id
-    if session.actor is not None:
-        claims["act"] = session.actor
-    if version == V1:
-        if organization is not None:
-            claims |= {
-                "org_id": organization,
-                "org_slug": "acme",
-                "org_role": "org:admin",
-                "org_permissions": ["org:dashboard:manage", "org:dashboard:read", "org:teams:read"],
-            }
-    else:
-        claims |= {"v": 2, "pla": "u:free", "fea": "u:basic", "sts": session.status}
-        if organization is not None:
-            claims |= {"pla": "o:pro", "fea": "o:dashboard,o:teams"}
-            claims["o"] = {
-                "id": organization,
-                "slg": "acme",
-                "rol": "admin",
-                "per": "manage,read",
-                "fpm": "3,2",
-            }
-    claims |= session.claims
-    return {name: value for name, value in claims.items() if value is not None}
-
-
-def template_claims(
-    template: Mapping[str, Any],
-    session: FakeSession,
-    *,
-    issuer: str,
-    issued_at: int,
-    expires_in: int,
-    token_id: str,
-) -> dict[str, Any]:
-    """The claims of a token of a JWT template: its own ones, and no `sid`.
-
-    https://clerk.com/docs/backend-requests/jwt-templates
-    """
-    claims: dict[str, Any] = _fill(dict(template), _shortcodes(session))
-    claims |= {
-        "exp": issued_at + expires_in,
-        "iat": issued_at,
-        "iss": issuer,
-        "jti": token_id,
-        "nbf": issued_at - _NOT_BEFORE,
-        "sub": session.user_id,
-    }
-    if session.authorized_party is not None:
-        claims["azp"] = session.authorized_party
-    return claims
-
-
-def mint(
-    mint_: Mint,
-    state: State,
-    session: FakeSession,
-    *,
-    issuer: str,
-    expires_in: int | None = None,
-    template: str | None = None,
-    issued_at: int | None = None,
-    version: int = 2,
-) -> str:
-    """A token for a session, as the service signs it.
-
-    Raises:
-        KeyError: If there is no such template.
-        RuntimeError: If cryptography is not installed.
-    """
-    issued = state.now() // 1000 if issued_at is None else issued_at
-    token_id = mint_.new_token_id()
-    if template is None:
-        lifetime = session.token_lifetime if expires_in is None else expires_in
-        claims = session_claims(
-            session,
-            issuer=issuer,
-            issued_at=issued,
-            expires_in=lifetime,
-            token_id=token_id,
-            version=version,
-        )
-    else:
-        own, usual = state.templates[template]
-        claims = template_claims(
-            own,
-            session,
-            issuer=issuer,
-            issued_at=issued,
-            expires_in=usual if expires_in is None else expires_in,
-            token_id=token_id,
-        )
-    return mint_.sign(claims)
-
-
-def _shortcodes(session: FakeSession) -> dict[str, Any]:
-    return {
-        "{{user.id}}": session.user_id,
-        "{{session.id}}": session.id,
-        "{{org.id}}": session.last_active_organization_id,
-    }
-
-
-def _fill(value: Any, shortcodes: Mapping[str, Any]) -> Any:
-    if isinstance(value, dict):
-        return {key: _fill(item, shortcodes) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    if isinstance(value, list):
-        return [_fill(item, shortcodes) for item in value]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    if not isinstance(value, str):
-        return value
-    if value in shortcodes:
-        return shortcodes[value]
-    for code, text in shortcodes.items():
-        value = value.replace(code, str(text))
-    return value
+        with self._keys_lock:
+            keys = dict(self._keys())
+        return read_jws(token, keys)

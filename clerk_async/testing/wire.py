@@ -16,12 +16,13 @@ from .operations import Call, Route, check_key, check_version, find_route
 from .record import ReceivedRequest
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Callable
 
     from .faults import Armed, Fault
     from .gauges import Gauges
-    from .limits import SlidingWindow
     from .operations import Operations
+    from .settings import Settings
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds: closing sends a RST
 _PUBLIC_KEY_SET = "/.well-known/jwks.json"
@@ -34,26 +35,25 @@ class Wire:
         self,
         *,
         operations: Operations,
-        secret_key: str,
+        settings: Settings,
         armed: Armed,
         gauges: Gauges,
         log: list[ReceivedRequest],
         log_size: int | None,
         monotonic: Callable[[], float],
-        latency: Callable[[], float],
+        random_: random.Random,
         compress: bool,
     ) -> None:
         self._operations = operations
-        self._secret_key = secret_key
+        self._settings = settings
         self._armed = armed
         self._gauges = gauges
         self._log = log
         self._log_size = log_size
         self._monotonic = monotonic
-        self._latency = latency
+        self._random = random_
         self._compress = compress
         self._answers = 0
-        self.window: SlidingWindow | None = None
         self.gate: asyncio.Event = asyncio.Event()
         self.connection_numbers: dict[Any, int] = {}
 
@@ -89,7 +89,7 @@ class Wire:
                     received.body = await request.read()
             finally:
                 self._remember(received)
-            await _sleep(self._latency())
+            await _sleep(self._settings.delay(self._random))
             if fault is None:
                 return self._send(received, self._process(received, found, query))
             return await self._misbehave(fault, request, received, found, query)
@@ -114,7 +114,7 @@ class Wire:
         received.processed = True
         try:
             if received.path != _PUBLIC_KEY_SET:
-                check_key(received.headers, self._secret_key)
+                check_key(received.headers, self._settings.secret_key)
             self._admit(received)
             version = check_version(received.headers)
             if isinstance(found, Refusal):
@@ -127,9 +127,10 @@ class Wire:
             return refuse(missing, self._trace())
 
     def _admit(self, received: ReceivedRequest) -> None:
-        if self.window is None or received.operation == "jwks":
+        window = self._settings.window
+        if window is None or received.operation == "jwks":
             return
-        retry_after = self.window.admit(self._monotonic())
+        retry_after = window.admit(self._monotonic())
         if retry_after is not None:
             raise Refusal(
                 429,
@@ -164,7 +165,10 @@ class Wire:
             case "reply":
                 answer = self._reply(fault)
             case _:
-                answer = _distort(answer, fault)
+                try:
+                    answer = _distort(answer, fault)
+                except Refusal as refusal:
+                    answer = refuse(refusal, self._trace())
         if fault.stage == "body":
             return await self._send_slowly(
                 request, received, answer, pieces=fault.pieces, seconds=fault.seconds
@@ -231,7 +235,10 @@ class Wire:
 def _distort(answer: Answer, fault: Fault) -> Answer:
     body = answer.body
     if fault.change is not None and answer.status == 200:  # noqa: PLR2004 - errors stay as they are
-        body = msgspec.json.encode(fault.change(msgspec.json.decode(body)))
+        try:
+            body = msgspec.json.encode(fault.change(msgspec.json.decode(body)))
+        except Exception as error:
+            raise Refusal(501, "not_implemented", f"A fault's change failed: {error!r}") from error
     if fault.truncate:
         body = body[: len(body) // 2]
     return Answer(answer.status, body, {**answer.headers, **dict(fault.headers)})

@@ -1,0 +1,276 @@
+"""FakeClerk checks what it is told when it is told: a typo is an error in the test's own line."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pytest
+from fake_calls import get, post
+
+from clerk_async.testing import FakeClerk, Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAKE: Any = FakeClerk
+Wrong: TypeAlias = list[tuple[str, Any, type[Exception]]]
+WRONG_SETTINGS: Wrong = [
+    ("latency", -1, ValueError),
+    ("latency", math.nan, ValueError),
+    ("latency", math.inf, ValueError),
+    ("latency", "0.1", TypeError),
+    ("latency", True, TypeError),
+    ("latency", None, TypeError),
+    ("latency", (0.1,), ValueError),
+    ("latency", (0.1, 0.2, 0.3), ValueError),
+    ("latency", (0.2, 0.1), ValueError),
+    ("latency", (-0.1, 0.1), ValueError),
+    ("latency", (0.1, "0.2"), TypeError),
+    ("latency", (0.1, math.nan), ValueError),
+    ("issuer", "", ValueError),
+    ("issuer", 7, TypeError),
+    ("issuer", b"https://x", TypeError),
+    ("secret_key", "", ValueError),
+    ("secret_key", "sk_test_1 2", ValueError),
+    ("secret_key", "sk_test_ü", ValueError),
+    ("secret_key", 7, TypeError),
+    ("production", "yes", TypeError),
+    ("production", 1, TypeError),
+    ("rate_limit", 1000, TypeError),
+    ("rate_limit", (1000,), TypeError),
+    ("rate_limit", (1000, 10.0, 1), TypeError),
+    ("rate_limit", (0, 10.0), ValueError),
+    ("rate_limit", (5, -1.0), ValueError),
+    ("rate_limit", (5, math.inf), ValueError),
+    ("rate_limit", (5, math.nan), ValueError),
+    ("rate_limit", (2.5, 1.0), TypeError),
+    ("rate_limit", ("5", 1.0), TypeError),
+]
+WRONG_OPTIONS: Wrong = [
+    ("revoke_inactive", "maybe", ValueError),
+    ("revoke_inactive", None, ValueError),
+    ("refresh_max_age", -1, ValueError),
+    ("refresh_max_age", "1", TypeError),
+    ("keep_requests", -1, ValueError),
+    ("keep_requests", 1.5, TypeError),
+    ("port", 70_000, ValueError),
+    ("port", -1, ValueError),
+    ("port", "80", TypeError),
+    ("sessions", -1, ValueError),
+    ("sessions", 1.5, TypeError),
+    ("seed", "1", TypeError),
+    ("kid", 7, TypeError),
+    ("compress", "no", TypeError),
+    ("clock", 1_800_000_000, TypeError),
+    ("monotonic", 0.0, TypeError),
+    ("ssl_context", "cert.pem", TypeError),
+]
+WRONG_SESSIONS: Wrong = [
+    ("status", 7, TypeError),
+    ("status", "", ValueError),
+    ("status", None, TypeError),
+    ("expire_at", "tomorrow", TypeError),
+    ("expire_at", 1.8e12, TypeError),
+    ("expire_at", True, TypeError),
+    ("last_active_at", datetime(2026, 1, 1), ValueError),  # noqa: DTZ001 - what is refused
+    ("updated_at", timedelta(1), TypeError),
+    ("abandon_at", [], TypeError),
+    ("last_active_organization_id", 7, TypeError),
+    ("actor", "user_admin", TypeError),
+    ("actor", {"sub": object()}, TypeError),
+    ("latest_activity", [], TypeError),
+    ("latest_activity", {"at": {1, object()}}, TypeError),
+    ("tasks", {"key": "choose-organization"}, TypeError),
+    ("tasks", ["choose-organization"], TypeError),
+    ("authorized_party", ["http://localhost:3000"], TypeError),
+    ("claims", "email", TypeError),
+    ("claims", {"email": object()}, TypeError),
+]
+WRONG_ASSIGNMENTS: Wrong = [
+    *WRONG_SESSIONS,
+    ("claims", None, TypeError),
+    ("token_lifetime", 0, ValueError),
+    ("token_lifetime", 60.0, TypeError),
+    ("refresh_token", None, TypeError),
+]
+WRONG_TEMPLATES: list[tuple[Any, type[Exception]]] = [
+    (("", {}), ValueError),
+    ((7, {}), TypeError),
+    (("mine", "claims"), TypeError),
+    (("mine", {"now": object()}), TypeError),
+    (("mine", {}, 0), ValueError),
+    (("mine", {}, 1.5), TypeError),
+]
+WRONG_FAULTS: list[tuple[str, Callable[[], object], type[Exception]]] = [
+    ("no such operation", lambda: Fault.status(500, operation="remove"), ValueError),
+    ("count below 0", lambda: Fault.status(500, count=-1), ValueError),
+    ("count that is none", lambda: Fault.status(500, count=1.5), TypeError),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    ("probability above 1", lambda: Fault.status(500, probability=1.5), ValueError),
+    ("probability as text", lambda: Fault.status(500, probability="1"), TypeError),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    ("a pair of delays", lambda: Fault.status(500, delay=(0.1, 0.2)), TypeError),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    ("delay that is no number", lambda: Fault.status(500, delay=math.nan), ValueError),
+    ("no status", lambda: Fault.status(42), ValueError),
+    ("status as text", lambda: Fault.status("500"), TypeError),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    ("no such stage", lambda: Fault.cut("middle"), ValueError),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    ("less than no time", lambda: Fault.delayed(-1), ValueError),
+    ("a pair of times", lambda: Fault.delayed((0.1, 0.2)), TypeError),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    ("no pieces", lambda: Fault.slow_body(1.0, pieces=0), ValueError),
+    ("two header lines", lambda: Fault.with_headers({"X-A": "1\r\nX-B: 2"}), ValueError),
+    ("header of a number", lambda: Fault.with_headers({"X-A": 1}), TypeError),  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
+    ("no change", lambda: Fault.changed("status"), TypeError),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    ("session that is no id", lambda: Fault.status(500, session_id=7), TypeError),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+]
+
+
+class TestSettings:
+    @pytest.mark.promise("fake-settings")
+    @pytest.mark.parametrize(("name", "value", "error"), WRONG_SETTINGS)
+    def test_a_wrong_setting_is_refused_and_changes_nothing(
+        self, fake_clerk: FakeClerk, name: str, value: object, error: type[Exception]
+    ) -> None:
+        """Where it is assigned, with its name; what was set before stays, and the fake serves."""
+        before = getattr(fake_clerk, name)
+        with pytest.raises(error, match=name.replace("_", ".")):
+            setattr(fake_clerk, name, value)
+        assert getattr(fake_clerk, name) == before
+        assert get(fake_clerk, "/jwks").status == 200
+
+    @pytest.mark.parametrize(("name", "value", "error"), [*WRONG_SETTINGS, *WRONG_OPTIONS])
+    def test_so_is_one_that_it_is_made_with(
+        self, name: str, value: object, error: type[Exception]
+    ) -> None:
+        """None leaves production and the key to their defaults."""
+        with pytest.raises(error, match=name.replace("_", ".")):
+            MAKE(**{name: value})
+
+    def test_a_pair_of_latencies_is_a_range(self) -> None:
+        """Each answer takes its own time, drawn from the seed."""
+        with FakeClerk(latency=(0.005, 0.03), seed=3) as fake:
+            assert fake.latency == (0.005, 0.03)
+            for _ in range(8):
+                assert get(fake, "/jwks").status == 200
+            took = [(request.ended_at or math.inf) - request.time for request in fake.requests]
+            assert min(took) >= 0.005
+            assert len({round(seconds, 4) for seconds in took}) > 4
+            fake.latency = [0.0, 0.0]  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+            assert fake.latency == (0.0, 0.0)
+            assert get(fake, "/jwks").status == 200
+
+    def test_key_and_kind_can_be_changed_while_it_runs(self, fake_clerk: FakeClerk) -> None:
+        """From the next request on."""
+        user_id = fake_clerk.add_user()
+        assert post(fake_clerk, "/sessions", {"user_id": user_id}).status == 200
+        fake_clerk.production = True
+        assert post(fake_clerk, "/sessions", {"user_id": user_id}).status == 400
+        fake_clerk.secret_key = "sk_test_another"
+        assert get(fake_clerk, "/jwks", key="sk_test_another").status == 200
+        assert get(fake_clerk, "/jwks", key="sk_test_FakeClerk").status == 401
+
+    @pytest.mark.parametrize("name", ["requests", "sessions", "port", "base_url", "held"])
+    def test_what_only_shows_can_not_be_assigned(self, fake_clerk: FakeClerk, name: str) -> None:
+        """It would change nothing."""
+        with pytest.raises(AttributeError, match=name):
+            setattr(fake_clerk, name, getattr(fake_clerk, name))
+
+
+class TestWhatItHolds:
+    @pytest.mark.promise("fake-settings")
+    @pytest.mark.parametrize(("name", "value", "error"), WRONG_SESSIONS)
+    def test_a_wrong_session_is_refused(
+        self, fake_clerk: FakeClerk, name: str, value: Any, error: type[Exception]
+    ) -> None:
+        """And not put in."""
+        with pytest.raises(error):
+            fake_clerk.add_session(**{name: value})
+        assert not fake_clerk.sessions
+
+    @pytest.mark.parametrize(("name", "value", "error"), WRONG_ASSIGNMENTS)
+    def test_a_wrong_change_of_one_too(
+        self, fake_clerk: FakeClerk, name: str, value: object, error: type[Exception]
+    ) -> None:
+        """It stays as it was, and is answered."""
+        session = fake_clerk.add_session()
+        before = getattr(session, name)
+        with pytest.raises(error):
+            setattr(session, name, value)
+        assert getattr(session, name) == before
+        assert get(fake_clerk, f"/sessions/{session.id}").status == 200
+        assert post(fake_clerk, f"/sessions/{session.id}/tokens").status == 200
+
+    @pytest.mark.parametrize("name", ["user_id", "client_id", "session_id"])
+    @pytest.mark.parametrize(("value", "error"), [("", ValueError), (7, TypeError)])
+    def test_ids_are_text(
+        self, fake_clerk: FakeClerk, name: str, value: Any, error: type[Exception]
+    ) -> None:
+        """An empty one is none."""
+        with pytest.raises(error, match="id must"):
+            fake_clerk.add_session(**{name: value})
+
+    def test_a_datetime_may_be_assigned(self, fake_clerk: FakeClerk) -> None:
+        """It becomes what the wire carries."""
+        session = fake_clerk.add_session()
+        session.expire_at = datetime(2020, 1, 1, tzinfo=UTC)  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+        assert session.expire_at == 1_577_836_800_000
+        assert get(fake_clerk, f"/sessions/{session.id}").json["status"] == "expired"
+
+    @pytest.mark.parametrize(("template", "error"), WRONG_TEMPLATES)
+    def test_a_wrong_template_is_refused(
+        self, fake_clerk: FakeClerk, template: Any, error: type[Exception]
+    ) -> None:
+        """Rather than by the server, when a token is made from it."""
+        name, claims, *lifetime = template
+        with pytest.raises(error):
+            fake_clerk.add_template(name, claims, **dict(zip(["lifetime"], lifetime, strict=False)))
+
+    @pytest.mark.parametrize(
+        ("options", "error"),
+        [
+            ({"expires_in": "60"}, TypeError),
+            ({"expires_in": 1.5}, TypeError),
+            ({"issued_at": "now"}, TypeError),
+            ({"issued_at": math.nan}, ValueError),
+            ({"template": 7}, KeyError),
+            ({"version": "2"}, ValueError),
+        ],
+    )
+    def test_a_wrong_token_is_refused(
+        self, fake_clerk: FakeClerk, options: Any, error: type[Exception]
+    ) -> None:
+        """With an error that names what is wrong."""
+        with pytest.raises(error):
+            fake_clerk.mint(fake_clerk.add_session(), **options)
+
+
+class TestFaults:
+    @pytest.mark.promise("fake-settings")
+    @pytest.mark.parametrize(
+        ("make", "error"),
+        [pytest.param(make, error, id=name) for name, make, error in WRONG_FAULTS],
+    )
+    def test_a_wrong_fault_is_refused(
+        self, make: Callable[[], object], error: type[Exception]
+    ) -> None:
+        """Where it is made."""
+        with pytest.raises(error):
+            make()
+
+    def test_what_is_injected_is_a_fault(self, fake_clerk: FakeClerk) -> None:
+        """Nothing of several is armed if one is none."""
+        inject: Any = fake_clerk.inject
+        for nothing in ((), (503,), (Fault.status(503), "hold"), (Fault,)):
+            with pytest.raises(TypeError, match="Fault"):
+                inject(*nothing)
+        assert get(fake_clerk, "/jwks").status == 200
+
+    def test_a_change_that_fails_is_told_once(self, fake_clerk: FakeClerk) -> None:
+        """With a status that nobody sends a request again for."""
+
+        def change(_: Any) -> Any:
+            raise RuntimeError("of my own")
+
+        fake_clerk.inject(Fault.changed(change, count=None))
+        reply = get(fake_clerk, "/jwks")
+        assert reply.status == 501
+        assert "of my own" in reply.json["errors"][0]["message"]
