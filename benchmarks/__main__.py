@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure, print a table, and write JSON, SVG and the README's figures."""
+"""`python -m benchmarks`: measure, print a table, write JSON, SVG and the READMEs' figures."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ from benchmarks.bars import judge
 from benchmarks.cases import CASES, CLERK, Case
 from benchmarks.chart import as_svg
 from benchmarks.measure import Result, measure_group
-from benchmarks.readme import readme_section, with_section
+from benchmarks.readme import figures, summary, with_section
 from benchmarks.server import TERMINATION, StaticServer, measure_ceiling, static_server
 from benchmarks.table import Report, as_markdown, as_text, bars_as_text
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-README = ROOT / "README.md"
 
 _MODULES = {
     "aiohttp": "aiohttp",
@@ -174,8 +173,10 @@ def _write(report: Report, json: Path | None, svg: Path | None, markdown: Path |
 def _publish(report: Report) -> None:
     """Write the results that the repository holds, and the README's figures from them."""
     _write(report, *(RESULTS / f"benchmarks.{kind}" for kind in ("json", "svg", "md")))
-    text = with_section(README.read_text(encoding="utf-8"), readme_section(report))
-    README.write_text(text, encoding="utf-8")
+    for folder, section in ((ROOT, summary(report)), (ROOT / "benchmarks", figures(report))):
+        readme = folder / "README.md"
+        text = with_section(readme.read_text(encoding="utf-8"), section)
+        readme.write_text(text, encoding="utf-8")
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""The README's figures, written from a report, so that none can differ from what was measured."""
+"""The figures of both READMEs, written from a report: none can differ from what was measured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from benchmarks.measure import Result
     from benchmarks.table import Report
 
-__all__ = ["readme_section", "with_section"]
+__all__ = ["figures", "summary", "with_section"]
 
 BEGIN: Final = "<!-- figures: written by `python -m benchmarks --readme`, not by hand -->\n"
 END: Final = "<!-- end of figures -->\n"
@@ -45,7 +45,7 @@ _BULK: Final = "Bulk runs, unpaced, 64 at once:"
 
 
 def with_section(readme: str, section: str) -> str:
-    """Put the section between its two marks in the README's text.
+    """Put the section between its two marks in a README's text.
 
     Raises:
         ValueError: If a mark is missing.
@@ -57,8 +57,18 @@ def with_section(readme: str, section: str) -> str:
     return f"{before}{BEGIN}\n{section}\n{END}{after}"
 
 
-def readme_section(report: Report) -> str:
-    """Write the figures of a report for the README."""
+def summary(report: Report) -> str:
+    """Return the few figures that the project's README shows."""
+    rows = [
+        (bar.text, times(bar.reached.middle))
+        for bar in report.bars
+        if bar.at_least and bar.text.endswith((CLERK, "bare aiohttp"))
+    ]
+    return _table(("compared", "times"), rows, "lr") + "\n"
+
+
+def figures(report: Report) -> str:
+    """Return all figures of a report."""
     machine = report.machine
     versions = ", ".join(f"{name} {machine['versions'][name]}" for name in _PACKAGES)
     rounds = max(len(result.rates) for result in report.results)

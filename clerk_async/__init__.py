@@ -1,13 +1,18 @@
 """The Clerk Sessions API for Python: async first, with bulk revocation and token verification.
 
-To read the code, begin with `sessions` (the eight operations as users see them), then
-`http.operations` (what is sent, as a table), `http.retry` (when it is sent again), `http.decode`
-(what an answer means), `http.calls` (one call from argument to answer) and `http.transport` (the
-one file that knows aiohttp). `sync` carries it all to code without an event loop; `bulk` revokes
-many sessions, `tokens` verifies session tokens without the network, `testing` is a server to test
-with.
+Public are the names of this module, `clerk_async.errors` and `clerk_async.testing`; every other
+module may move. The names are imported when they are first used, so `import clerk_async` is light.
 
-The names below are imported when they are first used, so that `import clerk_async` is light.
+To read the code, begin with `sessions` (the eight operations as users see them). Then follow one
+call down through `http`: `http.operations` (what is sent, as a table), `http.calls` (one call from
+argument to answer), `http.retry` (when it is sent again), `http.transport` (the one file that knows
+aiohttp) and `http.decode` (what an answer means). Beside that path:
+
+- `sync` carries the same client to code without an event loop.
+- `pacing` decides when the requests of a bulk run may leave; `bulk` is the run itself.
+- `tokens` verifies session tokens without the network.
+- `cli` is the command line, and `testing` is a Clerk Sessions service to test against.
+- `errors`, `models`, `config`, `reasons` and `redaction` are the ground floor.
 """
 
 from __future__ import annotations

@@ -69,6 +69,7 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
         "nobody-stranded": "Nobody waits for ever: not in a call that comes as the loop ends, nor in a callback when the client is closed, nor in a child that goes on with what its parent began",
         "sync-surroundings": "Fork, threads, Ctrl-C, running loops, green threads",
         "caller-thread": "Called from its own loop it says so; callbacks run in the caller's thread",
+        "many-threads": "Sixteen threads share clients and verifiers, with and without the GIL",
         "real-servers": "Real servers, worker pools, notebooks",
         "other-loops": "uvloop, and tasks that start at once (Python 3.12)",
     },

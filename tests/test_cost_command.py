@@ -16,7 +16,12 @@ import pytest
 import clerk_async
 
 ROOT = Path(clerk_async.__file__).parent.parent
-OUTPUTS = ("README.md", "benchmarks/results/benchmarks.svg", "benchmarks/results/benchmarks.md")
+OUTPUTS = (
+    "README.md",
+    "benchmarks/README.md",
+    "benchmarks/results/benchmarks.svg",
+    "benchmarks/results/benchmarks.md",
+)
 
 
 def _run(*command: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:

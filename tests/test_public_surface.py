@@ -223,6 +223,14 @@ def test_no_import_goes_round_in_a_circle() -> None:
 
 
 @pytest.mark.promise("public-surface")
+def test_each_file_can_be_read_in_one_sitting() -> None:
+    """No file is longer than 430 lines, few are splinters, and the root stays a short list."""
+    lines = {path: len(path.read_text("utf-8").splitlines()) for path in PACKAGE.rglob("*.py")}
+    assert [str(path) for path, count in lines.items() if count > 430] == []
+    assert len([path for path, count in lines.items() if count <= 85]) <= 30
+    assert len([path for path in lines if path.parent == PACKAGE]) <= 13
+
+
 def test_aiohttp_is_known_by_one_file() -> None:
     """Only the transport imports it when the program runs; the fake is a server of its own."""
     knowing = {
