@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from clerk_async.reasons import TokenVerificationReason
     from clerk_async.sessions import AsyncSessionsApi
     from clerk_async.sync.client import SessionsApi
+    from clerk_async.tokens.access import reverification_error
     from clerk_async.tokens.claims import Actor, Organization, SessionClaims
     from clerk_async.tokens.key_set import KeySetStatus
     from clerk_async.tokens.requests import RequestState
@@ -134,6 +135,7 @@ __all__ = [
     "UnreadableItem",
     "WrongLoopError",
     "__version__",
+    "reverification_error",
 ]
 
 _HOME = {
@@ -157,6 +159,7 @@ _HOME = {
     ),
     "clerk_async.sessions": "AsyncSessionsApi",
     "clerk_async.sync.client": "SessionsApi",
+    "clerk_async.tokens.access": "reverification_error",
     "clerk_async.tokens.claims": "Actor Organization SessionClaims",
     "clerk_async.tokens.key_set": "KeySetStatus",
     "clerk_async.reasons": "TokenVerificationReason",

@@ -84,6 +84,12 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
         "revoke-all": "`revoke_all` skips nobody while pages shrink, and never means everybody",
     },
     "Tokens": {
+        "token-kinds": "Only session tokens sign anybody in: none of a JWT template, of a machine or of a category to come",
+        "client-uat": "A browser that has signed out, or signed in anew, is believed before the session token that it still sends",
+        "missing-azp": "A token without azp is refused unless that is allowed, a foreign one always; expiry is told first",
+        "pending": "Pending sessions are let in by setting or by call, and a refused one tells who it is",
+        "shared-refresh": "Requests with the same expired cookies, at the same time or up to 10 seconds later, share one refresh and its new cookies",
+        "step-up": "Re-verification, plans and features follow Clerk's own rules",
         "forgeries": "Every forgery is refused, algorithms are pinned, two instances share nothing",
         "one-fetch": "One fetch for all who wait; unknown kids and bad signatures cost hardly any",
         "key-outage": "In an outage the last good keys serve, up to a stated age; then the state is unknown, not signed out, and the error tells its cause",

@@ -141,11 +141,17 @@ FORGERIES: dict[str, tuple[Any, Reason]] = {
     # tokens of other kinds
     "machine token of the same instance": (
         token(head=header(cat="cl_B7d4PD333AAA")),
-        Reason.TOKEN_INVALID,
+        Reason.TOKEN_TYPE_MISMATCH,
     ),
-    "machine subject": (token(claims(sub="mch_1")), Reason.TOKEN_INVALID),
-    "OAuth access token": (token(head=header(typ="at+jwt")), Reason.TOKEN_INVALID),
+    "machine subject": (token(claims(sub="mch_1")), Reason.TOKEN_TYPE_MISMATCH),
+    "OAuth access token": (token(head=header(typ="at+jwt")), Reason.TOKEN_TYPE_MISMATCH),
+    "OAuth access token, long": (
+        token(head=header(typ="application/at+jwt")),
+        Reason.TOKEN_TYPE_MISMATCH,
+    ),
     "opaque API key": ("ak_0123456789abcdef", Reason.TOKEN_INVALID),
+    "secret key": ("sk_test_0123456789abcdef", Reason.TOKEN_INVALID),
+    "publishable key": ("pk_test_0123456789abcdef", Reason.TOKEN_INVALID),
     "nested JWT": (
         raw_token(json.dumps(header(cty="JWT")).encode(), GOOD.encode()),
         Reason.TOKEN_INVALID,
@@ -261,6 +267,8 @@ FORGERIES: dict[str, tuple[Any, Reason]] = {
     "exp zero": (token(claims(exp=0)), Reason.TOKEN_EXPIRED),
     "expired": (token(claims(exp=NOW - 5)), Reason.TOKEN_EXPIRED),
     "nbf a string": (token(claims(nbf="1")), Reason.TOKEN_INVALID),
+    "nbf null": (token(claims(nbf=None)), Reason.TOKEN_INVALID),
+    "iat null": (token(claims(iat=None)), Reason.TOKEN_INVALID),
     "nbf a float": (token(claims(nbf=1.5)), Reason.TOKEN_INVALID),
     "nbf negative": (token(claims(nbf=-1)), Reason.TOKEN_INVALID),
     "nbf soon": (token(claims(nbf=NOW + 6)), Reason.TOKEN_NOT_ACTIVE_YET),

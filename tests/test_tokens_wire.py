@@ -356,7 +356,8 @@ async def test_an_expired_token_is_refreshed(fake: FakeClerk, sessions: AsyncSes
     assert state.claims is not None
     assert state.claims.session_id == session.id
     assert any(line.startswith(f"__session={state.token};") for line in state.set_cookies)
-    again = await verifier.authenticate_request(headers, refresh_if_expired=True)
+    elsewhere = AsyncTokenVerifier(sessions=sessions, authorized_parties=[ORIGIN])
+    again = await elsewhere.authenticate_request(headers, refresh_if_expired=True)
     assert (again.status, again.reason) == (
         "signed_out",
         "session_refresh_expired_session_token_consumed",

@@ -12,6 +12,13 @@ from typing import Any, Final, cast
 
 import attrs
 
+from clerk_async.tokens.access import (
+    granted_permissions,
+    is_entitled,
+    needs_reverification,
+    reverification_error,
+    with_org,
+)
 from clerk_async.tokens.refusals import malformed
 
 _LAST_SECOND: Final = 253_402_300_799  # the end of the year 9999, where datetime ends
@@ -72,8 +79,10 @@ class SessionClaims:
             (`fva`), -1 for never; None where the token does not tell.
         actor: The impersonator (`act`), or None.
         organization: The active organization, or None.
-        plan: The plan, with its scope, such as `o:pro` (`pla`), or None.
-        features: The features, with their scopes, such as `o:dashboard` (`fea`).
+        plan: The plans, each with its scope, such as `u:free`, or `u:free,o:pro` with an active
+            organization (`pla`), or None; ask with `has_plan`.
+        features: The features, each with its scope, such as `o:dashboard` or, for both the
+            organization and the user, `uo:export` (`fea`); ask with `has_feature`.
         raw: All claims, custom ones too, read-only at every depth (lists are tuples).
     """
 
@@ -98,25 +107,120 @@ class SessionClaims:
         """Tell whether the user has this role in the active organization.
 
         Args:
-            role: Spelled in full, such as `org:admin`.
+            role: Such as `org:admin`, or in short `admin`, which is the same.
         """
-        return self.organization is not None and self.organization.role == role
+        return (
+            self.organization is not None
+            and self.organization.role is not None
+            and with_org(role) == self.organization.role
+        )
 
     def has_permission(self, permission: str) -> bool:
         """Tell whether the user has this permission in the active organization.
 
         Args:
-            permission: Spelled in full, such as `org:invoices:create`.
+            permission: Such as `org:invoices:create`, or in short `invoices:create`, which is the
+                same.
         """
-        return self.organization is not None and permission in self.organization.permissions
+        return (
+            self.organization is not None and with_org(permission) in self.organization.permissions
+        )
+
+    def has_plan(self, plan: str) -> bool:
+        """Tell whether the user, or the active organization, has this plan.
+
+        With an active organization a token may hold both plans, as in `u:free,o:pro`.
+
+        Args:
+            plan: Such as `pro`, whoever has it; or with a scope: `org:pro` (also `o:pro`) for the
+                organization's plan, `user:pro` (also `u:pro`) for the user's own.
+
+        Source: https://clerk.com/docs/guides/secure/authorization-checks
+        """
+        return self.plan is not None and is_entitled(self.plan.split(","), plan)
+
+    def has_feature(self, feature: str) -> bool:
+        """Tell whether a plan of the user, or of the active organization, has this feature.
+
+        Args:
+            feature: Such as `export`, whoever has it; or with a scope: `org:export` (also
+                `o:export`), `user:export` (also `u:export`).
+
+        Source: https://clerk.com/docs/guides/secure/authorization-checks
+        """
+        return is_entitled(self.features, feature)
+
+    def needs_reverification(self, reverification: str | Mapping[str, str | float]) -> bool:
+        """Tell whether the user must verify themselves anew before something sensitive is done.
+
+        Decided by `factor_verification_age`. A factor is fresh if it was verified fewer minutes
+        ago than the limit. A user without a second factor is judged by the first one, and a token
+        that tells no ages needs it always. If it is needed, answer with the status 403 and
+        `reverification_error`: Clerk's front end then asks the user and repeats the request.
+
+        Args:
+            reverification: A preset: `strict_mfa` (both factors within 10 minutes), `strict` (the
+                second factor within 10 minutes), `moderate` (60 minutes) or `lax` (a day, 1440
+                minutes). Or a mapping of its own, as in Clerk's JavaScript SDK: `level`, one of
+                `first_factor`, `second_factor` and `multi_factor`, and `afterMinutes`, a number
+                above zero.
+
+        Raises:
+            InvalidArgumentError: If it is neither.
+
+        Source: https://clerk.com/docs/guides/secure/reverification
+        """
+        return needs_reverification(self.factor_verification_age, reverification)
+
+    reverification_error = staticmethod(reverification_error)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the claims as JSON-ready values, by the names of the attributes.
+
+        Times are ISO 8601 in UTC, with milliseconds and `Z`; permissions are sorted; `raw` holds
+        the claims as the token has them.
+        """
+        organization, actor = self.organization, self.actor
+        return {
+            "user_id": self.user_id,
+            "session_id": self.session_id,
+            "issuer": self.issuer,
+            "issued_at": _iso(self.issued_at),
+            "expires_at": _iso(self.expires_at),
+            "not_before": _iso(self.not_before),
+            "token_id": self.token_id,
+            "authorized_party": self.authorized_party,
+            "version": self.version,
+            "status": self.status,
+            "factor_verification_age": None
+            if self.factor_verification_age is None
+            else list(self.factor_verification_age),
+            "actor": None if actor is None else attrs.asdict(actor),
+            "organization": None
+            if organization is None
+            else {
+                "id": organization.id,
+                "slug": organization.slug,
+                "role": organization.role,
+                "permissions": sorted(organization.permissions),
+            },
+            "plan": self.plan,
+            "features": list(self.features),
+            "raw": self._thawed_raw(),
+        }
+
+    def _thawed_raw(self) -> dict[str, Any]:
+        return cast("dict[str, Any]", _thawed(self.raw))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A read-only view of a mapping can't be pickled or copied; what it shows can.
-        return (read_claims, (_thawed(self.raw),))
+        return (read_claims, (self._thawed_raw(),))
 
 
-def read_claims(payload: Mapping[str, Any]) -> SessionClaims:
+def read_claims(payload: dict[str, Any]) -> SessionClaims:
     """Type the claims of a token whose signature and rules hold (`Rules`); no rule stands here.
+
+    The payload becomes the claims' own, and is frozen.
 
     Raises:
         TokenVerificationError: If a claim that access depends on has a wrong type.
@@ -126,28 +230,40 @@ def read_claims(payload: Mapping[str, Any]) -> SessionClaims:
     if type(version) is not int:
         raise malformed("its version is not an integer")
     features = _text(payload, "fea")
+    session_id, issuer, status = _text(payload, "sid"), _text(payload, "iss"), _text(payload, "sts")
+    token_id, party, plan = _text(payload, "jti"), _text(payload, "azp"), _text(payload, "pla")
+    factors, actor = _factor_verification_age(get("fva")), _actor(get("act"))
+    organization = _organization(payload, version, features or "")
+    issued_at, expires_at = _moment_or_none(get("iat")), _moment(payload["exp"])
+    not_before = _moment_or_none(get("nbf"))
     try:
-        raw = _frozen(payload)
+        raw = _freeze(payload)
     except RecursionError:
         raise malformed("its claims are nested too deeply") from None
     return SessionClaims(
         payload["sub"],
-        _text(payload, "sid"),
-        _text(payload, "iss"),
-        _moment_or_none(get("iat")),
-        _moment(payload["exp"]),
-        _moment_or_none(get("nbf")),
-        _text(payload, "jti"),
-        _text(payload, "azp"),
+        session_id,
+        issuer,
+        issued_at,
+        expires_at,
+        not_before,
+        token_id,
+        party,
         version,
-        _text(payload, "sts"),
-        _factor_verification_age(get("fva")),
-        _actor(get("act")),
-        _organization(payload, version, features or ""),
-        _text(payload, "pla"),
+        status,
+        factors,
+        actor,
+        organization,
+        plan,
         tuple(features.split(",")) if features else (),
         raw,
     )
+
+
+def _iso(moment: datetime | None) -> str | None:
+    if moment is None:
+        return None
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _moment_or_none(seconds: object) -> datetime | None:
@@ -223,46 +339,22 @@ def _organization(payload: Mapping[str, Any], version: int, features: str) -> Or
 
 
 def _role(role: str | None) -> str | None:
-    return role if not role or role.startswith("org:") else f"org:{role}"
+    return with_org(role) if role else role
 
 
-def granted_permissions(features: str, permissions: str, feature_map: str) -> list[str]:
-    """Unfold the permissions of a version 2 token.
-
-    The n-th number of `feature_map` belongs to the n-th of all `features`; its bits, the least
-    significant first, say which of `permissions` are granted. Only features whose scope holds `o`
-    belong to the organization. What is no plain number grants nothing.
-    """
-    names = permissions.split(",")
-    granted: list[str] = []
-    for entry, digits in zip(features.split(","), feature_map.split(","), strict=False):
-        scope, _, feature = entry.partition(":")
-        if "o" not in scope or not feature or not (digits.isascii() and digits.isdigit()):
-            continue
-        try:
-            bits = int(digits)
-        except ValueError:  # more digits than Python reads
-            continue
-        for name in names:
-            if bits & 1 and name:
-                granted.append(f"org:{feature}:{name}")
-            bits >>= 1
-    return granted
-
-
-def _frozen(members: Mapping[str, Any]) -> Mapping[str, Any]:
-    view = dict(members)
+def _freeze(members: dict[str, Any]) -> Mapping[str, Any]:
+    """Freeze claims where they are: nobody else has them yet."""
     for name, value in members.items():
         if type(value) in _CONTAINERS:
-            view[name] = _frozen_value(value)
-    return MappingProxyType(view)
+            members[name] = _frozen(value)
+    return MappingProxyType(members)
 
 
-def _frozen_value(value: object) -> object:
+def _frozen(value: object) -> object:
     if type(value) is dict:
-        return _frozen(cast("dict[str, Any]", value))
+        return _freeze(cast("dict[str, Any]", value))
     if type(value) is list:
-        return tuple(map(_frozen_value, cast("list[object]", value)))
+        return tuple(map(_frozen, cast("list[object]", value)))
     return value
 
 

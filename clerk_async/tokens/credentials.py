@@ -8,9 +8,9 @@ requests, http.server), a WSGI environ or an ASGI scope.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 from urllib.parse import urlsplit
 
 import attrs
@@ -19,19 +19,27 @@ from clerk_async.config import is_loopback
 from clerk_async.errors import InvalidArgumentError
 
 _MAX_SESSION_COOKIES: Final = 16
-_SESSION_COOKIE = re.compile(r"__session(?:_([A-Za-z0-9_-]{8}))?")
-_REFRESH_COOKIE = re.compile(r"__refresh(?:_([A-Za-z0-9_-]{8}))?")
+_COOKIE = re.compile(r"__(session|client_uat|refresh)(?:_([A-Za-z0-9_-]{8}))?[ \t]*=([^;]*)")
+_SECONDS = re.compile(r"[0-9]{1,32}")
 _COOKIE_LENGTH: Final = len("cookie")
 _AUTHORIZATION_LENGTH: Final = len("authorization")
 _KEPT_BACK: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
 
 
-@attrs.frozen(repr=False)
-class SessionCookie:
-    """A session cookie; the suffix tells the instance, where several share a domain."""
+class SessionCookie(NamedTuple):
+    """A session token, and what the cookies beside it tell of it.
+
+    Attributes:
+        token: The token.
+        suffix: The suffix of its cookie, which tells the instance if several share a domain.
+        client_uat: When the browser has last signed in, in Unix seconds, 0 if it has signed out
+            (the cookie `__client_uat` of the same suffix, else the plain one); None if it tells
+            nothing, or if the token came in no cookie.
+    """
 
     token: str
-    suffix: str | None
+    suffix: str | None = None
+    client_uat: int | None = None
 
 
 @attrs.define(repr=False, eq=False)
@@ -42,22 +50,56 @@ class Credentials:
         request: The request, in whatever shape it came.
         bearer: The token of the Authorization header, or None.
         cookies: The Cookie header; several are joined.
+        authorization: An Authorization header that holds no bearer token, or None.
     """
 
     request: object
     bearer: str | None
     cookies: str
+    authorization: str | None = None
 
-    def session_cookies(self) -> list[SessionCookie]:
-        """Give the session cookies, in the order of the header."""
-        found = _cookies_like(_SESSION_COOKIE, self.cookies)
-        return [SessionCookie(value, suffix) for suffix, value in found][:_MAX_SESSION_COOKIES]
+    def session_tokens(self) -> Sequence[SessionCookie]:
+        """Return the bearer token, else those of the session cookies, in the header's order."""
+        if self.bearer is not None:
+            return (SessionCookie(self.bearer),)
+        sessions: list[tuple[str, str | None]] = []
+        signed_in_at: dict[str | None, int] = {}
+        for kind, suffix, value in _own_cookies(self.cookies):
+            if kind == "session":
+                sessions.append((value, suffix))
+            elif kind == "client_uat" and suffix not in signed_in_at and _SECONDS.fullmatch(value):
+                signed_in_at[suffix] = int(value)
+        plain = signed_in_at.get(None)
+        return [
+            SessionCookie(token, suffix, signed_in_at.get(suffix, plain))
+            for token, suffix in sessions[:_MAX_SESSION_COOKIES]
+        ]
+
+    def what_is_missing(self) -> str:
+        """Tell people why this request carries no session token."""
+        missing = "The request carries no session token: "
+        header = self.authorization
+        if header is None:
+            return (
+                f"{missing}neither an Authorization header with the Bearer scheme nor a __session "
+                "cookie."
+            )
+        if header.lower() == "bearer":
+            return f"{missing}its Authorization header has the Bearer scheme and nothing behind it."
+        if " " in header:
+            return f"{missing}its Authorization header has another scheme than Bearer."
+        key = " (it is a secret key, too, which is no token)" if header.startswith("sk_") else ""
+        return (
+            f"{missing}its Authorization header holds a value without a scheme{key}; send it as "
+            "`Bearer <token>`."
+        )
 
     def refresh_token_for(self, suffix: str | None) -> str | None:
-        """Give the refresh token that belongs to a session cookie of this suffix."""
+        """Return the refresh token that belongs to a session cookie of this suffix."""
         tokens: dict[str | None, str] = {}
-        for name, value in _cookies_like(_REFRESH_COOKIE, self.cookies):
-            tokens.setdefault(name, value)
+        for kind, name, value in _own_cookies(self.cookies):
+            if kind == "refresh":
+                tokens.setdefault(name, value)
         found = tokens.get(suffix) or tokens.get(None)
         if found is None and len(tokens) == 1:
             return next(iter(tokens.values()))
@@ -69,7 +111,7 @@ class Credentials:
         return None if method is None else method.upper()
 
     def headers(self) -> dict[str, list[str]]:
-        """Give the headers by their names in lower case, without those that hold secrets."""
+        """Return the headers by their names in lower case, without those that hold secrets."""
         headers: dict[str, list[str]] = {}
         with suppress(TypeError, ValueError):  # a header that is no text ends the list
             for raw_name, raw_value in _headers_of(self.request):
@@ -88,48 +130,49 @@ def read_credentials(request: object) -> Credentials:
     """
     bearer: str | None = None
     cookies: list[str] = []
+    authorization: str | None = None
     try:
         for name, value in _headers_of(request):
             length = len(name)  # keeps all but the two from being looked at any closer
             if length == _COOKIE_LENGTH and _text(name).lower() == "cookie":
                 cookies += _texts(value)
             elif length == _AUTHORIZATION_LENGTH and _text(name).lower() == "authorization":
-                bearer = bearer or _bearer(_texts(value))
+                for text in _texts(value):
+                    bearer = bearer or _bearer(text)
+                    authorization = authorization or text.strip(" \t")
     except (TypeError, ValueError):
         raise _no_request(request) from None
-    return Credentials(request, bearer, "; ".join(cookies))
+    return Credentials(request, bearer, "; ".join(cookies), authorization or None)
 
 
 def session_cookie_of(line: str) -> SessionCookie | None:
-    """Give the session cookie that a Set-Cookie line sets, if it is one."""
-    found = _cookies_like(_SESSION_COOKIE, line.partition(";")[0])
-    return SessionCookie(found[0][1], found[0][0]) if found else None
-
-
-def _bearer(values: Iterable[str]) -> str | None:
-    """Find the first bearer token; the scheme's case counts for nothing (RFC 9110, 11.1)."""
-    for value in values:
-        scheme, _, token = value.strip(" \t").partition(" ")
-        token = token.lstrip(" ")
-        if token and scheme.lower() == "bearer":
-            return token
+    """Return the session cookie that a Set-Cookie line sets, if it is one."""
+    for kind, suffix, value in _own_cookies(line.partition(";")[0]):
+        return SessionCookie(value, suffix) if kind == "session" else None
     return None
 
 
-def _cookies_like(pattern: re.Pattern[str], header: str) -> list[tuple[str | None, str]]:
-    """Find cookies by their names; gives the suffix and the value of each."""
-    found: list[tuple[str | None, str]] = []
-    for pair in header.split(";"):
-        name, _, value = pair.partition("=")
-        match = pattern.fullmatch(name.strip(" \t"))
-        if match is None:
-            continue
+def _bearer(value: str) -> str | None:
+    """Return a bearer token; the scheme's case counts for nothing (RFC 9110, 11.1)."""
+    scheme, _, token = value.strip(" \t").partition(" ")
+    token = token.lstrip(" ")
+    return token if token and scheme.lower() == "bearer" else None
+
+
+def _own_cookies(header: str) -> Iterator[tuple[str, str | None, str]]:
+    """Find Clerk's cookies: the kind, the suffix and the value of each that has one."""
+    for match in _COOKIE.finditer(header):
+        before = match.start() - 1
+        while before >= 0 and header[before] in " \t":
+            before -= 1
+        if before >= 0 and header[before] != ";":
+            continue  # within the name or the value of another cookie
+        kind, suffix, value = match.groups()
         value = value.strip(" \t")
         if len(value) > 1 and value[0] == value[-1] == '"':
             value = value[1:-1]
         if value:
-            found.append((match[1], value))
-    return found
+            yield kind, suffix, value
 
 
 def _headers_of(request: object) -> Iterable[tuple[Any, Any]]:

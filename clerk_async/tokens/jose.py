@@ -15,7 +15,7 @@ import attrs
 import msgspec
 
 from clerk_async.reasons import TokenVerificationReason
-from clerk_async.tokens.refusals import cut, malformed, refused
+from clerk_async.tokens.refusals import cut, malformed, of_another_kind, refused
 
 MAX_TOKEN_CHARS: Final = 16_384
 """Longer tokens are refused unread: no proxy would carry them, and reading costs time."""
@@ -33,11 +33,22 @@ _PADDING: Final = (b"", b"", b"==", b"=")
 _FORBIDDEN_HEADERS: Final = frozenset(
     {"b64", "crit", "cty", "enc", "epk", "jku", "jwk", "x5c", "x5u", "zip"}
 )
-# Clerk signs machine tokens with the same key as session tokens; their category tells them apart
-# (`JWT_CATEGORY_M2M_TOKEN` in Clerk's JavaScript SDK).
+# Clerk signs tokens of all kinds with one key; their category tells them apart
+# (`jwtCategories.ts` in Clerk's JavaScript SDK). The second one stands for no kind at all.
+_SESSION_CATEGORIES: Final = frozenset({"cl_B7d4PD111AAA", "cl_I7d4PD111III"})
 _MACHINE_CATEGORY: Final = "cl_B7d4PD333AAA"
-_MACHINE_TOKEN_PREFIXES: Final = ("ak_", "m2m_", "mt_", "oat_")
+_OAUTH_TYPES: Final = frozenset({"at+jwt", "application/at+jwt"})  # RFC 9068, section 2.1
+_NOT_TOKENS: Final = {
+    "sk_": "it is a secret key (sk_…), which must never leave the server: replace it by a new one "
+    "if it came from a browser",
+    "pk_": "it is a publishable key (pk_…), which is no user's",
+    **dict.fromkeys(
+        ("ak_", "m2m_", "mt_", "oat_"),
+        "it looks like a machine token or API key, which this does not verify",
+    ),
+}
 
+_ABSENT: Final = object()
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
@@ -48,6 +59,8 @@ class Header:
 
     algorithm: str
     kid: str | None
+    is_session: bool
+    """Whether it is of a category that session tokens have."""
 
 
 @attrs.define(repr=False, eq=False)
@@ -92,8 +105,9 @@ def parse(token: str) -> Compact:
 
 
 def _what_is_wrong(token: str) -> str:
-    if token.startswith(_MACHINE_TOKEN_PREFIXES):
-        return "it looks like a machine token or API key, which this does not verify"
+    for prefix, what in _NOT_TOKENS.items():
+        if token.startswith(prefix):
+            return what
     if token != token.strip():
         return "there is whitespace around it"
     dots = token.count(".")
@@ -159,9 +173,12 @@ def read_header(segment: bytes) -> Header:
         raise malformed(f"its header holds {', '.join(sorted(forbidden))}")
     kind = header.get("typ")
     if kind is not None and not (isinstance(kind, str) and kind.upper() == "JWT"):
+        if isinstance(kind, str) and kind.lower() in _OAUTH_TYPES:
+            raise of_another_kind("it is an OAuth access token")
         raise malformed(f"its type is {cut(kind)}, a session token's is 'JWT'")
-    if header.get("cat") == _MACHINE_CATEGORY:
-        raise malformed("it is a machine token")
+    category = header.get("cat", _ABSENT)
+    if category == _MACHINE_CATEGORY:
+        raise of_another_kind("it is a machine token")
     kid = header.get("kid")
     if kid is not None and not (isinstance(kid, str) and len(kid) <= _MAX_KID_CHARS):
         raise malformed("its kid is not a string of reasonable length")
@@ -170,4 +187,7 @@ def read_header(segment: bytes) -> Header:
             TokenVerificationReason.JWK_KID_MISMATCH,
             "The token's kid is empty, which names no key.",
         )
-    return Header(algorithm, kid)
+    is_session = category is _ABSENT or (
+        isinstance(category, str) and category in _SESSION_CATEGORIES
+    )
+    return Header(algorithm, kid, is_session)

@@ -18,9 +18,7 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
 import threading
-import weakref
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Final
@@ -35,7 +33,7 @@ from clerk_async.tokens.keys import (
     VerificationKey,
     read_key_set,
 )
-from clerk_async.tokens.refusals import cut, mismatch, refused, unavailable
+from clerk_async.tokens.refusals import Counter, cut, mismatch, refused, unavailable
 
 if TYPE_CHECKING:
     import asyncio
@@ -72,6 +70,9 @@ class KeySetStatus:
         failed_fetches: Fetches that failed.
         last_error: Why the last fetch failed; None after one that succeeded.
         cached_tokens: Verified tokens remembered right now.
+        accepted: How many tokens and requests were accepted.
+        refused: How many were refused, by reason (`TokenVerificationReason`, which is its string);
+            requests without a token, and tokens that could not be checked, are among them.
     """
 
     source: str
@@ -83,6 +84,8 @@ class KeySetStatus:
     failed_fetches: int = 0
     last_error: str | None = None
     cached_tokens: int = 0
+    accepted: int = 0
+    refused: Mapping[str, int] = attrs.field(factory=dict[str, int], hash=False)
 
 
 @attrs.define(eq=False)
@@ -143,13 +146,12 @@ class FetchedKeys:
         self._retry_at = float("-inf")
         self._unknown_at = float("-inf")
         self._misses: dict[str, tuple[int, float]] = {}
-        self.hits: int = 0
+        self._hits = Counter()
         self._fetches = 0
         self._failed_fetches = 0
         self._last_error: str | None = None
         self._last_cause: ClerkError | None = None
         self._lock = threading.Lock()
-        _alive.add(self)
 
     # --- asking ---
 
@@ -160,7 +162,7 @@ class FetchedKeys:
         key = self._keys.get(kid)
         if not isinstance(key, VerificationKey):
             return None
-        self.hits += 1
+        self._hits.add()
         return key
 
     def knows(self, kid: str | None) -> bool:
@@ -183,7 +185,8 @@ class FetchedKeys:
         for _ in range(_MAX_JOINS):
             key = self._keys.get(kid)
             if isinstance(key, VerificationKey):
-                self.hits += not asked
+                if not asked:
+                    self._hits.add()
                 return key
             if key is not None:
                 raise refused(
@@ -344,7 +347,7 @@ class FetchedKeys:
                 self._flight = None
         _settle(flight)
 
-    def forget_flight(self) -> None:
+    def after_fork(self) -> None:
         """In a forked child: the fetch and the lock were the parent's."""
         self._lock = threading.Lock()
         self._flight = None
@@ -358,7 +361,7 @@ class FetchedKeys:
                 tuple(self._keys),
                 age,
                 age is not None and age >= self._ttl,
-                self.hits,
+                self._hits.value,
                 self._fetches,
                 self._failed_fetches,
                 self._last_error,
@@ -369,16 +372,3 @@ class FetchedKeys:
 def _settle(flight: Flight) -> None:
     if not flight.landed.done():
         flight.landed.set_result(None)
-
-
-_alive: weakref.WeakSet[FetchedKeys] = weakref.WeakSet()
-"""Whom a fork concerns: a hook for each would outlive it, as none can be taken back."""
-
-
-def _in_child() -> None:
-    for keys in list(_alive):
-        keys.forget_flight()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)

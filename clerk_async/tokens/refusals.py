@@ -1,16 +1,20 @@
-"""How a token is refused: one short way to make each error, so that messages stay alike."""
+"""How a token is refused: one short way to make each error, and the count of all of them."""
 
 from __future__ import annotations
 
+import logging
+from itertools import count
 from typing import TYPE_CHECKING
 
 from clerk_async.errors import KeysUnavailableError, TokenVerificationError
 from clerk_async.reasons import TokenVerificationReason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from clerk_async.errors import ClerkError
+
+logger: logging.Logger = logging.getLogger("clerk_async.tokens")
 
 _SHOWN = 80
 
@@ -22,9 +26,12 @@ def refused(reason: TokenVerificationReason, message: str) -> TokenVerificationE
 
 def malformed(message: str) -> TokenVerificationError:
     """Make the error for something that is no session token of Clerk's at all."""
-    return TokenVerificationError(
-        f"Not a session token: {message}.", reason=TokenVerificationReason.TOKEN_INVALID
-    )
+    return refused(TokenVerificationReason.TOKEN_INVALID, f"Not a session token: {message}.")
+
+
+def of_another_kind(message: str) -> TokenVerificationError:
+    """Make the error for a genuine token where one of another kind is needed."""
+    return refused(TokenVerificationReason.TOKEN_TYPE_MISMATCH, f"Not a session token: {message}.")
 
 
 def unavailable(message: str, cause: ClerkError | None) -> KeysUnavailableError:
@@ -48,3 +55,46 @@ def cut(value: object) -> str:
     """Show a value that came from outside: quoted, on one line and never long."""
     text = ascii(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+class Counter:
+    """Counts from any number of threads, without a lock that a fork or a signal could find taken.
+
+    `next` of an `itertools.count` is one atomic step, on free-threaded Python as well.
+    """
+
+    def __init__(self) -> None:
+        self._count = count()
+        self.add: Callable[[], int] = self._count.__next__
+
+    @property
+    def value(self) -> int:
+        """How often `add` was called."""
+        return int(repr(self._count)[len("count(") : -1])  # only its repr shows it without a step
+
+
+class Tally:
+    """How many tokens a verifier has accepted, and how many it has refused for which reason."""
+
+    def __init__(self) -> None:
+        self._accepted = Counter()
+        self._refused: dict[str, Counter] = {}
+        self.accept: Callable[[], int] = self._accepted.add
+
+    def refuse(self, reason: TokenVerificationReason, message: object) -> None:
+        """Count a refusal, and log its one line."""
+        counter = self._refused.get(reason)
+        if counter is None:
+            counter = self._refused.setdefault(reason, Counter())
+        counter.add()
+        logger.debug("refused: %s: %s", reason, message)
+
+    @property
+    def accepted(self) -> int:
+        """How many were accepted."""
+        return self._accepted.value
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """How many were refused, by reason."""
+        return {reason: counter.value for reason, counter in list(self._refused.items())}

@@ -6,31 +6,33 @@ https://clerk.com/docs/reference/backend/authenticate-request
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 import attrs
 
 from clerk_async.errors import (
-    ApiError,
-    AuthenticationError,
     ClerkError,
     ConfigurationError,
     KeysUnavailableError,
-    RateLimitedError,
-    ServerError,
     TokenVerificationError,
 )
-from clerk_async.http.error_bodies import refuses_key
 from clerk_async.reasons import TokenVerificationReason as Reason
 from clerk_async.tokens.claims import SessionClaims
 from clerk_async.tokens.credentials import (
     Credentials,
     SessionCookie,
-    origin_for,
     read_credentials,
     session_cookie_of,
 )
-from clerk_async.tokens.verification import Examined, RefreshNeeded, Steps, Verification
+from clerk_async.tokens.refreshing import failure_of, refresh_for
+from clerk_async.tokens.refusals import refused
+from clerk_async.tokens.verification import (
+    Examined,
+    RefreshNeeded,
+    Steps,
+    Verification,
+    reason_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,15 +43,17 @@ class RequestState:
     """What a request's credentials amount to.
 
     Attributes:
-        status: `signed_in`, `signed_out`, or `unknown` where it could not be checked (the keys or
-            the service are out of reach): answer those with 503 rather than 401.
-        reason: Why not signed in; None where signed in.
-        message: The same for people, with what to do; None where signed in.
-        token: The session token, where signed in; the new one after a refresh.
-        claims: What it says, where signed in.
+        status: `signed_in`, `signed_out`, or `unknown` if it could not be checked (the keys or the
+            service are out of reach): answer those with 503 rather than 401.
+        reason: Why not signed in; None if signed in.
+        message: The same for people, with what to do; None if signed in.
+        token: The session token, if signed in; the new one after a refresh.
+        claims: What it says, if signed in.
         set_cookies: After a refresh, the Set-Cookie lines to put on the response, each a header of
             its own, whatever the status; otherwise empty.
-        error: The exception behind `reason`, for logs; None where signed in or without a token.
+        error: The exception behind `reason`, for logs; None if signed in or without a token.
+        pending_claims: What the token says, if its session was refused only because it is pending
+            (`session-pending`): who it is that has tasks left. None otherwise.
     """
 
     status: Literal["signed_in", "signed_out", "unknown"]
@@ -59,6 +63,7 @@ class RequestState:
     claims: SessionClaims | None = None
     set_cookies: tuple[str, ...] = attrs.field(default=(), repr=False)
     error: ClerkError | None = attrs.field(default=None, repr=False, eq=False)
+    pending_claims: SessionClaims | None = None
 
     @property
     def is_signed_in(self) -> bool:
@@ -66,48 +71,22 @@ class RequestState:
         return self.status == "signed_in"
 
 
-def _signed_out(reason: Reason, message: str, error: ClerkError | None = None) -> RequestState:
-    return RequestState("signed_out", reason, message, error=error)
+_NEVER: Final = float("inf")
 
 
-def _unknown(reason: Reason, error: ClerkError) -> RequestState:
-    return RequestState("unknown", reason, str(error), error=error)
+@attrs.frozen
+class Asked:
+    """What the caller wants of one request.
 
-
-def authenticate(
-    verification: Verification, request: object, *, check_session: bool, refresh_if_expired: bool
-) -> Steps[RequestState]:
-    """Find out who sent a request.
-
-    Raises:
-        InvalidArgumentError: If this is nothing that headers can be read from.
-        ConfigurationError: If the service is to be asked and the verifier has no client for it.
+    Attributes:
+        check_session: Whether the session is looked up too.
+        refresh_if_expired: Whether an expired token is exchanged for a new one.
+        accept_pending: Whether pending sessions are let in; None for the verifier's own setting.
     """
-    if (check_session or refresh_if_expired) and not verification.can_look_up:
-        raise ConfigurationError(
-            "check_session and refresh_if_expired ask the service: hand the verifier a client "
-            "with sessions=."
-        )
-    credentials = read_credentials(request)
-    candidates = _candidates(verification, credentials)
-    if not candidates:
-        return _signed_out(
-            Reason.SESSION_TOKEN_MISSING,
-            "The request carries no session token: neither an Authorization header with the "
-            "Bearer scheme nor a __session cookie.",
-        )
-    refusals: list[_Refusal] = []
-    for candidate in candidates:
-        outcome = yield from _try(verification, candidate, check_session=check_session)
-        if isinstance(outcome, SessionClaims):
-            return RequestState("signed_in", token=candidate.token, claims=outcome)
-        refusals.append(outcome)
-    if refresh_if_expired:
-        for refusal in refusals:
-            need = _refresh_for(refusal, credentials)
-            if need is not None:
-                return (yield from _refresh(verification, need))
-    return _verdict([refusal.error for refusal in refusals])
+
+    check_session: bool = False
+    refresh_if_expired: bool = False
+    accept_pending: bool | None = None
 
 
 @attrs.frozen(repr=False)
@@ -119,101 +98,155 @@ class _Refusal:
     examined: Examined | None
 
 
+def authenticate(verification: Verification, request: object, asked: Asked) -> Steps[RequestState]:
+    """Find out who sent a request.
+
+    Raises:
+        InvalidArgumentError: If this is nothing that headers can be read from.
+        ConfigurationError: If the service is to be asked and the verifier has no client for it.
+    """
+    if (asked.check_session or asked.refresh_if_expired) and not verification.can_look_up:
+        raise ConfigurationError(
+            "check_session and refresh_if_expired ask the service: hand the verifier a client "
+            "with sessions=."
+        )
+    credentials = read_credentials(request)
+    state = yield from _state_of(verification, credentials, asked)
+    if state.reason is None:
+        verification.tally.accept()
+    else:
+        verification.tally.refuse(state.reason, state.message)
+    return state
+
+
+def _state_of(
+    verification: Verification, credentials: Credentials, asked: Asked
+) -> Steps[RequestState]:
+    refusals: list[_Refusal] = []
+    tokens = credentials.session_tokens()
+    for wait in (False, True):
+        later: list[SessionCookie] = []
+        for cookie in tokens:
+            outcome = yield from _try(verification, cookie, asked, wait=wait)
+            if isinstance(outcome, SessionClaims):
+                return RequestState("signed_in", token=cookie.token, claims=outcome)
+            if outcome is None:
+                later.append(cookie)
+            else:
+                refusals.append(outcome)
+        # Another instance's cookie must not cost a fetch while one of ours lies beside it.
+        tokens = sorted(later, key=lambda cookie: not verification.has_key_of(cookie.token))
+    if not refusals:
+        return _signed_out(Reason.SESSION_TOKEN_MISSING, credentials.what_is_missing())
+    if asked.refresh_if_expired:
+        state = yield from _refresh_any(verification, credentials, refusals, asked)
+        if state is not None:
+            return state
+    return _verdict(refusals)
+
+
 def _try(
-    verification: Verification, cookie: SessionCookie, *, check_session: bool
-) -> Steps[SessionClaims | _Refusal]:
+    verification: Verification, cookie: SessionCookie, asked: Asked, *, wait: bool = True
+) -> Steps[SessionClaims | _Refusal | None]:
+    """Verify one token; None if it has to wait for its key and `wait` says that it must not yet."""
     examined: Examined | None = None
     try:
-        examined = verification.examine_at_once(cookie.token)
+        if cookie.client_uat == 0:
+            raise refused(
+                Reason.SESSION_TOKEN_WITHOUT_CLIENT_UAT,
+                "This browser has signed out: its cookie __client_uat is 0, and its session token "
+                "is left over.",
+            )
+        examined = verification.examine_at_once(cookie.token, session_only=True)
         if examined is None:
-            examined = yield from verification.examine(cookie.token)
-        claims = verification.accept(examined)
-        if check_session:
-            yield from verification.check_session(claims)
+            if not wait:
+                return None
+            examined = yield from verification.examine(cookie.token, session_only=True)
+        if cookie.client_uat is not None and cookie.client_uat > examined.payload.get(
+            "iat", _NEVER
+        ):
+            raise refused(
+                Reason.SESSION_TOKEN_IAT_BEFORE_CLIENT_UAT,
+                "This browser has signed in anew since the session token was made: its cookie "
+                "__client_uat is later than the token's iat.",
+            )
+        claims = verification.accept(examined, accept_pending=asked.accept_pending)
+        if asked.check_session:
+            yield from verification.check_session(claims, accept_pending=asked.accept_pending)
+    except ConfigurationError:
+        raise
     except ClerkError as error:
         return _Refusal(cookie, error, examined)
     return claims
 
 
-def _candidates(verification: Verification, credentials: Credentials) -> Sequence[SessionCookie]:
-    if credentials.bearer is not None:
-        return [SessionCookie(credentials.bearer, None)]
-    cookies = credentials.session_cookies()
-    if len(cookies) > 1:
-        # Another instance's cookie must not cost a fetch while one of ours lies beside it.
-        cookies.sort(key=lambda cookie: not verification.has_key_of(cookie.token))
-    return cookies
+def _signed_out(reason: Reason, message: str) -> RequestState:
+    return RequestState("signed_out", reason, message)
 
 
-def _reason_of(error: ClerkError) -> Reason:
-    return (
-        error.reason if isinstance(error, TokenVerificationError) else Reason.SESSION_CHECK_FAILED
-    )
-
-
-def _verdict(refusals: Sequence[ClerkError]) -> RequestState:
+def _verdict(refusals: Sequence[_Refusal]) -> RequestState:
     """Sum up why no token counts; one that could not be checked leaves the question open."""
-    for error in refusals:
+    for refusal in refusals:
+        error = refusal.error
         if isinstance(error, KeysUnavailableError) or not isinstance(error, TokenVerificationError):
-            return _unknown(_reason_of(error), error)
-    told = next((e for e in refusals if _reason_of(e) is Reason.TOKEN_EXPIRED), refusals[0])
-    return _signed_out(_reason_of(told), str(told), told)
-
-
-def _refresh_for(refusal: _Refusal, credentials: Credentials) -> RefreshNeeded | None:
-    """Tell what a refresh takes; None where the token or the request is not one to refresh."""
-    examined = refusal.examined
-    if examined is None or _reason_of(refusal.error) is not Reason.TOKEN_EXPIRED:
-        return None
-    session_id, party = examined.payload.get("sid"), examined.payload.get("azp")
-    refresh_token = credentials.refresh_token_for(refusal.cookie.suffix)
-    if credentials.method() not in {None, "GET"} or not refresh_token:
-        return None
-    if not (isinstance(session_id, str) and session_id):
-        return None
-    origin = origin_for(party if isinstance(party, str) else None, credentials)
-    if not origin:
-        return None
-    return RefreshNeeded(
-        session_id,
-        examined.payload["sub"],
-        refusal.cookie.token,
-        refresh_token,
-        origin,
-        credentials.headers(),
+            return RequestState("unknown", reason_of(error), str(error), error=error)
+    told = next((r for r in refusals if reason_of(r.error) is Reason.TOKEN_EXPIRED), refusals[0])
+    reason = reason_of(told.error)
+    is_pending = reason is Reason.SESSION_PENDING and told.examined is not None
+    return RequestState(
+        "signed_out",
+        reason,
+        str(told.error),
+        error=told.error,
+        pending_claims=told.examined.claims if is_pending and told.examined else None,
     )
 
 
-def _refresh(verification: Verification, need: RefreshNeeded) -> Steps[RequestState]:
+def _refresh_any(
+    verification: Verification,
+    credentials: Credentials,
+    refusals: Sequence[_Refusal],
+    asked: Asked,
+) -> Steps[RequestState | None]:
+    """Refresh the first token that can be; None if none can."""
+    refused_first: RequestState | None = None
+    for refusal in refusals:
+        need = refresh_for(
+            reason_of(refusal.error), refusal.cookie, refusal.examined, credentials, verification
+        )
+        if need is None:
+            continue
+        state = yield from _refresh(verification, need, asked)
+        if state.status != "signed_out" or state.set_cookies:
+            return state
+        refused_first = refused_first or state
+    return refused_first
+
+
+def _refresh(verification: Verification, need: RefreshNeeded, asked: Asked) -> Steps[RequestState]:
     """Get a new token for an expired one, and verify it like any other."""
     try:
-        lines = cast("Sequence[str]", (yield need))
+        lines = tuple(cast("Sequence[str]", (yield need)))
+    except ConfigurationError:
+        raise
     except ClerkError as error:
-        return _refresh_failed(error)
-    cookie = next(filter(None, map(session_cookie_of, lines)), None)
-    if cookie is None:
-        return _signed_out(
-            Reason.SESSION_REFRESH_REFUSED, "The service's answer to a refresh holds no token."
+        is_refused, reason = failure_of(error)
+        return RequestState(
+            "signed_out" if is_refused else "unknown", reason, str(error), error=error
         )
-    outcome = yield from _try(verification, cookie, check_session=False)
-    if isinstance(outcome, _Refusal):
+    refusals: list[_Refusal] = []
+    problem = "The service's answer to a refresh holds no token."
+    for cookie in filter(None, map(session_cookie_of, lines)):
+        outcome = yield from _try(verification, cookie, asked)
+        if isinstance(outcome, _Refusal):
+            refusals.append(outcome)
+        elif outcome is not None:
+            if (outcome.session_id, outcome.user_id) == (need.session_id, need.user_id):
+                return RequestState(
+                    "signed_in", token=cookie.token, claims=outcome, set_cookies=lines
+                )
+            problem = "The refreshed token belongs to another session."
+    if refusals:
         # The old refresh token is used up: the browser needs the new one, whatever came of this.
-        return attrs.evolve(_verdict([outcome.error]), set_cookies=tuple(lines))
-    if (outcome.session_id, outcome.user_id) != (need.session_id, need.user_id):
-        return _signed_out(
-            Reason.SESSION_REFRESH_REFUSED, "The refreshed token belongs to another session."
-        )
-    return RequestState("signed_in", token=cookie.token, claims=outcome, set_cookies=tuple(lines))
-
-
-def _refresh_failed(error: ClerkError) -> RequestState:
-    if (
-        not isinstance(error, ApiError)
-        or isinstance(error, ServerError | RateLimitedError)
-        or refuses_key(error, of_a_refresh=True)
-    ):
-        return _unknown(Reason.SESSION_REFRESH_FAILED, error)
-    reason = Reason.SESSION_REFRESH_REFUSED
-    if isinstance(error, AuthenticationError) and error.code in set(Reason):
-        reason = Reason(error.code)
-    return _signed_out(reason, str(error), error)
+        return attrs.evolve(_verdict(refusals), set_cookies=lines)
+    return _signed_out(Reason.SESSION_REFRESH_REFUSED, problem)

@@ -1,23 +1,31 @@
 """The rules for the claims of a token whose signature holds. Pure: the clock is handed in.
 
-The checks are those of https://clerk.com/docs/guides/sessions/manual-jwt-verification; expiry
-comes last, so that `token-expired` means that all the rest was in order.
+The checks are those of https://clerk.com/docs/guides/sessions/manual-jwt-verification. Expiry is
+judged before the authorized party and the session's status: a token that has expired can be
+refreshed, and the new one may well have what the old one lacked.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import attrs
 
+from clerk_async.errors import ConfigurationError
 from clerk_async.reasons import TokenVerificationReason as Reason
-from clerk_async.tokens.refusals import cut, malformed, refused
+from clerk_async.tokens.refusals import cut, malformed, of_another_kind, refused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_CENTURY = 100 * 365 * 86_400
-_MACHINE = "mch_"  # `M2M_SUBJECT_PREFIX` in Clerk's JavaScript SDK
+Parties: TypeAlias = frozenset[str] | Callable[[str], object]
+"""The authorized parties: their names, or a function that recognizes them."""
+
+_CENTURY: Final = 100 * 365 * 86_400
+_MACHINE: Final = "mch_"  # `M2M_SUBJECT_PREFIX` in Clerk's JavaScript SDK
+_ABSENT: Final = object()
 
 
 @attrs.frozen
@@ -25,21 +33,24 @@ class Rules:
     """What a verifier asks of every token.
 
     Attributes:
-        authorized_parties: The accepted values of `azp`; None leaves it unchecked.
+        authorized_parties: The accepted values of `azp`, or a function that accepts one; None
+            leaves it unchecked.
+        allow_missing_azp: Whether a token without `azp` passes all the same.
         audience: The accepted values of `aud`; None leaves it unchecked.
-        issuer: The expected `iss`; None leaves it unchecked.
+        issuers: The accepted values of `iss`; None leaves it unchecked.
         clock_skew: Seconds by which this machine's clock and the service's may differ.
-        accept_pending: Whether a session with tasks left is let in.
+        accept_pending: Whether a session with tasks left is let in, unless a call says otherwise.
     """
 
-    authorized_parties: frozenset[str] | None
+    authorized_parties: Parties | None
+    allow_missing_azp: bool
     audience: frozenset[str] | None
-    issuer: str | None
+    issuers: frozenset[str] | None
     clock_skew: float
     accept_pending: bool
 
     def check(self, claims: Mapping[str, Any], now: float) -> None:
-        """Check everything but expiry.
+        """Check whose token this is, and that it has begun.
 
         Raises:
             TokenVerificationError: With the first rule that the claims break.
@@ -49,40 +60,32 @@ class Rules:
         if not (isinstance(user_id, str) and user_id):
             raise malformed("its sub, the user's id, is missing")
         if user_id.startswith(_MACHINE):
-            raise malformed("it is a machine's token, not a user's")
-        if self.issuer is not None and get("iss") != self.issuer:
-            raise refused(
-                Reason.TOKEN_INVALID_ISSUER,
-                f"The token comes from {cut(get('iss'))}, not from {cut(self.issuer)}: "
-                "it belongs to another Clerk instance.",
-            )
-        self.check_party(get("azp"))
+            raise of_another_kind("it is a machine's token, not a user's")
+        if self.issuers is not None:
+            issuer = get("iss")
+            if not (isinstance(issuer, str) and issuer in self.issuers):
+                raise refused(
+                    Reason.TOKEN_INVALID_ISSUER,
+                    f"The token comes from {cut(issuer)}, not from "
+                    f"{cut(', '.join(sorted(self.issuers)))}: it belongs to another Clerk "
+                    "instance.",
+                )
         if self.audience is not None:
             self._check_audience(get("aud"))
-        self._check_start(get("nbf"), now, "nbf", Reason.TOKEN_NOT_ACTIVE_YET)
-        self._check_start(get("iat"), now, "iat", Reason.TOKEN_IAT_IN_THE_FUTURE)
-        if get("sts") == "pending" and not self.accept_pending:
-            raise refused(
-                Reason.SESSION_PENDING,
-                "The session is pending: the user has tasks left, such as choosing an "
-                "organization. Set accept_pending=True where such sessions are welcome.",
-            )
-
-    def check_party(self, party: object) -> None:
-        """Check `azp`.
-
-        Raises:
-            TokenVerificationError: If it is none of the authorized parties.
-        """
-        if self.authorized_parties is not None and not (
-            isinstance(party, str) and party in self.authorized_parties
-        ):
-            told = "names no authorized party" if party is None else f"is for {cut(party)}"
-            raise refused(
-                Reason.TOKEN_INVALID_AUTHORIZED_PARTIES,
-                f"The token {told}, which is none of authorized_parties; add the origin there "
-                "(scheme, host and port, no trailing slash) if it is one of yours.",
-            )
+        latest = now + self.clock_skew
+        for claim, reason in _STARTS:
+            start = get(claim, _ABSENT)
+            if start is _ABSENT:
+                continue
+            if type(start) is not int:
+                raise malformed(f"its {claim} is not an integer")
+            if start > latest:
+                raise refused(
+                    reason,
+                    f"The token begins ({claim}) in {_span(start - int(now))}; "
+                    f"{self.clock_skew:g} s of clock skew are allowed. Is this machine's clock "
+                    "right?",
+                )
 
     def _check_audience(self, audience: object) -> None:
         expected = self.audience or frozenset()
@@ -95,27 +98,18 @@ class Rules:
                 f"The token's audience {cut(names)} holds none of those expected.",
             )
 
-    def _check_start(self, start: object, now: float, claim: str, reason: Reason) -> None:
-        if start is None:
-            return
-        if type(start) is not int:
-            raise malformed(f"its {claim} is not an integer")
-        if start > now + self.clock_skew:
-            raise refused(
-                reason,
-                f"The token begins ({claim}) in {_span(start - int(now))}; "
-                f"{self.clock_skew:g} s of clock skew are allowed. Is this machine's clock right?",
-            )
-
-    def check_expiry(self, expiry: object, now: float) -> None:
-        """Check `exp`.
+    def check_access(self, claims: Mapping[str, Any], now: float) -> None:
+        """Check that the token has not expired, and then whom it was made for.
 
         Raises:
-            TokenVerificationError: If it has passed by more than the clock skew, or is missing.
+            TokenVerificationError: If it has expired or never would, or if it was made for none of
+                the authorized parties.
+            ConfigurationError: If the function that recognizes parties can't be used.
         """
-        if expiry is None:
-            raise malformed("its exp is missing, so that it would never end")
+        expiry = claims.get("exp")
         if type(expiry) is not int:
+            if expiry is None:
+                raise malformed("its exp is missing, so that it would never end")
             raise malformed("its exp is not an integer")
         if expiry <= now - self.clock_skew:
             raise refused(
@@ -123,6 +117,58 @@ class Rules:
                 f"The token expired {_span(int(now) - expiry)} ago; "
                 f"{self.clock_skew:g} s of clock skew are allowed.",
             )
+        party = claims.get("azp")
+        if self.authorized_parties is None or (party is None and self.allow_missing_azp):
+            return
+        if not self.recognizes(party):
+            told = "names no authorized party" if party is None else f"is for {cut(party)}"
+            remedy = (
+                "allow_missing_azp=True accepts such tokens"
+                if party is None
+                else "add the origin there (scheme, host and port, no trailing slash) if it is one "
+                "of yours"
+            )
+            raise refused(
+                Reason.TOKEN_INVALID_AUTHORIZED_PARTIES,
+                f"The token {told}, which is none of authorized_parties; {remedy}.",
+            )
+
+    def recognizes(self, party: object) -> bool:
+        """Tell whether an `azp` is one of the authorized parties.
+
+        Raises:
+            ConfigurationError: If the function that recognizes them returns something to await.
+        """
+        parties = self.authorized_parties
+        if parties is None:
+            return True
+        if not isinstance(party, str):
+            return False
+        if isinstance(parties, frozenset):
+            return party in parties
+        answer = parties(party)
+        if inspect.isawaitable(answer):
+            # It would count as true, and let everybody in.
+            close = getattr(answer, "close", None)
+            if close is not None:
+                close()
+            raise ConfigurationError("authorized_parties must not be a coroutine function.")
+        return bool(answer)
+
+
+_STARTS: Final = (
+    ("nbf", Reason.TOKEN_NOT_ACTIVE_YET),
+    ("iat", Reason.TOKEN_IAT_IN_THE_FUTURE),
+)
+
+
+def pending() -> Exception:
+    """Make the error for a session with tasks left."""
+    return refused(
+        Reason.SESSION_PENDING,
+        "The session is pending: the user has tasks left, such as choosing an organization. Set "
+        "accept_pending=True where such sessions are welcome.",
+    )
 
 
 def _span(seconds: int) -> str:

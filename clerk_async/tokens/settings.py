@@ -6,20 +6,25 @@ import logging
 import math
 import os
 import time
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from urllib.parse import urlsplit
 
 from clerk_async.config import is_loopback
 from clerk_async.errors import ConfigurationError
 from clerk_async.tokens.key_set import FetchedKeys, KeySetStatus
 from clerk_async.tokens.keys import key_from, require_cryptography
+from clerk_async.tokens.refreshing import Recent
 from clerk_async.tokens.rules import Rules
 from clerk_async.tokens.sources import FixedKey
 from clerk_async.tokens.verification import Verification
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
+
+    from clerk_async.tokens.rules import Parties
 
 logger: logging.Logger = logging.getLogger("clerk_async.tokens")
 
@@ -37,8 +42,9 @@ class Verifier(Generic[SourceT]):
         *,
         jwt_key: str | bytes | Mapping[str, Any] | None = None,
         sessions: SourceT | None = None,
-        issuer: str | None = None,
-        authorized_parties: Iterable[str] | None = None,
+        issuer: str | Iterable[str] | None = None,
+        authorized_parties: Iterable[str] | Callable[[str], object] | None = None,
+        allow_missing_azp: bool = False,
         audience: str | Iterable[str] | None = None,
         clock_skew: float = 5.0,
         accept_pending: bool = False,
@@ -58,14 +64,22 @@ class Verifier(Generic[SourceT]):
             sessions: An `AsyncSessionsApi`, or for the sync verifier a `SessionsApi`; keys are
                 fetched through it (GET /jwks, with its pool and its retries). Beside `jwt_key`
                 it only serves `check_session` and `refresh_if_expired`. It is not closed here.
-            issuer: The instance's Frontend API URL, such as `https://clerk.example.com`. Tokens
-                must come from it; where it is the only source, keys are fetched from its public
-                `/.well-known/jwks.json`, without a secret key.
-            authorized_parties: The origins that tokens may be made for (`azp`); a token without one
-                is then refused. None leaves it unchecked, with one warning in the log.
+            issuer: The instance's Frontend API URL, such as `https://clerk.example.com`, or several
+                (with satellite domains, one for each domain of the instance). Tokens must come
+                from one of them; if it is the only source, keys are fetched from the public
+                `/.well-known/jwks.json` of the first, without a secret key.
+            authorized_parties: The origins that tokens may be made for (`azp`), or a function that
+                takes an origin and returns whether it is one of them (not a coroutine function). A
+                token without `azp` is then refused. None leaves it unchecked, with one warning in
+                the log.
+            allow_missing_azp: Whether a token without `azp` is accepted all the same. Clerk makes
+                such tokens: over its Backend API, for native apps, and after a navigation that
+                carries no Origin (https://clerk.com/docs/guides/sessions/session-tokens). A foreign
+                `azp` is still refused.
             audience: The accepted values of `aud`; None ignores that claim.
             clock_skew: By how much this machine's clock and the service's may differ.
-            accept_pending: Whether sessions with tasks left are let in.
+            accept_pending: Whether sessions with tasks left are let in, unless a call says
+                otherwise.
             key_ttl: How long fetched keys count as fresh; they are renewed before, unnoticed.
             key_max_age: How long they may serve while fetches fail.
             kid_cooldown: The least time between two fetches for unknown key ids.
@@ -85,11 +99,13 @@ class Verifier(Generic[SourceT]):
                 f"{type(self).__name__} needs {self._client} as sessions, "
                 f"not {type(sessions).__name__}."
             )
+        issuers = _issuers(issuer)
         self._verification = _verification_from(
             jwt_key=jwt_key,
             has_sessions=sessions is not None,
-            issuer=issuer,
+            issuers=issuers,
             authorized_parties=authorized_parties,
+            allow_missing_azp=allow_missing_azp,
             audience=audience,
             clock_skew=clock_skew,
             accept_pending=accept_pending,
@@ -102,7 +118,8 @@ class Verifier(Generic[SourceT]):
         )
         self._sessions = sessions
         self._refreshes: dict[Any, Any] = {}  # under way, each for all the requests that need it
-        self._issuer = self._verification.rules.issuer or ""
+        self._recent = Recent(monotonic or time.monotonic)
+        self._issuer = issuers[0] if issuers else ""
         self._at_once = self._verification.at_once
 
     def __repr__(self) -> str:
@@ -115,7 +132,7 @@ class Verifier(Generic[SourceT]):
         )
 
     def key_status(self) -> KeySetStatus:
-        """Tell where the keys come from, how old they are and how often they were fetched."""
+        """Return where the keys come from, how old they are, and what became of all tokens."""
         return self._verification.status()
 
     @property
@@ -129,8 +146,9 @@ def _verification_from(
     *,
     jwt_key: str | bytes | Mapping[str, Any] | None,
     has_sessions: bool,
-    issuer: str | None,
-    authorized_parties: Iterable[str] | None,
+    issuers: tuple[str, ...] | None,
+    authorized_parties: Iterable[str] | Callable[[str], object] | None,
+    allow_missing_azp: bool,
     audience: str | Iterable[str] | None,
     clock_skew: float,
     accept_pending: bool,
@@ -148,10 +166,10 @@ def _verification_from(
     """
     require_cryptography()
     named = "jwt_key"
-    if jwt_key is None and not has_sessions and issuer is None:
+    if jwt_key is None and not has_sessions and issuers is None:
         named = "CLERK_JWT_KEY"
         jwt_key = os.environ.get(named, "").strip() or None
-    if jwt_key is None and not has_sessions and issuer is None:
+    if jwt_key is None and not has_sessions and issuers is None:
         raise ConfigurationError(
             "The verifier needs keys: hand it jwt_key= (the PEM of the dashboard; the "
             "environment's CLERK_JWT_KEY will do), sessions= (a client) or issuer= (the "
@@ -164,9 +182,10 @@ def _verification_from(
     if type(token_cache_size) is not int or token_cache_size < 0:
         raise ConfigurationError("token_cache_size must be an integer of at least 0 (0: no cache).")
     rules = Rules(
-        authorized_parties=_names("authorized_parties", authorized_parties),
+        authorized_parties=_parties(authorized_parties),
+        allow_missing_azp=allow_missing_azp,
         audience=_names("audience", audience),
-        issuer=None if issuer is None else _checked_issuer(issuer),
+        issuers=None if issuers is None else frozenset(issuers),
         clock_skew=float(clock_skew),
         accept_pending=accept_pending,
     )
@@ -176,7 +195,7 @@ def _verification_from(
             "frontend's origins to keep out cookies that leak from other subdomains"
         )
     if jwt_key is None and not has_sessions:
-        _check_trustworthy(rules.issuer or "")
+        _check_trustworthy(issuers[0] if issuers else "")
     keys = (
         FixedKey(key_from(jwt_key, named=named))
         if jwt_key is not None
@@ -195,6 +214,22 @@ def _verification_from(
         can_look_up=has_sessions,
         clock=clock or time.time,
     )
+
+
+def _issuers(issuer: str | Iterable[str] | None) -> tuple[str, ...] | None:
+    """Check the issuers, in their order: keys are fetched from the first.
+
+    Raises:
+        ConfigurationError: If one is no URL, or there is none.
+    """
+    if issuer is None:
+        return None
+    issuers = [issuer] if isinstance(issuer, str) else _listed(issuer)
+    if not issuers:
+        raise ConfigurationError("issuer must be a URL such as https://clerk.example.com, or some.")
+    if len(issuers) > 1 and isinstance(issuer, AbstractSet):
+        raise ConfigurationError("issuer must be a list: keys are fetched from its first one.")
+    return tuple(map(_checked_issuer, issuers))
 
 
 def _checked_issuer(issuer: object) -> str:
@@ -218,19 +253,35 @@ def _check_trustworthy(issuer: str) -> None:
         raise ConfigurationError("issuer must be an https:// URL: its keys decide who gets in.")
 
 
+def _parties(value: Iterable[str] | Callable[[str], object] | None) -> Parties | None:
+    if value is None or not callable(value):
+        return _names("authorized_parties", value)
+    if isinstance(value, Iterable):  # both, as the class of an enum is
+        return _names("authorized_parties", list(cast("Iterable[str]", value)))
+    is_async = iscoroutinefunction(value) or iscoroutinefunction(getattr(value, "__call__", None))  # noqa: B004 - what it is, not whether it is there
+    if is_async or isinstance(value, type):
+        kind = "coroutine function" if is_async else "class"
+        raise ConfigurationError(
+            "authorized_parties must be origins, or a plain function that takes an origin and "
+            f"returns whether it is one of them, not a {kind}."
+        )
+    return value
+
+
 def _names(setting: str, value: str | Iterable[str] | None) -> frozenset[str] | None:
     """Read a list of accepted names; an empty one would let nobody in, or be taken for None."""
     if value is None:
         return None
-    try:
-        names = [value] if isinstance(value, str) else list(value)
-    except TypeError:  # not iterable
-        names = []
-    if not names or not all(isinstance(name, str) and name for name in names):  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
+    names = [value] if isinstance(value, str) else _listed(value)
+    if not names or not all(isinstance(name, str) and name for name in names):
         raise ConfigurationError(
             f"{setting} must hold at least one non-empty string; leave it out to not check it."
         )
-    return frozenset(names)
+    return frozenset(cast("list[str]", names))
+
+
+def _listed(value: object) -> list[object]:
+    return list(cast("Iterable[object]", value)) if isinstance(value, Iterable) else []
 
 
 def _seconds(setting: str, value: float, *, least: float, beyond: bool = False) -> None:

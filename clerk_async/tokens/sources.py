@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from clerk_async.tokens.key_set import KeySetStatus
-from clerk_async.tokens.refusals import mismatch
+from clerk_async.tokens.refusals import Counter, mismatch
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -25,14 +25,14 @@ class FixedKey:
 
     def __init__(self, key: VerificationKey) -> None:
         self._key = key
-        self.hits: int = 0
+        self._hits = Counter()
 
     def find(self, kid: str | None) -> Generator[KeysNeeded, None, VerificationKey]:
         """Give the key; its kid is compared only where it has one."""
         yield from ()
         if self._key.kid is not None and kid != self._key.kid:
             raise mismatch(kid, [self._key.kid])
-        self.hits += 1
+        self._hits.add()
         return self._key
 
     def at_hand(self, kid: str | None) -> VerificationKey | None:
@@ -40,7 +40,7 @@ class FixedKey:
         key = self._key
         if key.kid is not None and key.kid != kid:
             return None
-        self.hits += 1
+        self._hits.add()
         return key
 
     def knows(self, kid: str | None) -> bool:
@@ -54,7 +54,10 @@ class FixedKey:
     def status(self, cached_tokens: int) -> KeySetStatus:
         """Tell the figures."""
         kids = () if self._key.kid is None else (self._key.kid,)
-        return KeySetStatus("jwt_key", kids, hits=self.hits, cached_tokens=cached_tokens)
+        return KeySetStatus("jwt_key", kids, hits=self._hits.value, cached_tokens=cached_tokens)
+
+    def after_fork(self) -> None:
+        """Forget what was the parent's, in a forked child: nothing is."""
 
 
 async def fetch_published(issuer: str) -> bytes:
@@ -103,6 +106,7 @@ class AsyncSessionsSource(Protocol):
         request_origin: str,
         request_headers: Mapping[str, Any] | None,
         format: Literal["cookie"],  # noqa: A002 - the service's name
+        suffixed_cookies: bool | None,
     ) -> object:
         """Get a new token for an expired one."""
         ...
@@ -126,6 +130,7 @@ class SessionsSource(Protocol):
         request_origin: str,
         request_headers: Mapping[str, Any] | None,
         format: Literal["cookie"],  # noqa: A002 - the service's name
+        suffixed_cookies: bool | None,
     ) -> object:
         """Get a new token for an expired one."""
         ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import os
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as WaitTimeoutError
 from contextlib import suppress
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from clerk_async.errors import ClerkError, ClientClosedError
 from clerk_async.tokens.key_set import Flight, KeysNeeded
-from clerk_async.tokens.requests import RequestState, authenticate
+from clerk_async.tokens.refreshing import cookies_of
+from clerk_async.tokens.requests import Asked, RequestState, authenticate
 from clerk_async.tokens.settings import Verifier
 from clerk_async.tokens.sources import SessionsSource, fetch_published
 from clerk_async.tokens.verification import Need, RefreshNeeded, SessionNeeded, Steps
@@ -43,13 +45,21 @@ class TokenVerifier(Verifier[SessionsSource]):
     _client = "SessionsApi"
     _is_async = False
 
-    def verify(self, token: str, *, check_session: bool = False) -> SessionClaims:
-        """Verify a session token and tell what it says.
+    def verify(
+        self, token: str, *, check_session: bool = False, accept_pending: bool | None = None
+    ) -> SessionClaims:
+        """Verify a session token and return what it says.
+
+        A token made from a JWT template is accepted too; it names no session (`session_id` is
+        None), outlives the one that it was made from, and so must not sign anybody in. Use
+        `authenticate_request` for that, which refuses it.
 
         Args:
             token: The token; whitespace around it is not forgiven.
             check_session: Also look the session up (one `get`): for paths that must see a
-                revocation at once, as a token stays valid for up to a minute after it.
+                revocation at once, because a token stays valid for up to a minute after it.
+            accept_pending: Whether a session with tasks left is let in; None for the verifier's
+                own setting.
 
         Raises:
             TokenVerificationError: If it is refused; `reason` says why, the message what to do.
@@ -57,26 +67,41 @@ class TokenVerifier(Verifier[SessionsSource]):
             ConfigurationError: If `check_session` is asked of a verifier without `sessions`.
             ClerkError: With `check_session`, if the session could not be looked up.
         """
-        claims = None if check_session else self._at_once(token)
+        claims = None if check_session else self._at_once(token, accept_pending=accept_pending)
         if claims is not None:
             return claims
-        return self._run(self._verification.verify(token, check_session=check_session))
+        return self._run(
+            self._verification.verify(
+                token, check_session=check_session, accept_pending=accept_pending
+            )
+        )
 
     def authenticate_request(
-        self, request: object, *, check_session: bool = False, refresh_if_expired: bool = False
+        self,
+        request: object,
+        *,
+        check_session: bool = False,
+        refresh_if_expired: bool = False,
+        accept_pending: bool | None = None,
     ) -> RequestState:
         """Find out who sent a request.
 
         The token is that of the Authorization header (`Bearer`), else of the `__session` cookies,
-        the first that verifies. Refused tokens raise nothing: see `RequestState`.
+        the first that verifies. Refused tokens raise nothing: see `RequestState`. Only session
+        tokens sign anybody in: one of another kind, as made from a JWT template or for a machine,
+        is refused with the reason `token-type-mismatch`. A cookie's token is also refused if the
+        cookie `__client_uat` beside it says that the browser has signed out (0), or has signed in
+        anew since the token was made.
 
         Args:
             request: A request of any framework, its headers, a WSGI environ or an ASGI scope.
             check_session: As in `verify`.
             refresh_if_expired: Whether an expired token of a GET request that carries the
                 `__refresh` cookie is exchanged for a new one. The state then holds the new token,
-                and Set-Cookie lines that must go onto the response. Requests that come at the
-                same time with the same cookies share one refresh.
+                and Set-Cookie lines that must go onto the response. Requests with the same
+                cookies that come at the same time, or up to 10 seconds later, share one refresh
+                and get the same new cookies.
+            accept_pending: As in `verify`.
 
         Raises:
             InvalidArgumentError: If no headers can be read from `request`.
@@ -86,8 +111,7 @@ class TokenVerifier(Verifier[SessionsSource]):
             authenticate(
                 self._verification,
                 request,
-                check_session=check_session,
-                refresh_if_expired=refresh_if_expired,
+                Asked(check_session, refresh_if_expired, accept_pending),
             )
         )
 
@@ -127,25 +151,19 @@ class TokenVerifier(Verifier[SessionsSource]):
             case _:
                 raise AssertionError
 
-    def _meet_refresh(self, need: RefreshNeeded, sessions: SessionsSource) -> object:
-        """Refresh once for all the requests that a page sends at the same time.
+    def _meet_refresh(self, need: RefreshNeeded, sessions: SessionsSource) -> Sequence[str]:
+        """Refresh once for all the requests that a page sends at the same time, or just after.
 
         A refresh uses its token up: whoever came second would be signed out.
         """
         shared_by = (os.getpid(), *need.shared_by)  # a forked child waits for no thread left behind
-        ours = Future[object]()
+        ours = Future[Sequence[str]]()
         first = self._refreshes.setdefault(shared_by, ours)
         if first is not ours:
-            return first.result()
+            return cast("Sequence[str]", first.result())
         try:
-            answer = sessions.refresh(
-                need.session_id,
-                expired_token=need.expired_token,
-                refresh_token=need.refresh_token,
-                request_origin=need.request_origin,
-                request_headers=need.request_headers,
-                format="cookie",
-            )
+            # Only now: who was under way just before is done, and has left its answer there.
+            lines = self._recent.get(need.shared_by) or self._refresh(need, sessions)
         except ClerkError as error:
             ours.set_exception(error)
             raise
@@ -153,10 +171,24 @@ class TokenVerifier(Verifier[SessionsSource]):
             ours.set_exception(ClientClosedError("the refresh was interrupted"))
             raise
         else:
-            ours.set_result(getattr(answer, "cookies", ()))
-            return ours.result()
+            ours.set_result(lines)
+            return lines
         finally:
             self._refreshes.pop(shared_by, None)
+
+    def _refresh(self, need: RefreshNeeded, sessions: SessionsSource) -> Sequence[str]:
+        answer = sessions.refresh(
+            need.session_id,
+            expired_token=need.expired_token,
+            refresh_token=need.refresh_token,
+            request_origin=need.request_origin,
+            request_headers=need.request_headers,
+            format="cookie",
+            suffixed_cookies=need.suffixed_cookies,
+        )
+        lines = cookies_of(answer)
+        self._recent.put(need.shared_by, lines)
+        return lines
 
     def _meet_keys(self, need: KeysNeeded) -> None:
         flight = need.flight

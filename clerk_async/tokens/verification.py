@@ -6,12 +6,21 @@ session) and gets the answer back, so that the async and the sync verifier share
 
 from __future__ import annotations
 
+import os
+import threading
+import weakref
 from collections.abc import Callable, Generator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
 
 import attrs
 
-from clerk_async.errors import ConfigurationError, NotFoundError, TokenVerificationError
+from clerk_async.errors import (
+    ClerkError,
+    ConfigurationError,
+    NotFoundError,
+    TokenVerificationError,
+)
 from clerk_async.reasons import TokenVerificationReason as Reason
 from clerk_async.tokens.claims import SessionClaims, read_claims
 from clerk_async.tokens.jose import (
@@ -25,7 +34,8 @@ from clerk_async.tokens.jose import (
 )
 from clerk_async.tokens.key_set import KeySetStatus, KeysNeeded
 from clerk_async.tokens.keys import ALGORITHMS, VerificationKey
-from clerk_async.tokens.refusals import cut, malformed, refused
+from clerk_async.tokens.refusals import Tally, cut, malformed, of_another_kind, refused
+from clerk_async.tokens.rules import pending
 
 if TYPE_CHECKING:
     from clerk_async.tokens.rules import Rules
@@ -33,6 +43,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _MAX_HEADERS: Final = 64
+_NO_SESSION: Final = (None, "")
 
 
 @attrs.frozen
@@ -52,6 +63,7 @@ class RefreshNeeded:
     refresh_token: str
     request_origin: str
     request_headers: Mapping[str, list[str]]
+    suffixed_cookies: bool | None
 
     @property
     def shared_by(self) -> tuple[str, str, str]:
@@ -86,51 +98,62 @@ class Keys(Protocol):
         """Tell the figures."""
         ...
 
+    def after_fork(self) -> None:
+        """Forget what was the parent's, in a forked child."""
+        ...
 
-@attrs.define(repr=False, eq=False)
+
 class Examined:
-    """A token whose signature holds and whose claims pass, expiry not yet looked at."""
+    """A genuine token that passed all rules but those of expiry and access; remembered by some."""
 
-    token: str
-    key: VerificationKey
-    payload: Mapping[str, Any]
-    claims: SessionClaims | None = None
+    __slots__ = ("claims", "is_session", "key", "payload", "token")
 
-
-@attrs.frozen
-class Verified:
-    """A token that passed, and what must be asked again each time it comes back."""
-
-    key: VerificationKey
-    claims: SessionClaims
+    def __init__(
+        self, token: str, key: VerificationKey, payload: dict[str, Any], *, is_session: bool
+    ) -> None:
+        self.token = token
+        self.key = key
+        self.payload = payload
+        self.is_session = is_session
+        self.claims: SessionClaims | None = None
 
 
 class TokenCache:
-    """At most `size` verified tokens; the oldest makes room. No lock: each step is atomic."""
+    """At most `size` tokens that passed; the oldest makes room.
+
+    Reading takes no lock. Remembering does, but never waits for it: it may be held by the thread
+    that a signal has interrupted, or by none that a forked child has.
+    """
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._entries: dict[str, Verified] = {}
-        self.get: Callable[[str], Verified | None] = self._entries.get
+        self._entries: dict[str, Examined] = {}
+        self._lock = threading.Lock()
+        self.get: Callable[[str], Examined | None] = self._entries.get
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def put(self, token: str, entry: Verified) -> None:
-        """Remember a token that passed."""
-        entries = self._entries
-        if self._size < 1:
+    def put(self, entry: Examined) -> None:
+        """Remember a token that passed, unless somebody else is remembering one right now."""
+        entries, lock = self._entries, self._lock
+        if self._size < 1 or not lock.acquire(blocking=False):
             return
-        while len(entries) >= self._size and token not in entries:
-            try:
-                entries.pop(next(iter(entries)), None)
-            except (StopIteration, RuntimeError):  # another thread made room meanwhile
-                continue
-        entries[token] = entry
+        try:
+            while len(entries) >= self._size and entry.token not in entries:
+                with suppress(StopIteration, RuntimeError):  # another thread drops one meanwhile
+                    entries.pop(next(iter(entries)), None)
+            entries[entry.token] = entry
+        finally:
+            lock.release()
 
     def drop(self, token: str) -> None:
         """Forget a token."""
         self._entries.pop(token, None)
+
+    def after_fork(self) -> None:
+        """In a forked child: whoever held the lock is not here."""
+        self._lock = threading.Lock()
 
 
 class Verification:
@@ -148,20 +171,53 @@ class Verification:
         self.rules = rules
         self.keys = keys
         self.can_look_up = can_look_up
+        self.tally = Tally()
         self._cache = TokenCache(cache_size)
         self._headers: dict[bytes, Header] = {}
         self._clock = clock
+        _alive.add(self)
 
-    def at_once(self, token: str) -> SessionClaims | None:
+    def at_once(self, token: str, *, accept_pending: bool | None) -> SessionClaims | None:
         """Verify a token if its key is at hand, as it nearly always is; else None.
 
         Raises:
             TokenVerificationError: If it is refused.
         """
-        examined = self.examine_at_once(token)
-        return None if examined is None else self.accept(examined)
+        try:
+            examined = self.examine_at_once(token, session_only=False)
+            if examined is None:
+                return None
+            claims = self.accept(examined, accept_pending=accept_pending)
+        except TokenVerificationError as error:
+            self.tally.refuse(error.reason, error)
+            raise
+        self.tally.accept()
+        return claims
 
-    def examine_at_once(self, token: str) -> Examined | None:
+    def verify(
+        self, token: str, *, check_session: bool, accept_pending: bool | None
+    ) -> Steps[SessionClaims]:
+        """Verify a token, and its session with the service where that is asked for.
+
+        Raises:
+            TokenVerificationError: If it is refused.
+            KeysUnavailableError: If the keys to check it with can't be had.
+            ClerkError: If the session can't be looked up.
+        """
+        try:
+            examined = yield from self.examine(token, session_only=False)
+            claims = self.accept(examined, accept_pending=accept_pending)
+            if check_session:
+                yield from self.check_session(claims, accept_pending=accept_pending)
+        except ConfigurationError:
+            raise
+        except ClerkError as error:
+            self.tally.refuse(reason_of(error), error)
+            raise
+        self.tally.accept()
+        return claims
+
+    def examine_at_once(self, token: str, *, session_only: bool) -> Examined | None:
         """Do what `examine` does, without steps, if the key is at hand; else None.
 
         Raises:
@@ -171,28 +227,20 @@ class Verification:
             token = plain(token)
         entry = self._cache.get(token)
         if entry is not None and self.keys.at_hand(entry.key.kid) is entry.key:
-            return self._again(token, entry)
+            return self._again(entry, session_only=session_only)
         parts = parse(token)
         header = self._header_of(parts)
         key = self.keys.at_hand(header.kid)
-        return None if key is None else self._check(token, parts, header, key)
+        if key is None:
+            return None
+        return self._check(token, parts, header, key, session_only=session_only)
 
-    def verify(self, token: str, *, check_session: bool) -> Steps[SessionClaims]:
-        """Verify a token, and its session with the service where that is asked for.
+    def examine(self, token: str, *, session_only: bool) -> Steps[Examined]:
+        """Check everything about a token but its expiry and what it gives access to.
 
-        Raises:
-            TokenVerificationError: If it is refused.
-            KeysUnavailableError: If the keys to check it with can't be had.
-            ClerkError: If the session can't be looked up.
-        """
-        examined = yield from self.examine(token)
-        claims = self.accept(examined)
-        if check_session:
-            yield from self.check_session(claims)
-        return claims
-
-    def examine(self, token: str) -> Steps[Examined]:
-        """Check everything about a token but its expiry.
+        Args:
+            token: The token.
+            session_only: Whether a token of any other kind, such as a JWT template's, is refused.
 
         Raises:
             TokenVerificationError: If it is refused.
@@ -205,8 +253,8 @@ class Verification:
         key = yield from self.keys.find(header.kid)
         entry = self._cache.get(token)
         if entry is not None and entry.key is key:
-            return self._again(token, entry)
-        return self._check(token, parts, header, key)
+            return self._again(entry, session_only=session_only)
+        return self._check(token, parts, header, key, session_only=session_only)
 
     def _header_of(self, parts: Compact) -> Header:
         header = self._headers.get(parts.header_segment)
@@ -216,16 +264,26 @@ class Verification:
                 raise _wrong_algorithm(header.algorithm)
         return header
 
-    def _again(self, token: str, entry: Verified) -> Examined:
+    def _again(self, entry: Examined, *, session_only: bool) -> Examined:
         """Check the claims of a token whose signature was checked before."""
+        if session_only and not entry.is_session:
+            raise _other_kind(entry.payload)
         try:
-            self.rules.check(entry.claims.raw, self._clock())
+            self.rules.check(entry.payload, self._clock())
         except TokenVerificationError:
-            self._cache.drop(token)
+            self._cache.drop(entry.token)
             raise
-        return Examined(token, entry.key, entry.claims.raw, entry.claims)
+        return entry
 
-    def _check(self, token: str, parts: Compact, header: Header, key: VerificationKey) -> Examined:
+    def _check(
+        self,
+        token: str,
+        parts: Compact,
+        header: Header,
+        key: VerificationKey,
+        *,
+        session_only: bool,
+    ) -> Examined:
         if key.algorithm != header.algorithm:
             raise _wrong_algorithm(header.algorithm)
         signature = canonical_base64url(parts.signature_segment)
@@ -238,27 +296,37 @@ class Verification:
         if len(self._headers) < _MAX_HEADERS:  # only headers that a signature vouches for
             self._headers[parts.header_segment] = header
         payload = json_object(parts.payload_segment, "payload")
+        is_session = header.is_session and payload.get("sid") not in _NO_SESSION
+        if session_only and not is_session:
+            raise _other_kind(payload)
         self.rules.check(payload, self._clock())
-        return Examined(token, key, payload)
+        return Examined(token, key, payload, is_session=is_session)
 
-    def accept(self, examined: Examined) -> SessionClaims:
-        """Check the expiry of a token that passed all else, and remember it.
+    def accept(self, examined: Examined, *, accept_pending: bool | None) -> SessionClaims:
+        """Check what a genuine token gives access to, and remember it.
 
         Raises:
-            TokenVerificationError: If it has expired, or a claim can't be read.
+            TokenVerificationError: If it has expired, was made for somebody else, or a claim can't
+                be read; or if its session is pending, which is told last.
+            ConfigurationError: If the function that recognizes parties can't be used.
         """
         try:
-            self.rules.check_expiry(examined.payload.get("exp"), self._clock())
+            self.rules.check_access(examined.payload, self._clock())
         except TokenVerificationError:
             self._cache.drop(examined.token)
             raise
-        if examined.claims is not None:
-            return examined.claims
-        claims = read_claims(examined.payload)
-        self._cache.put(examined.token, Verified(examined.key, claims))
+        claims = examined.claims
+        if claims is None:
+            claims = examined.claims = read_claims(examined.payload)
+            self._cache.put(examined)
+        if claims.status == "pending" and not self._accepts_pending(accept_pending):
+            raise pending()
         return claims
 
-    def check_session(self, claims: SessionClaims) -> Steps[None]:
+    def _accepts_pending(self, accept_pending: bool | None) -> bool:
+        return self.rules.accept_pending if accept_pending is None else accept_pending
+
+    def check_session(self, claims: SessionClaims, *, accept_pending: bool | None) -> Steps[None]:
         """Ask the service whether the session is still alive.
 
         Raises:
@@ -282,7 +350,7 @@ class Verification:
                 Reason.SESSION_INACTIVE, "The token's session no longer exists."
             ) from None
         status = session.status
-        if status == "active" or (status == "pending" and self.rules.accept_pending):
+        if status == "active" or (status == "pending" and self._accepts_pending(accept_pending)):
             return
         raise refused(
             Reason.SESSION_PENDING if status == "pending" else Reason.SESSION_INACTIVE,
@@ -297,8 +365,45 @@ class Verification:
             return False
 
     def status(self) -> KeySetStatus:
-        """Tell the figures of the keys and of the tokens remembered."""
-        return self.keys.status(len(self._cache))
+        """Tell the figures of the keys, of the tokens remembered, and of what became of all."""
+        return attrs.evolve(
+            self.keys.status(len(self._cache)),
+            accepted=self.tally.accepted,
+            refused=self.tally.refused,
+        )
+
+    def after_fork(self) -> None:
+        """In a forked child: locks and fetches were the parent's."""
+        self._cache.after_fork()
+        self.keys.after_fork()
+
+
+_alive: weakref.WeakSet[Verification] = weakref.WeakSet()
+"""Whom a fork concerns: a hook for each would outlive it, as none can be taken back."""
+
+
+def _in_child() -> None:
+    for verification in list(_alive):
+        verification.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
+
+
+def reason_of(error: ClerkError) -> Reason:
+    """Tell why a token does not count; an error of a call means that nobody could be asked."""
+    return (
+        error.reason if isinstance(error, TokenVerificationError) else Reason.SESSION_CHECK_FAILED
+    )
+
+
+def _other_kind(payload: Mapping[str, Any]) -> TokenVerificationError:
+    named = "names no session" if payload.get("sid") in _NO_SESSION else "is of another category"
+    return of_another_kind(
+        f"it {named}, as one made from a JWT template; `verify` takes such tokens, and they sign "
+        "nobody in"
+    )
 
 
 def _wrong_algorithm(algorithm: str) -> TokenVerificationError:

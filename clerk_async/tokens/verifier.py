@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from clerk_async.errors import ClerkError
 from clerk_async.tokens.key_set import Flight, KeysNeeded
-from clerk_async.tokens.requests import RequestState, authenticate
+from clerk_async.tokens.refreshing import cookies_of
+from clerk_async.tokens.requests import Asked, RequestState, authenticate
 from clerk_async.tokens.settings import Verifier
 from clerk_async.tokens.sources import AsyncSessionsSource, fetch_published
 from clerk_async.tokens.verification import Need, RefreshNeeded, SessionNeeded, Steps
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from clerk_async.tokens.claims import SessionClaims
 
 T = TypeVar("T")
@@ -37,13 +40,21 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
     _client = "AsyncSessionsApi"
     _is_async = True
 
-    async def verify(self, token: str, *, check_session: bool = False) -> SessionClaims:
-        """Verify a session token and tell what it says.
+    async def verify(
+        self, token: str, *, check_session: bool = False, accept_pending: bool | None = None
+    ) -> SessionClaims:
+        """Verify a session token and return what it says.
+
+        A token made from a JWT template is accepted too; it names no session (`session_id` is
+        None), outlives the one that it was made from, and so must not sign anybody in. Use
+        `authenticate_request` for that, which refuses it.
 
         Args:
             token: The token; whitespace around it is not forgiven.
             check_session: Also look the session up (one `get`): for paths that must see a
-                revocation at once, as a token stays valid for up to a minute after it.
+                revocation at once, because a token stays valid for up to a minute after it.
+            accept_pending: Whether a session with tasks left is let in; None for the verifier's
+                own setting.
 
         Raises:
             TokenVerificationError: If it is refused; `reason` says why, the message what to do.
@@ -51,26 +62,41 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
             ConfigurationError: If `check_session` is asked of a verifier without `sessions`.
             ClerkError: With `check_session`, if the session could not be looked up.
         """
-        claims = None if check_session else self._at_once(token)
+        claims = None if check_session else self._at_once(token, accept_pending=accept_pending)
         if claims is not None:
             return claims
-        return await self._run(self._verification.verify(token, check_session=check_session))
+        return await self._run(
+            self._verification.verify(
+                token, check_session=check_session, accept_pending=accept_pending
+            )
+        )
 
     async def authenticate_request(
-        self, request: object, *, check_session: bool = False, refresh_if_expired: bool = False
+        self,
+        request: object,
+        *,
+        check_session: bool = False,
+        refresh_if_expired: bool = False,
+        accept_pending: bool | None = None,
     ) -> RequestState:
         """Find out who sent a request.
 
         The token is that of the Authorization header (`Bearer`), else of the `__session` cookies,
-        the first that verifies. Refused tokens raise nothing: see `RequestState`.
+        the first that verifies. Refused tokens raise nothing: see `RequestState`. Only session
+        tokens sign anybody in: one of another kind, as made from a JWT template or for a machine,
+        is refused with the reason `token-type-mismatch`. A cookie's token is also refused if the
+        cookie `__client_uat` beside it says that the browser has signed out (0), or has signed in
+        anew since the token was made.
 
         Args:
             request: A request of any framework, its headers, a WSGI environ or an ASGI scope.
             check_session: As in `verify`.
             refresh_if_expired: Whether an expired token of a GET request that carries the
                 `__refresh` cookie is exchanged for a new one. The state then holds the new token,
-                and Set-Cookie lines that must go onto the response. Requests that come at the
-                same time with the same cookies share one refresh.
+                and Set-Cookie lines that must go onto the response. Requests with the same
+                cookies that come at the same time, or up to 10 seconds later, share one refresh
+                and get the same new cookies.
+            accept_pending: As in `verify`.
 
         Raises:
             InvalidArgumentError: If no headers can be read from `request`.
@@ -80,8 +106,7 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
             authenticate(
                 self._verification,
                 request,
-                check_session=check_session,
-                refresh_if_expired=refresh_if_expired,
+                Asked(check_session, refresh_if_expired, accept_pending),
             )
         )
 
@@ -121,20 +146,39 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
             case _:
                 raise AssertionError
 
-    async def _meet_refresh(self, need: RefreshNeeded, sessions: AsyncSessionsSource) -> object:
-        """Refresh once for all the requests that a page sends at the same time.
+    async def _meet_refresh(
+        self, need: RefreshNeeded, sessions: AsyncSessionsSource
+    ) -> Sequence[str]:
+        """Refresh once for all the requests that a page sends at the same time, or just after.
 
         A refresh uses its token up: whoever came second would be signed out.
         """
+        recent = self._recent.get(need.shared_by)
+        if recent is not None:
+            return recent
         loop, refreshes = asyncio.get_running_loop(), self._refreshes
         shared_by = (loop, *need.shared_by)
         task = refreshes.get(shared_by)
         if task is None:
             # A task of its own: who gave up waiting must not end it for the others.
-            task = loop.create_task(_refreshed(need, sessions), name="clerk_async: refreshing")
+            task = loop.create_task(self._refresh(need, sessions), name="clerk_async: refreshing")
             refreshes[shared_by] = task
             task.add_done_callback(lambda _: refreshes.pop(shared_by, None))
         return await asyncio.shield(task)
+
+    async def _refresh(self, need: RefreshNeeded, sessions: AsyncSessionsSource) -> Sequence[str]:
+        answer = await sessions.refresh(
+            need.session_id,
+            expired_token=need.expired_token,
+            refresh_token=need.refresh_token,
+            request_origin=need.request_origin,
+            request_headers=need.request_headers,
+            format="cookie",
+            suffixed_cookies=need.suffixed_cookies,
+        )
+        lines = cookies_of(answer)
+        self._recent.put(need.shared_by, lines)
+        return lines
 
     async def _meet_keys(self, need: KeysNeeded) -> None:
         flight, loop = need.flight, asyncio.get_running_loop()
@@ -161,18 +205,6 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
             self._fetched.fail(flight, error)
         else:
             self._fetched.land(flight, body)
-
-
-async def _refreshed(need: RefreshNeeded, sessions: AsyncSessionsSource) -> object:
-    answer = await sessions.refresh(
-        need.session_id,
-        expired_token=need.expired_token,
-        refresh_token=need.refresh_token,
-        request_origin=need.request_origin,
-        request_headers=need.request_headers,
-        format="cookie",
-    )
-    return getattr(answer, "cookies", ())
 
 
 def _advances(carrier: asyncio.Task[None], here: asyncio.AbstractEventLoop) -> bool:

@@ -1,0 +1,190 @@
+"""What a session may do: permissions, features and plans, and when its user must verify anew.
+
+Pure rules over the claims. They agree with Clerk's JavaScript SDK (`authorization.ts` and
+`jwtPayloadParser.ts` of `@clerk/shared`) but for a few cases, all on purpose, which
+`tests/test_tokens_javascript.py` lists.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from clerk_async.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_ORG: Final = "org:"
+_CLAIMED_SCOPES: Final = {"o": "o", "u": "u", "ou": "ou", "uo": "ou"}
+_ASKED_SCOPES: Final = {"o": "o", "org": "o", "organization": "o", "u": "u", "user": "u"}
+
+_PRESETS: Final[Mapping[str, tuple[str, float]]] = {
+    "strict_mfa": ("multi_factor", 10),
+    "strict": ("second_factor", 10),
+    "moderate": ("second_factor", 60),
+    "lax": ("second_factor", 1440),
+}
+"""https://clerk.com/docs/guides/secure/reverification"""
+_LEVELS: Final = frozenset({"first_factor", "second_factor", "multi_factor"})
+_NEVER: Final = -1
+
+
+def with_org(name: str) -> str:
+    """Spell a role or a permission in full, as `org:admin`.
+
+    Raises:
+        InvalidArgumentError: If it is no str.
+    """
+    _check_text(name)
+    while name.startswith(_ORG):
+        name = name[len(_ORG) :]
+    return f"{_ORG}{name}"
+
+
+def _check_text(name: object) -> None:
+    if not isinstance(name, str):
+        raise InvalidArgumentError(f"a name must be a str, not {type(name).__name__}")
+
+
+def granted_permissions(features: str, permissions: str, feature_map: str) -> list[str]:
+    """Unfold the permissions of a version 2 token.
+
+    Each number of `feature_map` belongs to a feature; its bits, the least significant first, say
+    which of `permissions` are granted. Clerk's documentation counts over all `features`; its
+    encoder may leave out those without permissions of the organization, and its JavaScript SDK
+    counts over the organization's features alone. So the number of numbers decides: as many as
+    there are features, else as many as the organization has of them. Where it fits neither, nobody
+    knows what belongs to what, and nothing is granted. What is no plain number grants nothing.
+
+    Source: https://clerk.com/docs/guides/sessions/session-tokens
+    """
+    entries = [entry.partition(":") for entry in features.split(",")] if features else []
+    masks = feature_map.split(",")
+    if len(masks) != len(entries):
+        entries = [entry for entry in entries if "o" in _CLAIMED_SCOPES.get(entry[0], "")]
+        if len(masks) != len(entries):
+            return []
+    names = [(1 << bit, name) for bit, name in enumerate(permissions.split(",")) if name]
+    granted: list[str] = []
+    for (scope, _, feature), digits in zip(entries, masks, strict=True):
+        if not feature or "o" not in _CLAIMED_SCOPES.get(scope, ""):
+            continue
+        if not (digits.isascii() and digits.isdigit()):
+            continue
+        try:
+            mask = int(digits)
+        except ValueError:  # more digits than Python reads
+            continue
+        prefix = f"{_ORG}{feature}:"
+        granted += [prefix + name for bit, name in names if mask & bit]
+    return granted
+
+
+def is_entitled(entries: Iterable[str], asked: str) -> bool:
+    """Tell whether a feature or plan is among those of a claim, such as `o:pro` or `uo:export`.
+
+    Args:
+        entries: The entries of the claim `fea` or `pla`.
+        asked: A name, such as `export`, whoever has it; or with a scope, such as `org:export` or
+            `user:export`, which may also be spelled `organization`, `o` and `u`.
+
+    Raises:
+        InvalidArgumentError: If `asked` is no str.
+    """
+    _check_text(asked)
+    scope, colon, name = asked.partition(":")
+    wanted = _ASKED_SCOPES.get(scope) if colon else ""
+    name = name if colon else asked
+    if wanted is None or not name:
+        return False
+    for entry in entries:
+        scopes, _, slug = entry.partition(":")
+        if slug == name and scopes in _CLAIMED_SCOPES and wanted in _CLAIMED_SCOPES[scopes]:
+            return True
+    return False
+
+
+def needs_reverification(ages: tuple[int, int] | None, reverification: object) -> bool:
+    """Tell whether factors of these ages, in minutes, are too old; see `SessionClaims`.
+
+    Raises:
+        InvalidArgumentError: If `reverification` is no preset and no level with its minutes.
+    """
+    level, minutes = _level_and_minutes(reverification)
+    if ages is None or min(ages) < _NEVER:
+        return True
+    first, second = (age if age != _NEVER else None for age in ages)
+    if second is None or level == "first_factor":
+        return first is None or first >= minutes
+    if level == "second_factor":
+        return second >= minutes
+    return first is None or max(first, second) >= minutes
+
+
+def reverification_error(
+    reverification: str | Mapping[str, str | float],
+) -> dict[str, dict[str, Any]]:
+    """Make the body of a 403 that makes Clerk's front end verify the user anew, and try again.
+
+    Answer with it, as JSON and with the status 403, where `SessionClaims.needs_reverification`
+    says so; `useReverification()` of Clerk's front-end SDKs does the rest.
+
+    Example:
+        >>> from clerk_async import reverification_error
+        >>> reverification_error("strict")["clerk_error"]["reason"]
+        'reverification-error'
+
+    Args:
+        reverification: As for `needs_reverification`.
+
+    Raises:
+        InvalidArgumentError: If it is no preset and no level with its minutes.
+
+    Source: https://clerk.com/docs/guides/secure/reverification
+    """
+    _level_and_minutes(reverification)
+    return {
+        "clerk_error": {
+            "type": "forbidden",
+            "reason": "reverification-error",
+            "metadata": {
+                "reverification": reverification
+                if isinstance(reverification, str)
+                else dict(reverification)
+            },
+        }
+    }
+
+
+def _level_and_minutes(reverification: object) -> tuple[str, float]:
+    if isinstance(reverification, str):
+        preset = _PRESETS.get(reverification)
+        if preset is None:
+            raise InvalidArgumentError(
+                f"reverification must be one of {', '.join(_PRESETS)}, or a mapping with level "
+                "and afterMinutes"
+            )
+        return preset
+    if not isinstance(reverification, Mapping):
+        raise InvalidArgumentError(
+            "reverification must be the name of a preset, or a mapping with level and "
+            f"afterMinutes, not {type(reverification).__name__}"
+        )
+    settings = cast("Mapping[object, object]", reverification)
+    level, minutes = settings.get("level"), settings.get("afterMinutes")
+    if set(settings) != {"level", "afterMinutes"} or not (
+        isinstance(level, str) and level in _LEVELS
+    ):
+        raise InvalidArgumentError(
+            f"reverification must hold a level ({', '.join(sorted(_LEVELS))}) and afterMinutes, "
+            "and nothing else"
+        )
+    if (
+        isinstance(minutes, bool)
+        or not isinstance(minutes, int | float)
+        or not 0 < minutes < math.inf
+    ):
+        raise InvalidArgumentError("reverification: afterMinutes must be a number above zero")
+    return level, minutes

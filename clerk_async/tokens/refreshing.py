@@ -1,0 +1,118 @@
+"""Exchanging an expired token for a new one: what it takes, what came of it, and who shares it.
+
+A refresh uses its token up, so that a browser whose page sends several requests with the same old
+cookies needs one answer for all of them. Those that come while the refresh is under way share it;
+those that come soon after it get the same new cookies (`Recent`).
+
+https://clerk.com/docs/reference/backend-api/tag/Sessions#operation/RefreshSession
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, cast
+
+from clerk_async.errors import (
+    ApiError,
+    AuthenticationError,
+    ClerkError,
+    RateLimitedError,
+    ServerError,
+)
+from clerk_async.http.error_bodies import refuses_key
+from clerk_async.reasons import TokenVerificationReason as Reason
+from clerk_async.tokens.credentials import origin_for
+from clerk_async.tokens.verification import RefreshNeeded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from clerk_async.tokens.credentials import Credentials, SessionCookie
+    from clerk_async.tokens.verification import Examined, Verification
+
+KEPT_FOR: Final = 10.0
+"""Seconds for which an answer is kept for requests that come late."""
+_MAX_KEPT: Final = 1024
+
+_MENDED_BY_A_REFRESH: Final = frozenset(
+    {Reason.TOKEN_EXPIRED, Reason.SESSION_TOKEN_IAT_BEFORE_CLIENT_UAT}
+)
+
+
+class Recent:
+    """The answers of the last seconds, by what their requests had in common. It takes no lock."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._answers: dict[object, tuple[float, Sequence[str]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    def get(self, shared_by: object) -> Sequence[str] | None:
+        """Return the answer to an equal request, unless it is too old."""
+        found = self._answers.get(shared_by)
+        if found is None or self._clock() - found[0] > KEPT_FOR:
+            return None
+        return found[1]
+
+    def put(self, shared_by: object, lines: Sequence[str]) -> None:
+        """Keep an answer, and drop those that are too old or too many."""
+        now = self._clock()
+        self._answers[shared_by] = (now, lines)
+        for key, (since, _) in list(self._answers.items()):  # the oldest come first
+            if now - since <= KEPT_FOR and len(self._answers) <= _MAX_KEPT:
+                break
+            self._answers.pop(key, None)
+
+
+def refresh_for(
+    reason: Reason,
+    cookie: SessionCookie,
+    examined: Examined | None,
+    credentials: Credentials,
+    verification: Verification,
+) -> RefreshNeeded | None:
+    """Tell what a refresh takes; None where the token or the request is not one to refresh.
+
+    A token that names a foreign party is none: it leaked from elsewhere.
+    """
+    if examined is None or reason not in _MENDED_BY_A_REFRESH:
+        return None
+    session_id, party = examined.payload.get("sid"), examined.payload.get("azp")
+    if party is not None and not verification.rules.recognizes(party):
+        return None
+    refresh_token = credentials.refresh_token_for(cookie.suffix)
+    if credentials.method() not in {None, "GET"} or not refresh_token:
+        return None
+    if not (isinstance(session_id, str) and session_id):
+        return None
+    origin = origin_for(party if isinstance(party, str) else None, credentials)
+    if not origin:
+        return None
+    return RefreshNeeded(
+        session_id,
+        cast("str", examined.payload["sub"]),
+        cookie.token,
+        refresh_token,
+        origin,
+        credentials.headers(),
+        None if cookie.suffix is None else True,
+    )
+
+
+def cookies_of(answer: object) -> Sequence[str]:
+    """Return the Set-Cookie lines of the service's answer; none if it answered with a token."""
+    return cast("Sequence[str]", getattr(answer, "cookies", ()))
+
+
+def failure_of(error: ClerkError) -> tuple[bool, Reason]:
+    """Tell whether the service has refused, or could not be asked; and the reason."""
+    if (
+        not isinstance(error, ApiError)
+        or isinstance(error, ServerError | RateLimitedError)
+        or refuses_key(error, of_a_refresh=True)
+    ):
+        return False, Reason.SESSION_REFRESH_FAILED
+    if isinstance(error, AuthenticationError) and error.code in set(Reason):
+        return True, Reason(error.code)
+    return True, Reason.SESSION_REFRESH_REFUSED

@@ -1,0 +1,574 @@
+"""Which tokens sign a browser in: their kind, the cookies beside them, whom they are for."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from token_samples import (
+    GONE,
+    ISSUER,
+    NOW,
+    OTHER,
+    OURS,
+    PARTY,
+    AsyncStub,
+    Clock,
+    SyncStub,
+    claims,
+    header,
+    token,
+)
+
+from clerk_async import (
+    AsyncTokenVerifier,
+    ConfigurationError,
+    TokenVerificationError,
+    TokenVerifier,
+)
+from clerk_async import TokenVerificationReason as Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from clerk_async import RequestState
+
+SESSION, TEMPLATE, MACHINE, NEUTRAL = (
+    "cl_B7d4PD111AAA",
+    "cl_B7d4PD222AAA",
+    "cl_B7d4PD333AAA",
+    "cl_I7d4PD111III",
+)
+HOST = {"host": "app.example.com"}
+GOOD = token()
+EXPIRED_AT = {"exp": NOW - 60, "iat": NOW - 120, "nbf": NOW - 130}
+
+
+def verifier_of(stub: SyncStub | None = None, **settings: Any) -> TokenVerifier:
+    """Make a verifier that accepts PARTY alone."""
+    settings = {"authorized_parties": [PARTY], "clock": Clock(), **settings}
+    if stub is not None:
+        return TokenVerifier(sessions=stub, **settings)
+    return TokenVerifier(jwt_key=OURS.jwk, **settings)
+
+
+def bearer(made: str) -> dict[str, str]:
+    """Make an Authorization header."""
+    return {"authorization": f"Bearer {made}"}
+
+
+def cookies(*pairs: str) -> dict[str, str]:
+    """Make a Cookie header."""
+    return {**HOST, "cookie": "; ".join(pairs)}
+
+
+def session_cookie(made: str) -> dict[str, str]:
+    """Make a Cookie header with nothing but the token."""
+    return cookies(f"__session={made}")
+
+
+def bare(made: str) -> dict[str, str]:
+    """Make an Authorization header that lacks its scheme."""
+    return {"authorization": made}
+
+
+def signed_out(state: RequestState) -> Reason | None:
+    """Return the reason of a state that signs nobody in."""
+    assert (state.status, state.token, state.claims) == ("signed_out", None, None)
+    return state.reason
+
+
+# --- kinds of tokens ---
+
+TEMPLATE_CLAIMS = dict.fromkeys(("azp", "fva", "sid", "sts", "v"), GONE)
+OTHER_KINDS: dict[str, str] = {
+    "template": token(claims(**TEMPLATE_CLAIMS), head=header(cat=TEMPLATE)),
+    "template with azp": token(
+        claims(**{**TEMPLATE_CLAIMS, "azp": PARTY}), head=header(cat=TEMPLATE)
+    ),
+    "template that holds a sid": token(head=header(cat=TEMPLATE)),
+    "template that lives for years": token(
+        claims(**TEMPLATE_CLAIMS, exp=NOW + 10**8), head=header(cat=TEMPLATE)
+    ),
+    "expired template": token(
+        claims(**{**TEMPLATE_CLAIMS, **EXPIRED_AT}), head=header(cat=TEMPLATE)
+    ),
+    "template without a category": token(claims(**TEMPLATE_CLAIMS), head=header(cat=GONE)),
+    "template of a neutral category": token(claims(**TEMPLATE_CLAIMS), head=header(cat=NEUTRAL)),
+    "session's category, no sid": token(claims(sid=GONE)),
+    "sid null": token(claims(sid=None)),
+    "sid empty": token(claims(sid="")),
+    "machine": token(head=header(cat=MACHINE)),
+    "machine's subject": token(claims(sub="mch_1")),
+    "OAuth access token": token(head=header(typ="at+jwt")),
+    "category of tomorrow": token(head=header(cat="cl_B7d4PD444AAA")),
+    "category in lower case": token(head=header(cat=SESSION.lower())),
+    "category empty": token(head=header(cat="")),
+    "category null": token(head=header(cat=None)),
+    "category a number": token(head=header(cat=1)),
+    "category a list": token(head=header(cat=[SESSION])),
+}
+
+
+@pytest.mark.promise("token-kinds")
+@pytest.mark.parametrize("place", [bearer, session_cookie])
+@pytest.mark.parametrize("kind", OTHER_KINDS)
+def test_no_other_kind_of_token_signs_in(kind: str, place: Callable[[str], dict[str, str]]) -> None:
+    """All kinds are signed with one key: the category and the session's id tell them apart."""
+    all_settings: list[dict[str, Any]] = [
+        {},
+        {"allow_missing_azp": True},
+        {"authorized_parties": None},
+    ]
+    for settings in all_settings:
+        state = verifier_of(**settings).authenticate_request(place(OTHER_KINDS[kind]))
+        assert signed_out(state) is Reason.TOKEN_TYPE_MISMATCH
+
+
+@pytest.mark.parametrize("category", [SESSION, NEUTRAL, GONE])
+def test_session_tokens_of_each_category_sign_in(category: Any) -> None:
+    """Older tokens have no category, and some instances give all tokens the same one."""
+    made = token(head=header(cat=category))
+    verifier = verifier_of()
+    assert verifier.authenticate_request(bearer(made)).is_signed_in
+    assert verifier.authenticate_request(cookies(f"__session={made}")).is_signed_in
+
+
+def test_verify_takes_template_tokens_and_authenticate_request_still_does_not() -> None:
+    """What `verify` has remembered signs nobody in either."""
+    verifier = verifier_of(allow_missing_azp=True)
+    made = OTHER_KINDS["template"]
+    for _ in range(2):
+        assert verifier.verify(made).session_id is None
+        state = verifier.authenticate_request(bearer(made))
+        assert signed_out(state) is Reason.TOKEN_TYPE_MISMATCH
+    assert verifier.key_status().cached_tokens == 1
+
+
+@pytest.mark.parametrize("kind", ["machine", "machine's subject", "OAuth access token"])
+def test_verify_takes_no_machines_token(kind: str) -> None:
+    """A machine is no user."""
+    with pytest.raises(TokenVerificationError) as caught:
+        verifier_of().verify(OTHER_KINDS[kind])
+    assert caught.value.reason is Reason.TOKEN_TYPE_MISMATCH
+
+
+def test_no_other_kind_of_token_is_refreshed() -> None:
+    """An expired template token is not exchanged for a session token."""
+    stub = SyncStub()
+    request = cookies(f"__session={OTHER_KINDS['expired template']}", "__refresh=r1")
+    state = verifier_of(stub).authenticate_request(request, refresh_if_expired=True)
+    assert signed_out(state) is Reason.TOKEN_TYPE_MISMATCH
+    assert not stub.refreshes
+
+
+def test_a_refresh_that_answers_with_another_kind_signs_nobody_in() -> None:
+    """What comes back is judged like what was sent."""
+    stub = SyncStub(cookies=(f"__session={OTHER_KINDS['template that holds a sid']}",))
+    request = cookies(f"__session={token(claims(**EXPIRED_AT))}", "__refresh=r1")
+    state = verifier_of(stub).authenticate_request(request, refresh_if_expired=True)
+    assert signed_out(state) is Reason.TOKEN_TYPE_MISMATCH
+
+
+def test_a_session_cookie_beside_a_template_token_signs_in() -> None:
+    """The first cookie that counts does."""
+    request = cookies(f"__session={OTHER_KINDS['template']}", f"__session_abcdefgh={GOOD}")
+    assert verifier_of().authenticate_request(request).token == GOOD
+
+
+# --- __client_uat ---
+
+UAT: dict[str, tuple[list[str], Reason | None]] = {
+    "as old as the token": ([f"__client_uat={NOW}"], None),
+    "older": ([f"__client_uat={NOW - 1}"], None),
+    "zero": (["__client_uat=0"], Reason.SESSION_TOKEN_WITHOUT_CLIENT_UAT),
+    "zeros": (["__client_uat=000"], Reason.SESSION_TOKEN_WITHOUT_CLIENT_UAT),
+    "zero, quoted": (['__client_uat="0"'], Reason.SESSION_TOKEN_WITHOUT_CLIENT_UAT),
+    "later": ([f"__client_uat={NOW + 1}"], Reason.SESSION_TOKEN_IAT_BEFORE_CLIENT_UAT),
+    "much later": (["__client_uat=" + "9" * 30], Reason.SESSION_TOKEN_IAT_BEFORE_CLIENT_UAT),
+    "empty": (["__client_uat="], None),
+    "no number": (["__client_uat=abc"], None),
+    "negative": (["__client_uat=-1"], None),
+    "other digits": (["__client_uat=\N{ARABIC-INDIC DIGIT ZERO}"], None),
+    "a suffixed one does not count for a plain token": (["__client_uat_abcdefgh=0"], None),
+    "the first of two": ([f"__client_uat={NOW}", "__client_uat=0"], None),
+    "of another name": (["client_uat=0", "x__client_uat=0", "__client_uat2=0"], None),
+    "within another cookie": (["a=__client_uat=0", "b= __client_uat=0"], None),
+}
+
+
+@pytest.mark.promise("client-uat")
+@pytest.mark.parametrize("case", UAT)
+def test_the_browsers_own_word_counts(case: str) -> None:
+    """0 is signed out, later than the token is a new sign-in; absent or unreadable is nothing."""
+    others, reason = UAT[case]
+    for pairs in ([f"__session={GOOD}", *others], [*others, f"__session={GOOD}"]):
+        state = verifier_of().authenticate_request(cookies(*pairs))
+        assert state.reason is reason
+        assert state.is_signed_in is (reason is None)
+
+
+@pytest.mark.parametrize(
+    ("others", "reason"),
+    [
+        (["__client_uat_abcdefgh=0"], Reason.SESSION_TOKEN_WITHOUT_CLIENT_UAT),
+        (["__client_uat=0"], Reason.SESSION_TOKEN_WITHOUT_CLIENT_UAT),  # the plain one, for want
+        ([f"__client_uat_abcdefgh={NOW}", "__client_uat=0"], None),
+        (
+            ["__client_uat_abcdefgh=0", f"__client_uat={NOW}"],
+            Reason.SESSION_TOKEN_WITHOUT_CLIENT_UAT,
+        ),
+        (["__client_uat_zzzzzzzz=0"], None),
+        (["__client_uat_abcdefgh=abc", "__client_uat=0"], Reason.SESSION_TOKEN_WITHOUT_CLIENT_UAT),
+    ],
+)
+def test_the_cookie_of_the_same_suffix_counts_before_the_plain_one(
+    others: list[str], reason: Reason | None
+) -> None:
+    """Several instances may share a domain."""
+    state = verifier_of().authenticate_request(cookies(f"__session_abcdefgh={GOOD}", *others))
+    assert state.reason is reason
+
+
+def test_each_session_cookie_has_its_own_word() -> None:
+    """A plain cookie that was signed out leaves a suffixed one alone."""
+    newer = token(claims(jti="suffixed"))
+    request = cookies(
+        f"__session={GOOD}",
+        "__client_uat=0",
+        f"__session_abcdefgh={newer}",
+        f"__client_uat_abcdefgh={NOW}",
+    )
+    assert verifier_of().authenticate_request(request).token == newer
+
+
+def test_a_bearer_token_is_not_the_browsers() -> None:
+    """Cookies say nothing of a token in the Authorization header, nor to `verify`."""
+    verifier = verifier_of()
+    assert verifier.authenticate_request({**cookies("__client_uat=0"), **bearer(GOOD)}).is_signed_in
+    assert verifier.verify(GOOD)
+
+
+def test_who_has_signed_out_is_never_refreshed() -> None:
+    """Also if the token that is left over has expired; and its key is not even fetched."""
+    stub = SyncStub()
+    for made in (GOOD, token(claims(**EXPIRED_AT)), token(key=OTHER), "junk"):
+        request = cookies(f"__session={made}", "__refresh=r1", "__client_uat=0")
+        state = verifier_of(stub).authenticate_request(request, refresh_if_expired=True)
+        assert signed_out(state) is Reason.SESSION_TOKEN_WITHOUT_CLIENT_UAT
+    assert (stub.refreshes, stub.fetches) == ([], 0)
+
+
+def test_a_refresh_mends_a_token_from_before_the_sign_in() -> None:
+    """The new token counts; without a refresh cookie the old one stays refused."""
+    new = token(claims(jti="new"))
+    stub = SyncStub(cookies=(f"__session={new}", "__client_uat=5"))
+    pairs = [f"__session={token(claims(iat=NOW - 30))}", f"__client_uat={NOW}"]
+    state = verifier_of(stub).authenticate_request(
+        cookies(*pairs, "__refresh=r1"), refresh_if_expired=True
+    )
+    assert (state.status, state.token) == ("signed_in", new)
+    state = verifier_of(stub).authenticate_request(cookies(*pairs), refresh_if_expired=True)
+    assert signed_out(state) is Reason.SESSION_TOKEN_IAT_BEFORE_CLIENT_UAT
+    assert len(stub.refreshes) == 1
+
+
+def test_a_token_that_tells_no_iat_can_not_be_compared() -> None:
+    """Only 0 counts against it."""
+    made = token(claims(iat=GONE))
+    request = cookies(f"__session={made}", f"__client_uat={NOW + 9}")
+    assert verifier_of().authenticate_request(request).is_signed_in
+
+
+# --- authorized parties ---
+
+AZP_LESS, FOREIGN = token(claims(azp=GONE)), token(claims(azp="https://evil.example"))
+
+
+@pytest.mark.promise("missing-azp")
+@pytest.mark.parametrize("place", [bearer, session_cookie])
+def test_a_missing_azp_is_refused_unless_it_is_allowed(
+    place: Callable[[str], dict[str, str]],
+) -> None:
+    """A foreign one is refused either way, in requests and by `verify`."""
+    strict, lenient = verifier_of(), verifier_of(allow_missing_azp=True)
+    reason = Reason.TOKEN_INVALID_AUTHORIZED_PARTIES
+    refused = strict.authenticate_request(place(AZP_LESS))
+    assert signed_out(refused) is reason
+    assert "allow_missing_azp" in str(refused.message)
+    for _ in range(2):  # remembered, too
+        assert lenient.authenticate_request(place(AZP_LESS)).is_signed_in
+        assert lenient.verify(AZP_LESS).authorized_party is None
+        for verifier in (strict, lenient):
+            for made in (FOREIGN, token(claims(azp=""))):
+                assert signed_out(verifier.authenticate_request(place(made))) is reason
+                with pytest.raises(TokenVerificationError):
+                    verifier.verify(made)
+    with pytest.raises(TokenVerificationError):
+        strict.verify(AZP_LESS)
+
+
+@pytest.mark.parametrize("party", [GONE, "https://evil.example", PARTY])
+@pytest.mark.parametrize("status", ["active", "pending"])
+def test_expiry_is_judged_first(party: Any, status: str) -> None:
+    """So that the reason is the true one, whatever else a token lacks."""
+    made = token(claims(azp=party, sts=status, **EXPIRED_AT))
+    verifier = verifier_of()
+    assert signed_out(verifier.authenticate_request(bearer(made))) is Reason.TOKEN_EXPIRED
+    with pytest.raises(TokenVerificationError) as caught:
+        verifier.verify(made)
+    assert caught.value.reason is Reason.TOKEN_EXPIRED
+
+
+@pytest.mark.parametrize(
+    ("party", "refreshes"), [(GONE, 1), (None, 1), (PARTY, 1), ("https://evil.example", 0), ("", 0)]
+)
+def test_an_expired_token_without_azp_is_refreshed_and_a_foreign_one_is_not(
+    party: Any, refreshes: int
+) -> None:
+    """A foreign one leaked from elsewhere; one without may get an azp with its refresh."""
+    new = token(claims(jti="new"))
+    stub = SyncStub(cookies=(f"__session={new}",))
+    request = cookies(f"__session={token(claims(azp=party, **EXPIRED_AT))}", "__refresh=r1")
+    state = verifier_of(stub).authenticate_request(request, refresh_if_expired=True)
+    assert len(stub.refreshes) == refreshes
+    assert state.is_signed_in is bool(refreshes)
+    assert state.reason is (None if refreshes else Reason.TOKEN_EXPIRED)
+
+
+def test_authorized_parties_may_be_a_function() -> None:
+    """It is asked each time, also for a remembered token, and never without an origin."""
+    asked: list[str] = []
+    accepted = {PARTY}
+
+    def is_ours(origin: str) -> bool:
+        asked.append(origin)
+        return origin in accepted
+
+    verifier = verifier_of(authorized_parties=is_ours)
+    assert verifier.verify(GOOD)
+    assert verifier.authenticate_request(bearer(GOOD)).is_signed_in
+    accepted.clear()
+    with pytest.raises(TokenVerificationError) as caught:
+        verifier.verify(GOOD)
+    assert caught.value.reason is Reason.TOKEN_INVALID_AUTHORIZED_PARTIES
+    for party in (GONE, 5, [PARTY]):
+        with pytest.raises(TokenVerificationError):
+            verifier.verify(token(claims(azp=party)))
+    assert asked == [PARTY] * 3
+
+
+class AsyncCallable:
+    async def __call__(self, origin: str) -> bool:
+        return bool(origin)
+
+
+async def _coroutine(origin: str) -> bool:
+    return bool(origin)
+
+
+@pytest.mark.parametrize("verifier", [TokenVerifier, AsyncTokenVerifier])
+@pytest.mark.parametrize("wrong", [_coroutine, AsyncCallable(), str, bool])
+def test_a_function_that_would_let_everybody_in_is_refused(verifier: Any, wrong: Any) -> None:
+    """A coroutine counts as true, and so does what a class makes of any origin."""
+    with pytest.raises(ConfigurationError, match="authorized_parties"):
+        verifier(jwt_key=OURS.jwk, authorized_parties=wrong)
+
+
+def test_a_function_that_hides_a_coroutine_lets_nobody_in() -> None:
+    """It is found out at the first token."""
+
+    def hidden(origin: str) -> object:
+        return _coroutine(origin)
+
+    verifier = verifier_of(authorized_parties=hidden)
+    with pytest.raises(ConfigurationError, match="coroutine"):
+        verifier.verify(GOOD)
+    with pytest.raises(ConfigurationError, match="coroutine"):
+        verifier.authenticate_request(bearer(GOOD))
+
+
+# --- issuers ---
+
+
+def test_tokens_may_come_from_several_issuers() -> None:
+    """With satellite domains each has its own; a trailing slash makes no difference."""
+    satellite = "https://clerk.satellite.example"
+    verifier = verifier_of(issuer=[ISSUER, f"{satellite}/"])
+    assert verifier.verify(GOOD)
+    assert verifier.verify(token(claims(iss=satellite))).issuer == satellite
+    for issuer in ("https://clerk.evil.example", GONE, [ISSUER], f"{ISSUER}, {satellite}"):
+        with pytest.raises(TokenVerificationError) as caught:
+            verifier.verify(token(claims(iss=issuer)))
+        assert caught.value.reason is Reason.TOKEN_INVALID_ISSUER
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [],
+        "",
+        (),
+        [""],
+        ["clerk.example.com"],
+        [ISSUER, 5],
+        5,
+        b"https://a",
+        {ISSUER, "https://b.c"},
+    ],
+)
+def test_issuers_that_can_not_be_used_are_refused(wrong: Any) -> None:
+    """An empty list would otherwise mean that nobody, or everybody, may issue tokens."""
+    with pytest.raises(ConfigurationError, match="issuer"):
+        TokenVerifier(issuer=wrong, jwt_key=OURS.jwk, authorized_parties=[PARTY])
+
+
+# --- pending sessions ---
+
+
+@pytest.mark.promise("pending")
+def test_pending_sessions_are_let_in_by_setting_or_by_call() -> None:
+    """The call's word counts before the verifier's, in requests and in `verify`."""
+    made = token(claims(sts="pending"))
+    for setting in (False, True):
+        verifier = verifier_of(accept_pending=setting)
+        for asked in (None, False, True, None):
+            let_in = setting if asked is None else asked
+            state = verifier.authenticate_request(bearer(made), accept_pending=asked)
+            assert state.is_signed_in is let_in
+            if let_in:
+                assert state.pending_claims is None
+                assert verifier.verify(made, accept_pending=asked).status == "pending"
+            else:
+                assert (state.reason, state.claims) == (Reason.SESSION_PENDING, None)
+                assert state.pending_claims is not None
+                assert state.pending_claims.user_id == "user_1"
+                with pytest.raises(TokenVerificationError) as caught:
+                    verifier.verify(made, accept_pending=asked)
+                assert caught.value.reason is Reason.SESSION_PENDING
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        GOOD,
+        FOREIGN,
+        token(claims(sts="pending", **EXPIRED_AT)),
+        token(claims(sts="pending", azp="https://evil.example")),
+        token(claims(sts="pending"), key=OTHER, head=header(OTHER, kid=OURS.kid)),
+        token(claims(sts="pending"), head=header(cat=TEMPLATE)),
+    ],
+)
+def test_only_a_pending_session_has_pending_claims(made: str) -> None:
+    """A token that is refused for anything else tells nothing about anybody."""
+    assert verifier_of().authenticate_request(bearer(made)).pending_claims is None
+
+
+def test_a_session_that_is_found_pending_has_them_too() -> None:
+    """`check_session` sees it, and lets it in where that is asked for."""
+    verifier = verifier_of(SyncStub(sessions={"sess_1": "pending"}))
+    state = verifier.authenticate_request(bearer(GOOD), check_session=True)
+    assert (state.reason, state.claims) == (Reason.SESSION_PENDING, None)
+    assert state.pending_claims is not None
+    state = verifier.authenticate_request(bearer(GOOD), check_session=True, accept_pending=True)
+    assert state.is_signed_in
+    assert verifier.verify(GOOD, check_session=True, accept_pending=True)
+    with pytest.raises(TokenVerificationError):
+        verifier.verify(GOOD, check_session=True)
+
+
+# --- mistakes, named ---
+
+
+@pytest.mark.parametrize("key", ["sk_test_abc0123456789", "sk_live_abc0123456789"])
+@pytest.mark.parametrize("place", [bearer, bare])
+def test_a_secret_key_in_place_of_a_token_is_named_and_not_shown(
+    key: str, place: Callable[[str], dict[str, str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever pastes it reads what is wrong; nobody reads the key."""
+    caplog.set_level(logging.DEBUG)
+    state = verifier_of().authenticate_request(place(key))
+    assert state.status == "signed_out"
+    assert "secret key" in str(state.message)
+    assert "abc0123456789" not in f"{state!r}{state.message}{state.error!r}{caplog.text}"
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (GOOD, "without a scheme"),
+        ("undefined", "without a scheme"),
+        ("Bearer", "nothing behind it"),
+        ("Bearer ", "nothing behind it"),
+        ("Basic dTpw", "another scheme than Bearer"),
+        (f"Token {GOOD}", "another scheme than Bearer"),
+        ("", "neither"),
+        (None, "neither"),
+    ],
+)
+def test_what_is_wrong_with_an_authorization_header_is_named(value: Any, told: str) -> None:
+    """None of it is shown."""
+    state = verifier_of().authenticate_request({"authorization": value})
+    assert signed_out(state) is Reason.SESSION_TOKEN_MISSING
+    assert told in str(state.message)
+    assert "eyJ" not in str(state.message)
+
+
+# --- counts and log lines ---
+
+
+async def test_what_becomes_of_tokens_is_counted_and_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Each refusal is one DEBUG line with its reason; each call counts once, `verify` included."""
+    caplog.set_level(logging.DEBUG, "clerk_async.tokens")
+    stub = AsyncStub()
+    verifier = AsyncTokenVerifier(sessions=stub, authorized_parties=[PARTY], clock=Clock())
+    await verifier.verify(GOOD)
+    await verifier.verify(GOOD)
+    await verifier.authenticate_request(bearer(GOOD))
+    with pytest.raises(TokenVerificationError):
+        await verifier.verify(FOREIGN)
+    await verifier.authenticate_request(bearer(FOREIGN))
+    await verifier.authenticate_request({})
+    await verifier.authenticate_request(cookies("__session=junk", f"__session={token(key=OTHER)}"))
+    stub.sessions = {}
+    with pytest.raises(TokenVerificationError):
+        await verifier.verify(GOOD, check_session=True)
+    await verifier.authenticate_request(bearer(GOOD), check_session=True)
+    status = verifier.key_status()
+    assert status.accepted == 3
+    assert status.refused == {
+        "token-invalid-authorized-parties": 2,
+        "session-token-missing": 1,
+        "token-invalid": 1,
+        "session-inactive": 2,
+    }
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "DEBUG"]
+    assert len(lines) == 6
+    for reason, count in status.refused.items():
+        assert sum(line.startswith(f"refused: {reason}: ") for line in lines) == count
+    assert "eyJ" not in caplog.text
+
+
+def test_tokens_that_could_not_be_checked_are_counted_too() -> None:
+    """Both ways of asking, and both kinds of verifier, count the same."""
+    stub = SyncStub()
+    stub.goes_down()
+    verifier = verifier_of(stub)
+    with pytest.raises(TokenVerificationError):
+        verifier.verify(GOOD)
+    assert verifier.authenticate_request(bearer(GOOD)).status == "unknown"
+    assert verifier.key_status().refused == {"jwk-failed-to-load": 2}
+    assert verifier.key_status().accepted == 0
+
+
+def test_a_status_is_a_copy() -> None:
+    """What a health page does to it changes nothing."""
+    verifier = verifier_of()
+    verifier.authenticate_request({})
+    before: Any = verifier.key_status().refused
+    before.clear()
+    assert verifier.key_status().refused == {"session-token-missing": 1}
+    assert hash(verifier.key_status()) is not None

@@ -1,0 +1,209 @@
+"""Who shares a refresh, and what becomes of its answer."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from clients import ONCE, client_of, sync_client_of
+from token_samples import NOW, OTHER, PARTY, AsyncStub, Clock, SyncStub, claims, header, token
+
+from clerk_async import AsyncTokenVerifier, TokenVerifier
+from clerk_async import TokenVerificationReason as Reason
+from clerk_async.tokens.refreshing import Recent
+
+if TYPE_CHECKING:
+    from clerk_async.testing import FakeClerk, FakeSession
+
+ORIGIN = "http://localhost:3000"
+EXPIRED = token(claims(exp=NOW - 60, iat=NOW - 120, nbf=NOW - 130))
+NEW = token(claims(jti="new"))
+CONSUMED = "session_refresh_expired_session_token_consumed"
+
+
+def old_cookies(fake: FakeClerk, session: FakeSession, suffix: str = "") -> dict[str, str]:
+    """Make the headers of a browser whose session token has expired."""
+    expired, refresh = fake.expired_token(session), session.refresh_token
+    pairs = f"__session{suffix}={expired}; __refresh{suffix}={refresh}"
+    return {"host": "localhost:3000", "cookie": pairs}
+
+
+def refreshes(fake: FakeClerk) -> list[str]:
+    """Return the queries of the refreshes that have arrived."""
+    return [sent.query_string for sent in fake.requests if sent.operation == "refresh"]
+
+
+@pytest.mark.promise("shared-refresh")
+async def test_who_comes_late_gets_the_same_new_cookies(fake: FakeClerk) -> None:
+    """Up to 10 seconds after the refresh; the service would call the old token consumed."""
+    session, clock = fake.add_session(user_id="user_1"), Clock()
+    async with client_of(fake, retry=ONCE) as sessions:
+        verifier = AsyncTokenVerifier(
+            sessions=sessions, authorized_parties=[ORIGIN], monotonic=clock
+        )
+        headers = old_cookies(fake, session)
+        first = await verifier.authenticate_request(headers, refresh_if_expired=True)
+        assert first.is_signed_in
+        for seconds in (0, 0.5, 5, 4.5):
+            clock.now += seconds
+            assert await verifier.authenticate_request(headers, refresh_if_expired=True) == first
+        assert len(refreshes(fake)) == 1
+        clock.now += 0.1
+        state = await verifier.authenticate_request(headers, refresh_if_expired=True)
+        assert (state.status, state.reason) == ("signed_out", CONSUMED)
+
+
+@pytest.mark.promise("shared-refresh")
+def test_threads_that_come_late_get_them_too(fake: FakeClerk) -> None:
+    """Twenty threads and two waves: one refresh, one set of cookies."""
+    session = fake.add_session(user_id="user_1")
+    with sync_client_of(fake, retry=ONCE) as sessions:
+        verifier = TokenVerifier(sessions=sessions, authorized_parties=[ORIGIN])
+        headers = old_cookies(fake, session)
+
+        def ask(_: int) -> Any:
+            return verifier.authenticate_request(headers, refresh_if_expired=True)
+
+        with ThreadPoolExecutor(20) as pool:
+            states = [*pool.map(ask, range(20)), *pool.map(ask, range(20))]
+    assert {state.status for state in states} == {"signed_in"}
+    assert len({(state.token, state.set_cookies) for state in states}) == 1
+    assert len(refreshes(fake)) == 1
+
+
+async def test_other_cookies_have_a_refresh_of_their_own(fake: FakeClerk) -> None:
+    """Also those of another token of the same session."""
+    session = fake.add_session(user_id="user_1")
+    async with client_of(fake, retry=ONCE) as sessions:
+        verifier = AsyncTokenVerifier(sessions=sessions, authorized_parties=[ORIGIN])
+        made = [old_cookies(fake, session) for _ in range(3)]
+        for headers in made:
+            state = await verifier.authenticate_request(headers, refresh_if_expired=True)
+            assert state.is_signed_in
+        wrong = {**made[0], "cookie": made[0]["cookie"] + "x"}
+        state = await verifier.authenticate_request(wrong, refresh_if_expired=True)
+        assert (state.status, state.reason) == ("signed_out", "refresh_token_not_found")
+    assert len(refreshes(fake)) == 4
+
+
+def test_a_refused_refresh_is_not_kept() -> None:
+    """Whoever comes next asks again; the service may have recovered."""
+    stub = SyncStub(cookies=())
+    verifier = TokenVerifier(sessions=stub, authorized_parties=[PARTY], clock=Clock())
+    headers = {"cookie": f"__session={EXPIRED}; __refresh=r1"}
+    stub.goes_down()
+    for _ in range(2):
+        stub.comes_back()
+        state = verifier.authenticate_request(headers, refresh_if_expired=True)
+        assert state.reason is Reason.SESSION_REFRESH_REFUSED
+    assert len(stub.refreshes) == 2
+
+
+def test_a_late_one_still_checks_the_session() -> None:
+    """A session that was revoked meanwhile is seen by who asks for it."""
+    stub = SyncStub(cookies=(f"__session={NEW}",))
+    verifier = TokenVerifier(sessions=stub, authorized_parties=[PARTY], clock=Clock())
+    headers = {"cookie": f"__session={EXPIRED}; __refresh=r1"}
+    options: dict[str, Any] = {"refresh_if_expired": True, "check_session": True}
+    assert verifier.authenticate_request(headers, **options).is_signed_in
+    stub.sessions = {"sess_1": "revoked"}
+    state = verifier.authenticate_request(headers, **options)
+    assert (state.status, state.reason) == ("signed_out", Reason.SESSION_INACTIVE)
+    assert state.set_cookies == stub.cookies
+    assert len(stub.refreshes) == 1
+
+
+def test_answers_are_kept_within_bounds() -> None:
+    """Neither many browsers nor time without end make the memory grow."""
+    clock = Clock()
+    recent = Recent(clock)
+    for number in range(5000):
+        recent.put(number, ())
+        assert len(recent) <= 1024
+    assert recent.get(4999) == ()
+    assert recent.get(0) is None
+    clock.now += 10.1
+    assert recent.get(4999) is None
+    recent.put(5000, ())
+    assert len(recent) == 1
+
+
+@pytest.mark.parametrize("suffix", ["", "_abcdefgh"])
+async def test_suffixed_cookies_are_asked_for_as_they_came(fake: FakeClerk, suffix: str) -> None:
+    """The parameter goes out in the query, where Clerk's JavaScript SDK puts it."""
+    session = fake.add_session(user_id="user_1")
+    async with client_of(fake, retry=ONCE) as sessions:
+        verifier = AsyncTokenVerifier(sessions=sessions, authorized_parties=[ORIGIN])
+        state = await verifier.authenticate_request(
+            old_cookies(fake, session, suffix), refresh_if_expired=True
+        )
+    assert state.is_signed_in
+    assert refreshes(fake) == ["suffixed_cookies=true" if suffix else ""]
+
+
+FOREIGN = token(key=OTHER)
+FORGED = token(key=OTHER, head=header())
+NEIGHBOUR = token(claims(sid="sess_2"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "taken"),
+    [
+        ([f"__session={NEW}"], NEW),
+        ([f"__session={FOREIGN}", f"__session_abcdefgh={NEW}"], NEW),
+        ([f"__session={FORGED}", "__session=", "__session=junk", f"__session={NEW}"], NEW),
+        ([f"__session={NEIGHBOUR}", f"__session_abcdefgh={NEW}"], NEW),
+        ([f"__session={EXPIRED}", "__refresh=r2", f"__session_abcdefgh={NEW}"], NEW),
+        ([f"__session={FOREIGN}", f"__session_abcdefgh={FORGED}"], None),
+        ([f"__session={NEIGHBOUR}"], None),
+        (["__refresh=r2"], None),
+    ],
+)
+async def test_every_session_line_of_the_answer_is_tried(
+    lines: list[str], taken: str | None
+) -> None:
+    """The first that verifies, of the same user and session, counts."""
+    stub = AsyncStub(cookies=tuple(f"{line}; Path=/; Secure" for line in lines))
+    verifier = AsyncTokenVerifier(sessions=stub, authorized_parties=[PARTY], clock=Clock())
+    headers = {"cookie": f"__session={EXPIRED}; __refresh=r1"}
+    state = await verifier.authenticate_request(headers, refresh_if_expired=True)
+    assert state.token == taken
+    assert state.is_signed_in is (taken is not None)
+    if taken:
+        assert state.set_cookies == stub.cookies
+
+
+def test_the_next_cookie_is_refreshed_if_the_first_is_refused(fake: FakeClerk) -> None:
+    """Two cookies, both expired: a session that ended does not cost the other one."""
+    ended, live = fake.add_session(user_id="user_1"), fake.add_session(user_id="user_2")
+    pairs = [
+        f"__session={fake.expired_token(ended)}; __refresh={ended.refresh_token}",
+        f"__session_abcdefgh={fake.expired_token(live)}; __refresh_abcdefgh={live.refresh_token}",
+    ]
+    ended.status = "ended"
+    with sync_client_of(fake, retry=ONCE) as sessions:
+        verifier = TokenVerifier(sessions=sessions, authorized_parties=[ORIGIN])
+        headers = {"host": "localhost:3000", "cookie": "; ".join(pairs)}
+        state = verifier.authenticate_request(headers, refresh_if_expired=True)
+    assert state.claims is not None
+    assert state.claims.user_id == "user_2"
+
+
+async def test_a_cancelled_first_does_not_lose_the_answer(fake: FakeClerk) -> None:
+    """The browser went away; its next request gets the cookies that it missed."""
+    session = fake.add_session(user_id="user_1")
+    async with client_of(fake, retry=ONCE) as sessions:
+        verifier = AsyncTokenVerifier(sessions=sessions, authorized_parties=[ORIGIN])
+        await verifier.warm_up()
+        headers = old_cookies(fake, session)
+        first = asyncio.create_task(verifier.authenticate_request(headers, refresh_if_expired=True))
+        while not refreshes(fake):  # noqa: ASYNC110 - the event is in another thread
+            await asyncio.sleep(0)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        state = await verifier.authenticate_request(headers, refresh_if_expired=True)
+        assert state.is_signed_in
+    assert len(refreshes(fake)) == 1
