@@ -370,6 +370,7 @@ def test_the_fake_server_prints_how_to_reach_it(fake: FakeClerk, number: signal.
         assert server.stdout is not None
         url, key, about = (server.stdout.readline().strip() for _ in range(3))
         user_id = about.rpartition(" ")[2]
+        assert about.startswith("# 8 sessions of 2 users, from user_")
         env = {
             "CLERK_API_URL": url.partition("=")[2],
             "CLERK_SECRET_KEY": key.partition("=")[2],

@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import gc
 import gzip
-import io
-import json
 import os
 import socket
 import ssl
@@ -25,7 +23,7 @@ import trustme
 from fake_calls import get, post
 from programs import run_program
 
-from clerk_async.testing import FakeClerk, Fault, serve
+from clerk_async.testing import FakeClerk, Fault
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -335,42 +333,3 @@ class TestLoad:
         assert len(fake_clerk.sessions) == 2
         with pytest.raises(KeyError):
             fake_clerk.sessions["sess_no"]
-
-
-class TestServe:
-    def test_it_prints_how_to_reach_it_and_serves_until_stopped(self) -> None:
-        stop, lines = threading.Event(), io.StringIO()
-        printed = threading.Event()
-
-        class Output(io.StringIO):
-            def flush(self) -> None:
-                lines.write(self.getvalue())
-                printed.set()
-
-        with ThreadPoolExecutor(1) as pool:
-            running = pool.submit(serve, 0, 12, seed=3, output=Output(), stop=stop)
-            try:
-                assert printed.wait(10)
-                text = lines.getvalue()
-                settings = dict(
-                    line.removeprefix("export ").split("=")
-                    for line in text.splitlines()
-                    if line.startswith("export ")
-                )
-                port = int(settings["CLERK_API_URL"].rsplit(":", 1)[1])
-                connection = HTTPConnection("127.0.0.1", port, timeout=10)
-                user = text.split("from ")[1].split()[0]
-                key = settings["CLERK_SECRET_KEY"]
-                connection.request(
-                    "GET",
-                    f"/v1/sessions?user_id={user}",
-                    headers={"Authorization": f"Bearer {key}"},
-                )
-                reply = connection.getresponse()
-                assert reply.status == 200
-                assert len(json.loads(reply.read())) == 4
-                connection.close()
-            finally:
-                stop.set()
-            running.result(timeout=10)
-        assert "12 sessions of 3 users" in text

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from .faults import Fault, Injected
     from .keys import SigningKey
     from .record import ReceivedRequest
-    from .serve import serve
     from .state import FakeSession
 
 __all__ = [
@@ -37,7 +36,6 @@ __all__ = [
     "Injected",
     "ReceivedRequest",
     "SigningKey",
-    "serve",
 ]
 
 _HOMES = {
@@ -47,7 +45,6 @@ _HOMES = {
     "Injected": "faults",
     "ReceivedRequest": "record",
     "SigningKey": "keys",
-    "serve": "serve",
 }
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import signal
+import threading
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -15,6 +17,7 @@ from clerk_async.cli.rates import read_rate
 if TYPE_CHECKING:
     from clerk_async.cli.progress import Mode
     from clerk_async.config import RateLimit
+    from clerk_async.testing import FakeClerk
 
 _NOT_OURS: Final = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM}
 """How the system says that a port is somebody else's."""
@@ -81,11 +84,21 @@ def fake_server_command(
 
     It prints the two lines that point this program, and any Clerk SDK, at it.
     """
-    from clerk_async.testing import serve  # noqa: PLC0415 - not for help
+    from clerk_async.testing import FakeClerk  # noqa: PLC0415 - not for help
 
+    fake = FakeClerk(
+        port=port,
+        sessions=sessions,
+        rate_limit=rate,
+        seed=seed,
+        production=production,
+        keep_requests=0,  # nobody can look at them, and it may run for days
+    )
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        serve(port, sessions, rate_limit=rate, seed=seed, production=production)
+        with contextlib.suppress(KeyboardInterrupt), fake:
+            print(_how_to_reach(fake), flush=True)  # noqa: T201 - the key opens this fake alone
+            threading.Event().wait()
     except OSError as error:
         if error.errno not in _NOT_OURS:
             raise  # what it prints can't be written
@@ -94,6 +107,18 @@ def fake_server_command(
         signal.signal(signal.SIGTERM, before)
     settings.out.note("")
     return DONE
+
+
+def _how_to_reach(fake: FakeClerk) -> str:
+    """Lines for a shell, and what there is, as its comment."""
+    lines = [
+        f"export CLERK_API_URL={fake.base_url.removesuffix('/v1')}",
+        f"export CLERK_SECRET_KEY={fake.secret_key}",
+    ]
+    users = sorted({session.user_id for session in fake.sessions.values()})
+    if users:
+        lines.append(f"# {len(fake.sessions)} sessions of {len(users)} users, from {users[0]}")
+    return "\n".join([*lines, "# Ctrl-C ends it"])
 
 
 @command("completion")
