@@ -85,7 +85,10 @@ class AsyncSessionsApi(AsyncBulkRevocation):
         retry: When and how often to try again.
         pool_size: Connections, and so requests, at once; others wait their turn.
         rate_limit: For bulk runs, taken as it is; default: four fifths of the key's own limit.
-        client_session: An `aiohttp.ClientSession` of yours to send with; never closed by us.
+        client_session: An `aiohttp.ClientSession` of yours to send with; never closed by us. Before
+            each call we close those of its idle connections to Clerk on which anything has come
+            unasked, as we do with our own. What comes later, while a middleware or a trace hook of
+            yours waits, we can't see; nor the connections of a connector that isn't aiohttp's.
         ssl_context: For your own certificate authorities.
         proxy: A URL, with credentials if need be.
         trust_env: Whether `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` count.
@@ -388,7 +391,10 @@ class AsyncSessionsApi(AsyncBulkRevocation):
         )
 
     async def _fetch_jwks(self) -> bytes:
-        return (await self._calls.call(operations.Request(operations.JWKS, "/jwks"))).body
+        answer = await self._calls.call(operations.Request(operations.JWKS, "/jwks"))
+        if b'"keys"' not in answer.body:  # it may be the answer to another call
+            answer.distrust()
+        return answer.body
 
     def _target(self) -> RevocationTarget:
         from clerk_async.bulk.target import RevocationTarget  # noqa: PLC0415 - on first use

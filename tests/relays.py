@@ -167,11 +167,15 @@ class ConnectProxy(Relay):
     Args:
         login: Name and password with a colon between; None for nobody's.
         status: What it answers to who may pass; other than 200 it hands nothing on.
+        says: What it says instead of any answer, before it hangs up.
     """
 
-    def __init__(self, login: str | None = None, *, status: int | None = 200) -> None:
+    def __init__(
+        self, login: str | None = None, *, status: int | None = 200, says: bytes | None = None
+    ) -> None:
         super().__init__()
         self.heads: list[str] = []
+        self._says = says
         self._status = status
         self._wanted = None
         if login is not None:
@@ -189,6 +193,10 @@ class ConnectProxy(Relay):
         self.heads.append(head)
         request, *lines = head.split("\r\n")
         headers = {line.partition(":")[0].lower(): line.partition(":")[2].strip() for line in lines}
+        if self._says is not None:
+            writer.write(self._says)
+            await writer.drain()
+            return None
         if self._status is None:
             await self._stop.wait()
             return None

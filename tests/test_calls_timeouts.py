@@ -7,10 +7,11 @@ import socket
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
+import aiohttp
 import pytest
 from clients import ONCE, Time, client_of, run
 
-from clerk_async import RequestTimeoutError, RetryPolicy, ServerError, Timeouts
+from clerk_async import ClientClosedError, RequestTimeoutError, RetryPolicy, ServerError, Timeouts
 from clerk_async.testing import Fault
 
 if TYPE_CHECKING:
@@ -159,3 +160,83 @@ async def test_no_limits_at_all(fake: FakeClerk) -> None:
     timeouts = Timeouts(connect=None, attempt=None)
     async with client_of(fake, timeout=timeouts, retry=RetryPolicy(deadline=None)) as client:
         await client.get(session)
+
+
+@pytest.mark.promise("deadline")
+async def test_a_call_within_a_call_takes_no_limit_from_it(fake: FakeClerk) -> None:
+    """A hook of aiohttp's may make a call of its own: both have their limits, each its own end."""
+    outer, inner, slow = (fake.add_session().id for _ in range(3))
+    made: list[str] = []
+
+    async def call(*_: object) -> None:
+        if not made:
+            made.append("one")
+            await client.get(inner)
+            with pytest.raises(RequestTimeoutError):
+                await client.with_options(timeout=0.2).get(slow)
+            made.append("another")
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_start.append(call)
+    fake.inject(*(Fault.hold(session_id=each, count=None) for each in (outer, slow)))
+    async with client_of(fake, trace_configs=[trace], retry=ONCE, timeout=1.0) as client:
+        async with asyncio.timeout(20):
+            with pytest.raises(RequestTimeoutError) as caught:
+                await client.get(outer)
+        assert caught.value.phase == "response"
+    assert made == ["one", "another"]
+
+
+@pytest.mark.promise("deadline")
+async def test_the_outer_of_two_calls_ends_within_the_inner_one(fake: FakeClerk) -> None:
+    """Its time includes its hooks: when it's up, the call that a hook is making ends with it."""
+    outer, inner = fake.add_session().id, fake.add_session().id
+    ends: list[BaseException] = []
+
+    async def call(*_: object) -> None:
+        if not ends:
+            try:
+                ends.append(ValueError())
+                await client.with_options(timeout=30.0).get(inner)
+            except BaseException as error:
+                ends.append(error)
+                raise
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_start.append(call)
+    fake.inject(Fault.hold(session_id=inner, count=None))
+    async with client_of(fake, trace_configs=[trace], retry=ONCE, timeout=0.3) as client:
+        async with asyncio.timeout(20):
+            with pytest.raises(RequestTimeoutError):
+                await client.get(outer)
+            assert isinstance(ends[1], asyncio.CancelledError)
+            assert (await client.get(outer)).id == outer
+        task = asyncio.current_task()
+        assert task is not None
+        assert not task.cancelling()
+
+
+@pytest.mark.promise("closing")
+async def test_closing_ends_a_call_and_the_call_in_its_midst(fake: FakeClerk) -> None:
+    """Both end at once, and the outer one says why."""
+    outer, inner = fake.add_session().id, fake.add_session().id
+    made: list[str] = []
+
+    async def call(*_: object) -> None:
+        if not made:
+            made.append("one")
+            await client.get(inner)
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_start.append(call)
+    for held in (outer, inner):
+        made.clear()
+        fake.inject(Fault.hold(session_id=held))
+        client = client_of(fake, trace_configs=[trace], retry=ONCE, timeout=30.0)
+        pending = asyncio.create_task(client.get(outer))
+        await fake.until(lambda: fake.held == 1)
+        await client.aclose()
+        async with asyncio.timeout(20):
+            with pytest.raises(ClientClosedError):
+                await pending
+        fake.release()

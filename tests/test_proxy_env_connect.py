@@ -21,10 +21,12 @@ LOGIN: Final = f"name:{PASSWORD}"
 QUOTED: Final = "name:p%40ss%2Fword"
 
 
-def through(mode: Mode, fake: FakeClerk, front: TlsFront, **options: Any) -> Ended:
-    """Get a session over TLS."""
+def through(
+    mode: Mode, fake: FakeClerk, front: TlsFront, operation: str = "get", **options: Any
+) -> Ended:
+    """Make a call over TLS."""
     options = {"base_url": front.base_url, "ssl_context": client_context(), **options}
-    return run(mode, fake, "get", **options)
+    return run(mode, fake, operation, **options)
 
 
 def assert_silent(error: BaseException, caplog: pytest.LogCaptureFixture, fake: FakeClerk) -> None:
@@ -146,6 +148,23 @@ def test_a_proxy_that_says_nothing_runs_into_the_connect_timeout(
         error = through(mode, fake, front, proxy=url, timeout=timeout, time=Time()).error
     assert isinstance(error, RequestTimeoutError)
     assert error.phase == "connect"
+
+
+@pytest.mark.promise("never-sent")
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("says", [b"", b"SSH-2.0-OpenSSH_9.2\r\n", b"\x15\x03\x01\x00\x02\x02\x28"])
+def test_a_proxy_that_answers_connect_with_nothing_of_use_was_asked_for_no_request(
+    mode: Mode, says: bytes, fake: FakeClerk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It hangs up, or speaks no HTTP: nothing was sent, so that even a create is tried again."""
+    caplog.set_level(logging.DEBUG)
+    with TlsFront(fake.port, server_context()) as front, ConnectProxy(says=says) as proxy:
+        url = f"http://{QUOTED}@{proxy.address}"
+        error = through(mode, fake, front, "create", proxy=url, time=Time()).error
+        assert isinstance(error, ConnectError)
+        assert not error._may_have_arrived
+        assert (error.attempts, len(proxy.heads), front.accepted) == (3, 3, 0)
+    assert_silent(error, caplog, fake)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -27,7 +27,7 @@ from clerk_async import (
     RetryPolicy,
     ServerError,
 )
-from clerk_async.http import transport
+from clerk_async.http import connections
 from clerk_async.http.transport import MAX_BODY
 from clerk_async.testing import FakeClerk, Fault
 
@@ -435,4 +435,4 @@ async def test_aiohttp_still_has_what_we_reach_for() -> None:
 @pytest.mark.promise("aiohttp-internals")
 def test_an_aiohttp_with_other_names_inside_is_no_trouble() -> None:
     """A client that was never closed then leaves its sockets to Python."""
-    assert transport._emptied(None) == transport._emptied(SimpleNamespace()) == []
+    assert connections.emptied(None) == connections.emptied(SimpleNamespace()) == []

@@ -3,45 +3,72 @@
 A timer for each attempt would cost more than all else that we add to a request: nearly every one is
 cancelled again. Here an attempt costs an entry in a dictionary, and the loop's timer is armed for
 the earliest end alone.
+
+Limits belong to the attempt and not to its task: a hook of aiohttp's runs in the midst of an
+attempt, and may make a call of its own there.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import asyncio
+    from collections.abc import Iterator
 
 
-class Alarms:
-    """The ends of the attempts under way in one event loop."""
+class Attempt:
+    """One attempt under way.
 
-    __slots__ = ("_armed_for", "_ends", "_loop", "_rung", "_timer")
+    Attributes:
+        task: Whose it is.
+        outer: The attempt of the same task in whose midst this one is made, or None.
+        end: When its time is up, by the loop's clock; infinity for never.
+        has_rung: Whether its time was up, so that its task was cancelled.
+        is_connecting: Whether it makes a connection, so that nothing of it can have been sent.
+    """
+
+    task: asyncio.Task[Any]
+    outer: Attempt | None
+    end: float
+    has_rung: bool = False
+    is_connecting: bool = False
+
+
+class AttemptTimer:
+    """The attempts under way in one event loop."""
+
+    __slots__ = ("_armed_for", "_innermost", "_loop", "_timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._ends: dict[asyncio.Task[Any], float] = {}
-        self._rung: set[asyncio.Task[Any]] = set()
+        self._innermost: dict[asyncio.Task[Any], Attempt] = {}
         self._armed_for = math.inf
         self._timer: asyncio.TimerHandle | None = None
 
-    def set(self, task: asyncio.Task[Any], seconds: float) -> None:
-        """Cancel `task` in so many seconds, unless it is cleared before."""
-        end = self._loop.time() + seconds
-        self._ends[task] = end
+    def begin(self, task: asyncio.Task[Any], seconds: float | None) -> Attempt:
+        """Begin an attempt, and cancel its task in so many seconds unless it ends before."""
+        attempt = Attempt()
+        attempt.task = task
+        attempt.outer = self._innermost.get(task)
+        attempt.end = end = math.inf if seconds is None else self._loop.time() + seconds
+        self._innermost[task] = attempt
         if end < self._armed_for:
             self._arm(end)
+        return attempt
 
-    def clear(self, task: asyncio.Task[Any]) -> None:
-        """Leave a task alone from now on."""
-        self._ends.pop(task, None)
-        if self._rung:
-            self._rung.discard(task)
+    def finish(self, attempt: Attempt) -> None:
+        """Leave its task alone from now on, but for an attempt around it."""
+        if attempt.outer is None:
+            del self._innermost[attempt.task]
+        else:
+            self._innermost[attempt.task] = attempt.outer
 
-    def has_rung(self, task: asyncio.Task[Any]) -> bool:
-        """Whether it was us who cancelled a task."""
-        return task in self._rung
+    def current(self) -> Attempt | None:
+        """Give the innermost attempt of the running task."""
+        task = asyncio.current_task(self._loop)
+        return None if task is None else self._innermost.get(task)
 
     def stop(self) -> None:
         """Leave nothing behind in the loop."""
@@ -59,9 +86,20 @@ class Alarms:
         now = self._loop.time()
         self._armed_for = math.inf
         self._timer = None
-        for task in [task for task, end in self._ends.items() if end <= now]:
-            del self._ends[task]
-            self._rung.add(task)
-            task.cancel()
-        if self._ends:
-            self._arm(min(self._ends.values()))
+        earliest = math.inf
+        for attempt in self._waiting():
+            if attempt.end <= now:
+                attempt.has_rung = True
+                attempt.task.cancel()
+            else:
+                earliest = min(earliest, attempt.end)
+        if earliest < math.inf:
+            self._arm(earliest)
+
+    def _waiting(self) -> Iterator[Attempt]:
+        for innermost in self._innermost.values():
+            attempt: Attempt | None = innermost
+            while attempt is not None:
+                if not attempt.has_rung:
+                    yield attempt
+                attempt = attempt.outer

@@ -177,8 +177,8 @@ class Calls:
             raise WrongLoopError("a call must be made from within a task")
         limit = self.policy.deadline if pacer is None else None
         deadline = math.inf if limit is None else self.shared.clock() + limit
-        call = _Call(self.shared, self.policy, self.timeouts, wire, request, pacer, deadline)
-        wire.tasks.add(task)
+        call = _Call(task, self.shared, self.policy, self.timeouts, wire, request, pacer, deadline)
+        wire.calls.add(call)
         try:
             return await call.run()
         except asyncio.CancelledError:
@@ -186,13 +186,14 @@ class Calls:
                 raise ClientClosedError("the client was closed during the call") from None
             raise
         finally:
-            wire.tasks.discard(task)
+            wire.calls.discard(call)
 
 
 @attrs.define(eq=False, repr=False)
 class _Call:
     """One call under way."""
 
+    task: asyncio.Task[Any]
     shared: Shared
     policy: RetryPolicy
     timeouts: Timeouts
@@ -269,11 +270,10 @@ class _Call:
                     pacer.sent(ticket)
                 self.attempts += 1
                 answer = await self.wire.send(
-                    request.operation.method,
-                    request.path,
-                    request.query,
+                    request,
                     headers,
                     body,
+                    task=self.task,
                     limit=limit,
                     connect=timeouts.connect,
                 )

@@ -224,6 +224,7 @@ def decoded(decode: Callable[[bytes], T], answer: Answer, request: Request) -> T
     try:
         value = decode(answer.body)
     except ResponseDecodeError as error:
+        answer.distrust()
         _tell(error, answer, request)
         raise
     for item in getattr(value, "unreadable", ()):  # a page's; no isinstance, which an ABC slows

@@ -1,7 +1,8 @@
-"""The one file that knows aiohttp: sends one attempt, and turns what happens into our own terms.
+"""Sends one attempt through aiohttp, and turns what happens into our own terms.
 
 A `Wire` belongs to one event loop: a session with its connection pool. It makes no decisions; when
-to send again is decided in `clerk_async.http.calls`.
+to send again is decided in `clerk_async.http.calls`. Only this file and
+`clerk_async.http.connections` know aiohttp.
 """
 
 from __future__ import annotations
@@ -10,12 +11,10 @@ import asyncio
 import math
 import os
 import re
-import socket
 import ssl
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.http_exceptions import ContentEncodingError
 from yarl import URL
 
@@ -27,15 +26,23 @@ from clerk_async.errors import (
     RequestTimeoutError,
     ResponseDecodeError,
 )
-from clerk_async.http.attempt_timer import Alarms
-from clerk_async.http.daemon import look_up
+from clerk_async.http.attempt_timer import AttemptTimer
+from clerk_async.http.connections import (
+    Connector,
+    break_off,
+    close_spent,
+    distrust,
+    emptied,
+    let_go,
+)
 from clerk_async.http.settings import proxy_of_environment
-from clerk_async.http.sockets import let_go
 from clerk_async.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from clerk_async.http.attempt_timer import Attempt
+    from clerk_async.http.operations import Request
     from clerk_async.http.settings import Proxy, WireSettings
 
 MAX_BODY: Final = 64 * 2**20
@@ -44,6 +51,8 @@ CONNECT_SHARE: Final = 0.98
 """The part of a short attempt that connecting may use, so that it is told from a late answer."""
 
 _FIRST_ERROR_STATUS: Final = 300
+_BODILESS: Final = frozenset({101, 204, 205, 304})
+"""What says by its status that it has no body: none of them answers any request of ours."""
 _FIRST_SERVER_ERROR: Final = 500
 _REFUSAL: Final = re.compile("_ALERT_(?:[A-Z_]*CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED)")
 _OF_THE_WIRE: Final = (aiohttp.ClientError, OSError)
@@ -51,15 +60,28 @@ _FORESEEN: Final = (*_OF_THE_WIRE, RuntimeError, ResponseDecodeError)
 
 
 class Answer:
-    """A status, the headers and a whole body."""
+    """A status, the headers and a whole body, and the connection that they came on."""
 
-    __slots__ = ("attempts", "body", "headers", "status")
+    __slots__ = ("_protocol", "attempts", "body", "headers", "status")
 
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    def __init__(
+        self, status: int, headers: Mapping[str, str], body: bytes, protocol: object = None
+    ) -> None:
         self.status: int = status
         self.headers: Mapping[str, str] = headers
         self.body: bytes = body
         self.attempts: int = 0
+        self._protocol = protocol
+
+    def distrust(self) -> None:
+        """End the connection that it came on, as what comes next there may be another's too."""
+        break_off(self._protocol)
+
+
+class CallUnderWay(Protocol):
+    """A call that is using a wire."""
+
+    task: asyncio.Task[Any]
 
 
 class Wire:
@@ -69,6 +91,7 @@ class Wire:
         self,
         settings: WireSettings,
         session: aiohttp.ClientSession,
+        timer: AttemptTimer,
         *,
         is_ours: bool,
         proxy: Proxy | None,
@@ -76,15 +99,11 @@ class Wire:
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.pid: int = os.getpid()
         self.slots: asyncio.Semaphore = asyncio.Semaphore(settings.pool_size)
-        self.tasks: set[asyncio.Task[Any]] = set()
+        self.calls: set[CallUnderWay] = set()
         self.is_closing: bool = False
-        self._alarms = Alarms(self.loop)
+        self._timer = timer
         self._session = session
         self._is_ours = is_ours
-        connector = session.connector
-        self._connecting: set[asyncio.Task[Any]] = set()
-        if isinstance(connector, _Connector):
-            self._connecting = connector.connecting
         self._root = URL(settings.base_url, encoded=True)
         self._prefix = self._root.raw_path.rstrip("/")
         self._headers = settings.headers
@@ -113,23 +132,21 @@ class Wire:
 
     async def send(
         self,
-        method: str,
-        path: str,
-        query: str,
+        request: Request,
         headers: Mapping[str, str] | None,
         body: bytes | None,
         *,
+        task: asyncio.Task[Any],
         limit: float | None,
         connect: float | None,
     ) -> Answer:
         """Send one request and read the whole answer.
 
         Args:
-            method: The HTTP method.
-            path: Below the base URL, encoded.
-            query: Encoded; empty for none.
-            headers: Those that differ from the client's own, or None.
-            body: The encoded body, or None.
+            request: What to send.
+            headers: Its own, which differ from the client's, or None.
+            body: Its body, encoded, or None.
+            task: The running one.
             limit: Seconds for the whole attempt with its body.
             connect: Seconds to make a connection, where there's none to reuse.
 
@@ -142,15 +159,15 @@ class Wire:
         if limit is not None and (connect is None or limit <= connect):
             connect = limit * CONNECT_SHARE
         timeout = self._timeouts.get(connect) or self._timeout_for(connect)
-        task = cast("asyncio.Task[Any]", asyncio.current_task(self.loop))
+        if not self._is_ours:
+            close_spent(self._session.connector, self._root)
         cancelled_before = task.cancelling()
-        if limit is not None:
-            self._alarms.set(task, limit)
+        attempt = self._timer.begin(task, limit)
         response: aiohttp.ClientResponse | None = None
         try:
             response = await self._session.request(
-                method,
-                self._url_of(path, query),
+                request.operation.method,
+                self._url_of(request.path, request.query),
                 data=body,
                 # in no local of ours: reports of errors may show those
                 headers=headers if self._has_headers else {**self._headers, **(headers or {})},
@@ -161,21 +178,31 @@ class Wire:
         except BaseException as error:
             if response is not None:
                 response.close()
-            failure = self._foreseen(error, task, cancelled_before)
-            self._connecting.discard(task)
+            failure = self._foreseen(error, attempt, cancelled_before)
             if failure is None:
                 raise
         else:
-            return Answer(response.status, response.headers, content)
+            if attempt.has_rung:  # somebody on the way has swallowed it
+                task.uncancel()
+            return self._answered(response, content)
         finally:
-            if limit is not None:
-                self._alarms.clear(task)
+            self._timer.finish(attempt)
+        # Out here, as nothing may be chained to it, nor stay a local: aiohttp's own quote headers.
+        told = self._translated(failure, is_connecting=attempt.is_connecting)
+        if _tells_of_a_dead_pool(told):
+            distrust(self._session.connector, self._root)
         if response is not None and response.status >= _FIRST_ERROR_STATUS:
             return Answer(response.status, response.headers, b"")
-        # Out here, as nothing may be chained to it, nor stay a local: aiohttp's own quote headers.
-        told = self._translated(failure)
         del failure, response
         raise told
+
+    def _answered(self, response: aiohttp.ClientResponse, content: bytes) -> Answer:
+        status = response.status
+        protocol = getattr(response, "_protocol", None)
+        answer = Answer(status, response.headers, content, protocol)
+        if status in _BODILESS:  # an answer with a body may follow
+            answer.distrust()
+        return answer
 
     def _url_of(self, path: str, query: str) -> URL:
         """Put path and query behind the base URL, without parsing what is encoded already."""
@@ -190,12 +217,12 @@ class Wire:
         )
 
     def _foreseen(
-        self, error: BaseException, task: asyncio.Task[Any], cancelled_before: int
+        self, error: BaseException, attempt: Attempt, cancelled_before: int
     ) -> Exception | None:
         """Tell our own alarm from the user's cancellation, and trouble of the wire from bugs."""
-        is_late = self._alarms.has_rung(task) and task.uncancel() <= cancelled_before
+        is_late = attempt.has_rung and attempt.task.uncancel() <= cancelled_before
         if is_late and isinstance(error, asyncio.CancelledError):
-            return aiohttp.ConnectionTimeoutError() if task in self._connecting else TimeoutError()
+            return aiohttp.ConnectionTimeoutError() if attempt.is_connecting else TimeoutError()
         is_foreseen = isinstance(error, _FORESEEN) or (
             type(error) is ValueError and not self._is_ours  # what a session of theirs adds
         )
@@ -209,7 +236,9 @@ class Wire:
             self._timeouts[connect] = timeout
         return timeout
 
-    def _translated(self, error: Exception) -> Exception:  # noqa: PLR0911 - a table
+    def _translated(  # noqa: PLR0911 - a table
+        self, error: Exception, *, is_connecting: bool
+    ) -> Exception:
         """Say in our own terms what a low-level exception means for this request."""
         if isinstance(error, ResponseDecodeError):
             return error
@@ -236,6 +265,8 @@ class Wire:
             return ConnectError(
                 f"can't connect to {error.host}:{error.port}: {_why(error.os_error)}"
             )
+        if is_connecting:  # as where a proxy hangs up, or answers CONNECT with what is no HTTP
+            return ConnectError(f"can't connect: {_told(error)}")
         return ConnectionLostError(f"the connection was lost: {_told(error)}")
 
     def _theirs(self, error: Exception) -> Exception:
@@ -252,11 +283,11 @@ class Wire:
     async def aclose(self) -> None:
         """Close what is ours; ends the calls in flight, which see `is_closing`."""
         self.is_closing = True
-        self._alarms.stop()
-        for task in list(self.tasks):
-            task.cancel()
+        self._timer.stop()
+        for call in list(self.calls):  # each of them, where one is made in the midst of another
+            call.task.cancel()
         for _ in range(100):  # a cancelled call needs a few turns of the loop to let go
-            if not self.tasks:
+            if not self.calls:
                 break
             await asyncio.sleep(0)
         if self._is_ours:
@@ -269,23 +300,14 @@ class Wire:
         connector = self._session.connector
         self._session.detach()
         is_reachable = self.pid == os.getpid() and not self.loop.is_closed()
-        let_go(_emptied(connector), self.loop if is_reachable else None)
+        let_go(emptied(connector), self.loop if is_reachable else None)
 
 
-def _emptied(connector: Any) -> list[Any]:
-    """Take the transports out of a connector, as no public way of closing it leaves its loop alone.
-
-    Where aiohttp has other names for its connections there are none: Python's collector, which
-    warns, then closes them.
-    """
-    idle: dict[Any, Any] = getattr(connector, "_conns", {})
-    busy: set[Any] = getattr(connector, "_acquired", set())
-    protocols = [entry[0] for queue in idle.values() for entry in queue] + list(busy)
-    idle.clear()
-    busy.clear()
-    if connector is not None:
-        connector._closed = True  # noqa: SLF001 - so that it takes none back
-    return [getattr(protocol, "transport", None) for protocol in protocols]
+def _tells_of_a_dead_pool(error: Exception) -> bool:
+    """Whether what has befallen one connection may have befallen those beside it."""
+    return isinstance(error, ConnectionLostError) or (
+        isinstance(error, RequestTimeoutError) and error.phase == "response"
+    )
 
 
 def _refuses_us(error: Exception) -> bool:
@@ -337,16 +359,12 @@ _SKIPPED_HEADERS: Final = ("Content-Type",)  # a POST without a body has no type
 def open_wire(settings: WireSettings) -> Wire:
     """Make a wire in the running loop, around the user's session or one of our own."""
     proxy = settings.proxy
+    timer = AttemptTimer(asyncio.get_running_loop())
     if settings.client_session is not None:
-        return Wire(settings, settings.client_session, is_ours=False, proxy=proxy)
+        return Wire(settings, settings.client_session, timer, is_ours=False, proxy=proxy)
     if proxy is None and settings.trust_env:  # once: aiohttp's own look costs a thread a request
         proxy = proxy_of_environment(settings.base_url)
-    connector = _Connector(
-        limit=0,  # our own semaphore stands in front, where waiting costs no attempt's time
-        ssl=True if settings.ssl_context is None else settings.ssl_context,
-        resolver=_Resolver(),
-    )
-    connector.connecting = set()
+    connector = Connector(timer, ssl=settings.ssl_context or True)
     session = aiohttp.ClientSession(
         connector=connector,
         # aiohttp sends a session's own headers to the proxy too, and these hold the secret key.
@@ -357,39 +375,4 @@ def open_wire(settings: WireSettings) -> Wire:
     )
     if hasattr(session, "_retry_connection"):
         session._retry_connection = False  # noqa: SLF001 - every send is ours to decide and to count
-    return Wire(settings, session, is_ours=True, proxy=proxy)
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Knows who still waits for a connection: on a busy machine two timers can ring as one."""
-
-    connecting: set[asyncio.Task[Any]]
-
-    async def connect(self, *args: Any, **options: Any) -> Any:
-        task = cast("asyncio.Task[Any]", asyncio.current_task())
-        self.connecting.add(task)  # whose failure leaves it in: the wire asks, and takes it out
-        connection = await super().connect(*args, **options)
-        self.connecting.discard(task)
-        return connection
-
-
-class _Resolver(AbstractResolver):
-    """Looks names up as `clerk_async.http.daemon` does."""
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        return [
-            ResolveResult(
-                hostname=host,
-                host=address[0],
-                port=address[1],
-                family=kind,
-                proto=proto,
-                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-            )
-            for kind, _, proto, _, address in await look_up(host, port, family)
-        ]
-
-    async def close(self) -> None:
-        """Nothing to close: a look-up under way ends by itself."""
+    return Wire(settings, session, timer, is_ours=True, proxy=proxy)
