@@ -106,7 +106,9 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
         "interrupted-runs": "Ctrl-C finishes what is in flight and prints how to resume; a closed stdout is quiet",
         "typed-messages": "Messages name options, never the library's parameters",
         "id-sources": "Ids come from lines, CSV and JSON lines of many kinds; a file that can't be read whole sends nothing, a bad line in a pipe ends the run with what was done",
-        "doubted-key": "Where not one session is found, it doubts the key",
+        "doubted-key": "Where not one session is found, it doubts the key, and the exit code says so",
+        "cli-whole-lists": "`list` is whole where a program reads it; for people each row is one line, however narrow the terminal is",
+        "cli-list-read-back": "Nothing that `list` prints can make `revoke` act on another session",
         "help-and-completion": "Help answers at once; completion works in real shells",
     },
     "The fake service": {

@@ -19,64 +19,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.may_block  # a command has its loop for itself
 
 
-def test_list_prints_a_line_with_tabs_for_each_session_in_a_pipe(cli: InProcess) -> None:
-    """A header first; ids are never cut."""
-    made = [cli.fake.add_session(user_id="user_1").id for _ in range(3)]
-    ended = cli("list", "--user", "user_1")
-    assert ended.code == 0
-    assert ended.lines[0].startswith("SESSION\tSTATUS\tUSER")
-    assert {line.split("\t")[0] for line in ended.lines[1:]} == set(made)
-
-
-def test_list_prints_json_lines(cli: InProcess) -> None:
-    """One object a session, with every field and times in ISO 8601."""
-    session = cli.fake.add_session(user_id="user_1", created_at=1_700_000_000_123)
-    (record,) = cli("--json", "list", "--user", "user_1").records
-    assert (record["id"], record["status"]) == (session.id, "active")
-    assert record["created_at"] == "2023-11-14T22:13:20.123Z"
-
-
-def test_quiet_list_prints_ids_alone(cli: InProcess) -> None:
-    """What `revoke --from -` reads."""
-    made = cli.fake.add_session(user_id="user_1").id
-    ended = cli("--quiet", "list", "--user", "user_1")
-    assert (ended.out, ended.err) == (f"{made}\n", "")
-
-
-def test_list_passes_its_options_on(cli: InProcess) -> None:
-    """Nothing that wasn't asked for is sent."""
-    cli(
-        "list", "--user", "u", "--client", "c", "--status", "ended", "--limit", "7", "--offset", "2"
-    )
-    query = cli.fake.requests[-1].query
-    assert {name: query[name] for name in ("user_id", "client_id", "status")} == {
-        "user_id": "u",
-        "client_id": "c",
-        "status": "ended",
-    }
-    assert (query["limit"], query["offset"]) == ("7", "2")
-
-
-def test_list_tells_that_there_are_more_and_all_lists_all(cli: InProcess) -> None:
-    """The service's own limit is 10."""
-    for _ in range(12):
-        cli.fake.add_session(user_id="user_1")
-    ended = cli("list", "--user", "user_1")
-    assert len(ended.lines) == 11
-    assert "10 of 12 sessions" in ended.err
-    assert len(cli("list", "--user", "user_1", "--all", "--quiet").lines) == 12
-
-
-def test_an_unreadable_entry_of_a_list_is_told_and_the_rest_is_shown(cli: InProcess) -> None:
-    """Exit code 1: the list isn't whole."""
-    for _ in range(3):
-        cli.fake.add_session(user_id="user_1")
-    cli.fake.inject(Fault.missing("status", item=1, operation="list"))
-    ended = cli("--quiet", "list", "--user", "user_1")
-    assert (ended.code, len(ended.lines)) == (1, 2)
-    assert "entry 1 of the list is no session" in ended.err
-
-
 def test_get_shows_fields_or_json(cli: InProcess) -> None:
     """People see names and values; machines one object."""
     session = cli.fake.add_session(
@@ -87,6 +29,34 @@ def test_get_shows_fields_or_json(cli: InProcess) -> None:
     assert told.lines[0].split() == ["session", session.id]
     assert "Oslo, NO" in told.out
     assert cli("get", session.id, "--json").records[0]["latest_activity"]["city"] == "Oslo"
+
+
+def test_get_shows_several_sessions_and_goes_on_after_one_that_is_not_there(
+    cli: InProcess,
+) -> None:
+    """In the order of the ids; what failed is told on stderr, and in the exit code."""
+    first, second = (cli.fake.add_session(user_id="user_1").id for _ in range(2))
+    ended = cli("--json", "get", second, "sess_none", first)
+    assert [record["id"] for record in ended.records] == [second, first]
+    assert (ended.code, ended.err.startswith("clerk-async: sess_none: 404")) == (1, True)
+    blocks = cli("get", first, second).out.split("\n\n")
+    assert [block.split()[1] for block in blocks] == [first, second]
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (Fault.status(401, count=None), 3),
+        (Fault.status(500, count=None), 4),
+        (Fault.status(404, count=None), 1),
+    ],
+)
+def test_several_gets_that_all_fail_end_like_one(cli: InProcess, fault: Fault, code: int) -> None:
+    """A refused key is told once."""
+    cli.fake.inject(fault)
+    ended = cli("get", "sess_1", "sess_2", "sess_3")
+    assert (ended.code, ended.out) == (code, "")
+    assert ended.err.count("clerk-async: ") == (1 if code == 3 else 3)
 
 
 def test_create_makes_a_session(cli: InProcess) -> None:

@@ -55,6 +55,7 @@ class Settings:
         self.base_url: str | None = None
         self.is_json = False
         self.is_quiet = False
+        self.is_verbose = False
         self.endpoint: Endpoint | None = None
         self._output: Output | None = None
 
@@ -81,35 +82,46 @@ def _note(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
 
 def _shared_options(*, hidden: bool) -> list[click.Option]:
     """Make the global options; commands take them too, so that nobody has to mind the order."""
-    rows: list[tuple[str, str, dict[str, Any]]] = [
+    rows: list[tuple[tuple[str, ...], str, dict[str, Any]]] = [
         (
-            "--key-file",
+            ("--key-file",),
             "key_file",
             {
                 "type": click.Path(),
                 "metavar": "FILE",
-                "help": "Read the secret key from FILE instead of CLERK_SECRET_KEY.",
+                "help": "Read the secret key from FILE, which holds it alone or in a "
+                "CLERK_SECRET_KEY= line, as .env does.",
             },
         ),
         (
-            "--base-url",
+            ("--base-url",),
             "base_url",
             {
                 "metavar": "URL",
                 "help": "The API, with its version path; default: CLERK_API_URL, else Clerk's.",
             },
         ),
-        ("--json", "is_json", {"is_flag": True, "help": "Print results as JSON lines."}),
-        ("--quiet", "is_quiet", {"is_flag": True, "help": "Print results and errors only."}),
+        (("--json",), "is_json", {"is_flag": True, "help": "Print results as JSON lines."}),
+        (
+            ("--quiet", "-q"),
+            "is_quiet",
+            {"is_flag": True, "help": "Print results and errors only."},
+        ),
+        (
+            ("--verbose", "-v"),
+            "is_verbose",
+            {"is_flag": True, "help": "Print on stderr what is sent, and what becomes of it."},
+        ),
     ]
     return [
-        click.Option([flag], expose_value=False, callback=_note(name), hidden=hidden, **settings)
-        for flag, name, settings in rows
+        click.Option(flags, expose_value=False, callback=_note(name), hidden=hidden, **settings)
+        for flags, name, settings in rows
     ]
 
 
 _SHARED: Final = (
-    "--key-file, --base-url, --json and --quiet may stand here too: see clerk-async --help."
+    "--key-file, --base-url, --json and --quiet may stand here too, and --verbose: see "
+    "clerk-async --help."
 )
 
 

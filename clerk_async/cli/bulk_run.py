@@ -10,8 +10,8 @@ import attrs
 from clerk_async.bulk.report import RevocationReport, RevocationStatus
 from clerk_async.cli.exits import is_out_of_reach
 from clerk_async.cli.interrupts import Interrupts
-from clerk_async.cli.outcomes import json_line, outcome_record
-from clerk_async.cli.output import BackgroundLines, cell
+from clerk_async.cli.outcomes import outcome_record
+from clerk_async.cli.output import BackgroundLines, cell, json_line
 from clerk_async.cli.progress import progress_view
 from clerk_async.errors import JournalError
 
@@ -125,7 +125,7 @@ class BulkRun:
             self._unreached = 0
         out = self.out
         if self._lines is not None:
-            await self._lines.put(json_line(outcome_record(outcome)))
+            await self._lines.put(json_line(outcome_record(outcome), out.out))
         elif out.is_json:
             out.record(outcome_record(outcome))
         elif outcome.status is RevocationStatus.PLANNED:

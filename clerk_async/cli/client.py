@@ -103,7 +103,7 @@ def make_client(
     """
     from clerk_async.sessions import AsyncSessionsApi  # noqa: PLC0415 - aiohttp, not for help
 
-    show_log(settings.out)
+    show_log(settings.out, is_verbose=settings.is_verbose)
     where = endpoint(settings)
     return AsyncSessionsApi(
         where.secret_key, base_url=where.base_url, rate_limit=rate_limit, **options

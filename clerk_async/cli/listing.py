@@ -1,67 +1,194 @@
-"""What `list`, `get` and `create` show: sessions as tables for people, and as JSON lines."""
+"""What `list`, `get` and `create` show: how much of a list, in which form; one session whole."""
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+import asyncio
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import attrs
 
+from clerk_async.cli import rows
 from clerk_async.cli.client import make_client
-from clerk_async.cli.exits import DONE, FAILED
+from clerk_async.cli.exits import DONE, FAILED, KEY_REFUSED, exit_code_of
+from clerk_async.cli.messages import error_text
+from clerk_async.cli.output import cell
 from clerk_async.cli.progress import number
+from clerk_async.errors import ClerkError
 from clerk_async.models import SESSION_FIELDS, SessionActivity, SessionStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
     from clerk_async.cli.app import Settings
+    from clerk_async.cli.filters import Filters
     from clerk_async.cli.output import Output
     from clerk_async.models import Session, SessionPage, UnreadableItem
 
-_COLUMNS: Final = ("SESSION", "STATUS", "USER", "ACTIVE (UTC)", "CREATED (UTC)", "WHERE")
+Form = Literal["table", "tsv", "json", "csv", "ids"]
+
 _TABLE_ROWS: Final = 500
 """A longer list is drawn in several tables, so that it takes no more memory than one."""
+_GETS_AT_ONCE: Final = 10
+_TIMES: Final = "%Y-%m-%d %H:%M"
 
 
-async def list_page(settings: Settings, arguments: Mapping[str, Any]) -> int:
-    """Show one page, and give the exit code."""
-    async with make_client(settings) as sessions:
-        page: SessionPage = await sessions.list(**arguments)
+@attrs.frozen
+class Query:
+    """Which sessions to list.
+
+    Attributes:
+        user_id: Those of this user.
+        client_id: Those of this client.
+        status: Those with this status.
+        limit: At most so many.
+        offset: Without the first so many.
+        is_all: Whether all are wanted, even where a person reads them.
+        filters: Which of those that the service lists are meant.
+        form: How to print them; None leaves it to where they go.
+    """
+
+    user_id: str | None
+    client_id: str | None
+    status: str | None
+    limit: int | None
+    offset: int | None
+    is_all: bool
+    filters: Filters
+    form: Literal["table", "json", "csv", "ids"] | None
+
+
+async def list_sessions(settings: Settings, query: Query) -> int:
+    """List sessions, and return the exit code.
+
+    Where a person reads, one page is enough, with a word about the rest; a program gets them all.
+    """
     out = settings.out
-    _show(out, list(page.data))
+    printer = _Printer(out, _form_of(out, query.form))
+    # The service's filter doesn't know pending, nor any of ours.
+    is_filtered = bool(query.filters) or query.status == SessionStatus.PENDING
+    is_page = query.limit is not None or query.offset is not None
+    if not is_page and printer.form == "table" and query.form is None:
+        is_page = not query.is_all
+    if is_page and not is_filtered:
+        return await _list_page(settings, query, printer)
+    return await _list_all(settings, query, printer)
+
+
+def _form_of(out: Output, asked: Literal["table", "json", "csv", "ids"] | None) -> Form:
+    if asked is None and out.is_json:
+        return "json"
+    if asked is None and out.is_quiet:
+        return "ids"
+    if asked is None or asked == "table":
+        return "table" if out.out.is_terminal else "tsv"
+    return asked
+
+
+async def _list_page(settings: Settings, query: Query, printer: _Printer) -> int:
+    async with make_client(settings) as sessions:
+        page: SessionPage = await sessions.list(
+            user_id=query.user_id,
+            client_id=query.client_id,
+            status=query.status,
+            limit=query.limit,
+            offset=query.offset,
+        )
+    for session in page.data:
+        printer.put(session)
+    printer.close()
     for item in page.unreadable:
-        _tell_unreadable(out, item)
+        printer.put_unreadable(item)
     shown = len(page.data) + len(page.unreadable)
-    if page.total_count is not None and shown < page.total_count:
-        out.note(f"{number(shown)} of {number(page.total_count)} sessions; --all lists all")
+    before = query.offset or 0
+    if page.total_count is not None and before + shown < page.total_count:
+        all_of_them = number(page.total_count)
+        settings.out.note(f"{number(shown)} of {all_of_them} sessions; --all lists all")
     elif not shown:
-        out.note("no sessions")
+        settings.out.note("no sessions")
     return FAILED if page.unreadable else DONE
 
 
-async def list_all(settings: Settings, filters: Mapping[str, Any]) -> int:
-    """Show all pages, and give the exit code."""
-    out = settings.out
-    rows: list[Session] = []
-    count = unreadable = 0
-
-    def note(item: UnreadableItem) -> None:
-        nonlocal unreadable
-        unreadable += 1
-        _tell_unreadable(out, item)
-
+async def _list_all(settings: Settings, query: Query, printer: _Printer) -> int:
+    is_pending = query.status == SessionStatus.PENDING
+    to_skip = query.offset or 0
     async with make_client(settings) as sessions:
-        async for session in sessions.iterate(**filters, on_unreadable=note):
-            rows.append(session)
-            count += 1
-            if len(rows) == _TABLE_ROWS:
-                _show(out, rows, is_first=count == len(rows))
-                rows = []
-    if rows:
-        _show(out, rows, is_first=count == len(rows))
-    out.note(f"{number(count)} sessions" if count else "no sessions")
-    return FAILED if unreadable else DONE
+        walk = sessions.iterate(
+            user_id=query.user_id,
+            client_id=query.client_id,
+            status=None if is_pending else query.status,
+            on_unreadable=printer.put_unreadable,
+        )
+        async for session in walk:
+            if is_pending and session.status != SessionStatus.PENDING:
+                continue
+            if not query.filters.has(session):
+                continue
+            if to_skip:
+                to_skip -= 1
+                continue
+            printer.put(session)
+            if printer.count == query.limit:
+                await walk.aclose()
+                break
+    printer.close()
+    count = printer.count
+    settings.out.note(f"{number(count)} session{'s' * (count != 1)}" if count else "no sessions")
+    return FAILED if printer.unreadable else DONE
+
+
+@attrs.define
+class _Printer:
+    """Prints sessions one by one, a table's in batches."""
+
+    out: Output
+    form: Form
+    count: int = 0
+    unreadable: int = 0
+    has_marks: bool = False
+    _rows: list[Session] = attrs.field(factory=list["Session"])
+
+    def put(self, session: Session) -> None:
+        """Print a session, now or with the next batch."""
+        if self.form == "table":
+            self._rows.append(session)
+            self.has_marks |= session.actor is not None
+            if len(self._rows) == _TABLE_ROWS:
+                self._draw()
+        elif self.form == "json":
+            self.out.record(session_record(session))
+        elif self.form == "ids":
+            self.out.result(rows.id_line(session))
+        else:
+            header, row = _LINES[self.form]
+            if not self.count:
+                self.out.result(header)
+            self.out.result(row(session))
+        self.count += 1
+
+    def put_unreadable(self, item: UnreadableItem) -> None:
+        """Say that an entry is not shown."""
+        self.unreadable += 1
+        self.out.error(f"entry {item.index} of the list is no session: {item.error}")
+
+    def close(self) -> None:
+        """Print what is left."""
+        if self._rows:
+            self._draw()
+        if self.form in _LINES and not self.count:
+            self.out.result(_LINES[self.form][0])  # so that reading it back finds the column
+        if self.has_marks:
+            self.out.note(f"{rows.MARK} impersonated: somebody else acts as the user (see get ID)")
+
+    def _draw(self) -> None:
+        self.out.out.write(rows.table(self._rows, self.out, now=datetime.now(UTC)))
+        self._rows.clear()
+
+
+_LINES: Final = {
+    "tsv": ("\t".join(rows.TSV_HEADER), rows.tsv_row),
+    "csv": (",".join(rows.CSV_HEADER), rows.csv_row),
+}
 
 
 def session_record(session: Session) -> dict[str, Any]:
@@ -81,31 +208,47 @@ def session_record(session: Session) -> dict[str, Any]:
     return record
 
 
-def _show(out: Output, sessions: list[Session], *, is_first: bool = True) -> None:
-    if out.is_json:
-        for session in sessions:
-            out.record(session_record(session))
-    elif out.is_quiet:
-        for session in sessions:
-            out.result(session.id)
-    elif sessions:
-        users = {session.user_id for session in sessions}
-        places = {_where(session) for session in sessions}
-        left_out = ["USER"] if len(users) == 1 else []
-        left_out += [] if places - {""} else ["WHERE"]
-        rows = [_row(session) for session in sessions]
-        out.table(_COLUMNS, rows, has_header=is_first, left_out=left_out)
+async def get_sessions(settings: Settings, session_ids: Sequence[str]) -> int:
+    """Show sessions in the order of their ids, and return the exit code.
 
+    One that can't be had is told on stderr, and the others are shown; a refused key ends it.
 
-def _row(session: Session) -> tuple[str, ...]:
-    return (
-        session.id,
-        session.status.value,
-        session.user_id or "-",
-        _time(session.last_active_at),
-        _time(session.created_at),
-        _where(session) or "-",
-    )
+    Raises:
+        ClerkError: If it was the only one, or the key was refused.
+    """
+    out = settings.out
+    turn = asyncio.Semaphore(_GETS_AT_ONCE)
+    errors: list[ClerkError] = []
+    async with make_client(settings) as sessions:
+
+        async def get(session_id: str) -> Session | ClerkError:
+            async with turn:
+                try:
+                    return await sessions.get(session_id)
+                except ClerkError as error:
+                    return error
+
+        getting = [asyncio.ensure_future(get(session_id)) for session_id in session_ids]
+        try:
+            for place, (session_id, one) in enumerate(zip(session_ids, getting, strict=True)):
+                got = await one
+                if isinstance(got, ClerkError):
+                    if len(session_ids) == 1 or exit_code_of(got) == KEY_REFUSED:
+                        raise got
+                    errors.append(got)
+                    out.error(f"{cell(session_id)}: {error_text(got)}")
+                    continue
+                if place and not (out.is_json or out.is_quiet):
+                    out.result()
+                show_one(out, got)
+        finally:
+            for one in getting:
+                one.cancel()
+            await asyncio.gather(*getting, return_exceptions=True)
+    if not errors:
+        return DONE
+    codes = {exit_code_of(error) for error in errors}
+    return codes.pop() if len(codes) == 1 and len(errors) == len(session_ids) else FAILED
 
 
 def show_one(out: Output, session: Session) -> None:
@@ -114,39 +257,30 @@ def show_one(out: Output, session: Session) -> None:
         out.record(session_record(session))
         return
     if out.is_quiet:
-        out.result(session.id)
+        out.result(rows.id_line(session))
         return
-    rows = [
+    now = datetime.now(UTC)
+    fields = [
         ("session", session.id),
         ("status", session.status.value),
         ("user", session.user_id or "-"),
         ("client", session.client_id or "-"),
         ("organization", session.last_active_organization_id or "-"),
-        ("created", _time(session.created_at)),
-        ("last active", _time(session.last_active_at)),
-        ("expires", _time(session.expire_at)),
-        ("abandoned on", _time(session.abandon_at)),
-        ("where", _where(session) or "-"),
+        ("created", _time(session.created_at, now)),
+        ("last active", _time(session.last_active_at, now)),
+        ("expires", _time(session.expire_at, None)),
+        ("abandoned on", _time(session.abandon_at, None)),
+        ("where", rows.where(session) or "-"),
     ]
     if session.actor is not None:
-        rows.append(("impersonated by", str(session.actor.get("sub", "somebody"))))
+        fields.append(("impersonated by", rows.actor(session)))
     if session.tasks:
-        rows.append(("tasks left", ", ".join(task.key for task in session.tasks)))
-    out.fields(rows)
+        fields.append(("tasks left", ", ".join(task.key for task in session.tasks)))
+    out.fields(fields)
 
 
-def _where(session: Session) -> str:
-    activity = session.latest_activity
-    if activity is None:
-        return ""
-    place = ", ".join(part for part in (activity.city, activity.country) if part)
-    device = " on ".join(part for part in (activity.browser_name, activity.device_type) if part)
-    return "; ".join(part for part in (place, device, activity.ip_address) if part)
-
-
-def _time(time: datetime | None) -> str:
-    return "-" if time is None else time.strftime("%Y-%m-%d %H:%M")
-
-
-def _tell_unreadable(out: Output, item: UnreadableItem) -> None:
-    out.error(f"entry {item.index} of the list is no session: {item.error}")
+def _time(time: datetime | None, now: datetime | None) -> str:
+    if time is None:
+        return "-"
+    told = f"{time.strftime(_TIMES)} UTC"
+    return told if now is None else f"{told} ({rows.ago(time, now)})"

@@ -68,19 +68,49 @@ def error_text(error: ClerkError) -> str:
 _LOGGER: Final = logging.getLogger("clerk_async")
 
 
+_EACH_AT_MOST: Final = 3
+"""So many warnings of one kind are shown; of the others there is a count at the end."""
+
+
 class _LogLines(logging.Handler):
+    """Shows what the library logs as lines on stderr, without tracebacks."""
+
     def __init__(self, out: Output) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__()
         self._out = out
+        self._level_before = _LOGGER.level
+        self._met: dict[str, int] = {}
+        self._last: dict[str, str] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._out.note(f"note: {as_typed(record.getMessage())}")
+        told = as_typed(record.getMessage())
+        if record.levelno < logging.WARNING:
+            self._out.debug(told)
+            return
+        count = self._met[record.msg] = self._met.get(record.msg, 0) + 1
+        self._last[record.msg] = told
+        if count <= _EACH_AT_MOST:
+            self._out.note(f"note: {told}")
+
+    def close(self) -> None:
+        super().close()
+        for kind, count in self._met.items():
+            more = count - _EACH_AT_MOST
+            if more > 0:
+                self._out.note(f"note: {more:,} more like this one: {self._last[kind]}")
+        self._met.clear()
+        _LOGGER.setLevel(self._level_before)
+        _LOGGER.propagate = True
 
 
-def show_log(out: Output) -> None:
-    """Tell what the library logs as lines on stderr, without tracebacks, until `hide_log`."""
+def show_log(out: Output, *, is_verbose: bool = False) -> None:
+    """Show what the library logs until `hide_log`: warnings, or all of it."""
     hide_log()
-    _LOGGER.addHandler(_LogLines(out))
+    handler = _LogLines(out)
+    handler.setLevel(logging.DEBUG if is_verbose else logging.WARNING)
+    if is_verbose:
+        _LOGGER.setLevel(logging.DEBUG)
+    _LOGGER.addHandler(handler)
     _LOGGER.propagate = False
 
 
@@ -89,4 +119,4 @@ def hide_log() -> None:
     for handler in list(_LOGGER.handlers):
         if isinstance(handler, _LogLines):
             _LOGGER.removeHandler(handler)
-            _LOGGER.propagate = True
+            handler.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, Final
 
 from clerk_async.bulk.report import RevocationStatus
@@ -13,7 +12,7 @@ from clerk_async.errors import ApiError, ClerkError
 from clerk_async.redaction import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Sequence
 
     from clerk_async.bulk.report import RevocationOutcome, RevocationReport
     from clerk_async.cli.output import Output
@@ -73,11 +72,6 @@ def summary_record(report: RevocationReport) -> dict[str, Any]:
         "exhausted": report.exhausted,
         "ok": report.ok,
     }
-
-
-def json_line(value: Mapping[str, Any]) -> str:
-    """Write a value as one line of JSON."""
-    return json.dumps(value, ensure_ascii=False) + "\n"
 
 
 def tell_outcomes(

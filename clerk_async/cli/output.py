@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import json
 import os
 import shutil
@@ -14,8 +13,6 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from rich.text import Text
 
 _STYLES: Final = {
     "bold": "\x1b[1m",
@@ -42,13 +39,14 @@ _INVISIBLE: Final = {
     )
 }
 _IN_A_CELL: Final = {**_CONTROLS, **_INVISIBLE, 0x09: "\\t", 0x0A: "\\n"}
+_IN_JSON: Final = {
+    **{code: f"\\u{code:04x}" for code in _CONTROLS if code >= 0x7F},  # noqa: PLR2004 - the rest are
+    **_INVISIBLE,
+}
 _CLEAR_LINE: Final = "\r\x1b[2K"
 _WIDTH_UNKNOWN: Final = 80
 WAITING_AT_MOST: Final = 1000
 """So many lines may wait; then whoever has another waits himself."""
-_LEAST: Final = 10
-"""No column is narrower: a date, and most words, stay whole."""
-_GAP: Final = 3
 
 
 class Stream:
@@ -176,8 +174,7 @@ class Output:
 
     def record(self, value: Mapping[str, Any]) -> None:
         """Print a JSON line of the result."""
-        text = json.dumps(value, ensure_ascii=False, separators=(", ", ": "))
-        self._around_live(self.out, text + "\n")
+        self._around_live(self.out, json_line(value, self.out))
 
     def note(self, text: str, *, is_painted: bool = False) -> None:
         """Tell something by the way on stderr, unless `--quiet`.
@@ -191,6 +188,12 @@ class Output:
 
             text = text if is_painted else harmless(redact(text))
             self._around_live(self.err, text + "\n")
+
+    def debug(self, text: str) -> None:
+        """Tell on stderr what goes on inside, for `--verbose`."""
+        from clerk_async.redaction import redact  # noqa: PLC0415 - not for help
+
+        self._around_live(self.err, paint(self.err, cell(redact(text)), "dim") + "\n")
 
     def error(self, text: str) -> None:
         """Tell on stderr what is wrong."""
@@ -218,40 +221,11 @@ class Output:
         if live and stream.is_terminal:
             self.err.write(live)
 
-    def table(
-        self,
-        columns: Sequence[str],
-        rows: Sequence[Sequence[str]],
-        *,
-        has_header: bool = True,
-        left_out: Sequence[str] = (),
-    ) -> None:
-        """Print a table: drawn on a terminal, else lines with tabs between the cells.
-
-        Args:
-            columns: The headings.
-            rows: The cells.
-            has_header: Whether the lines begin with the headings.
-            left_out: Columns that people can do without.
-        """
-        if not self.out.is_terminal:
-            for row in (columns, *rows) if has_header else rows:
-                self.result("\t".join(harmless(cell) for cell in row))
-            return
-        shown = [place for place, column in enumerate(columns) if column not in left_out]
-        drawn = _draw(
-            [columns[place] for place in shown],
-            [[harmless(row[place]) for place in shown] for row in rows],
-            terminal_width(),
-            has_colour=self.out.has_colour,
-        )
-        self.out.write(drawn if self.out.has_unicode else drawn.replace("─", "-"))
-
     def fields(self, rows: Sequence[tuple[str, str]]) -> None:
         """Print names and values."""
         width = max(len(name) for name, _ in rows)
         for name, value in rows:
-            self.result(f"{self.faint(name.ljust(width))}  {harmless(value)}")
+            self.result(f"{self.faint(name.ljust(width))}  {cell(value)}")
 
     def good(self, text: str) -> str:
         """Colour text for stdout as good news."""
@@ -268,6 +242,12 @@ class Output:
     def faint(self, text: str) -> str:
         """Make text for stdout recede."""
         return paint(self.out, text, "dim")
+
+
+def json_line(value: Mapping[str, Any], stream: Stream) -> str:
+    """Write a value as a line of JSON, with escapes for what a terminal would obey or not show."""
+    text = json.dumps(value, ensure_ascii=not stream.has_unicode)
+    return text.translate(_IN_JSON) + "\n"
 
 
 def harmless(text: str) -> str:
@@ -299,41 +279,3 @@ def paint(stream: Stream, text: str, style: str) -> str:
 def terminal_width() -> int:
     """How many characters fit in a line."""
     return shutil.get_terminal_size((_WIDTH_UNKNOWN, 24)).columns
-
-
-def _draw(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, has_colour: bool
-) -> str:
-    """Draw a table as text; the cells are taken as they are, never as markup."""
-    from rich import box  # noqa: PLC0415 - rich, only when drawing
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
-    narrowest = 0
-    for place, column in enumerate(columns):
-        is_id = place == 0  # to be copied, ids must stand in one line
-        longest = max((len(row[place]) for row in rows), default=0)
-        least = longest if is_id else min(longest, _LEAST)
-        table.add_column(column, overflow="fold", no_wrap=is_id, min_width=least)
-        narrowest += least + (0 if is_id else _GAP)
-    for row in rows:
-        table.add_row(*(_cell(cell) for cell in row))
-    text = io.StringIO()
-    console = Console(
-        file=text,
-        # In a narrower terminal rich would leave out whole columns; so its lines wrap there.
-        width=max(width, narrowest),
-        force_terminal=has_colour,
-        color_system="standard" if has_colour else None,
-        legacy_windows=False,
-    )
-    console.print(table)
-    return text.getvalue()
-
-
-def _cell(text: str) -> Text:
-    from rich.text import Text  # noqa: PLC0415 - as above
-
-    style = {"active": "green", "pending": "yellow", "revoked": "red"}.get(text, "")
-    return Text(text, style=style)

@@ -38,7 +38,7 @@ def verify_token(
     """
     if token == STDIN:
         (token,) = read_secret_lines(settings.out, "token")
-    show_log(settings.out)
+    show_log(settings.out, is_verbose=settings.is_verbose)
     jwt_key = _jwt_key(jwt_key_file)
     try:
         claims = asyncio.run(_verify(settings, token, jwt_key, rules))

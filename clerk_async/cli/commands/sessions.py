@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from clerk_async.cli.app import Settings, command, pass_settings
 from clerk_async.cli.exits import DONE
+from clerk_async.cli.filters import age_options, filters_of
 
 if TYPE_CHECKING:
-    from clerk_async.models import Session
+    from datetime import timedelta
 
 
 def _statuses(_: click.Context, __: click.Parameter, typed: str) -> list[str]:
@@ -28,7 +29,7 @@ def _statuses(_: click.Context, __: click.Parameter, typed: str) -> list[str]:
     "--status",
     metavar="S",
     shell_complete=_statuses,
-    help="Those with this status, such as active; the service knows no filter for pending.",
+    help="Those with this status, such as active.",
 )
 @click.option(
     "--limit",
@@ -37,7 +38,14 @@ def _statuses(_: click.Context, __: click.Parameter, typed: str) -> list[str]:
     help="At most so many, 1 to 500; default: 10, the service's own.",
 )
 @click.option("--offset", type=click.IntRange(min=0), metavar="N", help="Skip so many.")
-@click.option("--all", "is_all", is_flag=True, help="All pages.")
+@click.option("--all", "is_all", is_flag=True, help="All pages; a program gets them anyway.")
+@age_options
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "csv", "ids"]),
+    help="How to print them; json is one object a line. Each can be read back by revoke.",
+)
 @pass_settings
 def list_command(
     settings: Settings,
@@ -49,34 +57,55 @@ def list_command(
     limit: int | None,
     offset: int | None,
     is_all: bool,
+    older_than: timedelta | None,
+    idle: timedelta | None,
+    actor: str | None,
+    form: Literal["table", "json", "csv", "ids"] | None,
 ) -> int:
     """List the sessions of a user or a client, newest first.
 
-    On a terminal as a table, in a pipe as lines with tabs, with --json as JSON lines. With --quiet
-    the ids alone, one a line: what `revoke --from -` reads.
-    """
+    On a terminal: one page, as a table. In a pipe or with --format: all of them, in a pipe as lines
+    with tabs, with --json as JSON lines, with --quiet the ids alone. What it prints can be piped
+    into `revoke --from -`.
+
+    \b
+      clerk-async list --user user_1
+      clerk-async list --user user_1 --idle 30d | clerk-async revoke --from - --dry-run
+      clerk-async list --user user_1 --format csv > sessions.csv
+    """  # noqa: D301 - a control character of click, no backslash
     if user_id is None and client_id is None:
         raise click.UsageError("say whose sessions: --user ID or --client ID")
     if is_all and (limit is not None or offset is not None):
         raise click.UsageError("--all goes with neither --limit nor --offset")
+    if form is not None and form != "json" and settings.is_json:
+        raise click.UsageError(f"--json and --format {form} exclude each other")
     import asyncio  # noqa: PLC0415 - not for help
 
-    from clerk_async.cli.listing import list_all, list_page  # noqa: PLC0415 - attrs, not for help
+    from clerk_async.cli.listing import Query, list_sessions  # noqa: PLC0415 - not for help
 
-    filters = {"user_id": user_id, "client_id": client_id, "status": status}
-    if is_all:
-        return asyncio.run(list_all(settings, filters))
-    return asyncio.run(list_page(settings, {**filters, "limit": limit, "offset": offset}))
+    query = Query(
+        user_id=user_id,
+        client_id=client_id,
+        status=status,
+        limit=limit,
+        offset=offset,
+        is_all=is_all,
+        filters=filters_of(older_than, idle, actor),
+        form=form,
+    )
+    return asyncio.run(list_sessions(settings, query))
 
 
 @command("get")
-@click.argument("session_id", metavar="ID")
+@click.argument("session_ids", metavar="ID...", nargs=-1, required=True)
 @pass_settings
-def get_command(settings: Settings, /, *, session_id: str) -> int:
-    """Show one session."""
-    from clerk_async.cli.client import call  # noqa: PLC0415 - not for help
+def get_command(settings: Settings, /, *, session_ids: tuple[str, ...]) -> int:
+    """Show sessions by their ids."""
+    import asyncio  # noqa: PLC0415 - not for help
 
-    return _show(settings, call(settings, lambda sessions: sessions.get(session_id)))
+    from clerk_async.cli.listing import get_sessions  # noqa: PLC0415 - not for help
+
+    return asyncio.run(get_sessions(settings, session_ids))
 
 
 @command("create")
@@ -88,15 +117,10 @@ def get_command(settings: Settings, /, *, session_id: str) -> int:
 def create_command(settings: Settings, /, *, user_id: str, organization: str | None) -> int:
     """Create a session, for tests: Clerk refuses it on production instances."""
     from clerk_async.cli.client import call  # noqa: PLC0415 - not for help
+    from clerk_async.cli.listing import show_one  # noqa: PLC0415 - not for help
 
     made = call(
         settings, lambda sessions: sessions.create(user_id, active_organization_id=organization)
     )
-    return _show(settings, made)
-
-
-def _show(settings: Settings, session: Session) -> int:
-    from clerk_async.cli.listing import show_one  # noqa: PLC0415 - attrs, not for help
-
-    show_one(settings.out, session)
+    show_one(settings.out, made)
     return DONE

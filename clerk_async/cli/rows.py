@@ -1,0 +1,242 @@
+"""Sessions as rows: in a table for people, and as lines that programs, and `revoke`, read back.
+
+Whatever a value holds, a row is one line, and a cell ends where it does.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from clerk_async.cli.columns import SESSIONS, USERS
+from clerk_async.cli.output import cell, paint, terminal_width
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from clerk_async.cli.output import Output, Stream
+    from clerk_async.models import Session
+
+TSV_HEADER: Final = (
+    SESSIONS.heading,
+    "STATUS",
+    USERS.heading,
+    "ACTIVE (UTC)",
+    "CREATED (UTC)",
+    "WHERE",
+    "ACTOR",
+)
+CSV_HEADER: Final = (
+    SESSIONS.field,
+    "status",
+    USERS.field,
+    "client_id",
+    "actor",
+    "last_active_organization_id",
+    "last_active_at",
+    "created_at",
+    "updated_at",
+    "expire_at",
+    "abandon_at",
+    "city",
+    "country",
+    "ip_address",
+    "browser_name",
+    "browser_version",
+    "device_type",
+    "is_mobile",
+)
+MARK: Final = "*"
+"""Before the status of a session in which somebody else acts as its user."""
+_GAP: Final = "  "
+_PLAIN_ID: Final = re.compile(r"[A-Za-z0-9_.~-]+")
+_FORMULA: Final = ("=", "+", "-", "@")
+_LEAST_OF_WHERE: Final = 10
+_LEAST_OF_USER: Final = 12
+_LEAST_OF_STATUS: Final = 6
+_DROPPED: Final = ("CREATED", "WHERE", "USER", "ACTIVE", "STATUS")
+"""Columns in the order in which a narrow terminal loses them; the ids stay, and stay whole."""
+_COLOURS: Final = {"active": "green", "pending": "yellow"}
+_UNITS: Final = ((86_400 * 365, "y"), (86_400, "d"), (3600, "h"), (60, "min"))
+
+
+def id_line(session: Session) -> str:
+    """Write an id so that it is read back as itself, or refused, but never as another one."""
+    if _PLAIN_ID.fullmatch(session.id) and session.id.casefold() not in SESSIONS.headers:
+        return session.id
+    return '"' + cell(session.id).replace('"', '""') + '"'
+
+
+def tsv_row(session: Session) -> str:
+    """Write a session as a line with tabs."""
+    return _written(
+        (
+            session.id,
+            session.status.value,
+            session.user_id or "-",
+            _utc(session.last_active_at),
+            _utc(session.created_at),
+            _no_formula(where(session)) or "-",
+            actor(session) or "-",
+        ),
+        "\t",
+    )
+
+
+def csv_row(session: Session) -> str:
+    """Write a session as a line of CSV, with every field and times in ISO 8601."""
+    activity = session.latest_activity
+    place = () if activity is None else (activity.city, activity.country, activity.ip_address)
+    browser = () if activity is None else (activity.browser_name, activity.browser_version)
+    device = (None, None) if activity is None else (activity.device_type, activity.is_mobile)
+    return _written(
+        (
+            session.id,
+            session.status.value,
+            session.user_id,
+            session.client_id,
+            actor(session),
+            session.last_active_organization_id,
+            *(
+                _iso(time)
+                for time in (
+                    session.last_active_at,
+                    session.created_at,
+                    session.updated_at,
+                    session.expire_at,
+                    session.abandon_at,
+                )
+            ),
+            # What a browser says of itself must not be a formula where a spreadsheet opens it.
+            *(_no_formula(text) for text in place or (None, None, None)),
+            *(_no_formula(text) for text in browser or (None, None)),
+            _no_formula(device[0]),
+            None if device[1] is None else str(device[1]).lower(),
+        ),
+        ",",
+    )
+
+
+def _written(cells: Sequence[str | None], delimiter: str) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=delimiter, lineterminator="")
+    writer.writerow("" if value is None else cell(value) for value in cells)
+    return text.getvalue()
+
+
+def _no_formula(text: str | None) -> str | None:
+    return f"'{text}" if text is not None and text.lstrip().startswith(_FORMULA) else text
+
+
+def table(sessions: Sequence[Session], out: Output, *, now: datetime) -> str:
+    """Draw sessions as a table: one line each, however narrow the terminal is."""
+    from rich.cells import cell_len  # noqa: PLC0415 - rich, only when drawing
+
+    columns = {
+        "SESSION": [cell(session.id) for session in sessions],
+        "STATUS": [_status(session) for session in sessions],
+        "USER": [cell(session.user_id or "-") for session in sessions],
+        "ACTIVE": [ago(session.last_active_at, now) for session in sessions],
+        "CREATED": [ago(session.created_at, now) for session in sessions],
+        "WHERE": [cell(where(session)) for session in sessions],
+    }
+    if len(set(columns["USER"])) == 1:
+        del columns["USER"]
+    if not any(columns["WHERE"]):
+        del columns["WHERE"]
+    widths = {name: max(map(cell_len, (name, *cells))) for name, cells in columns.items()}
+    _fit(widths, terminal_width())
+    shown = list(widths)
+    rule = "─" if out.out.has_unicode else "-"
+    stream = out.out
+    lines = [
+        paint(stream, _GAP.join(_fitted(shown, widths, stream)).rstrip(), "bold"),
+        rule * min(terminal_width(), len(_GAP) * (len(widths) - 1) + sum(widths.values())),
+    ]
+    for place, session in enumerate(sessions):
+        row = _fitted([columns[name][place] for name in shown], widths, stream)
+        style = _COLOURS.get(session.status.value)
+        if style is not None and "STATUS" in widths:
+            row[shown.index("STATUS")] = paint(stream, row[shown.index("STATUS")], style)
+        line = _GAP.join(row).rstrip()
+        lines.append(line if session.status.is_live else paint(stream, line, "dim"))
+    return "\n".join(lines) + "\n"
+
+
+def _fit(widths: dict[str, int], room: int) -> None:
+    """Make columns narrower, or leave them out, until a row fits."""
+    least = {
+        "STATUS": _LEAST_OF_STATUS,
+        "USER": _LEAST_OF_USER,
+        "WHERE": _LEAST_OF_WHERE,
+    }
+
+    def excess() -> int:
+        return sum(widths.values()) + len(_GAP) * (len(widths) - 1) - room
+
+    for dropped in _DROPPED:
+        bounds = {name: min(width, least.get(name, width)) for name, width in widths.items()}
+        for name in ("WHERE", "USER", "STATUS"):
+            if name in widths:
+                widths[name] = max(bounds[name], widths[name] - max(0, excess()))
+        if excess() <= 0:
+            return
+        widths.pop(dropped, None)
+
+
+def _fitted(cells: Sequence[str], widths: dict[str, int], stream: Stream) -> list[str]:
+    """Cut or fill each cell to the width of its column."""
+    from rich.cells import cell_len, set_cell_size  # noqa: PLC0415 - as above
+
+    ellipsis = "…" if stream.has_unicode else "~"
+    return [
+        set_cell_size(text, width)
+        if cell_len(text) <= width
+        else set_cell_size(text, width - 1) + ellipsis
+        for text, width in zip(cells, widths.values(), strict=True)
+    ]
+
+
+def _status(session: Session) -> str:
+    return (MARK if session.actor is not None else "") + cell(session.status.value)
+
+
+def where(session: Session) -> str:
+    """Describe the place and the device of a session's latest activity."""
+    activity = session.latest_activity
+    if activity is None:
+        return ""
+    place = ", ".join(part for part in (activity.city, activity.country) if part)
+    device = " on ".join(part for part in (activity.browser_name, activity.device_type) if part)
+    return "; ".join(part for part in (place, device, activity.ip_address) if part)
+
+
+def actor(session: Session) -> str:
+    """Name who acts as the session's user, if somebody else does."""
+    if session.actor is None:
+        return ""
+    return str(session.actor.get("sub") or "somebody")
+
+
+def ago(time: datetime | None, now: datetime) -> str:
+    """Say how long ago a time was, in one unit: `3 h ago`."""
+    if time is None:
+        return "-"
+    seconds = (now - time).total_seconds()
+    for unit, name in _UNITS:
+        if seconds >= unit:
+            return f"{seconds // unit:.0f} {name} ago"
+    return "now" if seconds > -60 else f"{time:%Y-%m-%d}"  # noqa: PLR2004 - as precise as that
+
+
+def _utc(time: datetime | None) -> str:
+    return "-" if time is None else time.astimezone(UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def _iso(time: datetime | None) -> str | None:
+    if time is None:
+        return None
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
