@@ -12,13 +12,13 @@ from clerk_async.http.decode import (
     decode_refreshed,
     decode_session,
     decode_token,
-    with_info,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from clerk_async.http.calls import Calls
+    from clerk_async.http.shapes import Losses
     from clerk_async.models import (
         ApiResponse,
         Cookies,
@@ -39,11 +39,12 @@ class AsyncSessionsWithHttpInfo:
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
+        self._reader = calls.shared.reader
 
     async def _ask(
-        self, request: operations.Request, decode: Callable[[bytes], Any]
+        self, request: operations.Request, decode: Callable[[bytes, Losses], Any]
     ) -> ApiResponse[Any]:
-        return with_info(decode, await self._calls.call(request), request)
+        return self._reader.response(decode, await self._calls.call(request), request)
 
     async def list(
         self,

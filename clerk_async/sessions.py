@@ -19,13 +19,7 @@ from clerk_async.config import (
 from clerk_async.errors import InvalidArgumentError
 from clerk_async.http import operations
 from clerk_async.http.calls import Calls, Shared
-from clerk_async.http.decode import (
-    decode_page,
-    decode_refreshed,
-    decode_session,
-    decode_token,
-    decoded,
-)
+from clerk_async.http.decode import decode_page, decode_refreshed, decode_session, decode_token
 from clerk_async.http.paging import iterate_pages
 from clerk_async.http.settings import wire_settings
 from clerk_async.http_info import VERIFY_ADVICE, AsyncSessionsWithHttpInfo
@@ -133,6 +127,7 @@ class AsyncSessionsApi(AsyncBulkRevocation):
             headers=headers,
         )
         self._shared = Shared(settings, self._endpoint.secret_key)
+        self._reader = self._shared.reader
         self._gates = Gates()
         self._rate_limit = _checked_limit(rate_limit)
         self._is_view = False
@@ -165,7 +160,7 @@ class AsyncSessionsApi(AsyncBulkRevocation):
         request = operations.list_request(
             client_id=client_id, user_id=user_id, status=status, limit=limit, offset=offset
         )
-        return decoded(decode_page, await self._calls.call(request), request)
+        return self._reader.value(decode_page, await self._calls.call(request), request)
 
     async def create(self, user_id: str, *, active_organization_id: str | None = None) -> Session:
         """Create a session, for tests: the service refuses it on production instances.
@@ -177,7 +172,7 @@ class AsyncSessionsApi(AsyncBulkRevocation):
             active_organization_id: The organization to make active in it.
         """
         request = operations.create_request(user_id, active_organization_id)
-        return decoded(decode_session, await self._calls.call(request), request)
+        return self._reader.value(decode_session, await self._calls.call(request), request)
 
     async def get(self, session_id: str) -> Session:
         """Get a session.
@@ -186,7 +181,7 @@ class AsyncSessionsApi(AsyncBulkRevocation):
             session_id: Such as `sess_…`.
         """
         request = operations.for_session(operations.GET, session_id)
-        return decoded(decode_session, await self._calls.call(request), request)
+        return self._reader.value(decode_session, await self._calls.call(request), request)
 
     async def refresh(
         self,
@@ -228,7 +223,7 @@ class AsyncSessionsApi(AsyncBulkRevocation):
             request_originating_ip=request_originating_ip,
             suffixed_cookies=suffixed_cookies,
         )
-        return decoded(decode_refreshed, await self._calls.call(request), request)
+        return self._reader.value(decode_refreshed, await self._calls.call(request), request)
 
     async def revoke(self, session_id: str) -> Session:
         """Revoke a session: its user must sign in again.
@@ -239,7 +234,7 @@ class AsyncSessionsApi(AsyncBulkRevocation):
             session_id: Such as `sess_…`.
         """
         request = operations.revoke_request(session_id)
-        return decoded(decode_session, await self._calls.call(request), request)
+        return self._reader.value(decode_session, await self._calls.call(request), request)
 
     def verify(self, session_id: str, token: str | Token) -> Coroutine[Any, Any, Session]:
         """Verify a session token over the network: deprecated by Clerk, use a verifier instead.
@@ -269,7 +264,7 @@ class AsyncSessionsApi(AsyncBulkRevocation):
             expires_in_seconds: Its lifetime, 30 to 315360000; the service's default is 60.
         """
         request = operations.token_request(session_id, expires_in_seconds)
-        return decoded(decode_token, await self._calls.call(request), request)
+        return self._reader.value(decode_token, await self._calls.call(request), request)
 
     async def create_token_from_template(
         self, session_id: str, template_name: str, *, expires_in_seconds: int | None = None
@@ -282,7 +277,7 @@ class AsyncSessionsApi(AsyncBulkRevocation):
             expires_in_seconds: Its lifetime, 30 to 315360000; default: the template's own.
         """
         request = operations.template_token_request(session_id, template_name, expires_in_seconds)
-        return decoded(decode_token, await self._calls.call(request), request)
+        return self._reader.value(decode_token, await self._calls.call(request), request)
 
     # --- all pages ---
 
@@ -323,7 +318,7 @@ class AsyncSessionsApi(AsyncBulkRevocation):
 
         async def fetch(offset: int) -> SessionPage:
             request = request_at(offset)
-            return decoded(decode_page, await self._calls.call(request), request)
+            return self._reader.value(decode_page, await self._calls.call(request), request)
 
         return iterate_pages(fetch, page_size, on_unreadable)
 

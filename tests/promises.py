@@ -38,6 +38,8 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
         "checked-arguments": "An id can't lead to another path; bad arguments never leave",
         "models-and-errors": "Every operation gives its model, and each status its error",
         "tolerant-decoding": "Nothing is coerced; a bad field costs that field, a bad item that item; unknown statuses stay readable",
+        "quiet-log": "A field that the service drops is one log line for each client, not one for each session",
+        "tools": "attrs, cattrs and whatever resolves type hints may work on our values at any time",
         "both-lists": "Both shapes of a list are read",
         "useless-bodies": "A body of no use is a ResponseDecodeError, never an empty list",
         "complete-iteration": "`iterate` gives every session once",

@@ -26,7 +26,7 @@ from clerk_async import (
     SessionsApi,
 )
 from clerk_async.http.connections import KEEP_ALIVE
-from clerk_async.http.decode import decode_session, decoded
+from clerk_async.http.decode import decode_session
 from clerk_async.http.operations import GET, for_session
 
 if TYPE_CHECKING:
@@ -388,6 +388,6 @@ async def test_a_call_on_a_connection_that_turns_out_to_be_out_of_step_is_made_a
             other = asyncio.ensure_future(client.with_http_info.get("sess_B"))
             await unusable.wait()
             with pytest.raises(ResponseDecodeError):
-                decoded(decode_session, first, for_session(GET, "sess_A"))
+                client._reader.value(decode_session, first, for_session(GET, "sess_A"))
             found = await other
     assert (found.data.id, found.attempts, server.connections) == ("sess_B", 2, 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from clerk_async.http import operations
-from clerk_async.http.decode import decode_page, decode_session, decoded, with_info
+from clerk_async.http.decode import decode_page, decode_session
 
 if TYPE_CHECKING:
     from clerk_async.config import Endpoint, RateLimit
@@ -48,6 +48,7 @@ class RevocationTarget:
         gates: Gates,
     ) -> None:
         self._calls = calls
+        self._reader = calls.shared.reader
         self.key_fingerprint: str = endpoint.fingerprint
         self.default_rate_limit: RateLimit = rate_limit or endpoint.key_limit.share(DEFAULT_SHARE)
         self.pool_size = pool_size
@@ -57,13 +58,13 @@ class RevocationTarget:
         """POST /sessions/{id}/revoke."""
         request = operations.revoke_request(session_id)
         answer = await self._calls.call(request, pacer=lane)
-        return with_info(decode_session, answer, request)
+        return self._reader.response(decode_session, answer, request)
 
     async def get(self, session_id: str, lane: Lane) -> Session:
         """GET /sessions/{id}."""
         request = operations.for_session(operations.GET, session_id)
         answer = await self._calls.call(request, pacer=lane)
-        return decoded(decode_session, answer, request)
+        return self._reader.value(decode_session, answer, request)
 
     async def list_page(
         self, lane: Lane, *, user_id: str | None, client_id: str | None, limit: int, offset: int
@@ -73,4 +74,4 @@ class RevocationTarget:
             client_id=client_id, user_id=user_id, status=None, limit=limit, offset=offset
         )
         answer = await self._calls.call(request, pacer=lane)
-        return decoded(decode_page, answer, request)
+        return self._reader.value(decode_page, answer, request)

@@ -31,6 +31,7 @@ from clerk_async.errors import (
     TransportError,
     WrongLoopError,
 )
+from clerk_async.http.decode import Reader
 from clerk_async.http.error_bodies import api_error
 from clerk_async.http.retry import (
     RetryQuota,
@@ -73,6 +74,7 @@ class Shared:
     ) -> None:
         self.settings = settings
         self.secrets: tuple[str, ...] = (secret_key,)
+        self.reader: Reader = Reader(self.secrets)
         self.clock = clock
         self.now = now
         self.sleep = sleep

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import msgspec
 
 from clerk_async.errors import ResponseDecodeError
-from clerk_async.http.shapes import UnreadableError, array_of, kind_of, object_of
+from clerk_async.http.shapes import Losses, UnreadableError, array_of, kind_of, object_of
 from clerk_async.models import (
     FIRST_MILLISECOND,
     LAST_MILLISECOND,
@@ -98,7 +98,7 @@ def _session_of(wire: _SessionWire) -> Session:
     return session
 
 
-def decode_session(body: bytes) -> Session:
+def decode_session(body: bytes, losses: Losses | None = None) -> Session:
     """Read a session.
 
     Raises:
@@ -109,10 +109,10 @@ def decode_session(body: bytes) -> Session:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     value = _load(body)
-    return _structured(value, Session, value)
+    return _structured(value, Session, value, losses)
 
 
-def decode_page(body: bytes) -> SessionPage:
+def decode_page(body: bytes, losses: Losses | None = None) -> SessionPage:
     """Read a list of sessions, in either of its two shapes.
 
     Raises:
@@ -129,22 +129,24 @@ def decode_page(body: bytes) -> SessionPage:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     if rows is None:  # outside the except block: that error holds the body, and must not be chained
-        return _tolerant_page(_load(body))
+        return _tolerant_page(_load(body), losses)
     return SessionPage(data=tuple([_session_of(wire) for wire in rows]), total_count=total)
 
 
-def _tolerant_page(value: Any) -> SessionPage:
-    from clerk_async.http.tolerant import converter, log_lost  # noqa: PLC0415 - takes time
+def _tolerant_page(value: Any, losses: Losses | None) -> SessionPage:
+    from clerk_async.http.tolerant import converter_for  # noqa: PLC0415 - takes time
 
+    losses = losses or Losses()
     items, total, where = value, None, "$"
     if (body := object_of(value)) is not None:
         items, total, where = body.get("data"), body.get("total_count"), "$.data"
         if type(total) is not int or total < 0:
-            log_lost(SessionPage, "total_count", f"expected a count, got {kind_of(total)}")
+            losses.note(SessionPage, "total_count", f"expected a count, got {kind_of(total)}")
             total = None
     array = array_of(items)
     if array is None:
         raise _decode_error(UnreadableError("an array", items, where[1:]), None)
+    converter = converter_for(losses)
     sessions: list[Session] = []
     unreadable: list[UnreadableItem] = []
     for index, item in enumerate(array):
@@ -160,7 +162,7 @@ def _tolerant_page(value: Any) -> SessionPage:
     return SessionPage(data=tuple(sessions), total_count=total, unreadable=tuple(unreadable))
 
 
-def decode_token(body: bytes) -> Token:
+def decode_token(body: bytes, losses: Losses | None = None) -> Token:
     """Read a token.
 
     Raises:
@@ -170,10 +172,10 @@ def decode_token(body: bytes) -> Token:
         return Token(jwt=_token_decoder.decode(body).jwt)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
-    return _structured(_load(body), Token, None)
+    return _structured(_load(body), Token, None, losses)
 
 
-def decode_refreshed(body: bytes) -> Token | Cookies:
+def decode_refreshed(body: bytes, losses: Losses | None = None) -> Token | Cookies:
     """Read the answer to a refresh: a token or cookies, told apart by `object`.
 
     Raises:
@@ -184,15 +186,15 @@ def decode_refreshed(body: bytes) -> Token | Cookies:
     kind = fields.get("object")
     is_cookies = kind == "cookies" or (kind != "token" and "cookies" in fields)
     model: type[Token | Cookies] = Cookies if is_cookies else Token
-    return _structured(value, model, None)
+    return _structured(value, model, None, losses)
 
 
-def _structured(value: Any, model: type[T], named: Any) -> T:
+def _structured(value: Any, model: type[T], named: Any, losses: Losses | None) -> T:
     """Read a value the careful way; an error tells the id of `named`, where that has one."""
-    from clerk_async.http.tolerant import converter  # noqa: PLC0415 - takes time to import
+    from clerk_async.http.tolerant import converter_for  # noqa: PLC0415 - takes time to import
 
     try:
-        return converter.structure(value, model)
+        return converter_for(losses or Losses()).structure(value, model)
     except UnreadableError as error:
         raise _decode_error(error, named) from None
 
@@ -219,36 +221,58 @@ def _id_in(value: Any) -> str | None:
     return session_id if isinstance(session_id, str) and session_id else None
 
 
-def decoded(decode: Callable[[bytes], T], answer: Answer, request: Request) -> T:
-    """Decode an answer; an error, of an entry of a list too, tells which call it belongs to."""
-    try:
-        value = decode(answer.body)
-    except ResponseDecodeError as error:
-        answer.distrust()
-        _tell(error, answer, request)
-        raise
-    for item in getattr(value, "unreadable", ()):  # a page's; no isinstance, which an ABC slows
-        _tell(item.error, answer, request)
-    return value
+class Reader:
+    """Reads the answers to one client.
 
+    Attributes:
+        secrets: What no error may show.
+        losses: The fields that could not be read.
+    """
 
-def _tell(error: ResponseDecodeError, answer: Answer, request: Request) -> None:
-    error.status = answer.status
-    error._tell_of(  # noqa: SLF001 - ours
-        request.operation.method,
-        request.path,
-        answer.attempts,
-        may_have_arrived=True,  # it did
-    )
+    def __init__(self, secrets: tuple[str, ...] = ()) -> None:
+        self.secrets = secrets
+        self.losses: Losses = Losses()
 
+    def value(self, decode: Callable[[bytes, Losses], T], answer: Answer, request: Request) -> T:
+        """Decode an answer; an error, of an entry of a list too, says which call it belongs to.
 
-def with_info(decode: Callable[[bytes], T], answer: Answer, request: Request) -> ApiResponse[T]:
-    """Decode an answer and keep what surrounds it."""
-    headers = ResponseHeaders(tuple(answer.headers.items()))
-    return ApiResponse(
-        data=decoded(decode, answer, request),
-        status=answer.status,
-        headers=headers,
-        attempts=answer.attempts,
-        trace_id=headers.get("cf-ray"),
-    )
+        Raises:
+            ResponseDecodeError: If it can't be read.
+        """
+        try:
+            value = decode(answer.body, self.losses)
+        except ResponseDecodeError as error:
+            answer.distrust()
+            self._tell(error, answer, request)
+            raise
+        for item in getattr(value, "unreadable", ()):  # a page's; no isinstance, an ABC slows it
+            self._tell(item.error, answer, request)
+        return value
+
+    def response(
+        self, decode: Callable[[bytes, Losses], T], answer: Answer, request: Request
+    ) -> ApiResponse[T]:
+        """Decode an answer and keep what surrounds it.
+
+        Raises:
+            ResponseDecodeError: If it can't be read.
+        """
+        headers = ResponseHeaders(answer.headers.items())
+        return ApiResponse(
+            data=self.value(decode, answer, request),
+            status=answer.status,
+            headers=headers,
+            attempts=answer.attempts,
+            trace_id=headers.get("cf-ray"),
+        )
+
+    def _tell(self, error: ResponseDecodeError, answer: Answer, request: Request) -> None:
+        error.status = answer.status
+        if error.session_id is not None:
+            error.session_id = redact(error.session_id, (*request.secrets, *self.secrets))
+        error._tell_of(  # noqa: SLF001 - ours
+            request.operation.method,
+            request.path,
+            answer.attempts,
+            may_have_arrived=True,  # it did
+        )

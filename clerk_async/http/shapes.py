@@ -1,9 +1,17 @@
-"""What a decoded JSON value is, in words and in types, and the error for one that is another."""
+"""What a decoded JSON value is, and what becomes of one that is something else."""
 
 from __future__ import annotations
 
+import logging
 from types import NoneType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from cattrs import Converter
+
+logger: logging.Logger = logging.getLogger("clerk_async")
+
+_FIRST_COUNT: Final = 1000
 
 
 class UnreadableError(Exception):
@@ -29,10 +37,40 @@ def kind_of(value: object) -> str:
 
 
 def array_of(value: Any) -> list[Any] | None:
-    """Give an array, or None for anything else."""
+    """Return an array, or None for anything else."""
     return value if isinstance(value, list) else None  # pyright: ignore[reportUnknownVariableType]
 
 
 def object_of(value: Any) -> dict[str, Any] | None:
-    """Give an object, or None for anything else."""
+    """Return an object, or None for anything else."""
     return value if isinstance(value, dict) else None  # pyright: ignore[reportUnknownVariableType]
+
+
+class Losses:
+    """The fields that answers to one client lacked: one log line each, and a count now and then.
+
+    Attributes:
+        converter: What reads those answers and notes what they lack; None before the first.
+    """
+
+    def __init__(self) -> None:
+        self.converter: Converter | None = None
+        self._counts: dict[tuple[str, str], int] = {}
+        self._count_at: dict[tuple[str, str], int] = {}
+
+    def note(self, cls: type, name: str, what: str, where: str = "") -> None:
+        """Note that a field was given up.
+
+        Args:
+            cls: The model.
+            name: The field.
+            what: What was wrong with it.
+            where: Where below the field.
+        """
+        field = (cls.__name__, name)
+        count = self._counts[field] = self._counts.get(field, 0) + 1
+        if count == 1:
+            logger.warning("%s.%s%s can't be read and is None: %s", *field, where, what)
+        elif count >= self._count_at.setdefault(field, _FIRST_COUNT):
+            self._count_at[field] = 10 * count
+            logger.warning("%s.%s could not be read %d times so far", *field, count)

@@ -1,14 +1,15 @@
 """The careful way to read a body: one cattrs converter with strict hooks.
 
 Nothing is coerced, and a field that can't be read costs that field, not the session. Imported when
-a body isn't just what the contract says, as cattrs takes time to import.
+a body isn't just what the contract says, because cattrs takes time to import.
 """
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Final, get_args, get_origin, get_type_hints
 
 import attrs
 from cattrs.preconf.msgspec import make_converter
@@ -26,11 +27,11 @@ from clerk_async.models import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from cattrs import Converter
 
-logger: logging.Logger = logging.getLogger("clerk_async")
+    from clerk_async.http.shapes import Losses
 
 
 def _exactly(expected: type, name: str, value: Any, _: Any) -> Any:
@@ -67,10 +68,28 @@ _NULLABLE: Final = frozenset({"actor", "last_active_organization_id", "latest_ac
 """What the contract lets come as null or not at all, so that it's not worth a log line."""
 
 
-def _object_hook(cls: type[Any]) -> Callable[[Any, Any], Any]:
+def converter_for(losses: Losses) -> Converter:
+    """Return the converter that notes here what can't be read, made on first use."""
+    converter = losses.converter
+    if converter is None:
+        converter = losses.converter = make_converter(detailed_validation=False)
+        converter.register_structure_hook(str, partial(_exactly, str, "a string"))
+        converter.register_structure_hook(bool, partial(_exactly, bool, "a boolean"))
+        converter.register_structure_hook(int, _time)  # every integer of a model is a time
+        converter.register_structure_hook(SessionStatus, _status)
+        for model in (SessionTask, SessionActivity, Session, Token, Cookies):
+            converter.register_structure_hook(model, _object_hook(model, converter, losses))
+    return converter
+
+
+def _object_hook(cls: type[Any], converter: Converter, losses: Losses) -> Callable[[Any, Any], Any]:
     """Build the hook of one model: required fields must be right, others fall back to None."""
     required = _REQUIRED.get(cls, frozenset())
-    fields = [(field.name.lstrip("_"), field.alias, _hook_of(field)) for field in attrs.fields(cls)]
+    kinds = get_type_hints(cls)  # not those of attrs: texts, until somebody resolves them
+    fields = [
+        (field.name.lstrip("_"), field.alias, _hook_of(field.name, kinds[field.name], converter))
+        for field in attrs.fields(cls)
+    ]
     is_activity = cls is SessionActivity
 
     def structure(value: Any, _: Any) -> Any:
@@ -83,7 +102,7 @@ def _object_hook(cls: type[Any]) -> Callable[[Any, Any], Any]:
             if found is None and name not in required:
                 arguments[alias] = None
                 if name not in _NULLABLE and not is_activity:
-                    log_lost(cls, name, "null" if name in body else "missing")
+                    losses.note(cls, name, "null" if name in body else "missing")
                 continue
             try:
                 arguments[alias] = hook(found, None)
@@ -92,15 +111,23 @@ def _object_hook(cls: type[Any]) -> Callable[[Any, Any], Any]:
                     error.where = f".{name}{error.where}"
                     raise
                 arguments[alias] = None
-                log_lost(cls, f"{name}{error.where}", str(error))
+                losses.note(cls, name, str(error), error.where)
         return cls(**arguments)
 
     return structure
 
 
-def log_lost(cls: type, field: str, what: str) -> None:
-    """Log a field that was given up."""
-    logger.warning("%s.%s can't be read and is None: %s", cls.__name__, field, what)
+def _hook_of(name: str, kind: Any, converter: Converter) -> Callable[[Any, Any], Any]:
+    """Return what reads a field of this type, where None was seen to already."""
+    if name == "id" and kind is str:
+        return _id
+    if NoneType in get_args(kind):
+        (kind,) = (each for each in get_args(kind) if each is not NoneType)
+    if get_origin(kind) is tuple:
+        return partial(_tuple_of, converter.get_structure_hook(get_args(kind)[0]))
+    if get_origin(kind) is Mapping:
+        return partial(_exactly, dict, "an object")
+    return converter.get_structure_hook(kind)
 
 
 def _tuple_of(hook: Callable[[Any, Any], Any], value: Any, _: Any) -> tuple[Any, ...]:
@@ -115,35 +142,3 @@ def _tuple_of(hook: Callable[[Any, Any], Any], value: Any, _: Any) -> tuple[Any,
             error.where = f"[{index}]{error.where}"
             raise
     return tuple(items)
-
-
-_text = partial(_exactly, str, "a string")
-converter: Converter = make_converter(detailed_validation=False)
-converter.register_structure_hook(str, _text)
-converter.register_structure_hook(bool, partial(_exactly, bool, "a boolean"))
-converter.register_structure_hook(int, _time)  # every integer of a model is a time
-converter.register_structure_hook(SessionStatus, _status)
-
-
-def _hook_of(field: attrs.Attribute[Any]) -> Callable[[Any, Any], Any]:
-    kind = str(field.type)
-    if field.name == "id" and kind == "str":
-        return _id
-    if kind.startswith("tuple[SessionTask"):
-        return partial(_tuple_of, converter.get_structure_hook(SessionTask))
-    if kind.startswith("tuple[str"):
-        return partial(_tuple_of, _text)
-    if kind.startswith("Mapping"):
-        return partial(_exactly, dict, "an object")
-    simple: dict[str, type] = {
-        "str": str,
-        "bool": bool,
-        "int": int,
-        "SessionStatus": SessionStatus,
-        "SessionActivity": SessionActivity,
-    }
-    return converter.get_structure_hook(simple[kind.removesuffix(" | None")])
-
-
-for _model in (SessionTask, SessionActivity, Session, Token, Cookies):
-    converter.register_structure_hook(_model, _object_hook(_model))
