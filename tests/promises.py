@@ -111,6 +111,7 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
         "doubted-key": "Where not one session is found, it doubts the key, and the exit code says so",
         "cli-whole-lists": "`list` is whole where a program reads it; for people each row is one line, however narrow the terminal is",
         "cli-list-read-back": "Nothing that `list` prints can make `revoke` act on another session",
+        "cli-doctor": "`doctor` checks all that a run needs, and never prints the key",
         "help-and-completion": "Help answers at once; completion works in real shells",
     },
     "The fake service": {

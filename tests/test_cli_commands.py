@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+from cli_programs import Terminal
 
 from clerk_async.cli import main
 from clerk_async.testing import Fault
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from cli_programs import InProcess
 
+    from clerk_async.testing import FakeClerk
 
 pytestmark = pytest.mark.may_block  # a command has its loop for itself
 
@@ -67,20 +69,38 @@ def test_create_makes_a_session(cli: InProcess) -> None:
 
 
 @pytest.mark.promise("no-secret-printed")
+@pytest.mark.promise("no-secret-printed")
 @pytest.mark.parametrize("arguments", [(), ("--template", "custom_hasura"), ("--expires-in", "90")])
 @pytest.mark.parametrize("form", [(), ("--json",)])
-def test_tokens_are_hidden_unless_asked_for(
+def test_a_program_gets_a_token_only_if_it_asks_for_it(
     cli: InProcess, arguments: tuple[str, ...], form: tuple[str, ...]
 ) -> None:
-    """A token lets people in: it stays out of scrollback and logs."""
+    """A hidden one would be of no use to it: none is made, and the option is named."""
     session = cli.fake.add_session()
-    hidden = cli("token", session.id, *arguments, *form)
-    assert (hidden.code, "eyJ" in hidden.out + hidden.err) == (0, False)
-    assert "--show-token" in hidden.out
-    assert "eyJ" in cli("token", session.id, *arguments, *form, "--show-token").out
+    ended = cli("token", session.id, *arguments, *form)
+    assert (ended.code, ended.out, cli.fake.requests) == (2, "", [])
+    assert "--show-token" in ended.err
+    shown = cli("token", session.id, *arguments, *form, "--show-token")
+    assert shown.code == 0
+    token = shown.records[0]["jwt"] if form else shown.out.strip()
+    assert token.startswith("eyJ")
 
 
 @pytest.mark.promise("no-secret-printed")
+def test_on_a_terminal_a_token_is_hidden_unless_asked_for(fake: FakeClerk) -> None:
+    """A token lets people in: it stays out of scrollback and logs."""
+    session = fake.add_session()
+    with Terminal(fake, "token", session.id) as terminal:
+        assert terminal.end() == 0
+        assert "eyJ" not in terminal.text
+        assert "--show-token" in terminal.text
+    with Terminal(fake, "token", session.id, "--show-token") as terminal:
+        assert terminal.end() == 0
+        assert "eyJ" in terminal.text
+    with Terminal(fake, "--json", "token", session.id) as terminal:
+        assert terminal.end() == 2
+
+
 @pytest.mark.parametrize("answer", ["token", "cookie"])
 @pytest.mark.parametrize("form", [(), ("--json",)])
 def test_refresh_takes_tokens_from_options_and_hides_what_comes(
@@ -218,6 +238,44 @@ def test_help_names_every_command_and_the_exit_codes(cli: InProcess) -> None:
         assert f"\n  {name} " in told.out
         assert cli(name, "--help").code == 0
     assert "130 interrupted" in told.out.replace("\n  ", " ")
+
+
+def test_help_is_a_command_too(cli: InProcess) -> None:
+    """Alone it shows all commands; with a command's name, that one's options."""
+    assert cli("help").out == cli("--help").out
+    assert cli("help", "revoke-all").out == cli("revoke-all", "--help").out
+    ended = cli("help", "rvoke")
+    assert (ended.code, "Did you mean revoke?" in ended.err) == (2, True)
+
+
+def test_verbose_tells_on_stderr_what_is_sent(cli: InProcess) -> None:
+    """In front of the command or behind it; without it there is no such line."""
+    session = cli.fake.add_session()
+    for arguments in (("-v", "get", session.id), ("get", session.id, "--verbose")):
+        cli.fake.inject(Fault.status(503, operation="get", count=1))
+        ended = cli(*arguments)
+        assert ended.code == 0
+        assert f"GET /sessions/{session.id}: attempt 1 failed" in ended.err
+        assert cli.fake.secret_key not in ended.err
+    cli.fake.inject(Fault.status(503, operation="get", count=1))
+    assert cli("get", session.id).err == ""
+
+
+def test_a_warning_that_comes_again_and_again_is_counted(cli: InProcess) -> None:
+    """A screen full of the same line hides what matters."""
+    import logging  # noqa: PLC0415 - here alone
+
+    from clerk_async.cli.messages import hide_log, show_log  # noqa: PLC0415 - to look inside
+    from clerk_async.cli.output import Output  # noqa: PLC0415 - likewise
+
+    show_log(Output())
+    for number in range(50):
+        logging.getLogger("clerk_async").warning("entry %d is odd", number)
+    logging.getLogger("clerk_async").warning("another")
+    hide_log()
+    lines = cli.capsys.readouterr().err.splitlines()
+    assert lines[:3] == [f"note: entry {number} is odd" for number in range(3)]
+    assert lines[3:] == ["note: another", "note: 47 more like this one: entry 49 is odd"]
 
 
 def test_version(cli: InProcess) -> None:

@@ -33,10 +33,14 @@ COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "verify-token": ("tokens", "Verify a session token without asking the service."),
         "verify": ("tokens", "Verify a token over the network (deprecated by Clerk)."),
     },
+    "Set up": {
+        "doctor": ("set_up", "Check the key, the network, the clock and the pace."),
+        "completion": ("set_up", "Print the script that completes commands in your shell."),
+        "help": ("set_up", "Show this, or the help of a command."),
+    },
     "Try it": {
         "demo": ("try_it", "See the main job done on this machine, in under a minute."),
         "fake-server": ("try_it", "Run a Clerk Sessions service to test against."),
-        "completion": ("try_it", "Print the script that completes commands in your shell."),
     },
 }
 """By heading: each command's module and what it does in a line, so that help imports none."""
@@ -47,7 +51,7 @@ COMPLETION_VARIABLE: Final = "_CLERK_ASYNC_COMPLETE"
 
 
 class Settings:
-    """What the global options say, what was typed in all, and the endpoint, once it is known."""
+    """What the global options say, what was typed in all, and what was made of it once."""
 
     def __init__(self, arguments: Sequence[str] = ()) -> None:
         self.arguments = arguments
@@ -56,6 +60,7 @@ class Settings:
         self.is_json = False
         self.is_quiet = False
         self.is_verbose = False
+        self.secret_key: str | None = None
         self.endpoint: Endpoint | None = None
         self._output: Output | None = None
 

@@ -32,6 +32,7 @@ _ASSIGNMENT: Final = re.compile(r"(?:(?:export|set)\s+)?([A-Za-z_]\w*)\s*=\s*(.*
 _QUOTED: Final = re.compile(r"""(["'])(.*?)\1\s*(?:#.*)?""")
 _COMMENT: Final = re.compile(r"\s#.*")
 _SHOWN_OF_A_KEY: Final = 4
+_LONG_ENOUGH: Final = 20
 
 
 @attrs.frozen
@@ -58,18 +59,29 @@ def endpoint(settings: Settings) -> Endpoint:
     if settings.endpoint is None:
         from clerk_async.config import DEFAULT_API_VERSION, resolve_endpoint  # noqa: PLC0415
 
-        key = None
-        if settings.key_file is not None:
-            key = _read_key(settings.key_file)
-        elif not os.environ.get(KEY_VARIABLE, "").strip():
-            raise Refused(
-                "no secret key: set CLERK_SECRET_KEY, or give --key-file FILE "
-                '(you find the key under "API keys" in the Clerk Dashboard)'
-            )
         settings.endpoint = resolve_endpoint(
-            key, settings.base_url, DEFAULT_API_VERSION, allow_insecure=False
+            secret_key(settings), settings.base_url, DEFAULT_API_VERSION, allow_insecure=False
         )
     return settings.endpoint
+
+
+def secret_key(settings: Settings) -> str:
+    """Read the key from where it is; a pipe, `--key-file <(…)`, can be read only once.
+
+    Raises:
+        Refused: If there is no key, or its file can't be read.
+    """
+    if settings.secret_key is None:
+        if settings.key_file is not None:
+            settings.secret_key = _read_key(settings.key_file)
+        else:
+            settings.secret_key = os.environ.get(KEY_VARIABLE, "").strip()
+            if not settings.secret_key:
+                raise Refused(
+                    "no secret key: set CLERK_SECRET_KEY, or give --key-file FILE "
+                    '(you find the key under "API keys" in the Clerk Dashboard)'
+                )
+    return settings.secret_key
 
 
 def has_key(settings: Settings) -> bool:
@@ -79,9 +91,14 @@ def has_key(settings: Settings) -> bool:
 
 def key_in_words(settings: Settings) -> str:
     """Describe the key without giving it away: `live, ends in …Ab12, from CLERK_SECRET_KEY`."""
-    key = endpoint(settings).secret_key
-    source = KEY_VARIABLE if settings.key_file is None else settings.key_file
-    return f"{key_kind(key)}, ends in …{key[-_SHOWN_OF_A_KEY:]}, from {source}"
+    key = secret_key(settings)
+    source = settings.key_file or KEY_VARIABLE
+    return f"{key_kind(key)}, ends in …{key_ending(key)}, from {source}"
+
+
+def key_ending(key: str) -> str:
+    """Return the end of a key, by which people tell keys apart; nothing of a very short one."""
+    return key[-_SHOWN_OF_A_KEY:] if len(key) >= _LONG_ENOUGH else ""
 
 
 def key_kind(key: str) -> str:

@@ -44,8 +44,22 @@ def token_command(
     expires_in: int | None,
     is_shown: bool,
 ) -> int:
-    """Create a session token, or one from a JWT template."""
+    """Create a session token, or one from a JWT template.
+
+    On a terminal it stays hidden without --show-token. In a pipe or with --json nobody could use a
+    hidden one: there --show-token is needed.
+    """
     from clerk_async.cli.client import call  # noqa: PLC0415 - not for help
+    from clerk_async.http import operations  # noqa: PLC0415 - likewise
+
+    if template is None:
+        operations.token_request(session_id, expires_in)  # what is wrong with these comes first
+    else:
+        operations.template_token_request(session_id, template, expires_in)
+    if not is_shown and (settings.is_json or not settings.out.out.is_terminal):
+        raise click.UsageError(
+            "the token would be hidden, and of no use to a program: give --show-token"
+        )
 
     def create(sessions: AsyncSessionsApi) -> Awaitable[Token]:
         if template is None:

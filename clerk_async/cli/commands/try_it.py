@@ -1,4 +1,4 @@
-"""`demo`, `fake-server` and `completion`: what they take; the demo itself is in `story`."""
+"""`demo` and `fake-server`: what they take; the demo itself is in `story`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from clerk_async.cli.app import COMPLETION_VARIABLE, Settings, app, command, pass_settings
+from clerk_async.cli.app import Settings, command, pass_settings
 from clerk_async.cli.exits import DONE, Refused
 from clerk_async.cli.rates import read_rate
 
@@ -119,23 +119,3 @@ def _how_to_reach(fake: FakeClerk) -> str:
     if users:
         lines.append(f"# {len(fake.sessions)} sessions of {len(users)} users, from {users[0]}")
     return "\n".join([*lines, "# Ctrl-C ends it"])
-
-
-@command("completion")
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-@pass_settings
-def completion_command(settings: Settings, /, *, shell: str) -> int:
-    """Print the script that completes commands and options in your shell.
-
-    \b
-      bash:  echo 'eval "$(clerk-async completion bash)"' >> ~/.bashrc
-      zsh:   echo 'eval "$(clerk-async completion zsh)"' >> ~/.zshrc
-      fish:  clerk-async completion fish > ~/.config/fish/completions/clerk-async.fish
-    """  # noqa: D301 - a control character of click, no backslash
-    from click.shell_completion import get_completion_class  # noqa: PLC0415 - rarely asked
-
-    complete = get_completion_class(shell)
-    if complete is None:
-        raise click.UsageError(f"no completion for {shell}")
-    settings.out.result(complete(app, {}, "clerk-async", COMPLETION_VARIABLE).source())
-    return DONE
