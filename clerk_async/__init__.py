@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     )
     from clerk_async.reasons import TokenVerificationReason
     from clerk_async.sessions import AsyncSessionsApi
+    from clerk_async.shared.state import SharedState, SharedStatus
     from clerk_async.sync.client import SessionsApi
     from clerk_async.tokens.access import reverification_error
     from clerk_async.tokens.claims import Actor, Organization, SessionClaims
@@ -125,6 +126,8 @@ __all__ = [
     "SessionStatus",
     "SessionTask",
     "SessionsApi",
+    "SharedState",
+    "SharedStatus",
     "Timeouts",
     "Token",
     "TokenVerificationError",
@@ -158,6 +161,7 @@ _HOME = {
         "UnreadableItem"
     ),
     "clerk_async.sessions": "AsyncSessionsApi",
+    "clerk_async.shared.state": "SharedState SharedStatus",
     "clerk_async.sync.client": "SessionsApi",
     "clerk_async.tokens.access": "reverification_error",
     "clerk_async.tokens.claims": "Actor Organization SessionClaims",

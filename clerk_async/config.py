@@ -25,6 +25,7 @@ VERIFY_API_VERSION: Final = "2025-03-12"
 """The last version that still has `verify`."""
 DEFAULT_BASE_URL: Final = "https://api.clerk.com/v1"
 DEFAULT_POOL_SIZE: Final = 100
+SHARED_STATE_VARIABLE: Final = "CLERK_ASYNC_SHARED_STATE"
 
 _LIVE_KEY_PREFIX: Final = "sk_live_"
 _VERSION = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -153,6 +154,10 @@ class RateLimit:
 
 PRODUCTION_LIMIT: Final = RateLimit(1000, per=10.0)
 DEVELOPMENT_LIMIT: Final = RateLimit(100, per=10.0)
+SHARE_ALONE: Final = 0.8
+"""The part of a key's limit that bulk runs take, so that the live product keeps a fifth."""
+SHARE_TOGETHER: Final = 0.9
+"""The same with shared state, where the product's calls are counted within it."""
 
 
 @attrs.frozen
@@ -173,6 +178,27 @@ class Endpoint:
     def fingerprint(self) -> str:
         """A hash that tells instances apart without giving the key away."""
         return hashlib.sha256(b"clerk_async\0" + self.secret_key.encode()).hexdigest()
+
+
+def check_timeouts(timeout: object) -> Timeouts:
+    """Make `Timeouts` of seconds for one attempt."""
+    if isinstance(timeout, Timeouts):
+        return timeout
+    return Timeouts(attempt=check_number("timeout", timeout, low_is_allowed=False))
+
+
+def check_policy(policy: object) -> RetryPolicy:
+    """Give back a retry policy; refuse anything else."""
+    if not isinstance(policy, RetryPolicy):
+        raise InvalidArgumentError(f"retry must be a RetryPolicy, not {type(policy).__name__}")
+    return policy
+
+
+def check_limit(limit: object) -> RateLimit | None:
+    """Give back a rate limit or None; refuse anything else."""
+    if limit is not None and not isinstance(limit, RateLimit):
+        raise InvalidArgumentError(f"rate_limit must be a RateLimit, not {type(limit).__name__}")
+    return limit
 
 
 def resolve_endpoint(

@@ -13,17 +13,19 @@ from clerk_async.config import (
     RetryPolicy,
     Timeouts,
     check_integer,
-    check_number,
+    check_limit,
+    check_policy,
+    check_timeouts,
     resolve_endpoint,
 )
-from clerk_async.errors import InvalidArgumentError
 from clerk_async.http import operations
-from clerk_async.http.calls import Calls, Shared
+from clerk_async.http.calls import Calls
+from clerk_async.http.client_state import ClientState
 from clerk_async.http.decode import decode_page, decode_refreshed, decode_session, decode_token
 from clerk_async.http.paging import iterate_pages
 from clerk_async.http.settings import wire_settings
 from clerk_async.http_info import VERIFY_ADVICE, AsyncSessionsWithHttpInfo
-from clerk_async.pacing.gate import Gates
+from clerk_async.sharing import AsyncSharing
 
 if TYPE_CHECKING:
     import ssl
@@ -47,13 +49,14 @@ if TYPE_CHECKING:
         Token,
         UnreadableItem,
     )
+    from clerk_async.shared.state import SharedState
 
 DEFAULT_TIMEOUTS: Final = Timeouts()
 DEFAULT_RETRY: Final = RetryPolicy()
 DEFAULT_PAGE_SIZE: Final = 500
 
 
-class AsyncSessionsApi(AsyncBulkRevocation):
+class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing):
     """Clerk's Sessions API for asyncio.
 
     One client for a program, used by many tasks at once: it keeps connections open, retries what is
@@ -78,7 +81,8 @@ class AsyncSessionsApi(AsyncBulkRevocation):
         timeout: Seconds for one attempt with its body, or a `Timeouts`.
         retry: When and how often to try again.
         pool_size: Connections, and so requests, at once; others wait their turn.
-        rate_limit: For bulk runs, taken as it is; default: four fifths of the key's own limit.
+        rate_limit: For bulk runs, taken as it is; default: four fifths of the key's own limit, or
+            nine tenths with shared state, where single calls are counted too.
         client_session: An `aiohttp.ClientSession` of yours to send with; never closed by us. Before
             each call we close those of its idle connections to Clerk on which anything has come
             unasked, as we do with our own. What comes later, while a middleware or a trace hook of
@@ -89,6 +93,8 @@ class AsyncSessionsApi(AsyncBulkRevocation):
         trace_configs: aiohttp's hooks into its sending.
         headers: Sent with every request; those that the client sets itself are refused.
         allow_insecure: Whether a base URL may be http:// on a host that isn't this machine.
+        shared_state: A Redis URL, or a `SharedState`: all processes on the key keep to one rate
+            limit, one pause and one list of denials. Default: `CLERK_ASYNC_SHARED_STATE`.
 
     Raises:
         ConfigurationError: If the key is missing, or an option can't be used.
@@ -112,6 +118,7 @@ class AsyncSessionsApi(AsyncBulkRevocation):
         trace_configs: Sequence[aiohttp.TraceConfig] = (),
         headers: Mapping[str, str] | None = None,
         allow_insecure: bool = False,
+        shared_state: str | SharedState | None = None,
     ) -> None:
         self._endpoint = resolve_endpoint(
             secret_key, base_url, api_version, allow_insecure=allow_insecure
@@ -126,12 +133,11 @@ class AsyncSessionsApi(AsyncBulkRevocation):
             trace_configs=trace_configs,
             headers=headers,
         )
-        self._shared = Shared(settings, self._endpoint.secret_key)
+        self._share(shared_state, self._endpoint, check_limit(rate_limit))
+        self._shared = ClientState(settings, self._endpoint.secret_key, peers=self._link)
         self._reader = self._shared.reader
-        self._gates = Gates()
-        self._rate_limit = _checked_limit(rate_limit)
         self._is_view = False
-        self._calls = Calls(self._shared, _checked_policy(retry), _checked_timeouts(timeout))
+        self._calls = Calls(self._shared, check_policy(retry), check_timeouts(timeout))
 
     # --- the eight operations ---
 
@@ -342,10 +348,10 @@ class AsyncSessionsApi(AsyncBulkRevocation):
         """
         calls = Calls(
             self._shared,
-            self._calls.policy if retry is None else _checked_policy(retry),
-            self._calls.timeouts if timeout is None else _checked_timeouts(timeout),
+            self._calls.policy if retry is None else check_policy(retry),
+            self._calls.timeouts if timeout is None else check_timeouts(timeout),
         )
-        limit = self._rate_limit if rate_limit is None else _checked_limit(rate_limit)
+        limit = check_limit(rate_limit) or self._rate_limit
         view = type(self).__new__(type(self))
         changed = {"_is_view": True, "_calls": calls, "_rate_limit": limit}
         view.__dict__.update({**self.__dict__, **changed})
@@ -401,21 +407,3 @@ class AsyncSessionsApi(AsyncBulkRevocation):
             self._shared.settings.pool_size,
             self._gates,
         )
-
-
-def _checked_timeouts(timeout: object) -> Timeouts:
-    if isinstance(timeout, Timeouts):
-        return timeout
-    return Timeouts(attempt=check_number("timeout", timeout, low_is_allowed=False))
-
-
-def _checked_policy(policy: object) -> RetryPolicy:
-    if not isinstance(policy, RetryPolicy):
-        raise InvalidArgumentError(f"retry must be a RetryPolicy, not {type(policy).__name__}")
-    return policy
-
-
-def _checked_limit(limit: object) -> RateLimit | None:
-    if limit is not None and not isinstance(limit, RateLimit):
-        raise InvalidArgumentError(f"rate_limit must be a RateLimit, not {type(limit).__name__}")
-    return limit

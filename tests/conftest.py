@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cli_programs import InProcess
+    from redis_servers import RedisServer
 
 _FROM_OUTSIDE = ("CLERK_", "SSL_CERT_", "PYTHONASYNCIODEBUG", "NO_COLOR", "FORCE_COLOR")
 _MAY_BLOCK = (
@@ -38,6 +39,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--chaos-seed", type=int, default=None, help="the one seed to repeat")
     group.addoption("--chaos-order", type=int, default=None, help="the one search to repeat")
     group.addoption("--soak-seconds", type=float, default=60.0, help="how long the soak lasts")
+    group.addoption(
+        "--redis-server", default="redis-server", help="the server to share state in: valkey-server"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -103,6 +107,15 @@ def mocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[aioresponses]:
 def fake() -> Iterator[FakeClerk]:
     """Give a running service of the test's own."""
     with FakeClerk() as running:
+        yield running
+
+
+@pytest.fixture
+def redis_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RedisServer]:
+    """Give a running Redis server of the test's own."""
+    from redis_servers import RedisServer, program_of  # noqa: PLC0415 - for these tests alone
+
+    with RedisServer(tmp_path, program_of(request.config)) as running:
         yield running
 
 

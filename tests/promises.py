@@ -57,6 +57,13 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
         "pool-wait": "Waiting for the pool takes nothing of an attempt's time; the error tells the phase",
         "never-sent": "A connection that was never made is told apart from one that was lost",
     },
+    "Between processes": {
+        "shared-limit": "All processes on a key share one window of the rate limit, caps and single calls included",
+        "pauses-of-all": "A 429's pause, and what a neighbour leaves of the limit, hold for all of them",
+        "redis-away": "While Redis is away a process goes on with its share, says so once, and closes within a bound",
+        "shared-settings": "A shared state that can't be used is refused at once, and who shares nothing loads nothing of it",
+        "nothing-secret-shared": "No key, token, cookie or password is stored in Redis, or said of it",
+    },
     "Life of a client": {
         "lazy-construction": "Making one needs no loop and does no I/O",
         "dead-loops": "A dead loop is left behind, another running one refused",

@@ -126,6 +126,7 @@ def test_the_settled_constructor() -> None:
         "trace_configs",
         "headers",
         "allow_insecure",
+        "shared_state",
     ]
     kinds = {parameter.kind for parameter in list(parameters.values())[1:]}
     assert kinds == {inspect.Parameter.KEYWORD_ONLY}

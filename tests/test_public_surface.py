@@ -133,11 +133,13 @@ def test_each_module_can_be_imported_first() -> None:
 
 
 ROOMS = (
-    ("errors", "models", "config", "version", "reasons", "redaction"),
+    ("errors", "models", "config", "version", "reasons", "redaction", "denials"),
     ("pacing",),
     ("http",),
+    ("shared",),
     ("tokens", "bulk"),
     ("http_info",),
+    ("sharing",),
     ("sessions",),
     ("sync",),
     ("cli",),

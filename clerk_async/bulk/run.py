@@ -137,6 +137,7 @@ class BulkRun:
                     clock.cancel()
             with anyio.CancelScope(shield=True):
                 await self._close_journal()
+                await self._pacer.end()
         if self._trouble is not None:
             raise self._trouble
         return self._ledger.report(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from clerk_async.http import operations
 from clerk_async.http.decode import decode_page, decode_session
@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from clerk_async.http.calls import Calls
     from clerk_async.models import ApiResponse, Session, SessionPage
     from clerk_async.pacing.gate import Gates, Lane
-
-DEFAULT_SHARE: Final = 0.8
-"""The part of a key's limit that a bulk run takes, so that the live product keeps a fifth."""
 
 
 class RevocationTarget:
@@ -27,14 +24,14 @@ class RevocationTarget:
     Attributes:
         key_fingerprint: SHA-256, in hex, of the key and the base URL; tells instances apart in a
             journal.
-        default_rate_limit: The client's explicit limit as it is, else four fifths of the key's.
+        default_rate_limit: The client's, for a run that has none of its own.
         pool_size: How many connections there are, and so how many requests at once at most.
         gates: The windows of this client, which all its views share.
 
     Args:
         calls: What makes the calls.
         endpoint: The service and the key.
-        rate_limit: What the client was told; None if nothing.
+        rate_limit: The client's.
         pool_size: See above.
         gates: See above.
     """
@@ -43,14 +40,14 @@ class RevocationTarget:
         self,
         calls: Calls,
         endpoint: Endpoint,
-        rate_limit: RateLimit | None,
+        rate_limit: RateLimit,
         pool_size: int,
         gates: Gates,
     ) -> None:
         self._calls = calls
         self._reader = calls.shared.reader
         self.key_fingerprint: str = endpoint.fingerprint
-        self.default_rate_limit: RateLimit = rate_limit or endpoint.key_limit.share(DEFAULT_SHARE)
+        self.default_rate_limit = rate_limit
         self.pool_size = pool_size
         self.gates = gates
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -82,6 +83,7 @@ def rate_limit_of(
 
 def default_rate_limit(endpoint: Endpoint) -> RateLimit:
     """Return the limit that the library takes for bulk runs unless told otherwise."""
-    from clerk_async.bulk.target import DEFAULT_SHARE  # noqa: PLC0415 - not for help
+    from clerk_async import config  # noqa: PLC0415 - not for help
 
-    return endpoint.key_limit.share(DEFAULT_SHARE)
+    is_shared = bool(os.environ.get(config.SHARED_STATE_VARIABLE))
+    return endpoint.key_limit.share(config.SHARE_TOGETHER if is_shared else config.SHARE_ALONE)

@@ -1,8 +1,8 @@
 """One call from argument to answer: queue, pause, attempts, waits, deadline.
 
 The decisions are made in `clerk_async.http.retry`, the sending in `clerk_async.http.transport`.
-What is shared by all views of a client (pool, brake, quota) is `Shared`; `Calls` adds the
-options of one view.
+What is shared by all views of a client (pool, brake, quota, peers) is `ClientState`; `Calls`
+adds the options of one view.
 """
 
 from __future__ import annotations
@@ -10,11 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import os
-import random
-import time
-import warnings
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
@@ -31,10 +26,8 @@ from clerk_async.errors import (
     TransportError,
     WrongLoopError,
 )
-from clerk_async.http.decode import Reader
 from clerk_async.http.error_bodies import api_error
 from clerk_async.http.retry import (
-    RetryQuota,
     backoff,
     is_retryable,
     parse_retry_after,
@@ -43,11 +36,11 @@ from clerk_async.http.retry import (
 from clerk_async.pacing.window import TOO_MANY_REQUESTS, UNAVAILABLE, SendRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Mapping
 
     from clerk_async.config import RetryPolicy, Timeouts
+    from clerk_async.http.client_state import ClientState
     from clerk_async.http.operations import Request
-    from clerk_async.http.settings import WireSettings
     from clerk_async.http.transport import Answer, Wire
     from clerk_async.pacing.gate import Lane
 
@@ -59,103 +52,11 @@ _E = TypeVar("_E", bound=_Failure)
 _SUCCESS: Final = range(200, 300)
 
 
-class Shared:
-    """What all views of one client have in common: the wire, the brake and the quota."""
-
-    def __init__(
-        self,
-        settings: WireSettings,
-        secret_key: str,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        now: Callable[[], float] = time.time,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        draw: Callable[[], float] = random.random,
-    ) -> None:
-        self.settings = settings
-        self.secrets: tuple[str, ...] = (secret_key,)
-        self.reader: Reader = Reader(self.secrets)
-        self.clock = clock
-        self.now = now
-        self.sleep = sleep
-        self.draw = draw
-        self.quota: RetryQuota = RetryQuota()
-        self.paused_until: float = 0.0
-        self.is_closed: bool = False
-        self._wire: Wire | None = None
-        # aiohttp is heavy: loaded for the first client, not in the loop that makes the first call.
-        import_module("clerk_async.http.transport")
-
-    def wire(self) -> Wire:
-        """Give the wire of the running loop, made on first use.
-
-        Raises:
-            ClientClosedError: If the client was closed.
-            WrongLoopError: If it is in use in another loop that is running.
-        """
-        loop = asyncio.get_running_loop()
-        wire = self._wire
-        if wire is not None and wire.loop is loop and not wire.is_closing:
-            return wire
-        if self.is_closed:
-            raise ClientClosedError("this client was closed")
-        if wire is not None:
-            if not wire.is_dead:
-                raise WrongLoopError(
-                    "this client is in use in another event loop that is running: "
-                    "make a client for each loop, or use SessionsApi from threads"
-                )
-            wire.abandon()
-            self.quota = RetryQuota()
-        return self._open()
-
-    def _open(self) -> Wire:
-        from clerk_async.http.transport import open_wire  # noqa: PLC0415 - see __init__
-
-        owner = getattr(self.settings.client_session, "_loop", None)
-        if owner is not None and owner is not asyncio.get_running_loop():
-            raise WrongLoopError("the client_session that was handed in belongs to another loop")
-        self._wire = wire = open_wire(self.settings)
-        return wire
-
-    async def aclose(self) -> None:
-        """Close for good; calls in flight end with ClientClosedError."""
-        self.is_closed = True
-        wire, self._wire = self._wire, None
-        if wire is None:
-            return
-        if wire.loop is asyncio.get_running_loop() and wire.pid == os.getpid():
-            await wire.aclose()
-        elif wire.is_dead:
-            wire.abandon()
-        else:
-            self._wire, self.is_closed = wire, False
-            raise WrongLoopError("this client is in use in another event loop: close it there")
-
-    def __reduce__(self) -> str | tuple[Any, ...]:
-        raise TypeError(
-            "what belongs to a client can't be pickled or copied, as it holds a secret key and "
-            "open connections: make one in each process"
-        )
-
-    def __del__(self) -> None:
-        wire = getattr(self, "_wire", None)
-        if wire is None or wire.is_closing or self.settings.client_session is not None:
-            return
-        if wire.pid == os.getpid() and not wire.loop.is_closed():
-            warnings.warn(
-                "unclosed clerk_async client: use `async with`, or await aclose()",
-                ResourceWarning,
-                stacklevel=2,
-            )
-        wire.abandon()
-
-
 @attrs.frozen(eq=False, repr=False)
 class Calls:
     """Makes calls with the options of one view of a client."""
 
-    shared: Shared
+    shared: ClientState
     policy: RetryPolicy
     timeouts: Timeouts
 
@@ -196,7 +97,7 @@ class _Call:
     """One call under way."""
 
     task: asyncio.Task[Any]
-    shared: Shared
+    shared: ClientState
     policy: RetryPolicy
     timeouts: Timeouts
     wire: Wire
@@ -254,11 +155,13 @@ class _Call:
     ) -> Answer | TransportError | ResponseDecodeError:
         """Wait for our turn, then send once; what is raised here ends the call."""
         pacer, request, timeouts = self.pacer, self.request, self.timeouts
+        peers = self.shared.peers if pacer is None and request.operation.is_limited else None
         if self.shared.paused_until:
             await self._wait_for_brake()
         ticket = None if pacer is None else await pacer.acquire()
         status: int | None = None
         retry_after: float | None = None
+        is_counted = False
         try:
             await self._take_slot()
             try:
@@ -270,6 +173,9 @@ class _Call:
                     limit = left if limit is None else min(limit, left)
                 if pacer is not None and ticket is not None:
                     pacer.sent(ticket)
+                elif peers is not None:
+                    peers.send_single()
+                    is_counted = True
                 self.attempts += 1
                 answer = await self.wire.send(
                     request,
@@ -291,6 +197,8 @@ class _Call:
         finally:
             if pacer is not None and ticket is not None:
                 pacer.answered(ticket, status, retry_after)
+            elif peers is not None and is_counted:
+                peers.end_single(status)
         return answer
 
     async def _take_slot(self) -> None:
@@ -301,22 +209,13 @@ class _Call:
                 await self._queue()
             else:
                 await slots.acquire()
-            if self._brake() <= 0:
+            if self.shared.brake() <= 0:
                 return
             slots.release()  # a 429 came while we were queueing
             await self._wait_for_brake()
 
-    def _brake(self) -> float:
-        """Give the seconds that the whole client still has to wait."""
-        if not self.shared.paused_until:
-            return 0.0
-        left = self.shared.paused_until - self.shared.clock()
-        if left <= 0:
-            self.shared.paused_until = 0.0
-        return left
-
     async def _wait_for_brake(self) -> None:
-        while (left := self._brake()) > 0:
+        while (left := self.shared.brake()) > 0:
             if self.shared.clock() + left > self.deadline:
                 if self.last is not None:
                     raise self.last
@@ -369,8 +268,10 @@ class _Call:
                 if pause is None:
                     pause = backoff(self.policy, self.attempts, None, self.shared.draw)
                 pause = min(pause, self.policy.max_retry_after)
-                until = self.shared.clock() + pause
-                self.shared.paused_until = max(self.shared.paused_until, until)
+                self.shared.pause(pause)
+                if self.shared.peers is not None:
+                    is_refusal = failure.status == TOO_MANY_REQUESTS
+                    self.shared.peers.pause(pause, "rate_limited" if is_refusal else "unavailable")
         elif isinstance(failure, ConnectionLostError) or (
             isinstance(failure, RequestTimeoutError) and failure.phase == "response"
         ):

@@ -38,7 +38,10 @@ class RetryClass(Enum):
 
 @attrs.frozen
 class Operation:
-    """One row of the table: method, path, what a repeat may do, and a version if it is pinned."""
+    """One row of the table: method, path, what a repeat may do, and a version if it is pinned.
+
+    The service's rate limit counts every operation but one that isn't limited.
+    """
 
     name: str
     method: str
@@ -46,6 +49,7 @@ class Operation:
     tail: str = ""
     retry: RetryClass = RetryClass.SAFE
     api_version: str | None = None
+    is_limited: bool = True
 
 
 # The path is `head`, or `head`, the session's id and `tail`.
@@ -59,7 +63,7 @@ CREATE_TOKEN: Final = Operation("create_token", "POST", "/sessions/", "/tokens")
 CREATE_TOKEN_FROM_TEMPLATE: Final = Operation(
     "create_token_from_template", "POST", "/sessions/", "/tokens/"
 )
-JWKS: Final = Operation("jwks", "GET", "/jwks")
+JWKS: Final = Operation("jwks", "GET", "/jwks", is_limited=False)
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
     row.name: row

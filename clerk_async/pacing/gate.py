@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 from clerk_async.pacing.ramp import Ramp
@@ -73,10 +74,10 @@ class Gate:
             return 0
         ticket.is_open = False
         now = self._now()
-        window, ramp = self._window, self._ramp
-        window.leave(now, has_arrived=ticket.was_sent and status != TOO_MANY_REQUESTS)
+        ramp = self._ramp
+        self._leave(now, has_arrived=ticket.was_sent and status != TOO_MANY_REQUESTS)
         if status is not None and asks_to_wait(status, retry_after):
-            used = window.used(now) - window.in_flight
+            used = self._answered_lately(now)
             ramp.refused(ticket, now, used, status, retry_after)
         elif ticket.was_sent and status is not None:
             ramp.let_through(ticket, now - ticket.sent_at)
@@ -91,12 +92,19 @@ class Gate:
                 place.set_exception(SendRefused)
         self._waiting = deque(entry for entry in self._waiting if not entry[0].done())
 
+    def used(self) -> int:
+        """Return how many places of the window are taken."""
+        return self._window.used(self._now()) if self._loop else 0
+
+    async def told(self) -> None:
+        """Wait until all who share the window know what was used of it: here nobody does."""
+
     def pause(self) -> tuple[float, PauseReason] | None:
         """Give the seconds until something may leave, and why it may not now; None if it may."""
         now = self._now() if self._loop else 0.0
         if now < self._ramp.paused_until:
             return self._ramp.paused_until - now, self._ramp.pause_reason
-        if self._waiting and not self._window.in_flight:
+        if self._waiting and not self._in_flight():
             delay = self._delay(now)
             if 0 < delay < math.inf:
                 return delay, "window"
@@ -114,21 +122,38 @@ class Gate:
 
     def _delay(self, now: float) -> float:
         """Seconds until the next request may leave; inf if an answer has to come first."""
-        ramp, window = self._ramp, self._window
+        ramp = self._ramp
         if now < ramp.paused_until:
             return ramp.paused_until - now
-        if window.in_flight + 1 > ramp.concurrency:
+        if self._in_flight() + 1 > ramp.concurrency:
             return math.inf
         if now < ramp.next_at:
             return ramp.next_at - now
-        if window.used(now) + 1 <= ramp.allowance(now):
-            return 0.0
-        return window.free_at() - now
+        return self._delay_of_window(now)
 
     def _grant(self, now: float) -> Ticket:
         self._ramp.take(now)
-        self._window.in_flight += 1
+        self._take()
         return Ticket(self._ramp.era)
+
+    # -- the window of this process alone ------------------------------------------------------
+
+    def _in_flight(self) -> int:
+        return self._window.in_flight
+
+    def _answered_lately(self, now: float) -> int:
+        return self._window.used(now) - self._window.in_flight
+
+    def _delay_of_window(self, now: float) -> float:
+        if self._window.used(now) + 1 <= self._ramp.allowance(now):
+            return 0.0
+        return self._window.free_at() - now
+
+    def _take(self) -> None:
+        self._window.in_flight += 1
+
+    def _leave(self, now: float, *, has_arrived: bool) -> None:
+        self._window.leave(now, has_arrived=has_arrived)
 
     def _let_out(self) -> None:
         if self._timer is not None:
@@ -149,15 +174,20 @@ class Gate:
 class Gates:
     """The gates of one client, one for each limit in use, so that runs at once share a window."""
 
-    def __init__(self, *, clock: Callable[[], float] | None = None) -> None:
-        self._clock = clock
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] | None = None,
+        make: Callable[[RateLimit], Gate] | None = None,
+    ) -> None:
+        self._make: Callable[[RateLimit], Gate] = make or partial(Gate, clock=clock)
         self._gates: dict[RateLimit, Gate] = {}
 
     def gate(self, limit: RateLimit) -> Gate:
         """Give the gate for a limit; the same limit gives the same gate."""
         gate = self._gates.get(limit)
         if gate is None:  # threads of a sync client may come here at once
-            gate = self._gates.setdefault(limit, Gate(limit, clock=self._clock))
+            gate = self._gates.setdefault(limit, self._make(limit))
         return gate
 
 
@@ -194,6 +224,10 @@ class RunPacer:
         for over in self.pauses:
             if not over.done():
                 over.set_exception(SendRefused)
+
+    async def end(self) -> None:
+        """Let nobody wait for places that this run doesn't need any more."""
+        await self.gate.told()
 
 
 class Lane:

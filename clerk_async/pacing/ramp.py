@@ -71,6 +71,9 @@ class Ramp:
         "next_at",
         "pause_reason",
         "paused_until",
+        "raised",
+        "runners",
+        "verdicts",
     )
 
     def __init__(self, count: int, per: float) -> None:
@@ -89,6 +92,9 @@ class Ramp:
         self.next_at: float = 0.0
         self.paused_until: float = 0.0
         self.pause_reason: PauseReason = "window"
+        self.runners: int = 1
+        self.verdicts: int = 0
+        self.raised: int = 0
 
     def allowance(self, now: float) -> float:
         """How much of the limit may be used now."""
@@ -113,13 +119,15 @@ class Ramp:
         if self._suspicion is not None:
             self._judge(self._suspicion)
         if self._refused_level < self._count:
-            self.next_at = max(now, self.next_at) + self._per / self.allowance(now)
+            apart = self.runners * self._per / self.allowance(now)
+            self.next_at = max(now, self.next_at) + apart
 
     def _judge(self, suspicion: _Suspicion) -> None:
         self._suspicion = None
         if suspicion.votes > 0:
             self._refused_level = suspicion.level
             self._refused_at = suspicion.refused_at
+            self.verdicts += 1
             self._slow_down(suspicion.concurrency / 2)
 
     def _slow_down(self, concurrency: float) -> None:
@@ -136,6 +144,7 @@ class Ramp:
             self._count_vote(ticket, 1)
             if self._refused_level < math.inf:
                 self._refused_level += 1  # it was in flight at the refusal, and got through
+                self.raised += 1
             return
         self._untold = UNTOLD_PAUSE
         if self.concurrency < self._ceiling:
@@ -168,9 +177,7 @@ class Ramp:
             wait = self._untold
             if is_first:
                 self._untold = min(2 * self._untold, max(UNTOLD_PAUSE, self._per))
-        if now + wait > self.paused_until:
-            self.paused_until = now + wait
-            self.pause_reason = "rate_limited" if status == TOO_MANY_REQUESTS else "unavailable"
+        self.pause(now + wait, "rate_limited" if status == TOO_MANY_REQUESTS else "unavailable")
         if not is_first:
             self._count_vote(ticket, -1)
             return
@@ -184,4 +191,32 @@ class Ramp:
         is_early = now - self._began_at < self._per
         self._refused_level = (used + self._count) / 2 if is_early else float(used)
         self._refused_at = self.paused_until
+        self.verdicts += 1
         self._slow_down(CONCURRENCY_AFTER_REFUSAL)
+
+    def pause(self, until: float, reason: PauseReason) -> None:
+        """Let nothing out until a time, unless a longer pause is on already."""
+        if until > self.paused_until:
+            self.paused_until = until
+            self.pause_reason = reason
+
+    @property
+    def level(self) -> tuple[float, float]:
+        """What a refusal left of the limit (inf: all of it), and from when on it grows again."""
+        return self._refused_level, self._refused_at
+
+    def follow(self, level: float, refused_at: float, now: float, *, is_new: bool) -> None:
+        """Take over a level that another process found.
+
+        Args:
+            level: What a refusal left of the limit; inf: all of it.
+            refused_at: From when on it grows again.
+            now: The time.
+            is_new: Was there a refusal since the last time? Then this one starts again from few.
+        """
+        self._refused_level, self._refused_at = level, refused_at
+        if is_new:
+            self._suspicion = None
+            if self.allowance(now) < self._count:
+                self.era += 1
+                self._slow_down(CONCURRENCY_AFTER_REFUSAL)

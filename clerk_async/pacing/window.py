@@ -76,6 +76,11 @@ class SendWindow:
             self._held -= int(cooling.popleft()[2])
         return self.in_flight + self._held
 
+    def cooling(self, now: float) -> list[tuple[float, int]]:
+        """The places taken by requests that were answered: when they come free, and how many."""
+        self.used(now)
+        return [(free_at, int(count)) for free_at, _, count in self._cooling]
+
     def free_at(self) -> float:
         """When the next place comes free: inf if only an answer can free one."""
         return self._cooling[0][0] if self._cooling else math.inf

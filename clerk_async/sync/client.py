@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         Token,
         UnreadableItem,
     )
+    from clerk_async.shared.state import SharedState, SharedStatus
 
 T = TypeVar("T")
 
@@ -94,6 +95,7 @@ class SessionsApi:
         trace_configs: Sequence[aiohttp.TraceConfig] = (),
         headers: Mapping[str, str] | None = None,
         allow_insecure: bool = False,
+        shared_state: str | SharedState | None = None,
     ) -> None:
         self._async = AsyncSessionsApi(
             secret_key,
@@ -109,6 +111,7 @@ class SessionsApi:
             trace_configs=trace_configs,
             headers=headers,
             allow_insecure=allow_insecure,
+            shared_state=shared_state,
         )
         self._thread = LoopThread("clerk_async", self._async.aclose)
         self._is_view = False
@@ -351,6 +354,13 @@ class SessionsApi:
     def with_http_info(self) -> SessionsWithHttpInfo:
         """The eight operations, with status, headers, attempts and trace id around the value."""
         return SessionsWithHttpInfo(self._thread, self._async.with_http_info)
+
+    def shared_status(self) -> SharedStatus:
+        """Return what this process knows of the state it shares; no I/O.
+
+        Without `shared_state` it is not connected, and tells of this process alone.
+        """
+        return self._async.shared_status()
 
     def close(self) -> None:
         """Close the connections; calls in flight end with `ClientClosedError`. Can be repeated."""

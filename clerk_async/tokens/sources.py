@@ -70,7 +70,8 @@ async def fetch_published(issuer: str) -> bytes:
         ClerkError: If it can't be had.
     """
     from clerk_async.config import RetryPolicy, Timeouts  # noqa: PLC0415 - heavy, as the next two
-    from clerk_async.http.calls import Calls, Shared  # noqa: PLC0415
+    from clerk_async.http.calls import Calls  # noqa: PLC0415
+    from clerk_async.http.client_state import ClientState  # noqa: PLC0415
     from clerk_async.http.operations import Operation, Request  # noqa: PLC0415
     from clerk_async.http.settings import USER_AGENT, WireSettings  # noqa: PLC0415
 
@@ -80,7 +81,7 @@ async def fetch_published(issuer: str) -> bytes:
         "User-Agent": USER_AGENT,
     }
     request = Request(Operation("published keys", "GET", _WELL_KNOWN), _WELL_KNOWN)
-    shared = Shared(WireSettings(base_url=issuer, headers=headers, pool_size=1), secret_key="")
+    shared = ClientState(WireSettings(base_url=issuer, headers=headers, pool_size=1), secret_key="")
     try:
         answer = await Calls(shared, RetryPolicy(), Timeouts()).call(request)
         return answer.body

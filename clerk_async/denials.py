@@ -1,0 +1,418 @@
+"""What is refused before its time: sessions, users and sign-ins that were denied. Pure.
+
+A verifier asks `refuses` after all its other checks. The list is changed by acts of this process
+(`deny_sessions` and so on), each of which `on_act` is told of, and by what other processes did
+(`apply`). Every `Change` has a time that orders it: a denial that comes late, or twice, never
+undoes a later `allow`, in whatever order the two arrive.
+
+Times that order changes are integers, microseconds; times that judge tokens are Unix seconds, as in
+their claims.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+DEFAULT_KEEP: Final = 3600.0
+"""Seconds that a denial stands: longer than any session token lives."""
+
+Subject = Literal["session", "user", "everyone"]
+
+_MICRO: Final = 1_000_000
+_TIDY_PARTS: Final = 16
+"""How often within `keep` what has expired is taken out."""
+_SAME_TIME: Final = 100_000
+"""Microseconds by which two clocks may differ and count as the same."""
+_IDS_PER_CHANGE: Final = 200
+_FVA_GRAIN: Final = 60.0
+"""Seconds: `fva` counts whole minutes."""
+
+
+@attrs.frozen
+class Change:
+    """One act: something is denied, or allowed again.
+
+    Attributes:
+        at: Its time among all changes.
+        of: What it is about.
+        ids: The sessions, or the one user; nothing for everyone.
+        is_allowed: Whether denials are taken back, all that were made until then.
+        until: Tokens are refused that were issued up to this moment; None: whenever they were.
+        before: Or, in place of that, tokens of sign-ins before this moment. That stands for good.
+    """
+
+    at: int
+    of: Subject
+    ids: tuple[str, ...] = ()
+    is_allowed: bool = False
+    until: float | None = None
+    before: float | None = None
+
+
+_Cuts = tuple[tuple[int, float], ...]
+"""Moments up to which something is refused, each with the time of the change that made it."""
+
+
+class Denials:
+    """The denials that one process knows.
+
+    A session's denial takes at most some 150 bytes, with an id of 32 letters. Any thread may ask;
+    changes are made in one at a time.
+
+    Args:
+        keep: Seconds after which a denial expires, but for those of sign-ins.
+        clock: Seconds that never go back.
+        now: The wall clock, in Unix seconds.
+
+    Attributes:
+        keep: See above.
+        on_act: Told of each change that was made here.
+    """
+
+    def __init__(
+        self,
+        keep: float = DEFAULT_KEEP,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.keep: float = keep
+        self.on_act: Callable[[Change], object] | None = None
+        self._keep = int(keep * _MICRO)
+        self._clock = clock
+        self._wall = now
+        self._zero = int((now() - clock()) * _MICRO)
+        self._latest = 0
+        self._latest_is_allowed = False
+        self._has_cuts = False
+        self._tidy_at = 0
+        # Bytes take less memory than a str, and denials made together share the number beside them.
+        self._sessions: dict[bytes, int] = {}
+        self._session_cuts: dict[str, _Cuts] = {}
+        self._user_cuts: dict[str, _Cuts] = {}
+        self._sign_ins: dict[str, _Cuts] = {}
+        self._allowed_sessions: dict[bytes, int] = {}
+        self._allowed_users: dict[str, int] = {}
+
+    # -- the question --------------------------------------------------------------------------
+
+    def refuses(
+        self,
+        session_id: str | None,
+        user_id: str,
+        issued_at: float | None,
+        first_factor_age: int | None,
+        skew: float,
+    ) -> bool:
+        """Tell whether a token that is valid otherwise is to be refused.
+
+        Args:
+            session_id: Its `sid`.
+            user_id: Its `sub`.
+            issued_at: Its `iat`; None where it has none.
+            first_factor_age: Its `fva[0]`, minutes; None where it has none.
+            skew: Seconds by which its issuer's clock may be ahead of ours.
+        """
+        sessions = self._sessions
+        if session_id is not None and sessions:
+            at = sessions.get(session_id.encode())
+            if at is not None and not self._has_expired(at):
+                return True
+        if not self._has_cuts:
+            return False
+        issued = -math.inf if issued_at is None else issued_at
+        user_cuts = self._user_cuts
+        for cuts in (
+            self._session_cuts.get(session_id) if session_id is not None else None,
+            user_cuts.get(user_id),
+            user_cuts.get(EVERYONE),
+        ):
+            if cuts is not None:
+                for at, until in cuts:
+                    if issued <= until + skew and not self._has_expired(at):
+                        return True
+        return bool(self._sign_ins) and self._is_old_sign_in(user_id, issued_at, first_factor_age)
+
+    def _is_old_sign_in(
+        self, user_id: str, issued_at: float | None, first_factor_age: int | None
+    ) -> bool:
+        cuts = self._sign_ins.get(user_id, ()) + self._sign_ins.get(EVERYONE, ())
+        if not cuts:
+            return False
+        if issued_at is None or first_factor_age is None or first_factor_age < 0:
+            return True
+        signed_in = issued_at - first_factor_age * 60.0 - _FVA_GRAIN
+        return any(signed_in < before for _, before in cuts)
+
+    def _has_expired(self, at: int) -> bool:
+        return at + self._keep <= self.time()
+
+    def __len__(self) -> int:
+        cuts = len(self._session_cuts) + len(self._user_cuts) + len(self._sign_ins)
+        return cuts + len(self._sessions) - self._expired_sessions()
+
+    def _expired_sessions(self) -> int:
+        """Count those at the front that are only waiting to be taken out."""
+        horizon, count = self.time() - self._keep, 0
+        try:
+            for at in self._sessions.values():
+                if at > horizon:
+                    break
+                count += 1
+        except RuntimeError:  # another thread has just added one
+            pass
+        return count
+
+    # -- acts of this process ------------------------------------------------------------------
+
+    def deny_sessions(
+        self,
+        session_ids: Iterable[str],
+        *,
+        issued_until: float | None = None,
+        happened_at: float | None = None,
+    ) -> None:
+        """Refuse every token of these sessions, or only those issued up to a moment.
+
+        Args:
+            session_ids: The sessions.
+            issued_until: Unix seconds; None: whenever they were issued.
+            happened_at: When that was to be, in Unix seconds, where it isn't now.
+        """
+        at = self._stamp(happened_at)
+        self._act(Change(at, "session", tuple(session_ids), until=issued_until))
+
+    def deny_user(
+        self,
+        user_id: str,
+        *,
+        issued_until: float | None = None,
+        happened_at: float | None = None,
+    ) -> None:
+        """Refuse every token of a user, or only those issued up to a moment; see above."""
+        at = self._stamp(happened_at)
+        self._act(Change(at, "user", (user_id,), until=issued_until))
+
+    def deny_everyone(self, *, issued_until: float) -> None:
+        """Refuse all tokens issued up to a moment."""
+        self._act(Change(self._stamp(), "everyone", until=issued_until))
+
+    def cut_off_sign_ins(self, *, before: float, user_id: str | None = None) -> None:
+        """Refuse tokens of sign-ins before a moment, of one user or all, until they are allowed."""
+        if user_id is None:
+            self._act(Change(self._stamp(), "everyone", before=before))
+        else:
+            self._act(Change(self._stamp(), "user", (user_id,), before=before))
+
+    def allow_sessions(self, session_ids: Iterable[str]) -> None:
+        """Take the denials of these sessions back."""
+        self._act(Change(self._stamp_after(), "session", tuple(session_ids), is_allowed=True))
+
+    def allow_user(self, user_id: str) -> None:
+        """Take the denials of a user back, of their sign-ins too."""
+        self._act(Change(self._stamp_after(), "user", (user_id,), is_allowed=True))
+
+    def allow_everyone(self) -> None:
+        """Take the denials of everyone back, of sign-ins too; those of single users stay."""
+        self._act(Change(self._stamp_after(), "everyone", is_allowed=True))
+
+    def _act(self, change: Change) -> None:
+        self.apply(change)
+        if self.on_act is not None and (change.ids or change.of == "everyone"):
+            self.on_act(change)
+
+    def _stamp(self, happened_at: float | None = None) -> int:
+        now = self.time()
+        if happened_at is not None:
+            return now - max(0, int((self._wall() - happened_at) * _MICRO))
+        if now <= self._latest:  # after all that was seen; denials made at once share a time
+            now = self._latest + self._latest_is_allowed
+        return max(self._latest, now)
+
+    def _stamp_after(self) -> int:
+        return max(self.time(), self._latest + 1)
+
+    def time(self) -> int:
+        """Now, in the time that orders changes: microseconds."""
+        return self._zero + int(self._clock() * _MICRO)
+
+    def set_time(self, now: int, *, is_first: bool) -> None:
+        """Go by the time of all processes from now on.
+
+        Args:
+            now: That time, microseconds.
+            is_first: Was it unknown till now? Then what was done here moves along.
+        """
+        shift = now - self.time()
+        if abs(shift) < _SAME_TIME:
+            return
+        self._zero += shift
+        if not is_first:
+            return
+        self._latest += shift
+        for table in (self._sessions, self._allowed_sessions):
+            for key in table:
+                table[key] += shift
+        for user in self._allowed_users:
+            self._allowed_users[user] += shift
+        for cuts in (self._session_cuts, self._user_cuts, self._sign_ins):
+            for subject, moments in cuts.items():
+                cuts[subject] = tuple((at + shift, until) for at, until in moments)
+
+    @property
+    def has_standing(self) -> bool:
+        """Whether sign-ins are cut off, which stands until it is taken back."""
+        return bool(self._sign_ins)
+
+    # -- changes, made here or elsewhere -------------------------------------------------------
+
+    def apply(self, change: Change) -> None:
+        """Make a change, unless a later one has overruled it."""
+        if change.at >= self._latest:
+            self._latest, self._latest_is_allowed = change.at, change.is_allowed
+        self._tidy()
+        if change.of != "session":
+            self._change_user(change.ids[0] if change.of == "user" else EVERYONE, change)
+        elif change.is_allowed:
+            self._allow_sessions(change)
+        else:
+            self._deny_sessions(change)
+        self._has_cuts = bool(self._session_cuts or self._user_cuts or self._sign_ins)
+
+    def _deny_sessions(self, change: Change) -> None:
+        at, sessions, allowed = change.at, self._sessions, self._allowed_sessions
+        for session_id in change.ids:
+            key = session_id.encode()
+            if allowed and allowed.get(key, -1) >= at:
+                continue
+            if change.until is not None:
+                _add_cut(self._session_cuts, session_id, at, change.until)
+            elif sessions.get(key, -1) < at:
+                sessions[key] = at
+
+    def _allow_sessions(self, change: Change) -> None:
+        at, sessions, allowed = change.at, self._sessions, self._allowed_sessions
+        for session_id in change.ids:
+            key = session_id.encode()
+            if allowed.get(key, -1) < at:
+                allowed[key] = at
+            if sessions.get(key, at + 1) <= at:
+                del sessions[key]
+            _drop_cuts(self._session_cuts, session_id, at)
+
+    def _change_user(self, user: str, change: Change) -> None:
+        at, allowed = change.at, self._allowed_users
+        if change.is_allowed:
+            allowed[user] = max(at, allowed.get(user, -1))
+            _drop_cuts(self._user_cuts, user, at)
+            _drop_cuts(self._sign_ins, user, at)
+        elif allowed.get(user, -1) < at:
+            if change.before is not None:
+                _add_cut(self._sign_ins, user, at, change.before)
+            else:
+                until = math.inf if change.until is None else change.until
+                _add_cut(self._user_cuts, user, at, until)
+
+    def _tidy(self) -> None:
+        """Take out what has expired, now and then."""
+        now = self.time()
+        if now < self._tidy_at:
+            return
+        self._tidy_at = now + self._keep // _TIDY_PARTS
+        horizon = now - self._keep
+        self._sessions = _younger(self._sessions, horizon)
+        self._allowed_sessions = _younger(self._allowed_sessions, horizon)
+        for cuts in (self._session_cuts, self._user_cuts):
+            for key in list(cuts):
+                _drop_cuts(cuts, key, horizon)
+
+    # -- what others are told of it anew -------------------------------------------------------
+
+    def changes(self, *, not_in: Denials) -> Iterator[Change]:
+        """Return what is known here and not there, as changes of some 200 sessions at the most."""
+        at, ids = 0, list[str]()
+        for key, denied_at in list(self._sessions.items()):
+            if not_in._sessions.get(key, -1) >= denied_at:
+                continue
+            if ids and (denied_at != at or len(ids) >= _IDS_PER_CHANGE):
+                yield Change(at, "session", tuple(ids))
+                ids = []
+            at = denied_at
+            ids.append(key.decode())
+        if ids:
+            yield Change(at, "session", tuple(ids))
+        for here, there, make in (
+            (self._session_cuts, not_in._session_cuts, _session_cut),
+            (self._user_cuts, not_in._user_cuts, _user_cut),
+            (self._sign_ins, not_in._sign_ins, _sign_in_cut),
+        ):
+            for subject, cuts in list(here.items()):
+                known = there.get(subject, ())
+                yield from (make(subject, *cut) for cut in cuts if cut not in known)
+        for user, allowed_at in list(self._allowed_users.items()):
+            if not_in._allowed_users.get(user, -1) < allowed_at:
+                yield _of_user(user, allowed_at, is_allowed=True)
+
+
+EVERYONE: Final = "*"
+"""In place of a user's id; no id is shaped so."""
+
+
+def _session_cut(session_id: str, at: int, until: float) -> Change:
+    return Change(at, "session", (session_id,), until=until)
+
+
+def _user_cut(user: str, at: int, until: float) -> Change:
+    return _of_user(user, at, until=None if until == math.inf else until)
+
+
+def _sign_in_cut(user: str, at: int, before: float) -> Change:
+    return _of_user(user, at, before=before)
+
+
+def _of_user(user: str, at: int, **told: Any) -> Change:
+    if user == EVERYONE:
+        return Change(at, "everyone", **told)
+    return Change(at, "user", (user,), **told)
+
+
+def _add_cut(table: dict[str, _Cuts], key: str, at: int, moment: float) -> None:
+    """Add a moment, and leave out those that say nothing beside others."""
+    cuts = table.get(key, ())
+    if any(at <= other and moment <= later for other, later in cuts):
+        return
+    rest = [cut for cut in cuts if cut[0] > at or cut[1] > moment]
+    table[key] = (*rest, (at, moment))
+
+
+def _drop_cuts(table: dict[str, _Cuts], key: str, at: int) -> None:
+    """Take out the moments that came of changes up to a time."""
+    cuts = table.get(key)
+    if cuts is None:
+        return
+    rest = tuple(cut for cut in cuts if cut[0] > at)
+    if rest:
+        table[key] = rest
+    else:
+        del table[key]
+
+
+def _younger(table: dict[bytes, int], horizon: int) -> dict[bytes, int]:
+    """Leave out what is older; a table that has much less to hold than it had is made anew."""
+    old: list[bytes] = []
+    for key, at in table.items():
+        if at > horizon:
+            break  # what was put in later is hardly ever older
+        old.append(key)
+    if 2 * len(old) > len(table):
+        return {key: at for key, at in table.items() if at > horizon}
+    for key in old:
+        del table[key]
+    return table

@@ -1,0 +1,172 @@
+"""What all views of one client have in common: the wire, the brake, the quota and the peers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+import warnings
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol
+
+from clerk_async.errors import ClientClosedError, WrongLoopError
+from clerk_async.http.decode import Reader
+from clerk_async.http.retry import RetryQuota
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from clerk_async.http.settings import WireSettings
+    from clerk_async.http.transport import Wire
+    from clerk_async.pacing.window import PauseReason
+
+
+class Peers(Protocol):
+    """The other processes that use the key, as far as calls have to do with them.
+
+    `clerk_async.shared.link` has them; a client without shared state has none.
+    """
+
+    def on_pause(self, pause: Callable[[float], None]) -> None:
+        """Tell a method of each pause that one of them met, in seconds."""
+        ...
+
+    def start(self) -> None:
+        """Get in touch with them in the running loop; cheap, and never waits."""
+        ...
+
+    def send_single(self) -> None:
+        """Note that a call of no bulk run leaves."""
+        ...
+
+    def end_single(self, status: int | None) -> None:
+        """Note how it ended."""
+        ...
+
+    def pause(self, seconds: float, reason: PauseReason) -> None:
+        """Tell them that the service wants nothing for so long."""
+        ...
+
+    async def aclose(self) -> None:
+        """Tell the last news, and end within a bound."""
+        ...
+
+    def abandon(self) -> None:
+        """End without a word: the client is gone, or its loop is."""
+        ...
+
+
+class ClientState:
+    """What all views of one client have in common: the wire, the brake, the quota, the peers."""
+
+    def __init__(
+        self,
+        settings: WireSettings,
+        secret_key: str,
+        *,
+        peers: Peers | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self.settings = settings
+        self.peers: Peers | None = peers
+        if peers is not None:
+            peers.on_pause(self.pause)
+        self.secrets: tuple[str, ...] = (secret_key,)
+        self.reader: Reader = Reader(self.secrets)
+        self.clock = clock
+        self.now = now
+        self.sleep = sleep
+        self.draw = draw
+        self.quota: RetryQuota = RetryQuota()
+        self.paused_until: float = 0.0
+        self.is_closed: bool = False
+        self._wire: Wire | None = None
+        # aiohttp is heavy: loaded for the first client, not in the loop that makes the first call.
+        import_module("clerk_async.http.transport")
+
+    def wire(self) -> Wire:
+        """Give the wire of the running loop, made on first use.
+
+        Raises:
+            ClientClosedError: If the client was closed.
+            WrongLoopError: If it is in use in another loop that is running.
+        """
+        loop = asyncio.get_running_loop()
+        wire = self._wire
+        if wire is not None and wire.loop is loop and not wire.is_closing:
+            return wire
+        if self.is_closed:
+            raise ClientClosedError("this client was closed")
+        if wire is not None:
+            if not wire.is_dead:
+                raise WrongLoopError(
+                    "this client is in use in another event loop that is running: "
+                    "make a client for each loop, or use SessionsApi from threads"
+                )
+            wire.abandon()
+            self.quota = RetryQuota()
+        return self._open()
+
+    def _open(self) -> Wire:
+        from clerk_async.http.transport import open_wire  # noqa: PLC0415 - see __init__
+
+        owner = getattr(self.settings.client_session, "_loop", None)
+        if owner is not None and owner is not asyncio.get_running_loop():
+            raise WrongLoopError("the client_session that was handed in belongs to another loop")
+        self._wire = wire = open_wire(self.settings)
+        if self.peers is not None:
+            self.peers.start()
+        return wire
+
+    def pause(self, seconds: float) -> None:
+        """Let no call out for so long, unless a longer pause is on already."""
+        self.paused_until = max(self.paused_until, self.clock() + seconds)
+
+    def brake(self) -> float:
+        """Return the seconds that all calls still have to wait."""
+        if not self.paused_until:
+            return 0.0
+        left = self.paused_until - self.clock()
+        if left <= 0:
+            self.paused_until = left = 0.0
+        return left
+
+    async def aclose(self) -> None:
+        """Close for good; calls in flight end with ClientClosedError."""
+        self.is_closed = True
+        wire, self._wire = self._wire, None
+        if wire is None:
+            pass
+        elif wire.loop is asyncio.get_running_loop() and wire.pid == os.getpid():
+            await wire.aclose()
+        elif wire.is_dead:
+            wire.abandon()
+        else:
+            self._wire, self.is_closed = wire, False
+            raise WrongLoopError("this client is in use in another event loop: close it there")
+        if self.peers is not None:
+            await self.peers.aclose()
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise TypeError(
+            "what belongs to a client can't be pickled or copied, as it holds a secret key and "
+            "open connections: make one in each process"
+        )
+
+    def __del__(self) -> None:
+        if (peers := getattr(self, "peers", None)) is not None:
+            peers.abandon()
+        wire = getattr(self, "_wire", None)
+        if wire is None or wire.is_closing or self.settings.client_session is not None:
+            return
+        if wire.pid == os.getpid() and not wire.loop.is_closed():
+            warnings.warn(
+                "unclosed clerk_async client: use `async with`, or await aclose()",
+                ResourceWarning,
+                stacklevel=2,
+            )
+        wire.abandon()

@@ -1,0 +1,313 @@
+"""What one client has to do with the other processes of its key: tasks in the client's own loop.
+
+One task keeps up the window of the rate limit (`clerk_async.pacing.key_window`), two the feed of
+denials (`clerk_async.shared.feed`). They begin with the first call, or the first token that is
+verified, and end with the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import hashlib
+import logging
+import math
+import os
+import weakref
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from clerk_async.denials import Denials
+from clerk_async.pacing.key_window import SCRIPT, KeyWindow
+from clerk_async.pacing.shared_gate import SharedGate
+from clerk_async.redaction import redact
+from clerk_async.shared.connection import AwayError, RedisConnection
+from clerk_async.shared.feed import Feed
+from clerk_async.shared.state import SharedStatus, resolve_shared_state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from clerk_async.config import RateLimit
+    from clerk_async.pacing.window import PauseReason
+    from clerk_async.shared.state import SharedState
+
+logger: logging.Logger = logging.getLogger("clerk_async")
+
+CLOSE_WITHIN: Final = 1.0
+"""Seconds that the last news may take to leave when a client is closed."""
+
+_DIGEST: Final = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+_RETRY_AFTER: Final = (0.05, 0.5)
+"""Bounds of the seconds before the next try while Redis is away."""
+_AFTER_A_BUG: Final = 1.0
+
+
+class Link:
+    """A client's link to the other processes that use its key.
+
+    Args:
+        state: Where they meet.
+        namespace: What names the instance there.
+        limit: The window of the key.
+
+    Attributes:
+        denials: The client's list of denials.
+        window: The client's part in the window.
+        feed: Its end of the feed.
+    """
+
+    def __init__(self, state: SharedState, namespace: str, limit: RateLimit) -> None:
+        # braces: in a cluster all keys of an instance are in one place
+        name = f"clerk_async:{{{state.namespace or namespace}}}:"
+        stream = f"{name}feed"
+        self.window: KeyWindow = KeyWindow(limit, timeout=state.timeout, keep=state.keep)
+        self.denials: Denials = Denials(state.keep)
+        self.feed: Feed = Feed(self.denials, (stream, f"{name}standing"))
+        self._state = state
+        self._keys = (
+            *(f"{name}{key}" for key in ("window", "places", "members", "leases")),
+            stream,
+        )
+        self._on_pause: weakref.WeakMethod[Callable[[float], None]] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
+        self._connection: RedisConnection | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._left_behind: list[Any] = []
+        self._wake = asyncio.Event()
+        self._has_tried = asyncio.Event()
+        self._told: list[asyncio.Future[None]] = []
+        self._heard_at = -math.inf
+        self._is_connected = False
+        self._is_closed = False
+        self._has_been_away = False
+        self.window.on_due = self._hurry
+        self.feed.on_look = self._look
+
+    def gate(self, limit: RateLimit) -> SharedGate:
+        """Make the gate for a limit."""
+        return SharedGate(limit, self.window, self._tell)
+
+    def on_pause(self, pause: Callable[[float], None]) -> None:
+        """Tell a method of each pause that another process met, in seconds."""
+        self._on_pause = weakref.WeakMethod(pause)
+
+    # -- life ----------------------------------------------------------------------------------
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the tasks run, in this process and in a loop that goes on."""
+        loop = self._loop
+        return loop is not None and self._pid == os.getpid() and loop.is_running()
+
+    def start(self) -> None:
+        """Begin in the running loop, unless the tasks run already; cheap, and never waits."""
+        if self.is_running or self._is_closed:
+            return
+        loop = asyncio.get_running_loop()
+        has_forked = self._pid not in {0, os.getpid()}
+        self._leave_behind(is_parents=has_forked)
+        self._loop, self._pid = loop, os.getpid()
+        if has_forked:
+            self.window.forget()
+        self.window.restart(loop.time())
+        self.feed.restart()
+        self._wake, self._has_tried = asyncio.Event(), asyncio.Event()
+        self._told.clear()
+        self._is_connected = False
+        self._connection = connection = RedisConnection(self._state)
+        self._tasks = [
+            self._task(loop, self._keep_window(connection)),
+            self._task(loop, self.feed.send(connection)),
+            self._task(loop, self.feed.read(connection)),
+        ]
+
+    def _task(
+        self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]
+    ) -> asyncio.Task[None]:
+        # whoever happened to make the first call has nothing to do with it
+        task = loop.create_task(work, context=contextvars.Context())
+        task._log_destroy_pending = False  # type: ignore[attr-defined] # noqa: SLF001 - a loop may go first
+        task.add_done_callback(_tell_of_bug)
+        return task
+
+    def _leave_behind(self, *, is_parents: bool) -> None:
+        """Let go of what belongs to a loop that can't run any more here."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abandon(is_parents=is_parents)
+            # collected, the tasks would reach for their loop
+            self._left_behind.append((self._tasks, connection))
+        self._tasks = []
+
+    async def joined(self) -> None:
+        """Wait until Redis has answered, or counts as away; begins where nobody has."""
+        self.start()
+        await self._has_tried.wait()
+
+    async def aclose(self) -> None:
+        """Tell the last news, and end within a bound whatever Redis does."""
+        self._is_closed = True
+        if not self.is_running or self._loop is not asyncio.get_running_loop():
+            self.abandon()
+            return
+        connection, tasks = self._connection, self._tasks
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_WITHIN):
+                await self._say_goodbye(tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=CLOSE_WITHIN)
+        if connection is not None:
+            await connection.close()
+        self._connection, self._tasks, self._loop = None, [], None
+
+    async def _say_goodbye(self, tasks: list[asyncio.Task[None]]) -> None:
+        if self._is_connected or self.window.mode == "new":
+            await self.feed.sent()
+        if self._is_connected:
+            tasks[0].cancel()
+            await asyncio.wait(tasks[:1])
+            with suppress(AwayError):
+                await self._exchange(is_last=True)
+
+    def abandon(self) -> None:
+        """Let go without a word: the client is gone, or its loop is."""
+        loop, tasks = self._loop, self._tasks
+        if loop is not None and self._pid == os.getpid() and loop.is_running():
+            with suppress(RuntimeError):
+                for task in tasks:
+                    loop.call_soon_threadsafe(task.cancel)
+        self._leave_behind(is_parents=self._pid != os.getpid())
+        self._loop = None
+
+    # -- what calls tell -----------------------------------------------------------------------
+
+    def send_single(self) -> None:
+        """Note that a call of no bulk run leaves."""
+        self.window.send_single()
+
+    def end_single(self, status: int | None) -> None:
+        """Note how it ended."""
+        self.window.end_single(status, asyncio.get_running_loop().time())
+
+    def pause(self, seconds: float, reason: PauseReason) -> None:
+        """Tell the others that the service wants nothing for so long."""
+        self.window.pause(asyncio.get_running_loop().time() + seconds, reason)
+
+    # -- the window ----------------------------------------------------------------------------
+
+    async def _keep_window(self, connection: RedisConnection) -> None:
+        loop = connection.loop
+        wait = _RETRY_AFTER[0]
+        while True:
+            self._wake.clear()
+            due = self.window.due(loop.time())
+            if due > loop.time():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(due):
+                        await self._wake.wait()
+                continue
+            try:
+                await self._exchange()
+            except AwayError as error:
+                self._note_absence(loop, error)
+                await asyncio.sleep(wait)
+                wait = min(2 * wait, _RETRY_AFTER[1])
+            else:
+                wait = _RETRY_AFTER[0]
+
+    async def _exchange(self, *, is_last: bool = False) -> None:
+        """Send the message that is due, and take its answer.
+
+        Raises:
+            AwayError: If there is none.
+        """
+        connection = self._connection
+        if connection is None:
+            raise AwayError("this client was closed")
+        loop, window = connection.loop, self.window
+        sent_at = loop.time()
+        told, self._told = self._told, []
+        try:
+            text = window.message(sent_at, is_last=is_last)
+            reply = await connection.run_script(SCRIPT, _DIGEST, self._keys, text)
+            now = self._heard_at = loop.time()
+            window.heard(reply, sent_at, now)
+        finally:
+            for each in told:
+                if not each.done():
+                    each.set_result(None)
+        if not self._is_connected and window.mode == "together":
+            self._has_tried.set()
+            if self._has_been_away:
+                logger.info("the shared state is back: the limit is shared again")
+            self._is_connected, self._has_been_away = True, False
+        if window.paused_until > now and self._on_pause is not None:
+            brake = self._on_pause()
+            if brake is not None:
+                brake(window.paused_until - now)
+
+    def _note_absence(self, loop: asyncio.AbstractEventLoop, error: AwayError) -> None:
+        if self.window.failed(loop.time()):
+            self._has_tried.set()
+            self._is_connected = False
+            if not self._has_been_away:
+                self._has_been_away = True
+                logger.warning(
+                    "the shared state is away (%s): this process goes on alone, with its part of "
+                    "the limit and the denials that it knows",
+                    redact(str(error)),
+                )
+
+    def _hurry(self) -> None:
+        self._wake.set()
+
+    def _look(self) -> None:
+        self.window.hurry()
+        self._wake.set()
+
+    async def _tell(self) -> None:
+        """Wait until the last places are told, or Redis has had its time."""
+        loop = asyncio.get_running_loop()
+        if not self._is_connected or loop is not self._loop:
+            return
+        told: asyncio.Future[None] = loop.create_future()
+        self._told.append(told)
+        self._look()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(2 * self._state.timeout):
+                await told
+
+    # -- status --------------------------------------------------------------------------------
+
+    def status(self, paused_for: float) -> SharedStatus:
+        """Say what is known, without asking anybody."""
+        loop, standing = self._loop, self.window.standing
+        is_running = loop is not None and self.is_running
+        now = loop.time() if loop is not None and is_running else -math.inf
+        return SharedStatus(
+            connected=self._is_connected and is_running,
+            age=now - self._heard_at if is_running and self._heard_at > -math.inf else None,
+            processes=standing.processes,
+            used=standing.used,
+            limit=self.window.limit.count,
+            paused_for=paused_for,
+            denied=len(self.denials),
+        )
+
+
+def link_to(shared_state: str | SharedState | None, namespace: str, limit: RateLimit) -> Link:
+    """Make the link of a client to what its argument, or the environment, names.
+
+    Raises:
+        ConfigurationError: If that can't be used.
+    """
+    return Link(resolve_shared_state(shared_state), namespace, limit)
+
+
+def _tell_of_bug(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("sharing state has ended: %s: %s", type(error).__name__, redact(str(error)))

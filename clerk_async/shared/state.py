@@ -1,0 +1,205 @@
+"""SharedState: where the processes of one key meet; and what one of them knows of that."""
+
+from __future__ import annotations
+
+import os
+import re
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import attrs
+
+from clerk_async.config import SHARED_STATE_VARIABLE, check_number
+from clerk_async.denials import DEFAULT_KEEP
+from clerk_async.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from redis.asyncio import Redis
+
+DEFAULT_TIMEOUT: Final = 0.25
+_SCHEMES: Final = ("redis", "rediss", "unix")
+_NAMESPACE: Final = re.compile(r"[!-z|~]{1,200}")
+
+
+class SharedState:
+    """A Redis server in which all processes that use one secret key share what they know.
+
+    They keep to one rate limit, pause together on a 429, and refuse at once what any of them
+    denied. Valkey speaks the same protocol. Redis 6.2 or later; extra `redis`.
+
+    Whoever can write to that Redis can sign people out, and can slow the calls down: guard it as
+    you guard a session store. Nobody can be let in through it: tokens are still verified as ever.
+    No secret key, token or cookie is ever stored there, only ids of sessions and users, and a
+    hash of the key that tells instances apart.
+
+    While Redis is away nothing hangs and nothing is lost: each process goes on with its part of the
+    limit and with the denials that it knows, and tells the others when Redis is back.
+
+    Example:
+        >>> shared = SharedState("rediss://:password@cache:6379/0", namespace="production")
+        >>> sessions = AsyncSessionsApi("sk_test_…", shared_state=shared)
+
+    Args:
+        url: `redis://`, `rediss://` (TLS) or `unix://`, with what redis-py understands in one;
+            None where a `client` is given. Never shown again.
+        namespace: What names the instance there; default: a hash of the secret key. Give it a name
+            if processes with an old and a new key are to share while a key is rotated.
+        timeout: Seconds that a command may take; Redis counts as away after two that took longer.
+        keep: Seconds that a denial stands: longer than any token lives. The same in all processes.
+        client: A `redis.asyncio.Redis` (or RedisCluster) of yours, where a URL is not enough, such
+            as behind Sentinel. It must belong to the loop that the calls are made in, and is never
+            closed by us.
+
+    Raises:
+        ConfigurationError: If the URL can't be used, the extra is missing, or the client is none
+            of redis-py's for asyncio.
+        InvalidArgumentError: If a number is out of its range.
+    """
+
+    __slots__ = ("_client", "_url", "keep", "namespace", "timeout")
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        namespace: str | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        keep: float = DEFAULT_KEEP,
+        client: Redis | None = None,
+    ) -> None:
+        _check_extra()
+        if (url is None) == (client is None):
+            raise ConfigurationError("SharedState takes either a URL or a client")
+        if url is not None:
+            _check_url(url)
+        elif not callable(getattr(client, "execute_command", None)) or not _is_asyncio(client):
+            raise ConfigurationError("client must be a client of redis.asyncio")
+        if namespace is not None and not (
+            isinstance(namespace, str) and _NAMESPACE.fullmatch(namespace)  # pyright: ignore[reportUnnecessaryIsInstance]
+        ):
+            raise ConfigurationError(
+                "namespace must be 1 to 200 visible ASCII characters without braces"
+            )
+        self._url = url
+        self._client: Any = client
+        self.namespace: str | None = namespace
+        self.timeout: float = check_number("timeout", timeout, low_is_allowed=False)
+        self.keep: float = check_number("keep", keep, low_is_allowed=False)
+
+    def __repr__(self) -> str:
+        where = "client=…" if self._url is None else repr(_without_secrets(self._url))
+        return (
+            f"SharedState({where}, namespace={self.namespace!r}, timeout={self.timeout:g}, "
+            f"keep={self.keep:g})"
+        )
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise TypeError("a SharedState can't be pickled or copied, as it may hold a password")
+
+    def open_client(self) -> tuple[Any, bool]:
+        """Give a client of redis-py for the running loop, and whether it is ours to close."""
+        if self._url is None:
+            return self._client, False
+        return _make_client(self._url), True
+
+
+@attrs.frozen
+class SharedStatus:
+    """What one process knows of the state it shares; for a health page.
+
+    Attributes:
+        connected: Whether Redis answers. False too where no `shared_state` is set.
+        age: Seconds since Redis answered last; None if it never has.
+        processes: How many processes use the key, this one included, as far as it knows.
+        used: How many places of the window are taken, by all of them.
+        limit: How many there are for all of them, bulk runs and single calls together.
+        paused_for: Seconds until calls go out again, after a 429; 0 if they do.
+        denied: How many denials this process knows.
+    """
+
+    connected: bool
+    age: float | None
+    processes: int
+    used: int
+    limit: int
+    paused_for: float
+    denied: int
+
+
+def resolve_shared_state(
+    shared_state: str | SharedState | None, environ: Mapping[str, str] | None = None
+) -> SharedState:
+    """Make a state of an argument or, where there is none, of the environment.
+
+    Raises:
+        ConfigurationError: If it can't be used.
+    """
+    if isinstance(shared_state, SharedState):
+        return shared_state
+    if shared_state is None:
+        shared_state = (os.environ if environ is None else environ).get(SHARED_STATE_VARIABLE)
+    if not isinstance(shared_state, str):
+        kind = type(shared_state).__name__
+        raise ConfigurationError(f"shared_state must be a URL or a SharedState, not {kind}")
+    return SharedState(shared_state)
+
+
+def _check_extra() -> None:
+    try:
+        import_module("redis.asyncio")  # only who shares state pays for it
+    except ImportError:
+        raise ConfigurationError(
+            'shared_state needs redis-py: pip install "clerk-async[redis]"'
+        ) from None
+
+
+def _check_url(url: object) -> None:
+    """Refuse what redis-py couldn't use, without repeating any of it: it may hold a password."""
+    if not isinstance(url, str):
+        raise ConfigurationError(f"shared_state must be a URL, not {type(url).__name__}")
+    scheme = url.partition("://")[0]
+    if scheme not in _SCHEMES or "://" not in url:
+        raise ConfigurationError("shared_state must be a redis://, rediss:// or unix:// URL")
+    try:
+        parts = urlsplit(url)
+        is_complete = bool(parts.path if scheme == "unix" else parts.hostname)
+        is_sound = is_complete and parts.port != 0 and not re.search(r"[^!-~]", url)
+        # makes none, but sees whether one could be made
+        _make_client(url).connection_pool.make_connection()
+    except Exception:  # noqa: BLE001 - whatever redis-py finds wrong with it
+        is_sound = False
+    if not is_sound:
+        raise ConfigurationError("shared_state is not a URL that redis-py can use")
+
+
+def _make_client(url: str) -> Any:
+    import redis  # noqa: PLC0415 - see _check_extra
+    from redis.asyncio.retry import Retry  # noqa: PLC0415
+    from redis.backoff import NoBackoff  # noqa: PLC0415
+
+    # Redis needn't know which library this is: telling takes round trips, and finding out the disk.
+    name: dict[str, Any] = {"lib_name": None, "lib_version": None}
+    if hasattr(redis, "DriverInfo"):  # since 7.2
+        name = {"driver_info": None}
+    return redis.asyncio.Redis.from_url(  # pyright: ignore[reportUnknownMemberType] - its options
+        url,
+        protocol=2,
+        retry=Retry(NoBackoff(), 0),  # when to try again is decided by us
+        socket_connect_timeout=None,  # each command has its own time
+        socket_timeout=None,
+        **name,
+    )
+
+
+def _is_asyncio(client: object) -> bool:
+    return any(cls.__module__.startswith("redis.asyncio") for cls in type(client).__mro__)
+
+
+def _without_secrets(url: str) -> str:
+    """Give a URL as scheme, host, port and path: user, password and query may be secret."""
+    parts = urlsplit(url)
+    where = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{where}{parts.path}"
