@@ -12,10 +12,11 @@ their claims.
 from __future__ import annotations
 
 import math
-import time
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import attrs
+
+from clerk_async.under_test import monotonic, wall_clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -80,8 +81,8 @@ class Denials:
         self,
         keep: float = DEFAULT_KEEP,
         *,
-        clock: Callable[[], float] = time.monotonic,
-        now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = monotonic,
+        now: Callable[[], float] = wall_clock,
     ) -> None:
         self.keep: float = keep
         self.on_act: Callable[[Change], object] | None = None
@@ -100,6 +101,14 @@ class Denials:
         self._sign_ins: dict[str, _Cuts] = {}
         self._allowed_sessions: dict[bytes, int] = {}
         self._allowed_users: dict[str, int] = {}
+
+    def forget(self) -> None:
+        """Begin anew, between two tests: nothing is denied."""
+        self._latest, self._latest_is_allowed = 0, False
+        self._has_cuts = False
+        for table in (self._session_cuts, self._user_cuts, self._sign_ins):
+            table.clear()
+        self._sessions, self._allowed_sessions, self._allowed_users = {}, {}, {}
 
     # -- the question --------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from clerk_async.config import SHARE_ALONE, SHARE_TOGETHER, SHARED_STATE_VARIABLE
 from clerk_async.denials import Denials
 from clerk_async.pacing.gate import Gates
+from clerk_async.under_test import on_reset
 
 if TYPE_CHECKING:
     from clerk_async.config import Endpoint, RateLimit
@@ -57,6 +58,7 @@ class AsyncSharing:
             self._link = None
             self._denials = Denials()
             self._gates = Gates()
+        on_reset(self._denials.forget)
 
     def shared_status(self) -> SharedStatus:
         """Return what this process knows of the state it shares; no I/O.

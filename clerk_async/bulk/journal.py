@@ -44,7 +44,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -53,6 +52,7 @@ import attrs
 from clerk_async.bulk.journal_file import append, line_for, open_file, trouble
 from clerk_async.errors import InvalidArgumentError
 from clerk_async.http.daemon import in_thread
+from clerk_async.under_test import monotonic
 
 if TYPE_CHECKING:
     from clerk_async.bulk.journal_file import RunKind
@@ -108,7 +108,7 @@ class OpenJournal:
         self._earlier = done
         self._now: set[str] = set()
         self._is_synced = True
-        self._synced_at = time.monotonic()
+        self._synced_at = monotonic()
         self._syncing: asyncio.Future[None] | None = None
 
     def was_done_earlier(self, session_id: str) -> bool:
@@ -135,7 +135,7 @@ class OpenJournal:
         if status.is_done:
             self._now.add(session_id)
         self._is_synced = False
-        if self._syncing is None and time.monotonic() - self._synced_at >= SYNC_INTERVAL:
+        if self._syncing is None and monotonic() - self._synced_at >= SYNC_INTERVAL:
             self._sync_aside()
 
     def _sync_aside(self) -> None:
@@ -146,7 +146,7 @@ class OpenJournal:
 
     def _has_synced(self, syncing: asyncio.Future[None]) -> None:
         self._syncing = None
-        self._synced_at = time.monotonic()
+        self._synced_at = monotonic()
         if syncing.cancelled() or syncing.exception() is not None:
             self._is_synced = False  # the one at the end tells, if the trouble lasts
 

@@ -14,8 +14,12 @@ import asyncio
 import math
 from typing import TYPE_CHECKING, Any
 
+from clerk_async.under_test import call_later, clock_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from clerk_async.under_test import Timer
 
 
 class Attempt:
@@ -39,20 +43,21 @@ class Attempt:
 class AttemptTimer:
     """The attempts under way in one event loop."""
 
-    __slots__ = ("_armed_for", "_innermost", "_loop", "_timer")
+    __slots__ = ("_armed_for", "_innermost", "_loop", "_now", "_timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._now = clock_of(loop)
         self._innermost: dict[asyncio.Task[Any], Attempt] = {}
         self._armed_for = math.inf
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
 
     def begin(self, task: asyncio.Task[Any], seconds: float | None) -> Attempt:
         """Begin an attempt, and cancel its task in so many seconds unless it ends before."""
         attempt = Attempt()
         attempt.task = task
         attempt.outer = self._innermost.get(task)
-        attempt.end = end = math.inf if seconds is None else self._loop.time() + seconds
+        attempt.end = end = math.inf if seconds is None else self._now() + seconds
         self._innermost[task] = attempt
         if end < self._armed_for:
             self._arm(end)
@@ -80,10 +85,10 @@ class AttemptTimer:
         if self._timer is not None:
             self._timer.cancel()
         self._armed_for = end
-        self._timer = self._loop.call_at(end, self._ring)
+        self._timer = call_later(self._loop, end - self._now(), self._ring)
 
     def _ring(self) -> None:
-        now = self._loop.time()
+        now = self._now()
         self._armed_for = math.inf
         self._timer = None
         earliest = math.inf

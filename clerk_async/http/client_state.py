@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import time
 import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from clerk_async.errors import ClientClosedError, WrongLoopError
 from clerk_async.http.decode import Reader
 from clerk_async.http.retry import RetryQuota
+from clerk_async.under_test import monotonic, on_reset, sleep, wall_clock
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -66,9 +66,9 @@ class ClientState:
         secret_key: str,
         *,
         peers: Peers | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        now: Callable[[], float] = time.time,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: Callable[[], float] = monotonic,
+        now: Callable[[], float] = wall_clock,
+        sleep: Callable[[float], Awaitable[None]] = sleep,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self.settings = settings
@@ -85,8 +85,14 @@ class ClientState:
         self.paused_until: float = 0.0
         self.is_closed: bool = False
         self._wire: Wire | None = None
+        on_reset(self.forget)
         # aiohttp is heavy: loaded for the first client, not in the loop that makes the first call.
         import_module("clerk_async.http.transport")
+
+    def forget(self) -> None:
+        """Begin anew, between two tests."""
+        self.paused_until = 0.0
+        self.quota = RetryQuota()
 
     def wire(self) -> Wire:
         """Give the wire of the running loop, made on first use.

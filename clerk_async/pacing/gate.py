@@ -20,12 +20,14 @@ from clerk_async.pacing.window import (
     Ticket,
     asks_to_wait,
 )
+from clerk_async.under_test import call_later, clock_of, on_reset
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from clerk_async.config import RateLimit
     from clerk_async.pacing.window import PauseReason
+    from clerk_async.under_test import Timer
 
 
 class Gate:
@@ -39,7 +41,7 @@ class Gate:
         self._window = SendWindow(limit.per)
         self._ramp = Ramp(limit.count, limit.per)
         self._waiting: deque[tuple[asyncio.Future[Ticket], RunPacer]] = deque()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
 
     async def acquire(self, run: RunPacer) -> Ticket:
         """Wait until a request of this run may leave.
@@ -113,7 +115,7 @@ class Gate:
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         # what was in flight in a loop that is gone may have arrived: it keeps its place for `per`
         self._loop = loop
-        self._now = self._clock or loop.time
+        self._now = self._clock or clock_of(loop)
         self._waiting.clear()
         self._timer = None
         now = self._now()
@@ -164,7 +166,7 @@ class Gate:
             delay = self._delay(now)
             if delay > 0:
                 if delay < math.inf and self._loop is not None:
-                    self._timer = self._loop.call_later(delay, self._let_out)
+                    self._timer = call_later(self._loop, delay, self._let_out)
                 return
             place, _ = self._waiting.popleft()
             if not place.done():
@@ -182,6 +184,11 @@ class Gates:
     ) -> None:
         self._make: Callable[[RateLimit], Gate] = make or partial(Gate, clock=clock)
         self._gates: dict[RateLimit, Gate] = {}
+        on_reset(self.forget)
+
+    def forget(self) -> None:
+        """Begin anew, between two tests: with empty windows, and nothing refused yet."""
+        self._gates.clear()
 
     def gate(self, limit: RateLimit) -> Gate:
         """Give the gate for a limit; the same limit gives the same gate."""
@@ -301,7 +308,7 @@ class Lane:
             raise SendRefused
         loop = asyncio.get_running_loop()
         over: asyncio.Future[None] = loop.create_future()
-        timer = loop.call_later(seconds, _end, over)
+        timer = call_later(loop, seconds, partial(_end, over))
         run.pauses.add(over)
         try:
             await over

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import AsyncIterable, Collection
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 import attrs
 
 from clerk_async.errors import ClientClosedError, InvalidArgumentError, WrongLoopError
+from clerk_async.under_test import monotonic
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -92,11 +92,11 @@ async def _fetched(caller: CallerThread, items: Iterable[str]) -> AsyncGenerator
 def _take(iterator: Iterator[str]) -> tuple[list[str], bool, Exception | None]:
     """Take what comes quickly; an error comes after what was taken before it."""
     chunk: list[str] = []
-    until = time.monotonic() + CHUNK_SECONDS
+    until = monotonic() + CHUNK_SECONDS
     try:
         for item in iterator:
             chunk.append(item)
-            if len(chunk) >= CHUNK or time.monotonic() >= until:
+            if len(chunk) >= CHUNK or monotonic() >= until:
                 return chunk, False, None
     except Exception as error:  # noqa: BLE001 - handed on to where the ids are awaited
         return chunk, True, error

@@ -15,6 +15,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from clerk_async.errors import ClientClosedError, WrongLoopError
+from clerk_async.under_test import new_event_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -122,7 +123,7 @@ class PrivateLoop:
     def __init__(self, name: str) -> None:
         self.pid: int = os.getpid()
         self.is_ending: bool = False
-        self.loop: asyncio.AbstractEventLoop = asyncio.new_event_loop()
+        self.loop: asyncio.AbstractEventLoop = new_event_loop()
         self._arrivals: collections.deque[Crossing[Any]] = collections.deque()
         self._is_expecting = False
         self._under_way: set[Crossing[Any]] = set()

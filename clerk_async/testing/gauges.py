@@ -17,7 +17,9 @@ monotonic: Callable[[], float] = (
     else time.monotonic
 )
 """Seconds of the clock that loops, limits and waits go by, which runs on where a test freezes time:
-what waits for a frozen clock waits for ever."""
+what waits for a frozen clock waits forever."""
+_AFTERWARDS = 0.005
+"""Seconds by which a bell rings late, so that by its deadline's own clock time is up."""
 
 
 class Gauges:
@@ -86,20 +88,23 @@ class Gauges:
         Raises:
             TimeoutError: If it does not within the timeout.
         """
-        changed = asyncio.Event()
+        loop, changed = asyncio.get_running_loop(), asyncio.Event()
+        deadline = monotonic() + timeout
+        # A thread's timer rings though the loop's clock be frozen.
+        bell = threading.Timer(timeout + _AFTERWARDS, self.tell)
+        bell.daemon = True
         with self._changed:
             self._waiting += 1
-            self._tasks_waiting[changed] = asyncio.get_running_loop()
-        deadline = monotonic() + timeout
+            self._tasks_waiting[changed] = loop
         try:
+            bell.start()
             while not predicate():
-                try:
-                    async with asyncio.timeout(deadline - monotonic()):
-                        await changed.wait()
-                except TimeoutError:
-                    raise self._late(timeout) from None
+                if monotonic() >= deadline:
+                    raise self._late(timeout)
+                await changed.wait()
                 changed.clear()
         finally:
+            bell.cancel()
             with self._changed:
                 self._waiting -= 1
                 del self._tasks_waiting[changed]

@@ -347,6 +347,20 @@ class FetchedKeys:
                 self._flight = None
         _settle(flight)
 
+    def forget(self) -> None:
+        """Begin anew, between two tests: no keys, no failures, nothing known to be unknown."""
+        never = float("-inf")
+        with self._lock:
+            flight, self._flight = self._flight, None
+            self._keys, self._fetched_at, self._fresh_until = {}, None, never
+            self._failures_in_a_row, self._retry_at, self._unknown_at = 0, never, never
+            self._misses.clear()
+            self._hits = Counter()
+            self._fetches = self._failed_fetches = 0
+            self._last_error = self._last_cause = None
+        if flight is not None:
+            _settle(flight)
+
     def after_fork(self) -> None:
         """In a forked child: the fetch and the lock were the parent's."""
         self._lock = threading.Lock()

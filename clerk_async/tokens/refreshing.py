@@ -22,6 +22,7 @@ from clerk_async.http.error_bodies import refuses_key
 from clerk_async.reasons import TokenVerificationReason as Reason
 from clerk_async.tokens.credentials import origin_for
 from clerk_async.tokens.verification import RefreshNeeded
+from clerk_async.under_test import on_reset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,9 +45,14 @@ class Recent:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._answers: dict[object, tuple[float, Sequence[str]]] = {}
+        on_reset(self.forget)
 
     def __len__(self) -> int:
         return len(self._answers)
+
+    def forget(self) -> None:
+        """Begin anew, between two tests."""
+        self._answers.clear()
 
     def get(self, shared_by: object) -> Sequence[str] | None:
         """Return the answer to an equal request, unless it is too old."""

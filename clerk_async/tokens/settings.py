@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import time
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from inspect import iscoroutinefunction
@@ -20,6 +19,8 @@ from clerk_async.tokens.refreshing import Recent
 from clerk_async.tokens.rules import Rules
 from clerk_async.tokens.sources import FixedKey
 from clerk_async.tokens.verification import Verification
+from clerk_async.under_test import monotonic as real_monotonic
+from clerk_async.under_test import wall_clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -84,8 +85,9 @@ class Verifier(Generic[SourceT]):
             key_max_age: How long they may serve while fetches fail.
             kid_cooldown: The least time between two fetches for unknown key ids.
             token_cache_size: How many verified tokens are remembered; 0 for none.
-            clock: The wall clock, in Unix time; None for `time.time`.
-            monotonic: The clock that keys age by; None for `time.monotonic`.
+            clock: The wall clock, in Unix time; None for the system's.
+            monotonic: The clock that keys age by; None for the system's
+                monotonic clock.
 
         Raises:
             ConfigurationError: If a setting is wrong, no keys can be had from any of the sources,
@@ -118,7 +120,7 @@ class Verifier(Generic[SourceT]):
         )
         self._sessions = sessions
         self._refreshes: dict[Any, Any] = {}  # under way, each for all the requests that need it
-        self._recent = Recent(monotonic or time.monotonic)
+        self._recent = Recent(monotonic or real_monotonic)
         self._issuer = issuers[0] if issuers else ""
         self._at_once = self._verification.at_once
 
@@ -204,7 +206,7 @@ def _verification_from(
             key_ttl=float(key_ttl),
             key_max_age=float(key_max_age),
             kid_cooldown=float(kid_cooldown),
-            clock=monotonic or time.monotonic,
+            clock=monotonic or real_monotonic,
         )
     )
     return Verification(
@@ -212,7 +214,7 @@ def _verification_from(
         keys=keys,
         cache_size=token_cache_size,
         can_look_up=has_sessions,
-        clock=clock or time.time,
+        clock=clock or wall_clock,
     )
 
 

@@ -56,6 +56,10 @@ class FixedKey:
         kids = () if self._key.kid is None else (self._key.kid,)
         return KeySetStatus("jwt_key", kids, hits=self._hits.value, cached_tokens=cached_tokens)
 
+    def forget(self) -> None:
+        """Begin anew, between two tests."""
+        self._hits = Counter()
+
     def after_fork(self) -> None:
         """Forget what was the parent's, in a forked child: nothing is."""
 

@@ -18,6 +18,7 @@ from clerk_async.tokens.requests import Asked, RequestState, authenticate
 from clerk_async.tokens.settings import Verifier
 from clerk_async.tokens.sources import SessionsSource, fetch_published
 from clerk_async.tokens.verification import Need, RefreshNeeded, SessionNeeded, Steps
+from clerk_async.under_test import new_event_loop
 
 if TYPE_CHECKING:
     from clerk_async.tokens.claims import SessionClaims
@@ -212,7 +213,8 @@ class TokenVerifier(Verifier[SessionsSource]):
             return self._sessions._fetch_jwks()  # noqa: SLF001 - offered to verifiers alone
         import asyncio  # noqa: PLC0415 - heavy
 
-        return asyncio.run(fetch_published(self._issuer))
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            return runner.run(fetch_published(self._issuer))
 
     def _fly(self, flight: Flight) -> None:
         try:

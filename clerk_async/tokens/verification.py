@@ -36,6 +36,7 @@ from clerk_async.tokens.key_set import KeySetStatus, KeysNeeded
 from clerk_async.tokens.keys import ALGORITHMS, VerificationKey
 from clerk_async.tokens.refusals import Tally, cut, malformed, of_another_kind, refused
 from clerk_async.tokens.rules import pending
+from clerk_async.under_test import on_reset
 
 if TYPE_CHECKING:
     from clerk_async.tokens.rules import Rules
@@ -102,6 +103,10 @@ class Keys(Protocol):
         """Forget what was the parent's, in a forked child."""
         ...
 
+    def forget(self) -> None:
+        """Begin anew, between two tests."""
+        ...
+
 
 class Examined:
     """A genuine token that passed all rules but those of expiry and access; remembered by some."""
@@ -151,6 +156,10 @@ class TokenCache:
         """Forget a token."""
         self._entries.pop(token, None)
 
+    def forget(self) -> None:
+        """Begin anew, between two tests."""
+        self._entries.clear()
+
     def after_fork(self) -> None:
         """In a forked child: whoever held the lock is not here."""
         self._lock = threading.Lock()
@@ -176,6 +185,7 @@ class Verification:
         self._headers: dict[bytes, Header] = {}
         self._clock = clock
         _alive.add(self)
+        on_reset(self.forget)
 
     def at_once(self, token: str, *, accept_pending: bool | None) -> SessionClaims | None:
         """Verify a token if its key is at hand, as it nearly always is; else None.
@@ -371,6 +381,12 @@ class Verification:
             accepted=self.tally.accepted,
             refused=self.tally.refused,
         )
+
+    def forget(self) -> None:
+        """Begin anew, between two tests."""
+        self._cache.forget()
+        self.keys.forget()
+        self.tally = Tally()
 
     def after_fork(self) -> None:
         """In a forked child: locks and fetches were the parent's."""
