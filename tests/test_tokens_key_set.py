@@ -590,8 +590,7 @@ def test_the_sync_verifier_waits_for_a_background_fetch_only_where_it_must() -> 
     stub.gate = threading.Event()
     ages.now = TTL * 0.85
     assert verifier.verify(token()).user_id == "user_1"
-    flight = verifier._fetched._flight
-    assert flight is not None
+    flight = verifier._fetched._current[None]
     stub.gate.set()
     flight.landed.result(10)
     assert verifier.key_status().age == 0

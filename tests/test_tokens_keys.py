@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -39,7 +39,7 @@ from token_samples import (
 
 from clerk_async.errors import ConfigurationError, TokenVerificationError
 from clerk_async.reasons import TokenVerificationReason as Reason
-from clerk_async.tokens.keys import VerificationKey, read_key_set
+from clerk_async.tokens.keys import UnusableKey, VerificationKey, read_key_set
 from clerk_async.tokens.sync_verifier import TokenVerifier
 from clerk_async.tokens.verifier import AsyncTokenVerifier
 
@@ -69,6 +69,18 @@ SPELLINGS: dict[str, Any] = {
     "quoted, literal \\n": "'" + PEM.replace("\n", "\\n") + "'",
     "indented": textwrap.indent(PEM, "    "),
     "PKCS #1": PKCS1,
+    "one word of base64": base64.b64encode(PEM.encode()).decode(),
+    "one word of base64, quoted": f'"{base64.b64encode(PEM.encode()).decode()}"',
+    "one word of base64, no padding": base64.b64encode(PEM.encode()).decode().rstrip("="),
+    "one word of base64, for URLs": base64.urlsafe_b64encode(PEM.encode()).decode(),
+    "base64 of many lines": base64.encodebytes(PEM.encode()).decode(),
+    "one word of base64, literal \\n": base64.b64encode(PEM.encode()).decode() + "\\n",
+    "one word of base64, CRLF within": base64.b64encode(
+        PEM.replace("\n", "\r\n").encode()
+    ).decode(),
+    "one word of base64, literal \\n within": base64.b64encode(
+        PEM.replace("\n", "\\n").encode()
+    ).decode(),
     "JWK": OURS.jwk,
     "JWK without kid": {k: v for k, v in OURS.jwk.items() if k != "kid"},
     "JWK without alg and use": {k: OURS.jwk[k] for k in ("kty", "n", "e")},
@@ -129,6 +141,9 @@ BAD: dict[str, tuple[Any, str]] = {
     "one character lost": (BODY[:100] + BODY[101:], "not the PEM"),
     "secret key by mistake": ("sk_live_0123456789", "not the PEM"),
     "private key": (PRIVATE, "private key"),
+    "private key as one word": (base64.b64encode(PRIVATE.encode()).decode(), "private key"),
+    "one word of base64, cut": (base64.b64encode(PEM.encode()).decode()[:200], "not the PEM"),
+    "one word of base64, of nothing": ("LS0tLS1CRUdJTi!!!", "not the PEM"),
     "JSON text": ('{"kty": "RSA"}', "as a dict"),
     "RSA of 1024 bits": (public_pem(WEAK), "1024 bits"),
     "RSA of 1024 bits as JWK": (
@@ -140,6 +155,8 @@ BAD: dict[str, tuple[Any, str]] = {
         "1024 bits",
     ),
     "RSA of 16384 bits": ({**OURS.jwk, "n": base64url(2**16383 + 1)}, "16384 bits"),
+    "RSA with an even modulus": ({**OURS.jwk, "n": base64url(2**2047 + 2)}, "small factor"),
+    "RSA with a modulus of ones": ({**OURS.jwk, "n": base64url(2**2048 - 1)}, "small factor"),
     "RSA with exponent 1": ({**OURS.jwk, "e": "AQ"}, "can't be used"),
     "RSA with an even exponent": ({**OURS.jwk, "e": "Ag"}, "can't be used"),
     "P-384": (public_pem(ec.generate_private_key(ec.SECP384R1())), "neither"),
@@ -162,6 +179,85 @@ BAD: dict[str, tuple[Any, str]] = {
     "a list": ([PEM], "must be a PEM"),
     "a number": (5, "must be a PEM"),
 }
+
+
+PRIME = 2**255 - 19
+TWIST = -121665 * pow(121666, -1, PRIME) % PRIME
+ORDER = 2**252 + 27742317777372353535851937790883648493
+
+
+def add(p: tuple[int, int], q: tuple[int, int]) -> tuple[int, int]:
+    """Add two points of the curve (RFC 8032, section 5.1.4)."""
+    (x1, y1), (x2, y2) = p, q
+    k = TWIST * x1 * x2 * y1 * y2 % PRIME
+    x = (x1 * y2 + x2 * y1) * pow(1 + k, -1, PRIME)
+    y = (y1 * y2 + x1 * x2) * pow(1 - k, -1, PRIME)
+    return x % PRIME, y % PRIME
+
+
+def small_points() -> set[tuple[int, int]]:
+    """Return the eight points of small order: any point, taken as often as the group is large."""
+    found: set[tuple[int, int]] = {(0, 1)}
+    y = 2
+    while len(found) < 8:
+        square = (y * y - 1) * pow(TWIST * y * y + 1, -1, PRIME) % PRIME
+        x = pow(square, (PRIME + 3) // 8, PRIME)
+        if (x * x - square) % PRIME:
+            x = x * pow(2, (PRIME - 1) // 4, PRIME) % PRIME
+        if (x * x - square) % PRIME == 0:
+            small = (0, 1)
+            for bit in f"{ORDER:b}":
+                small = add(small, small)
+                small = add(small, (x, y)) if bit == "1" else small
+            multiple = small
+            for _ in range(8):
+                found.add(multiple)
+                multiple = add(multiple, small)
+        y += 1
+    return found
+
+
+def okp(y: int, sign: int) -> dict[str, Any]:
+    """Make a JWK of a point."""
+    raw = (y | sign << 255).to_bytes(32, "little")
+    return {**EDWARDS.jwk, "x": base64.urlsafe_b64encode(raw).rstrip(b"=").decode()}
+
+
+def test_no_key_of_small_order_is_taken() -> None:
+    """Under such a key anybody can make signatures: in no spelling, from no source."""
+    points = small_points()
+    assert len(points) == 8
+    spellings = {(y + n * PRIME, sign) for _, y in points for sign in (0, 1) for n in (0, 1)}
+    for y, sign in spellings:
+        if y >= 2**255:
+            continue
+        jwk = okp(y, sign)
+        with pytest.raises(ConfigurationError, match="small order"):
+            TokenVerifier(jwt_key=jwk)
+        keys = read_key_set(msgspec.json.encode({"keys": [jwk, OURS.jwk]}), {})
+        assert isinstance(keys[EDWARDS.kid], UnusableKey)
+    with pytest.raises(ConfigurationError, match="canonically"):
+        TokenVerifier(jwt_key=okp(PRIME + 2, 0))
+    identity = ed25519.Ed25519PublicKey.from_public_bytes(b"\1" + bytes(31))
+    pem: bytes = identity.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    with pytest.raises(ConfigurationError, match="small order"):
+        TokenVerifier(jwt_key=pem)
+
+
+async def test_a_token_of_a_key_of_small_order_is_refused() -> None:
+    """Signed by nobody; the other keys of the set go on working."""
+    weak = okp(1, 0)
+    stub = AsyncStub(body=msgspec.json.encode({"keys": [weak, OURS.jwk]}))
+    verifier = AsyncTokenVerifier(sessions=stub, authorized_parties=[PARTY], clock=Clock())
+    head, payload = header(EDWARDS), claims()
+    signed = b".".join(
+        base64.urlsafe_b64encode(msgspec.json.encode(part)).rstrip(b"=") for part in (head, payload)
+    )
+    nobodys = base64.urlsafe_b64encode(b"\1" + bytes(63)).rstrip(b"=")
+    with pytest.raises(TokenVerificationError, match="small order") as caught:
+        await verifier.verify(f"{signed.decode()}.{nobodys.decode()}")
+    assert caught.value.reason is Reason.JWK_FAILED_TO_RESOLVE
+    assert (await verifier.verify(token())).user_id == "user_1"
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -365,6 +461,40 @@ def test_a_missing_extra_is_named() -> None:
             assert "pip install 'clerk-async[jwt]'" in str(error), error
         else:
             raise SystemExit("no error")
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("module", "error"),
+    [
+        ("cryptography.hazmat.bindings._rust", "ImportError('version GLIBC_2.99 not found')"),
+        ("cryptography.hazmat.bindings._rust", "ModuleNotFoundError('No module', name='_cffi')"),
+        ("cryptography.hazmat.primitives.hashes", "OSError('cannot open shared object file')"),
+        ("cryptography.exceptions", "SystemError('initialized once')"),
+    ],
+)
+def test_an_extra_that_is_installed_and_broken_is_not_called_missing(
+    module: str, error: str
+) -> None:
+    """The message says what went wrong, and does not send anybody to pip."""
+    program = f"""
+        import sys
+        class Broken:
+            def find_spec(self, name, path=None, target=None):
+                if name == {module!r}:
+                    raise {error}
+        sys.meta_path.insert(0, Broken())
+        from clerk_async import AsyncTokenVerifier, ConfigurationError, TokenVerifier
+        for verifier in (TokenVerifier, AsyncTokenVerifier, TokenVerifier):
+            try:
+                verifier(issuer="https://clerk.example.com", authorized_parties=["https://a"])
+            except ConfigurationError as error:
+                assert "is installed here and can't be loaded" in str(error), error
+                assert str({error}) in str(error), error
+                assert "pip" not in str(error), error
+            else:
+                raise SystemExit("no error")
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=60)
 

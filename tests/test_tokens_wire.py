@@ -23,7 +23,7 @@ from clerk_async import (
 )
 from clerk_async.testing import FakeClerk, Fault
 from clerk_async.tokens import key_set
-from clerk_async.tokens.key_set import Flight
+from clerk_async.tokens.key_set import Flight, Home
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -141,9 +141,9 @@ def test_fifty_threads_fetch_once(
 ) -> None:
     """On a cold cache, from fifty threads, with the keys slow to come and slow to be asked for."""
 
-    def flight_made_slowly() -> Flight:
+    def flight_made_slowly(home: Home | None, since: float) -> Flight:
         time.sleep(0.01)  # the others look meanwhile whether there is one
-        return Flight()
+        return Flight(home, since)
 
     monkeypatch.setattr(key_set, "Flight", flight_made_slowly)
     fake.inject(Fault.hold(operation="jwks"))

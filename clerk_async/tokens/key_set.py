@@ -1,8 +1,10 @@
 """The key set of one verifier: which keys it has, how old they are, and when to fetch again.
 
-Pure but for a lock: it decides and counts, and others fetch (`Flight`). It belongs to one
-verifier, and so do its keys: a cache shared by the process, with bare key ids, once let the
-tokens of one instance into another.
+It decides and counts, and others fetch (`Flight`). It belongs to one verifier, and so do its
+keys: a cache shared by the process, with bare key ids, once let the tokens of one instance into
+another. Any number of threads may ask at once. There is no lock, because a signal's handler or a
+forked child could find it taken by somebody who can't go on: the one step that has to be atomic is
+`dict.setdefault`, by which at most one fetch is under way (`_take_off`).
 
 What it decides:
 
@@ -18,10 +20,10 @@ from __future__ import annotations
 
 import copy
 import logging
-import threading
 from collections.abc import Callable, Generator, Mapping
-from concurrent.futures import Future
-from typing import TYPE_CHECKING, Final
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 
@@ -36,8 +38,6 @@ from clerk_async.tokens.keys import (
 from clerk_async.tokens.refusals import Counter, cut, mismatch, refused, unavailable
 
 if TYPE_CHECKING:
-    import asyncio
-
     from clerk_async.errors import KeysUnavailableError
 
 logger: logging.Logger = logging.getLogger("clerk_async.tokens")
@@ -50,6 +50,10 @@ _FIRST_RETRY: Final = 0.25
 """Seconds until a failed fetch is tried again; doubled each time, up to `kid_cooldown`."""
 _MAX_MISSES: Final = 512
 """How many unknown key ids are remembered."""
+LOOK_AGAIN: Final = 0.5
+"""Seconds after which who waits for a fetch looks whether it is still under way."""
+_BEGINS_WITHIN: Final = 5.0
+"""Seconds that may pass until a fetch that was decided on begins."""
 _MAX_JOINS: Final = 3
 """How many fetches one token waits for at most."""
 
@@ -88,6 +92,14 @@ class KeySetStatus:
     refused: Mapping[str, int] = attrs.field(factory=dict[str, int], hash=False)
 
 
+class Home(Protocol):
+    """An event loop, as far as it matters here."""
+
+    def is_running(self) -> bool:
+        """Tell whether it goes on with what was begun in it."""
+        ...
+
+
 @attrs.define(eq=False)
 class Flight:
     """One fetch, that any number of tasks and threads may wait for.
@@ -96,13 +108,17 @@ class Flight:
         landed: Done once the fetch has ended, in whichever way.
         failed: Whether it ended without keys.
         is_slow: Whether somebody has lost patience with it, so that nobody else need wait.
-        carrier: The task that carries it out, to tell when its loop has left it behind.
+        home: The event loop that carries it out; None if a thread of its own does.
+        since: When it was decided on, by the clock of the keys.
+        has_begun: Whether it is being carried out; an interruption may strike just before that.
     """
 
+    home: Home | None
+    since: float
     landed: Future[None] = attrs.field(factory=Future[None])
     failed: bool = False
     is_slow: bool = False
-    carrier: asyncio.Task[None] | None = None
+    has_begun: bool = False
 
 
 @attrs.frozen
@@ -131,6 +147,7 @@ class FetchedKeys:
         key_max_age: float,
         kid_cooldown: float,
         clock: Callable[[], float],
+        home: Callable[[], Home | None],
     ) -> None:
         self._source = source
         self._ttl = key_ttl
@@ -138,20 +155,21 @@ class FetchedKeys:
         self._max_age = key_max_age
         self._cooldown = kid_cooldown
         self._clock = clock
+        self._home = home
         self._keys: Keys = {}
         self._fetched_at: float | None = None
         self._fresh_until = float("-inf")
-        self._flight: Flight | None = None
+        self._current: dict[None, Flight] = {}  # the fetch under way, if there is one
+        self._ended = 0  # how many have ended, to see that one has
         self._failures_in_a_row = 0
         self._retry_at = float("-inf")
         self._unknown_at = float("-inf")
         self._misses: dict[str, tuple[int, float]] = {}
         self._hits = Counter()
-        self._fetches = 0
-        self._failed_fetches = 0
+        self._fetches = Counter()
+        self._failed_fetches = Counter()
         self._last_error: str | None = None
         self._last_cause: ClerkError | None = None
-        self._lock = threading.Lock()
 
     # --- asking ---
 
@@ -183,6 +201,7 @@ class FetchedKeys:
         yield from self._ready()
         asked = False
         for _ in range(_MAX_JOINS):
+            ended = self._ended
             key = self._keys.get(kid)
             if isinstance(key, VerificationKey):
                 if not asked:
@@ -193,7 +212,7 @@ class FetchedKeys:
                     Reason.JWK_FAILED_TO_RESOLVE,
                     f"The instance's key {cut(kid)} can't be used: {key.why}.",
                 )
-            needed = self._look_again(kid, may_start=not asked)
+            needed = self._look_again(kid, ended, may_start=not asked)
             if needed is None:
                 break
             asked = asked or needed.start
@@ -229,31 +248,27 @@ class FetchedKeys:
         raise self._nothing_to_go_by()
 
     def _renew(self, waited: Flight | None) -> KeysNeeded | None:
-        now = self._clock()
+        ended, now = self._ended, self._clock()
         if now < self._fresh_until:
             return None
-        with self._lock:
-            age = self._age(now)
-            flight = self._flight
-            if age is None or age >= self._max_age:
-                if flight is not None:
-                    return KeysNeeded(flight, start=False, patience=None)
-                if waited is not None and waited.failed:
-                    raise self._nothing_to_go_by()
-                return self._take_off(patience=None)
-            if age < self._refresh_after:
-                return None
-            # Past the ttl fresh keys are worth a moment, unless it is known that there are none.
-            worth_waiting = (
-                age >= self._ttl
-                and waited is None
-                and not self._failures_in_a_row
-                and not (flight is not None and flight.is_slow)
-            )
-            patience = _PATIENCE if worth_waiting else 0.0
-            if flight is not None:
-                return KeysNeeded(flight, start=False, patience=patience) if patience else None
-            return self._take_off(patience=patience) if now >= self._retry_at else None
+        age, flight = self._age(now), self._current.get(None)
+        if age is None or age >= self._max_age:
+            if flight is None and waited is not None and waited.failed:
+                raise self._nothing_to_go_by()
+            return self._take_off(ended, patience=None)
+        if age < self._refresh_after:
+            return None
+        # Past the ttl fresh keys are worth a moment, unless it is known that there are none.
+        worth_waiting = (
+            age >= self._ttl
+            and waited is None
+            and not self._failures_in_a_row
+            and not (flight is not None and flight.is_slow)
+        )
+        if worth_waiting:
+            return self._take_off(ended, patience=_PATIENCE)
+        is_time = flight is None and now >= self._retry_at
+        return self._take_off(ended, patience=0.0) if is_time else None
 
     def _nothing_to_go_by(self) -> KeysUnavailableError:
         why = self._last_error or "fetching them was broken off"
@@ -263,27 +278,44 @@ class FetchedKeys:
             self._last_cause,
         )
 
-    def _look_again(self, kid: str, *, may_start: bool) -> KeysNeeded | None:
-        with self._lock:
-            if self._flight is not None:
-                return KeysNeeded(self._flight, start=False, patience=None)
-            now = self._clock()
-            count, not_before = self._misses.get(kid, (0, float("-inf")))
-            if not may_start or now < max(self._unknown_at, not_before):
-                return None
+    def _look_again(self, kid: str, ended: int, *, may_start: bool) -> KeysNeeded | None:
+        if self._current.get(None) is not None:
+            return self._take_off(ended, patience=None)
+        now = self._clock()
+        count, not_before = self._misses.get(kid, (0, float("-inf")))
+        if not may_start or now < max(self._unknown_at, not_before):
+            return None
+        needed = self._take_off(ended, patience=None)
+        if needed.start:
             self._unknown_at = now + self._cooldown
             # Who keeps coming with a key that does not exist is looked up ever less often.
             self._misses.pop(kid, None)
             while len(self._misses) >= _MAX_MISSES:
-                del self._misses[next(iter(self._misses))]
+                with suppress(StopIteration, RuntimeError):  # another thread makes room, too
+                    self._misses.pop(next(iter(self._misses)), None)
             wait = min(self._cooldown * 2**count, max(self._ttl, self._cooldown))
             self._misses[kid] = (min(count + 1, 32), now + wait)
-            return self._take_off(patience=None)
+        return needed
 
-    def _take_off(self, *, patience: float | None) -> KeysNeeded:
-        self._flight = Flight()
-        self._fetches += 1
-        return KeysNeeded(self._flight, start=True, patience=patience)
+    def _take_off(self, ended: int, *, patience: float | None) -> KeysNeeded:
+        """Decide on a fetch, or join the one under way.
+
+        Args:
+            ended: How many had ended when it was found that one is needed. If another one has
+                ended since, it may have brought what was missing: look again before one is made.
+            patience: Seconds to wait for it; see `KeysNeeded`.
+        """
+        flight = self._current.get(None)
+        if flight is not None:
+            return KeysNeeded(flight, start=False, patience=patience)
+        ours = Flight(self._home(), self._clock())
+        flight = self._current.setdefault(None, ours)
+        if flight is ours and self._ended == ended:
+            self._fetches.add()
+            return KeysNeeded(ours, start=True, patience=patience)
+        if flight is ours:
+            self.abandon(ours)
+        return KeysNeeded(flight, start=False, patience=patience)
 
     def _age(self, now: float) -> float | None:
         return None if self._fetched_at is None else max(0.0, now - self._fetched_at)
@@ -297,9 +329,7 @@ class FetchedKeys:
         except KeySetUnreadableError as error:
             self.fail(flight, error)
             return
-        with self._lock:
-            if self._flight is not flight:
-                return
+        if self._current.get(None) is flight:  # it was not given up meanwhile
             now = self._clock()
             self._keys = keys
             self._fetched_at = now
@@ -309,8 +339,7 @@ class FetchedKeys:
             self._last_error = self._last_cause = None
             for kid in keys:
                 self._misses.pop(kid, None)
-            self._flight = None
-        _settle(flight)
+        self.abandon(flight)
 
     def fail(self, flight: Flight, error: BaseException) -> None:
         """Note that a fetch failed: the keys at hand, if any, go on serving."""
@@ -320,69 +349,69 @@ class FetchedKeys:
         elif isinstance(error, ClerkError):
             # A copy, as the traceback of what was raised would keep the whole call alive.
             why, cause = f"{why}: {error}", copy.copy(error)
-        with self._lock:
-            if self._flight is not flight:
-                return
+        if self._current.get(None) is flight:
             now = self._clock()
             wait = min(_FIRST_RETRY * 2 ** min(self._failures_in_a_row, 32), self._cooldown)
             self._retry_at = now + wait
             self._failures_in_a_row += 1
-            self._failed_fetches += 1
+            self._failed_fetches.add()
             self._last_error = why
             self._last_cause = cause
-            self._flight = None
             age = self._age(now)
-        flight.failed = True
-        logger.warning(
-            "fetching the keys for session tokens failed (%s); %s",
-            why,
-            "there are none yet" if age is None else f"those at hand are {age:.0f} s old",
-        )
-        _settle(flight)
+            flight.failed = True
+            logger.warning(
+                "fetching the keys for session tokens failed (%s); %s",
+                why,
+                "there are none yet" if age is None else f"those at hand are {age:.0f} s old",
+            )
+        self.abandon(flight)
+
+    def abandon_if_stranded(self, flight: Flight) -> bool:
+        """Forget a fetch whose event loop has ended, or that an interruption kept from beginning.
+
+        To be asked now and then by who waits for it; tells whether there is no use in waiting.
+        """
+        begins = flight.has_begun or self._clock() - flight.since < _BEGINS_WITHIN
+        if begins and (flight.home is None or flight.home.is_running()):
+            return False
+        self.abandon(flight)
+        return True
 
     def abandon(self, flight: Flight) -> None:
-        """Forget a fetch that nobody carries out any more: the next token starts another."""
-        with self._lock:
-            if self._flight is flight:
-                self._flight = None
-        _settle(flight)
+        """Forget a fetch that has ended, or that nobody carries out: who waits looks again."""
+        if self._current.get(None) is flight:
+            self._ended += 1
+            self._current.pop(None, None)
+        with suppress(InvalidStateError):  # that was done already
+            flight.landed.set_result(None)
 
     def forget(self) -> None:
         """Begin anew, between two tests: no keys, no failures, nothing known to be unknown."""
         never = float("-inf")
-        with self._lock:
-            flight, self._flight = self._flight, None
-            self._keys, self._fetched_at, self._fresh_until = {}, None, never
-            self._failures_in_a_row, self._retry_at, self._unknown_at = 0, never, never
-            self._misses.clear()
-            self._hits = Counter()
-            self._fetches = self._failed_fetches = 0
-            self._last_error = self._last_cause = None
+        flight = self._current.get(None)
         if flight is not None:
-            _settle(flight)
+            self.abandon(flight)
+        self._keys, self._fetched_at, self._fresh_until = {}, None, never
+        self._failures_in_a_row, self._retry_at, self._unknown_at = 0, never, never
+        self._misses.clear()
+        self._hits, self._fetches, self._failed_fetches = Counter(), Counter(), Counter()
+        self._last_error = self._last_cause = None
 
     def after_fork(self) -> None:
-        """In a forked child: the fetch and the lock were the parent's."""
-        self._lock = threading.Lock()
-        self._flight = None
+        """In a forked child: the fetch was the parent's."""
+        self._current.clear()
 
     def status(self, cached_tokens: int) -> KeySetStatus:
         """Tell the figures."""
-        with self._lock:
-            age = self._age(self._clock())
-            return KeySetStatus(
-                self._source,
-                tuple(self._keys),
-                age,
-                age is not None and age >= self._ttl,
-                self._hits.value,
-                self._fetches,
-                self._failed_fetches,
-                self._last_error,
-                cached_tokens,
-            )
-
-
-def _settle(flight: Flight) -> None:
-    if not flight.landed.done():
-        flight.landed.set_result(None)
+        age = self._age(self._clock())
+        return KeySetStatus(
+            self._source,
+            tuple(self._keys),
+            age,
+            age is not None and age >= self._ttl,
+            self._hits.value,
+            self._fetches.value,
+            self._failed_fetches.value,
+            self._last_error,
+            cached_tokens,
+        )

@@ -8,6 +8,7 @@ Ed25519; a key set may do so too).
 from __future__ import annotations
 
 import binascii
+import math
 import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -29,8 +30,25 @@ ALGORITHMS: Final = frozenset({"Ed25519", "EdDSA", "ES256", "RS256"})
 _MIN_RSA_BITS: Final = 2048
 _MAX_RSA_BITS: Final = 8192  # each check of a larger one would cost milliseconds
 _MIN_RSA_EXPONENT: Final = 3
+_SMALL_PRIMES: Final = 2305567963945518424753102147331756070  # all below 100, multiplied
 _ES256_COORDINATE: Final = 32
 _ED25519_KEY_BYTES: Final = 32
+_ED25519_PRIME: Final = 2**255 - 19
+_ED25519_ORDER_8: Final = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
+_ED25519_SMALL: Final = frozenset(
+    {0, 1, _ED25519_PRIME - 1, _ED25519_ORDER_8, _ED25519_PRIME - _ED25519_ORDER_8}
+)
+"""The y of all points of small order. Under such a key signatures can be made without a secret."""
+_NEEDED: Final = (
+    "cryptography",
+    "cryptography.exceptions",
+    "cryptography.hazmat.primitives.asymmetric.ec",
+    "cryptography.hazmat.primitives.asymmetric.ed25519",
+    "cryptography.hazmat.primitives.asymmetric.padding",
+    "cryptography.hazmat.primitives.asymmetric.rsa",
+    "cryptography.hazmat.primitives.hashes",
+)
+_WRAPPED_PEM: Final = "LS0tLS1CRUdJTi"  # -----BEGIN, in base64 once more
 
 Check = Callable[[bytes, bytes], bool]
 """Whether a signature (first) is that of this key over the data (second)."""
@@ -66,15 +84,27 @@ def require_cryptography() -> None:
     """Load what checks signatures, at the first verifier rather than on import.
 
     Raises:
-        ConfigurationError: If the extra `jwt` is not installed.
+        ConfigurationError: If the extra `jwt` is not installed, or can't be loaded.
     """
     try:
-        import_module("cryptography.hazmat.primitives.asymmetric.padding")
-    except ImportError:
-        raise ConfigurationError(
-            "Verifying session tokens needs the extra `jwt`, which is not installed: "
-            "pip install 'clerk-async[jwt]'"
-        ) from None
+        for module in _NEEDED:
+            import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name == "cryptography":
+            raise ConfigurationError(
+                "Verifying session tokens needs the extra `jwt`, which is not installed: "
+                "pip install 'clerk-async[jwt]'"
+            ) from None
+        raise _broken(error) from None
+    except Exception as error:  # noqa: BLE001 - whatever a build for another machine raises
+        raise _broken(error) from None
+
+
+def _broken(error: Exception) -> ConfigurationError:
+    return ConfigurationError(
+        "Verifying session tokens needs cryptography, which is installed here and can't be "
+        f"loaded ({type(error).__name__}: {error})."
+    )
 
 
 def key_from(
@@ -82,8 +112,9 @@ def key_from(
 ) -> VerificationKey:
     r"""Make the one key of a verifier from a PEM or a JWK; `named` is where it was found.
 
-    A PEM may have lost its line breaks, hold `\n` as two characters, end its lines with CRLF or
-    stand without its BEGIN and END lines: dashboards, shells and env files do all of that.
+    A PEM may have lost its line breaks, hold `\n` as two characters, end its lines with CRLF,
+    lack its BEGIN and END lines, or be one word of base64: dashboards, shells and env files do all
+    of that.
 
     Raises:
         ConfigurationError: If it is no public key that can be used.
@@ -112,7 +143,9 @@ def _from_pem(text: str) -> VerificationKey:
         load_pem_public_key,
     )
 
-    text = text.replace("\\r", "").replace("\\n", "\n").strip().strip("\"'")
+    text = _without_escapes(text)
+    if text.startswith(_WRAPPED_PEM):
+        text = _without_escapes(_unwrapped(text))
     if text.startswith("{"):
         raise _UnusableKeyError("it is JSON; hand over a JWK as a dict")
     armoured = _ARMOUR.search(text)
@@ -129,6 +162,19 @@ def _from_pem(text: str) -> VerificationKey:
             "it is not the PEM of a public key; copy it whole from the dashboard's API keys page"
         ) from None
     return _ready(public, kid=None, source=None)
+
+
+def _without_escapes(text: str) -> str:
+    return text.replace("\\r", "").replace("\\n", "\n").strip().strip("\"'").strip()
+
+
+def _unwrapped(text: str) -> str:
+    """Take off the base64 in which a whole PEM is put to be one word; other text stays itself."""
+    word = "".join(text.split()).rstrip("=").translate(_FROM_URL)
+    try:
+        return binascii.a2b_base64(word + "=" * (-len(word) % 4), strict_mode=True).decode("ascii")
+    except ValueError:
+        return text
 
 
 def _from_jwk(jwk: Mapping[str, Any]) -> VerificationKey:
@@ -181,6 +227,7 @@ def _octets(text: str) -> bytes:
     return octets
 
 
+_FROM_URL: Final = str.maketrans("-_", "+/")
 _is_base64url = re.compile(r"[A-Za-z0-9_-]+").fullmatch
 
 
@@ -202,14 +249,27 @@ def _ready(public: object, *, kid: str | None, source: Mapping[str, Any] | None)
                 f"its RSA key has {public.key_size} bits, "
                 f"{_MIN_RSA_BITS} to {_MAX_RSA_BITS} are accepted"
             )
-        if public.public_numbers().e < _MIN_RSA_EXPONENT:
+        numbers = public.public_numbers()
+        if numbers.e < _MIN_RSA_EXPONENT:
             raise _UnusableKeyError("its RSA exponent is too small")
+        if math.gcd(numbers.n, _SMALL_PRIMES) != 1:
+            raise _UnusableKeyError("its RSA modulus has a small factor: anybody could sign for it")
         return VerificationKey(kid, "RS256", _rs256(public), source)
     if isinstance(public, ec.EllipticCurvePublicKey) and isinstance(public.curve, ec.SECP256R1):
         return VerificationKey(kid, "ES256", _es256(public), source)
     if isinstance(public, ed25519.Ed25519PublicKey):
+        _check_order(public.public_bytes_raw())
         return VerificationKey(kid, "EdDSA", _eddsa(public), source)
     raise _UnusableKeyError("it is neither an RSA nor a P-256 nor an Ed25519 key")
+
+
+def _check_order(point: bytes) -> None:
+    """Refuse a key of small order (RFC 8032, section 5.1.7: its check alone accepts one)."""
+    y = int.from_bytes(point, "little") & (2**255 - 1)  # the highest bit is the sign of x
+    if y % _ED25519_PRIME in _ED25519_SMALL:
+        raise _UnusableKeyError("its Ed25519 key is of small order: anybody could sign for it")
+    if y >= _ED25519_PRIME:
+        raise _UnusableKeyError("its Ed25519 key is not spelled canonically")
 
 
 def _rs256(public: RSAPublicKey) -> Check:

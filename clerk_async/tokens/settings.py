@@ -25,6 +25,7 @@ from clerk_async.under_test import wall_clock
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from clerk_async.tokens.key_set import Home
     from clerk_async.tokens.rules import Parties
 
 logger: logging.Logger = logging.getLogger("clerk_async.tokens")
@@ -37,6 +38,11 @@ class Verifier(Generic[SourceT]):
 
     _client: str
     _is_async: bool
+
+    @staticmethod
+    def _home() -> Home | None:
+        """Return the event loop that a fetch begins in; None if it has a thread of its own."""
+        return None
 
     def __init__(
         self,
@@ -117,6 +123,7 @@ class Verifier(Generic[SourceT]):
             token_cache_size=token_cache_size,
             clock=clock,
             monotonic=monotonic,
+            home=self._home,
         )
         self._sessions = sessions
         self._refreshes: dict[Any, Any] = {}  # under way, each for all the requests that need it
@@ -160,6 +167,7 @@ def _verification_from(
     token_cache_size: int,
     clock: Callable[[], float] | None,
     monotonic: Callable[[], float] | None,
+    home: Callable[[], Home | None],
 ) -> Verification:
     """Check a verifier's settings and make what it runs on.
 
@@ -207,6 +215,7 @@ def _verification_from(
             key_max_age=float(key_max_age),
             kid_cooldown=float(kid_cooldown),
             clock=monotonic or real_monotonic,
+            home=home,
         )
     )
     return Verification(

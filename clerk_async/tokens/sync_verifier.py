@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from clerk_async.errors import ClerkError, ClientClosedError
-from clerk_async.tokens.key_set import Flight, KeysNeeded
+from clerk_async.tokens.key_set import LOOK_AGAIN, Flight, KeysNeeded
 from clerk_async.tokens.refreshing import cookies_of
 from clerk_async.tokens.requests import Asked, RequestState, authenticate
 from clerk_async.tokens.settings import Verifier
@@ -204,9 +204,16 @@ class TokenVerifier(Verifier[SessionsSource]):
                 thread.start()
             except RuntimeError:  # no thread can be had, as at the end of the interpreter
                 self._fly(flight)
-        if need.patience != 0:
+            except BaseException:  # Ctrl-C, before anybody carries it out
+                self._fetched.abandon(flight)
+                raise
+            flight.has_begun = True
+        left = float("inf") if need.patience is None else need.patience
+        while left > 0 and not self._fetched.abandon_if_stranded(flight):
             with suppress(WaitTimeoutError):
-                flight.landed.result(need.patience)
+                flight.landed.result(min(left, LOOK_AGAIN))
+                return
+            left -= LOOK_AGAIN
 
     def _fetch(self) -> bytes:
         if self._sessions is not None:

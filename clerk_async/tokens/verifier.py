@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from clerk_async.errors import ClerkError
-from clerk_async.tokens.key_set import Flight, KeysNeeded
+from clerk_async.tokens.key_set import LOOK_AGAIN, Flight, KeysNeeded
 from clerk_async.tokens.refreshing import cookies_of
 from clerk_async.tokens.requests import Asked, RequestState, authenticate
 from clerk_async.tokens.settings import Verifier
@@ -39,6 +40,7 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
 
     _client = "AsyncSessionsApi"
     _is_async = True
+    _home = staticmethod(asyncio.get_running_loop)
 
     async def verify(
         self, token: str, *, check_session: bool = False, accept_pending: bool | None = None
@@ -185,12 +187,22 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
         if need.start:
             # A task of its own: who gave up waiting must not end the fetch for the others.
             task = loop.create_task(self._fly(flight), name="clerk_async: fetching keys")
+            flight.has_begun = True
             task.add_done_callback(lambda _: self._fetched.abandon(flight))  # if it was cancelled
-            flight.carrier = task
-        elif flight.carrier is None or not _advances(flight.carrier, loop):
-            self._fetched.abandon(flight)
-        if need.patience != 0:
-            await asyncio.wait([asyncio.wrap_future(flight.landed)], timeout=need.patience)
+        if need.patience == 0:
+            return
+        landed = loop.create_future()
+
+        def wake(_: object) -> None:
+            with suppress(RuntimeError):  # this loop has ended meanwhile
+                loop.call_soon_threadsafe(_settle, landed)
+
+        flight.landed.add_done_callback(wake)
+        left = float("inf") if need.patience is None else need.patience
+        while left > 0 and not self._fetched.abandon_if_stranded(flight):
+            if (await asyncio.wait([landed], timeout=min(left, LOOK_AGAIN)))[0]:
+                return
+            left -= LOOK_AGAIN
 
     async def _fetch(self) -> bytes:
         if self._sessions is not None:
@@ -207,6 +219,6 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
             self._fetched.land(flight, body)
 
 
-def _advances(carrier: asyncio.Task[None], here: asyncio.AbstractEventLoop) -> bool:
-    loop = carrier.get_loop()
-    return loop is here or loop.is_running()
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,286 @@
+"""One verifier in many threads and event loops at once, in forks and in signal handlers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from token_samples import PARTY, AsyncStub, Clock, SyncStub, claims, token
+
+from clerk_async import AsyncTokenVerifier, TokenVerificationError, TokenVerifier
+from clerk_async.testing import Fault
+from clerk_async.tokens.refusals import Counter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from clerk_async.testing import FakeClerk
+
+ORIGIN = "http://localhost:3000"
+THREADS = 16
+GOOD = token()
+
+
+@pytest.fixture
+def _switch_all_the_time() -> Iterator[None]:
+    """Switch threads after a microsecond; without the GIL they run at the same time anyway."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def at_once(work: Callable[[], object], threads: int = THREADS) -> list[object]:
+    """Let threads do it at the same time; return what each has, and raise the first error."""
+    start = threading.Barrier(threads)
+
+    def run() -> object:
+        start.wait(30)
+        return work()
+
+    with ThreadPoolExecutor(threads) as pool:
+        return [future.result(50) for future in [pool.submit(run) for _ in range(threads)]]
+
+
+def fetches(fake: FakeClerk) -> int:
+    """Count the fetches of keys that have arrived."""
+    return sum(
+        request.operation == "published keys" or "jwks" in request.path for request in fake.requests
+    )
+
+
+@pytest.mark.promise("one-fetch", "many-threads")
+@pytest.mark.usefixtures("_switch_all_the_time")
+def test_one_async_verifier_serves_many_loops(fake: FakeClerk) -> None:
+    """All begin at once: no error, and exactly one fetch, in whichever loop it runs."""
+    made = fake.mint(fake.add_session(user_id="user_1"))
+    for number in range(1, 6):
+        verifier = AsyncTokenVerifier(issuer=fake.issuer, authorized_parties=[ORIGIN])
+
+        def use(verifier: AsyncTokenVerifier = verifier) -> object:
+            return asyncio.run(asyncio.wait_for(verifier.verify(made), 30)).user_id
+
+        assert set(at_once(use)) == {"user_1"}
+        assert verifier.key_status().fetches == 1
+        assert fetches(fake) == number
+        assert verifier.key_status().accepted == THREADS
+
+
+def test_a_loop_that_ends_leaves_no_other_waiting(fake: FakeClerk) -> None:
+    """The loop that began a fetch is gone; another one fetches for itself."""
+    made = fake.mint(fake.add_session(user_id="user_1"))
+    verifier = AsyncTokenVerifier(issuer=fake.issuer, authorized_parties=[ORIGIN])
+    fake.inject(Fault.hold(count=1))
+    begun, ended = threading.Event(), threading.Event()
+
+    def abandon() -> None:
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(verifier.verify(made))
+        while not fake.held:
+            loop.run_until_complete(asyncio.sleep(0.001))
+        waiter = threading.Thread(target=wait)
+        # As long as this loop turns the other one waits for its fetch.
+        loop.call_soon(waiter.start)
+        while not begun.is_set():
+            loop.run_until_complete(asyncio.sleep(0.001))
+        assert not ended.is_set()
+        waiters.append(waiter)
+        pending.append((loop, task))
+
+    def wait() -> None:
+        async def verify() -> None:
+            begun.set()
+            assert (await verifier.verify(made)).user_id == "user_1"
+
+        asyncio.run(verify())
+        ended.set()
+
+    waiters: list[threading.Thread] = []
+    pending: list[Any] = []
+    abandon()
+    assert ended.wait(30), "nobody fetched for the loop that waits"
+    waiters[0].join()
+    assert verifier.key_status().fetches == 2
+    [(loop, task)] = pending
+    fake.release()
+    for each in asyncio.all_tasks(loop):
+        each.cancel()
+    with suppress(asyncio.CancelledError):
+        loop.run_until_complete(task)
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+
+
+def test_a_loop_that_has_ended_is_not_woken() -> None:
+    """Who gave up waiting and went home gets no word, and nobody a traceback."""
+    stub = AsyncStub()
+    verifier = AsyncTokenVerifier(sessions=stub, authorized_parties=[PARTY], clock=Clock())
+
+    async def verify() -> None:
+        stub.gate = asyncio.Event()
+        first = asyncio.create_task(verifier.verify(GOOD))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(give_up)
+        stub.gate.set()
+        assert (await first).user_id == "user_1"
+
+    def give_up() -> None:
+        async def wait_a_moment() -> None:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(verifier.verify(GOOD), 0.01)
+
+        asyncio.run(wait_a_moment())
+
+    asyncio.run(verify())
+    assert verifier.key_status().fetches == 1
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_fetch_that_never_began_strands_nobody(kind: str) -> None:
+    """An interruption may strike between the decision and the start of a fetch."""
+    ages = Clock(0.0)
+    options: dict[str, Any] = {
+        "authorized_parties": [PARTY],
+        "clock": Clock(),
+        "monotonic": ages,
+    }
+    verifier: Any = (
+        TokenVerifier(sessions=SyncStub(), **options)
+        if kind == "sync"
+        else AsyncTokenVerifier(sessions=AsyncStub(), **options)
+    )
+
+    async def verify() -> object:
+        _begin_and_forget(verifier)
+        ages.now = 10.0
+        return await verifier.verify(GOOD)
+
+    if kind == "async":
+        told: Any = asyncio.run(verify())
+    else:
+        _begin_and_forget(verifier)
+        ages.now = 10.0
+        told = verifier.verify(GOOD)
+    assert told.user_id == "user_1"
+    assert verifier.key_status().fetches == 2
+
+
+def _begin_and_forget(verifier: Any) -> None:
+    """Decide on a fetch, and be interrupted."""
+    need = next(verifier._verification.keys.prepare())
+    assert need.start
+
+
+@pytest.mark.usefixtures("_switch_all_the_time")
+def test_no_count_is_lost() -> None:
+    """Accepted, refused and hits, from sixteen threads."""
+    verifier = TokenVerifier(sessions=SyncStub(), authorized_parties=[PARTY], clock=Clock())
+    verifier.warm_up()
+    foreign = token(claims(azp="https://evil.example"))
+
+    def work() -> None:
+        for _ in range(200):
+            verifier.verify(GOOD)
+            verifier.authenticate_request({"authorization": f"Bearer {GOOD}"})
+            verifier.authenticate_request({})
+            with pytest.raises(TokenVerificationError):
+                verifier.verify(foreign)
+
+    at_once(work)
+    status = verifier.key_status()
+    assert status.accepted == 2 * 200 * THREADS
+    assert status.refused == {
+        "token-invalid-authorized-parties": 200 * THREADS,
+        "session-token-missing": 200 * THREADS,
+    }
+    assert status.hits == 3 * 200 * THREADS
+
+
+def test_a_counter_shows_what_it_has_counted() -> None:
+    """However often it is looked at."""
+    counter = Counter()
+    for number in range(3):
+        assert [counter.value, counter.value] == [number, number]
+        counter.add()
+
+
+@pytest.mark.usefixtures("_switch_all_the_time")
+def test_the_memory_stays_within_its_size() -> None:
+    """However many threads remember tokens at once, and at every moment."""
+    tokens = [token(claims(jti=str(number))) for number in range(100)]
+    verifier = TokenVerifier(
+        sessions=SyncStub(), authorized_parties=[PARTY], clock=Clock(), token_cache_size=5
+    )
+    verifier.warm_up()
+    most: list[int] = []
+
+    def work() -> None:
+        for made in tokens:
+            verifier.verify(made)
+            most.append(verifier.key_status().cached_tokens)
+
+    at_once(work, threads=8)
+    assert 1 <= max(most) <= 5
+    assert verifier.key_status().accepted == 800
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_what_was_under_way_at_a_fork_is_not_the_childs() -> None:
+    """A child remembers tokens and fetches keys, whatever the parent's threads were doing."""
+    stub = SyncStub()
+    stub.gate = threading.Event()
+    verifier = TokenVerifier(sessions=stub, authorized_parties=[PARTY], clock=Clock())
+    verification: Any = verifier._verification
+    fetching = threading.Thread(target=verifier.warm_up)
+    fetching.start()
+    give_up = time.monotonic() + 30
+    while not verifier.key_status().fetches:
+        assert time.monotonic() < give_up
+    with verification._cache._lock:
+        child = os.fork()
+        if not child:  # pragma: no cover - another process
+            stub.gate.set()
+            verifier.verify(GOOD)
+            os._exit(0 if verifier.key_status().cached_tokens == 1 else 1)
+        while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
+            if time.monotonic() > give_up:
+                os.kill(child, 9)
+            time.sleep(0.01)
+    stub.gate.set()
+    fetching.join()
+    assert os.waitstatus_to_exitcode(ended[1]) == 0
+
+
+def test_a_handler_may_verify_whatever_its_thread_is_doing() -> None:
+    """A signal strikes anywhere, also where a token is being remembered or a fetch decided on."""
+    verifier = TokenVerifier(sessions=SyncStub(), authorized_parties=[PARTY], clock=Clock())
+    verification: Any = verifier._verification
+    with verification._cache._lock:
+        assert verifier.verify(GOOD).user_id == "user_1"
+        assert verifier.authenticate_request({"authorization": f"Bearer {GOOD}"}).is_signed_in
+    assert verifier.key_status().cached_tokens == 0
+    verifier.verify(GOOD)
+    assert verifier.key_status().cached_tokens == 1
+
+
+def test_of_two_that_decide_on_a_fetch_one_makes_it() -> None:
+    """The other one joins it; and who decided before it had ended looks again instead."""
+    verifier = TokenVerifier(sessions=SyncStub(), authorized_parties=[PARTY], clock=Clock())
+    keys: Any = verifier._verification.keys
+    before = keys._ended
+    first, second = keys._take_off(before, patience=None), keys._take_off(before, patience=None)
+    assert (first.start, second.start) == (True, False)
+    assert second.flight is first.flight
+    keys.land(first.flight, SyncStub().body)
+    late = keys._take_off(before, patience=None)
+    assert (late.start, late.flight.landed.done()) == (False, True)
+    assert verifier.verify(GOOD).user_id == "user_1"
+    assert verifier.key_status().fetches == 1
