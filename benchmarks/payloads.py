@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-__all__ = ["SESSION", "TOKEN", "session", "session_list", "session_page"]
+__all__ = ["ID", "SESSION", "TOKEN", "USER", "session", "session_list", "session_page"]
 
+USER: Final = f"user_{1:027d}"
+"""Whose all sessions are: lists are asked for by it."""
 _BORN: Final = 1_760_000_000_000
 
 
@@ -15,7 +17,7 @@ def session(number: int) -> dict[str, Any]:
     return {
         "object": "session",
         "id": f"sess_{number:027d}",
-        "user_id": f"user_{number:027d}",
+        "user_id": USER,
         "client_id": f"client_{number:025d}",
         "actor": None,
         "status": "revoked",
@@ -50,6 +52,7 @@ def session_page(count: int) -> bytes:
     return b'{"data":%b,"total_count":%d}' % (session_list(count), count)
 
 
+ID: Final = session(1)["id"].encode()
 SESSION: Final = json.dumps(session(1), separators=(",", ":")).encode()
 TOKEN: Final = json.dumps(
     {"object": "token", "jwt": f"{'h' * 120}.{'p' * 480}.{'s' * 342}"}, separators=(",", ":")

@@ -10,7 +10,7 @@ import random
 import sys
 from typing import cast
 
-from benchmarks.payloads import SESSION, TOKEN, session_list, session_page
+from benchmarks.payloads import ID, SESSION, TOKEN, session_list, session_page
 
 __all__ = ["main"]
 
@@ -22,7 +22,11 @@ def _answer(body: bytes, status: bytes = b"200 OK") -> bytes:
     return head % (status, len(body)) + body
 
 
-_SESSION = _answer(SESSION)
+def _session(line: bytes) -> bytes:
+    """Answer with the session that was asked for: ours compares the id."""
+    return _answer(SESSION.replace(ID, line.split(b"/sessions/")[1].partition(b"/")[0]))
+
+
 _TOKEN = _answer(TOKEN)
 _BUSY = _answer(_FAULT, b"503 Service Unavailable")
 _LISTS = {size: _answer(session_list(size)) for size in (1, 10, 500)}
@@ -35,10 +39,10 @@ def _reply_to(line: bytes) -> bytes:
         for size, reply in (_PAGES if b"paginated=true" in line else _LISTS).items():
             if b"limit=%d&" % size in line or b"limit=%d " % size in line:
                 return reply
-        return _SESSION
+        return _session(line)
     if b"/faulty/" in line and _random.random() < 0.1:
         return _BUSY
-    return _TOKEN if b"/tokens" in line else _SESSION
+    return _TOKEN if b"/tokens" in line else _session(line)
 
 
 class _Connection(asyncio.Protocol):

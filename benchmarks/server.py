@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from benchmarks.payloads import SESSION, TOKEN, session_list, session_page
+from benchmarks.payloads import ID, SESSION, TOKEN, session_list, session_page
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -41,11 +41,11 @@ http {{
     server {{
         listen 127.0.0.1:{port} reuseport backlog=4096;
         root {root}/files;
-        location ~ /faulty/.*/revoke$ {{
+        location ~ /faulty/.*/([^/]+)/revoke$ {{
             if ($is_fault) {{ return 503 '{fault}'; }}
             return 200 '{session}';
         }}
-        location ~ /revoke$ {{ return 200 '{session}'; }}
+        location ~ /([^/]+)/revoke$ {{ return 200 '{session}'; }}
         location ~ /tokens$ {{ return 200 '{token}'; }}
         location = /v1/sessions {{
             types {{ }}
@@ -113,7 +113,7 @@ def static_server(core: int | None, *, prefer_nginx: bool = True) -> Generator[S
             text = _NGINX.format(
                 root=root,
                 port=port,
-                session=SESSION.decode(),
+                session=SESSION.replace(ID, b"$1").decode(),  # ours compares the id
                 token=TOKEN.decode(),
                 fault=_FAULT,
             )

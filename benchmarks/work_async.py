@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from benchmarks.payloads import USER
 from benchmarks.sample import HEADERS, SECRET_KEY, Job, Sample, Stopwatch, peak_mib, session_ids
 
 if TYPE_CHECKING:
@@ -36,6 +37,15 @@ def _operation(job: Job) -> str:
     return job.case.split("-")[1]
 
 
+def _number(id_: str) -> int:
+    """Give what makes each request for a list another one."""
+    return int(id_[5:])
+
+
+def _query(job: Job, id_: str) -> str:
+    return f"user_id={USER}&limit={job.size}&offset={_number(id_)}&paginated=true"
+
+
 @asynccontextmanager
 async def _ours(job: Job) -> AsyncGenerator[Callable[[str], Awaitable[object]]]:
     from clerk_async import AsyncSessionsApi, RetryPolicy  # noqa: PLC0415
@@ -46,7 +56,7 @@ async def _ours(job: Job) -> AsyncGenerator[Callable[[str], Awaitable[object]]]:
     async with AsyncSessionsApi(SECRET_KEY, base_url=job.base_url, retry=policy) as sessions:
         match _operation(job):
             case "list":
-                yield lambda id_: sessions.list(user_id=id_, limit=job.size)
+                yield lambda id_: sessions.list(user_id=USER, limit=job.size, offset=_number(id_))
             case "token":
                 yield lambda id_: sessions.create_token(id_, expires_in_seconds=60)
             case _:
@@ -74,7 +84,7 @@ async def _aiohttp(job: Job) -> AsyncGenerator[Callable[[str], Awaitable[object]
             raise RuntimeError("too many faults")
 
         async def page(id_: str) -> object:
-            url = f"{base}/sessions?user_id={id_}&limit={job.size}&paginated=true"
+            url = f"{base}/sessions?{_query(job, id_)}"
             async with http.get(url) as response:
                 return json.loads(await response.read())
 
@@ -108,7 +118,7 @@ async def _httpx(job: Job) -> AsyncGenerator[Callable[[str], Awaitable[object]]]
             raise RuntimeError("too many faults")
 
         async def page(id_: str) -> object:
-            url = f"{base}/sessions?user_id={id_}&limit={job.size}&paginated=true"
+            url = f"{base}/sessions?{_query(job, id_)}"
             return json.loads((await http.get(url)).content)
 
         async def token(id_: str) -> object:
@@ -132,7 +142,9 @@ async def _clerk(job: Job) -> AsyncGenerator[Callable[[str], Awaitable[object]]]
         sessions = clerk.sessions
         match _operation(job):
             case "list":
-                yield lambda id_: sessions.list_async(user_id=id_, limit=job.size)
+                yield lambda id_: sessions.list_async(
+                    user_id=USER, limit=job.size, offset=_number(id_)
+                )
             case "token":
                 yield lambda id_: sessions.create_token_async(session_id=id_, expires_in_seconds=60)
             case _ if "faults" in job.case:

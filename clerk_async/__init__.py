@@ -5,8 +5,9 @@ module may move. The names are imported when they are first used, so `import cle
 
 To read the code, begin with `sessions` (the eight operations as users see them). Then follow one
 call down through `http`: `http.operations` (what is sent, as a table), `http.calls` (one call from
-argument to answer), `http.retry` (when it is sent again), `http.transport` (the one file that knows
-aiohttp) and `http.decode` (what an answer means). Beside that path:
+argument to answer), `http.retry` (when it is sent again), `http.transport` (one attempt, through
+aiohttp), `http.connections` (on which connection), `http.decode` (what an answer means) and
+`http.identity` (whether it is the answer to this request). Beside that path:
 
 - `sync` carries the same client to code without an event loop.
 - `pacing` decides when the requests of a bulk run may leave; `bulk` is the run itself.

@@ -19,7 +19,7 @@
     │   ├── ConnectError              the request was never sent
     │   ├── ConnectionLostError       it may have arrived
     │   └── RequestTimeoutError       (also TimeoutError) `phase` says which wait ran out
-    ├── ResponseDecodeError           an answer came that can't be read
+    ├── ResponseDecodeError           an answer can't be read, or belongs to another request
     ├── ClientClosedError             the client was closed, before or during the call
     ├── WrongLoopError                the client belongs to another running event loop
     ├── TokenVerificationError        a session token was refused, `reason` says why
@@ -353,6 +353,9 @@ class RequestTimeoutError(TransportError, TimeoutError):
 
 class ResponseDecodeError(_CallError):
     """The service answered 200 with a body that can't be read as what was asked for.
+
+    So is an answer about another session, user or client than the one asked for. Sent once: a
+    request that was answered is never repeated for it.
 
     Attributes:
         json_path: Where in the body, such as `$.data[3].status`; `$` for the whole of it.

@@ -68,8 +68,13 @@ def _answer(body: object) -> bytes:
     return head % len(raw) + raw
 
 
-_SESSION = _answer(_session(1))
-_PAGE = _answer({"data": [_session(1)], "total_count": 1})
+def _reply_to(head: bytes) -> bytes:
+    """Make an answer that is about what was asked for, head and body in one: counts never vary."""
+    target = head.split()[1].decode()
+    if head.startswith(b"GET"):
+        user = target.partition("user_id=")[2].partition("&")[0]
+        return _answer({"data": [{**_session(1), "user_id": user}], "total_count": 1})
+    return _answer({**_session(1), "id": target.split("/")[3]})
 
 
 def _answer_all(connection: socket) -> None:
@@ -78,14 +83,13 @@ def _answer_all(connection: socket) -> None:
         while data := connection.recv(65536):
             pending += data
             while b"\r\n\r\n" in pending:
-                # head and body in one, so that counts never vary
-                connection.sendall(_PAGE if pending.startswith(b"GET") else _SESSION)
-                pending = pending.partition(b"\r\n\r\n")[2]
+                head, _, pending = pending.partition(b"\r\n\r\n")
+                connection.sendall(_reply_to(head))
 
 
 @pytest.fixture
 def static_url() -> Generator[str]:
-    """A server with the same bytes for every POST, and others for a GET, that remembers nothing."""
+    """A server with a session for every POST and a page for a GET, that remembers nothing."""
     with create_server(("127.0.0.1", 0)) as listening:
         threads: list[threading.Thread] = []
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import msgspec
 
 from clerk_async.errors import ResponseDecodeError
+from clerk_async.http.identity import confirm
 from clerk_async.http.shapes import Losses, UnreadableError, array_of, kind_of, object_of
 from clerk_async.models import (
     FIRST_MILLISECOND,
@@ -41,7 +42,7 @@ _Id = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class _SessionWire(msgspec.Struct, gc=False):  # short-lived, and in no cycle
-    object: str
+    object: Literal["session"]
     id: _Id
     user_id: str
     client_id: str
@@ -217,7 +218,11 @@ def _decode_error(error: UnreadableError, value: Any) -> ResponseDecodeError:
 
 
 def _id_in(value: Any) -> str | None:
-    session_id = (object_of(value) or {}).get("id")
+    """Give a session's id, where there is one; that of a user, say, is none."""
+    fields = object_of(value) or {}
+    kind, session_id = fields.get("object"), fields.get("id")
+    if isinstance(kind, str) and kind != "session":
+        return None
     return session_id if isinstance(session_id, str) and session_id else None
 
 
@@ -241,6 +246,9 @@ class Reader:
         """
         try:
             value = decode(answer.body, self.losses)
+            found: Any = value
+            if type(found) is not Session or found.id != request.session_id:  # it nearly always is
+                confirm(found, request, answer.body)
         except ResponseDecodeError as error:
             answer.distrust()
             self._tell(error, answer, request)

@@ -84,7 +84,16 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
 class Request:
     """What one call sends, each time it is sent."""
 
-    __slots__ = ("body", "operation", "path", "query", "secrets")
+    __slots__ = (
+        "body",
+        "client_id",
+        "operation",
+        "path",
+        "query",
+        "secrets",
+        "session_id",
+        "user_id",
+    )
 
     def __init__(
         self,
@@ -93,12 +102,18 @@ class Request:
         query: str = "",
         body: Mapping[str, Any] | None = None,
         secrets: tuple[str, ...] = (),
+        *,
+        session_id: object = None,
     ) -> None:
         self.operation: Operation = operation
         self.path: str = path
         self.query: str = query
         self.body: Mapping[str, Any] | None = body
         self.secrets: tuple[str, ...] = secrets
+        # whom the answer must be about, if it says so
+        self.session_id: object = session_id
+        self.user_id: object = None
+        self.client_id: object = None
 
     def own_headers(self) -> Mapping[str, str] | None:
         """Give the headers that differ from the client's own."""
@@ -152,13 +167,17 @@ def for_session(operation: Operation, session_id: object, **body: Any) -> Reques
     """Build a request for one session, with the parameters that aren't None."""
     segment = path_segment("session_id", session_id)
     return Request(
-        operation, f"{operation.head}{segment}{operation.tail}", body=_given(body) or None
+        operation,
+        f"{operation.head}{segment}{operation.tail}",
+        body=_given(body) or None,
+        session_id=session_id,
     )
 
 
 def revoke_request(session_id: object) -> Request:
     """Build a revoke: no body, nothing to check but the id."""
-    return Request(REVOKE, f"/sessions/{path_segment('session_id', session_id)}/revoke")
+    path = f"/sessions/{path_segment('session_id', session_id)}/revoke"
+    return Request(REVOKE, path, session_id=session_id)
 
 
 def list_request(
@@ -182,7 +201,9 @@ def list_request(
         query.append(f"limit={check_integer('limit', limit, low=low, high=high):d}")
     if offset is not None:
         query.append(f"offset={check_integer('offset', offset, low=0):d}")
-    return Request(LIST, LIST.head, "&".join(query))
+    request = Request(LIST, LIST.head, "&".join(query))
+    request.user_id, request.client_id = user_id, client_id
+    return request
 
 
 def create_request(user_id: object, active_organization_id: object) -> Request:
@@ -192,7 +213,9 @@ def create_request(user_id: object, active_organization_id: object) -> Request:
         body["active_organization_id"] = check_text(
             "active_organization_id", active_organization_id
         )
-    return Request(CREATE, CREATE.head, body=body)
+    request = Request(CREATE, CREATE.head, body=body)
+    request.user_id = body["user_id"]
+    return request
 
 
 def token_request(session_id: object, expires_in_seconds: object) -> Request:

@@ -64,6 +64,8 @@ _REQUIRED: Final[Mapping[type, frozenset[str]]] = {
     Token: frozenset({"jwt"}),
     Cookies: frozenset({"cookies"}),
 }
+_OBJECTS: Final[Mapping[type, str]] = {Session: "session", Token: "token", Cookies: "cookies"}
+"""What an answer must call itself, if it says what it is."""
 _NULLABLE: Final = frozenset({"actor", "last_active_organization_id", "latest_activity", "tasks"})
 """What the contract lets come as null or not at all, so that it's not worth a log line."""
 
@@ -91,11 +93,15 @@ def _object_hook(cls: type[Any], converter: Converter, losses: Losses) -> Callab
         for field in attrs.fields(cls)
     ]
     is_activity = cls is SessionActivity
+    expected = _OBJECTS.get(cls)
 
     def structure(value: Any, _: Any) -> Any:
         body = object_of(value)
         if body is None:
             raise UnreadableError("an object", value)
+        kind = body.get("object")
+        if expected is not None and isinstance(kind, str) and kind != expected:
+            raise UnreadableError(f'"{expected}"', kind, ".object")
         arguments: dict[str, Any] = {}
         for name, alias, hook in fields:
             found = body.get(name)
