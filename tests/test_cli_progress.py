@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import pytest
 
 from clerk_async.bulk.report import RevocationPause, RevocationProgress, RevocationStatus
 from clerk_async.cli.output import Output
-from clerk_async.cli.progress import duration, number, progress_view
+from clerk_async.cli.progress import TimeLeft, about, duration, number, progress_view
 
 if TYPE_CHECKING:
     from clerk_async.cli.progress import Mode
@@ -63,13 +64,14 @@ def show(
     is_terminal: bool = True,
     width: int = 120,
     total: int | None = None,
+    fastest: float | None = None,
 ) -> str:
     """Give what is drawn for snapshots."""
     screen = Screen(is_terminal=is_terminal)
     monkeypatch.setattr("sys.stderr", screen)
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("TERM", "xterm")
-    view = progress_view(mode, Output(), total)
+    view = progress_view(mode, Output(), total, fastest)
     for one in snapshots:
         view.update(one)
     drawn = screen.getvalue()
@@ -137,6 +139,49 @@ def test_the_end_is_never_nearer_than_the_end_of_a_pause(monkeypatch: pytest.Mon
     """Two seconds of work after eight of waiting are no two seconds."""
     pause = RevocationPause(seconds=8.0, reason="window")
     assert "8 s left" in show(monkeypatch, snapshot(done=1950, pause=pause))
+
+
+def test_the_time_left_does_not_jump() -> None:
+    """A burst and a wait alternate in a paced run: what is told runs down evenly all the same."""
+    left = TimeLeft()
+    shown: list[float] = []
+    for tick in range(400):
+        now = tick / 4
+        true = 120.0 - now
+        estimate = true * (1.6 if tick // 8 % 2 else 0.5)
+        told = left.follow(estimate, now)
+        assert told is not None
+        shown.append(told)
+    steps = [abs(before - after) for before, after in itertools.pairwise(shown)]
+    assert max(steps) < 6
+    assert all(abs(told - (120.0 - tick / 4)) < 70 for tick, told in enumerate(shown))
+
+
+def test_the_time_left_follows_a_change_that_lasts() -> None:
+    """And runs down while there is no telling."""
+    left = TimeLeft()
+    assert left.follow(None, 0.0) is None
+    assert left.follow(100.0, 1.0) == 100.0
+    assert left.follow(None, 11.0) == 90.0
+    for second in range(12, 60):
+        told = left.follow(500.0 - second, float(second))
+    assert told == pytest.approx(441.0, abs=5)
+
+
+def test_a_first_burst_does_not_promise_too_early_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over the whole run nothing is faster than the rate limit."""
+    drawn = show(monkeypatch, snapshot(total=None), total=1300, fastest=8.0)
+    assert "1 min 40 s left" in drawn
+    assert "left" not in show(monkeypatch, snapshot(elapsed=1.0))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0.4, "0 s"), (59.4, "59 s"), (62, "1 min 00 s"), (598, "10 min 00 s"), (3629, "1 h 00 min")],
+)
+def test_an_estimate_is_told_no_more_exactly_than_it_can_be(seconds: float, told: str) -> None:
+    """The last digits would only flicker."""
+    assert about(seconds) == told
 
 
 def test_lines_come_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,7 @@ class BulkRun:
         total: How many sessions there are, where the library can't know.
         progress: What `--progress` says.
         resume: Prints how to go on later.
+        fastest: Sessions per second, at the most.
         lookalikes: Counts what was not found and looks like something else; None to count nothing.
         interrupts: Ctrl-C and its like.
         count: How many outcomes there were.
@@ -62,6 +63,7 @@ class BulkRun:
     total: int | None
     progress: Mode | None
     resume: Callable[[], None]
+    fastest: float
     lookalikes: Lookalikes | None = None
     interrupts: Interrupts = attrs.field(init=False)
     count: int = attrs.field(default=0, init=False)
@@ -75,7 +77,7 @@ class BulkRun:
 
     def __attrs_post_init__(self) -> None:
         self.interrupts = Interrupts(self.out, self.resume)
-        self._view = progress_view(self.progress, self.out, self.total)
+        self._view = progress_view(self.progress, self.out, self.total, self.fastest)
 
     @property
     def hooks(self) -> Hooks:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final, Literal
+
+import attrs
 
 from clerk_async.bulk.report import RevocationStatus
 from clerk_async.cli.output import paint, terminal_width
@@ -17,6 +20,10 @@ TEXT_EVERY: Final = 10.0
 """Seconds between two plain lines."""
 BAR_MOST: Final = 30
 BAR_LEAST: Final = 8
+SETTLES_IN: Final = 8.0
+"""Seconds in which the time left follows a change of pace by two thirds."""
+TOLD_AFTER: Final = 2.0
+"""Seconds before the time left is told: what a run does first says little."""
 _MINUTE: Final = 60
 _HOUR: Final = 3600
 _WORDS: Final = (
@@ -33,12 +40,44 @@ _PAUSES: Final = {
 }
 
 
-class ProgressView:
-    """Shows nothing; the others show something."""
+@attrs.define
+class TimeLeft:
+    """Makes a time left that runs down evenly of estimates that jump."""
 
-    def __init__(self, out: Output, total: int | None = None) -> None:
+    _shown: float | None = attrs.field(default=None, init=False)
+    _at: float = attrs.field(default=0.0, init=False)
+
+    def follow(self, estimate: float | None, now: float) -> float | None:
+        """Take an estimate in, and return what to show; None while there is nothing to tell.
+
+        Args:
+            estimate: Seconds left, as they look at this moment; None if nothing can be told.
+            now: Seconds since the start.
+        """
+        passed, self._at = max(0.0, now - self._at), now
+        if self._shown is None or self._shown <= 0:
+            self._shown = estimate
+            return estimate
+        self._shown = max(0.0, self._shown - passed)
+        if estimate is not None:
+            self._shown += (estimate - self._shown) * (1 - math.exp(-passed / SETTLES_IN))
+        return self._shown
+
+
+class ProgressView:
+    """Shows nothing; the others show something.
+
+    Args:
+        out: Where to show it.
+        total: How many sessions there are, where the library can't know.
+        fastest: Sessions per second, at the most, over the whole run: a window's first burst is
+            faster. None where there is no telling.
+    """
+
+    def __init__(self, out: Output, total: int | None = None, fastest: float | None = None) -> None:
         self._out = out
         self._total = total
+        self._fastest = math.inf if fastest is None else fastest
 
     def update(self, progress: RevocationProgress) -> None:
         """Show a snapshot; of a run that was stopped the last one before that stays."""
@@ -58,34 +97,41 @@ class ProgressView:
     def _eta_of(self, progress: RevocationProgress) -> float | None:
         eta = progress.eta
         if eta is None and self._total is not None and progress.rate > 0:
-            eta = max(0, self._total - progress.done) / progress.rate
+            eta = max(0, self._total - progress.done) / min(progress.rate, self._fastest)
         if eta and progress.pause is not None:
-            return max(eta, progress.pause.seconds)
+            eta = max(eta, progress.pause.seconds)
         return eta
 
 
 class _Bar(ProgressView):
+    def __init__(self, out: Output, total: int | None = None, fastest: float | None = None) -> None:
+        super().__init__(out, total, fastest)
+        self._time_left = TimeLeft()
+
     def _show(self, progress: RevocationProgress) -> None:
         err = self._out.err
         total = self._total_of(progress)
-        facts = [_done(progress.done, total)]
-        if progress.rate > 0:
-            facts.append(f"{progress.rate:.0f}/s")
-        eta = self._eta_of(progress)
-        facts.append(f"{duration(eta)} left" if eta else duration(progress.elapsed))
+        words = [(_done(progress.done, total), "")]
+        if progress.pause is not None:
+            words.append((_pause(progress), "yellow"))
         room = terminal_width() - 1
         bar_room = max(BAR_LEAST, min(BAR_MOST, room // 4))
         line, used = "", 0
-        if total:
+        needed = sum(2 + len(word) for word, _ in words)
+        if total and bar_room + needed <= room:
             line = self._bar(min(1.0, progress.done / total), bar_room)
             used = bar_room
-        words = [(fact, "") for fact in facts] + [
+        if progress.rate > 0:
+            words.append((f"{progress.rate:.0f}/s", ""))
+        eta = None
+        if progress.elapsed >= TOLD_AFTER:
+            eta = self._time_left.follow(self._eta_of(progress), progress.elapsed)
+        words.append((f"{about(eta)} left" if eta else duration(progress.elapsed), ""))
+        words += [
             (f"{number(progress.counts[status])} {word}", style)
             for status, word, style in _WORDS
             if progress.counts.get(status)
         ]
-        if progress.pause is not None:
-            words.append((_pause(progress), "yellow"))
         for word, style in words:
             gap = "  " if used else ""
             if used + len(gap) + len(word) > room:
@@ -105,9 +151,7 @@ class _Bar(ProgressView):
 
 
 class _Lines(ProgressView):
-    def __init__(self, out: Output, total: int | None = None) -> None:
-        super().__init__(out, total)
-        self._told_at = 0.0
+    _told_at = 0.0
 
     def _show(self, progress: RevocationProgress) -> None:
         if progress.elapsed - self._told_at < TEXT_EVERY:
@@ -122,20 +166,22 @@ class _Lines(ProgressView):
         parts.append(f"{progress.rate:.0f}/s")
         eta = self._eta_of(progress)
         if eta:
-            parts.append(f"about {duration(eta)} left")
+            parts.append(f"about {about(eta)} left")
         if progress.pause is not None:
             parts.append(_pause(progress))
         self._out.note(f"{duration(progress.elapsed)}: {', '.join(parts)}")
 
 
-def progress_view(mode: Mode | None, out: Output, total: int | None = None) -> ProgressView:
+def progress_view(
+    mode: Mode | None, out: Output, total: int | None = None, fastest: float | None = None
+) -> ProgressView:
     """Make what was asked for; by default a bar where stderr is a terminal, else lines."""
     if out.is_quiet:
         mode = "none"
     if mode is None:
         mode = "bar" if out.err.can_redraw else "text"
     kinds: dict[Mode, type[ProgressView]] = {"none": ProgressView, "bar": _Bar, "text": _Lines}
-    return kinds[mode](out, total)
+    return kinds[mode](out, total, fastest)
 
 
 def number(value: int) -> str:
@@ -151,6 +197,12 @@ def duration(seconds: float) -> str:
     if whole < _HOUR:
         return f"{whole // _MINUTE} min {whole % _MINUTE:02} s"
     return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE:02} min"
+
+
+def about(seconds: float) -> str:
+    """Write a time as an estimate: no more exact than it can be."""
+    step = 1 if seconds < _MINUTE else 5 if seconds < 10 * _MINUTE else _MINUTE
+    return duration(round(seconds / step) * step)
 
 
 def _done(done: int, total: int | None) -> str:

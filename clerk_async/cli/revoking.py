@@ -20,7 +20,7 @@ from clerk_async.cli.inputs import ids_from
 from clerk_async.cli.journals import Resume, done_by, new_journal, remove_small
 from clerk_async.cli.lookalikes import Lookalikes
 from clerk_async.cli.progress import number
-from clerk_async.cli.rates import ASK_ABOVE, rate_limit_of
+from clerk_async.cli.rates import ASK_ABOVE, default_rate_limit, rate_limit_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from clerk_async.cli.app import Settings
     from clerk_async.cli.inputs import Ids
     from clerk_async.cli.rates import RunOptions
+    from clerk_async.config import RateLimit
     from clerk_async.sessions import AsyncSessionsApi
 
 
@@ -123,6 +124,11 @@ class _ByIds:
         """Whether somebody has to say yes to a large run."""
         return not (self.options.yes or self.options.dry_run)
 
+    @property
+    def limit(self) -> RateLimit | None:
+        """The rate limit that was asked for; None leaves it to the library."""
+        return rate_limit_of(self.options.rate, self.options.share, endpoint(self.settings))
+
     def run(self) -> int:
         """Check, ask, revoke, tell.
 
@@ -150,9 +156,9 @@ class _ByIds:
 
     async def _run(self) -> int:
         options = self.options
-        limit = rate_limit_of(options.rate, options.share, endpoint(self.settings))
-        async with make_client(self.settings, rate_limit=limit) as sessions:
-            question = Question(self.settings, await check_instance(self.settings, sessions), limit)
+        async with make_client(self.settings, rate_limit=self.limit) as sessions:
+            instance = await check_instance(self.settings, sessions)
+            question = Question(self.settings, instance, self.limit)
             await self.prepare(sessions, question)
             is_own = not (options.journal or options.no_journal or options.dry_run)
             if is_own and (self.left is None or self.left > ASK_ABOVE):
@@ -194,7 +200,15 @@ class _ByIds:
             is_stdin=ids is not None and ids.is_stdin,
         )
         lookalikes = Lookalikes(SESSIONS) if self.kind == "revoke_many" else None
-        run = BulkRun(out, self.total, options.progress, resume.tell, lookalikes)
+        limit = self.limit or default_rate_limit(endpoint(self.settings))
+        run = BulkRun(
+            out,
+            self.total,
+            options.progress,
+            resume.tell,
+            limit.count / limit.per,
+            lookalikes,
+        )
         async with run:
             run.report = await self.start(sessions, run)
         if run.report is None:
