@@ -112,6 +112,8 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
     "Command line": {
         "exit-codes": "Exit codes as a table; wrong usage sends nothing; no option takes the key",
         "confirmation": "It asks above 25 sessions, and refuses where nobody can be asked",
+        "cli-checks-first": "Key, service and journal are checked before anything is sent, in a dry run too",
+        "cli-own-journal": "A run of more than 25 sessions keeps a journal of its own, and the printed command resumes with it",
         "interrupted-runs": "Ctrl-C finishes what is in flight and prints how to resume; a closed stdout is quiet",
         "typed-messages": "Messages name options, never the library's parameters",
         "id-sources": "Ids come from lines, CSV and JSON lines of many kinds; a file that can't be read whole sends nothing, a bad line in a pipe ends the run with what was done",

@@ -122,7 +122,7 @@ def _own_column(text: str, wanted: Wanted) -> str | None:
 def _only_id(text: str, number: int, source: str) -> str:
     cell = _CELL.fullmatch(text)
     if cell is not None:
-        return cell[1].replace('""', '"')
+        text = cell[1].replace('""', '"')
     if text.startswith(_OF_A_STRUCTURE) or _NOT_IN_AN_ID.search(text):
         raise Refused(
             f"line {number} of {source} holds more than one id: for CSV or JSON lines, "

@@ -7,6 +7,7 @@ import shlex
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,7 +57,9 @@ def new_journal(out: Output, kind: RunKind) -> Journal | None:
             "interrupted starts from the beginning; --journal FILE names another place"
         )
         return None
-    return Journal(folder / f"{kind}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}.jsonl")
+    name = f"{kind}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}"
+    names = chain([f"{name}.jsonl"], (f"{name}-{number}.jsonl" for number in count(2)))
+    return Journal(next(path for one in names if not (path := folder / one).exists()))
 
 
 def done_by(journal: Journal, *, instance: str, run: RunKind, dry_run: bool) -> set[str]:
@@ -66,7 +69,7 @@ def done_by(journal: Journal, *, instance: str, run: RunKind, dry_run: bool) -> 
         JournalError: If it can't be used.
     """
     path = journal.path
-    if not dry_run and not path.exists():
+    if not dry_run and not (path.exists() or path.is_symlink()):
         folder = path.parent
         if not os.access(folder, os.W_OK | os.X_OK):
             why = "is no folder that can be written" if folder.exists() else "doesn't exist"

@@ -18,33 +18,36 @@ if TYPE_CHECKING:
     from clerk_async.cli.columns import Wanted
 
 _KINDS: Final = (
-    ("sess_", "session ids"),
-    ("user_", "user ids"),
-    ("org_", "organization ids"),
-    ("client_", "client ids"),
-    ("ins_", "instance ids"),
-    ("sk_", "secret keys"),
-    ("pk_", "publishable keys"),
-    ("eyJ", "tokens"),
+    ("sess_", "a session id", "session ids"),
+    ("user_", "a user id", "user ids"),
+    ("org_", "an organization id", "organization ids"),
+    ("client_", "a client id", "client ids"),
+    ("ins_", "an instance id", "instance ids"),
+    ("sk_", "a secret key", "secret keys"),
+    ("pk_", "a publishable key", "publishable keys"),
+    ("eyJ", "a token", "tokens"),
 )
+_MAIL: Final = ("an e-mail address", "e-mail addresses")
+_PHONES: Final = ("a phone number", "phone numbers")
+_SEVERAL_IDS: Final = ("several ids in one", "several ids in one")
+_OTHERS: Final = ("something else", "something else")
 _SEVERAL: Final = re.compile(r"[\s,;|]")
 _PHONE: Final = re.compile(r"\+?[\d ()/.-]{7,}")
-_OTHERS: Final = "something else"
 _LONGEST: Final = 60
 
 
-def kind_of(value: str, wanted: Wanted) -> str | None:
-    """Name, in the plural, what this looks like; None if it looks like what is wanted."""
+def kind_of(value: str, wanted: Wanted) -> tuple[str, str] | None:
+    """Name what this looks like, one and several of it; None if it looks like what is wanted."""
     if value.startswith(wanted.prefix) and value.isascii() and not _SEVERAL.search(value):
         return None
     if "@" in value:
-        return "e-mail addresses"
+        return _MAIL
     if _SEVERAL.search(value):
-        return "several ids in one"
-    for prefix, kind in _KINDS:
+        return _SEVERAL_IDS
+    for prefix, one, several in _KINDS:
         if value.startswith(prefix) and prefix != wanted.prefix:
-            return kind
-    return "phone numbers" if _PHONE.fullmatch(value) else _OTHERS
+            return one, several
+    return _PHONES if _PHONE.fullmatch(value) else _OTHERS
 
 
 @attrs.define
@@ -52,7 +55,9 @@ class Lookalikes:
     """What looked like something else, counted by what it looks like."""
 
     wanted: Wanted
-    _found: dict[str, tuple[int, str]] = attrs.field(factory=dict[str, tuple[int, str]])
+    _found: dict[tuple[str, str], tuple[int, str]] = attrs.field(
+        factory=dict[tuple[str, str], tuple[int, str]]
+    )
 
     def note(self, value: str) -> None:
         """Count this one, if it looks like something else."""
@@ -62,22 +67,18 @@ class Lookalikes:
             self._found[kind] = count + 1, example
 
     @property
-    def count(self) -> int:
-        """How many there were."""
-        return sum(count for count, _ in self._found.values())
-
-    @property
     def warnings(self) -> list[str]:
         """Say how many look like what, with an example, and what to do instead."""
-        return [
-            f"{count:,} of the {self.wanted.name} {'looks' if count == 1 else 'look'} like {kind}, "
-            f"such as {cell(redact(example))[:_LONGEST]}{self._advice(kind)}"
-            for kind, (count, example) in sorted(self._found.items())
-        ]
+        warnings: list[str] = []
+        for (one, several), (count, example) in sorted(self._found.items()):
+            looks = f"looks like {one}" if count == 1 else f"look like {several}, such as"
+            told = f"{looks}{':' if count == 1 else ''} {cell(redact(example))[:_LONGEST]}"
+            warnings.append(f"{count:,} of the {self.wanted.name} {told}{self._advice(several)}")
+        return warnings
 
     def _advice(self, kind: str) -> str:
         if kind == "user ids":
-            return ": revoke-all --user takes users"
+            return " (revoke-all --user takes users)"
         if kind == "session ids":
-            return ": revoke takes sessions"
-        return f": those of {self.wanted.owner} begin with {self.wanted.prefix}"
+            return " (revoke takes sessions)"
+        return f" (those of {self.wanted.owner} begin with {self.wanted.prefix})"

@@ -1,0 +1,364 @@
+"""What bulk commands check, say and ask before anything is sent, and the journal they keep."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from cli_programs import Terminal, run
+
+from clerk_async.testing import FakeClerk, Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cli_programs import InProcess
+
+pytestmark = pytest.mark.may_block  # a command has its loop for itself
+
+KEY = "sk_test_planted0123456789abcdWxYz"
+RUNS = [("revoke", "sess_1"), ("revoke-all", "--user", "user_1")]
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeClerk]:
+    """Give a service whose key would be noticed anywhere."""
+    with FakeClerk(secret_key=KEY) as running:
+        yield running
+
+
+def add(fake: FakeClerk, count: int, user_id: str = "user_1") -> list[str]:
+    """Add live sessions."""
+    return [fake.add_session(user_id=user_id).id for _ in range(count)]
+
+
+def write(path: Path, ids: list[str]) -> str:
+    """Write ids, one a line."""
+    path.write_text("".join(f"{one}\n" for one in ids))
+    return str(path)
+
+
+def sent(fake: FakeClerk) -> list[str | None]:
+    """The sessions for which a revocation arrived."""
+    return [request.session_id for request in fake.requests if request.operation == "revoke"]
+
+
+def journals() -> list[Path]:
+    """The journals that runs have made by themselves."""
+    folder = Path(os.environ["XDG_STATE_HOME"], "clerk-async")
+    return sorted(folder.iterdir()) if folder.exists() else []
+
+
+# --- the key, the service, the instance ---
+
+
+@pytest.mark.promise("cli-checks-first")
+@pytest.mark.parametrize("options", [(), ("--yes",), ("--dry-run",)])
+@pytest.mark.parametrize("command", RUNS)
+def test_a_key_that_is_refused_is_3_before_anything_is_sent(
+    cli: InProcess,
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, ...],
+    options: tuple[str, ...],
+) -> None:
+    """A dry run, too: what it shows would be of no use."""
+    monkeypatch.setenv("CLERK_SECRET_KEY", "sk_test_another_instance")
+    ended = cli(*command, *options)
+    assert (ended.code, ended.out) == (3, "")
+    assert "nothing was sent" in ended.err
+    assert [request.operation for request in cli.fake.requests] == ["jwks"]
+
+
+@pytest.mark.parametrize("options", [("--yes",), ("--dry-run",)])
+@pytest.mark.parametrize("command", RUNS)
+def test_a_service_out_of_reach_is_4_before_anything_is_sent(
+    cli: InProcess, command: tuple[str, ...], options: tuple[str, ...]
+) -> None:
+    """Not after each session has failed by itself."""
+    cli.fake.inject(Fault.cut("before", operation="jwks", count=None))
+    ended = cli(*command, *options)
+    assert (ended.code, sent(cli.fake), "nothing was sent" in ended.err) == (4, [], True)
+
+
+def test_a_gateway_that_hides_the_keys_is_noted_and_does_no_harm(cli: InProcess) -> None:
+    """The service is there, and the key wasn't refused."""
+    (live,) = add(cli.fake, 1)
+    cli.fake.inject(Fault.status(404, operation="jwks", count=None))
+    ended = cli("revoke", live)
+    assert (ended.code, "could not be checked" in ended.err) == (0, True)
+
+
+# --- the question ---
+
+
+def question(terminal: Terminal) -> str:
+    """Wait for the question, and give it whole, as one line."""
+    terminal.wait_for("? [y/N]")
+    return " ".join(terminal.text.split())
+
+
+@pytest.mark.promise("confirmation")
+def test_the_question_says_what_there_is_to_know(fake: FakeClerk, tmp_path: Path) -> None:
+    """Which instance, by which key, how many, how fast and how long; never the key itself."""
+    ids = write(tmp_path / "ids", [*add(fake, 197), "anna@example.com", "user_1", "user_2"])
+    with Terminal(fake, "revoke", "--from", ids, "--rate", "20/10") as terminal:
+        told = question(terminal)
+        assert f"Revoke 200 sessions from {ids} at {fake.base_url}" in told
+        assert "key test, ends in …WxYz, from CLERK_SECRET_KEY; instance ins_" in told
+        assert "pace at most 20 requests in 10 s, so about 1 min 30 s" in told
+        assert "1 of the session ids looks like an e-mail address: anna@example.com (" in told
+        assert "2 of the session ids look like user ids, such as user_1 (revoke-all" in told
+        assert "planted" not in terminal.text
+        terminal.type("n\n")
+        assert terminal.end() == 2
+    assert sent(fake) == []
+    assert journals() == []
+
+
+def test_the_question_of_revoke_all_names_the_filters(fake: FakeClerk) -> None:
+    """And counts what they leave."""
+    for created in (1_600_000_000_000, 1_700_000_000_000):
+        for _ in range(30):
+            fake.add_session(user_id="user_1", created_at=created)
+    options = (
+        "--created-before",
+        "2021-01-01T00:00+01:00",
+        "--except",
+        "sess_mine",
+        "--actor",
+        "none",
+    )
+    with Terminal(fake, "revoke-all", "--user", "user_1", *options) as terminal:
+        told = question(terminal)
+        assert "Revoke the 30 live sessions of user user_1" in told
+        assert "only created before 2020-12-31 23:00:00 UTC; impersonated by nobody" in told
+        assert "except sess_mine" in told
+        terminal.type("y\n")
+        assert terminal.end() == 0
+    assert len(sent(fake)) == 30
+
+
+def test_the_question_counts_what_the_journal_leaves(fake: FakeClerk, tmp_path: Path) -> None:
+    """Of 70 sessions 30 are done; the question is about the others."""
+    ids = add(fake, 70)
+    journal = str(tmp_path / "job.jsonl")
+    first, all_of_them = write(tmp_path / "a", ids[:30]), write(tmp_path / "b", [*ids, *ids])
+    assert run(fake, "revoke", "--from", first, "--journal", journal, "-y").code == 0
+    with Terminal(fake, "revoke", "--from", all_of_them, "--journal", journal) as terminal:
+        told = question(terminal)
+        assert "Revoke 70 sessions" in told
+        assert f"{journal}: 30 sessions are done, 40 are left" in told
+        terminal.type("y\n")
+        assert terminal.end() == 0
+        assert "Done: 40 revoked, 30 done by an earlier run" in terminal.text
+    with Terminal(fake, "revoke-all", "--user", "user_1", "--journal", journal) as terminal:
+        assert terminal.end() == 2
+        assert "belongs to another kind of run" in terminal.text
+
+
+def test_without_anybody_to_ask_the_same_facts_are_told(cli: InProcess, tmp_path: Path) -> None:
+    """Whoever reads the log of a job knows what --yes would mean."""
+    ids = write(tmp_path / "ids", add(cli.fake, 26))
+    ended = cli("revoke", "--from", ids)
+    assert ended.code == 2
+    assert "ends in …WxYz" in ended.err
+    assert "at most 80 requests in 10 s" in ended.err
+    assert "planted" not in ended.err
+
+
+@pytest.mark.parametrize("source", ["list", "pipe"])
+def test_a_question_that_can_not_be_put_sends_nothing(
+    fake: FakeClerk, tmp_path: Path, source: str
+) -> None:
+    """Of a pipe not everything is read by then."""
+    ids = write(tmp_path / "ids", add(fake, 40))
+    arguments = ("--from", "-") if source == "pipe" else ("--from", ids)
+    ended = run(fake, "revoke", *arguments, stdin=Path(ids).read_text())
+    assert (ended.code, sent(fake)) == (2, [])
+    assert f"Revoke {'more than 25' if source == 'pipe' else '40'} sessions" in ended.err
+
+
+# --- the journal ---
+
+
+@pytest.mark.promise("cli-own-journal")
+def test_a_run_of_more_than_25_keeps_a_journal_and_says_where(
+    cli: InProcess, tmp_path: Path
+) -> None:
+    """In the user's state directory, for nobody else to read; one file for each run."""
+    ids = write(tmp_path / "ids", add(cli.fake, 26))
+    ended = cli("revoke", "--from", ids, "-y")
+    (journal,) = journals()
+    assert f"journal: {journal}\n" in ended.err
+    assert stat.S_IMODE(journal.stat().st_mode) == 0o600
+    assert stat.S_IMODE(journal.parent.stat().st_mode) == 0o700
+    assert re.fullmatch(r"revoke_many-\d{8}T\d{6}Z-\d+\.jsonl", journal.name)
+    assert len(journal.read_text().splitlines()) == 27
+    assert KEY not in journal.read_text()
+
+
+def test_next_weeks_run_of_the_same_command_skips_nobody(cli: InProcess, tmp_path: Path) -> None:
+    """Sessions that are live again are revoked again."""
+    made = add(cli.fake, 26)
+    ids = write(tmp_path / "ids", made)
+    assert cli("revoke", "--from", ids, "-y").code == 0
+    for one in made:
+        cli.fake.sessions[one].status = "active"
+    assert cli("revoke", "--from", ids, "-y").code == 0
+    assert len(sent(cli.fake)) == 52
+
+
+@pytest.mark.parametrize(
+    ("count", "options", "kept"),
+    [
+        (25, ("-y",), 0),
+        (26, ("-y",), 1),
+        (26, ("-y", "--no-journal"), 0),
+        (26, ("--dry-run",), 0),
+    ],
+)
+@pytest.mark.parametrize("source", ["arguments", "file", "user"])
+def test_when_a_journal_is_kept(
+    cli: InProcess,
+    tmp_path: Path,
+    *,
+    source: str,
+    count: int,
+    options: tuple[str, ...],
+    kept: int,
+) -> None:
+    """Also where only the run itself can tell how many there are."""
+    ids = add(cli.fake, count)
+    sources = {
+        "arguments": ("revoke", *ids),
+        "file": ("revoke", "--from", write(tmp_path / "ids", ids)),
+        "user": ("revoke-all", "--user", "user_1"),
+    }
+    ended = cli(*sources[source], *options)
+    assert ended.code == 0, ended.err
+    assert len(journals()) == kept
+    assert ("journal: " in ended.err) == bool(kept)
+
+
+@pytest.mark.parametrize(("count", "kept"), [(25, 0), (26, 1)])
+def test_when_a_journal_is_kept_of_a_pipe(fake: FakeClerk, count: int, kept: int) -> None:
+    """How many it will bring is known at its end."""
+    ended = run(fake, "revoke", "--from", "-", "-y", stdin="\n".join(add(fake, count)))
+    assert (ended.code, len(journals())) == (0, kept)
+    assert ("journal: " in ended.err) == bool(kept)
+
+
+@pytest.mark.promise("cli-own-journal")
+def test_the_printed_command_resumes_with_the_journal(fake: FakeClerk, tmp_path: Path) -> None:
+    """As it stands: what is done is not sent again."""
+    ids = write(tmp_path / "ids file", add(fake, 40))
+    fake.inject(Fault.status(422, operation="revoke", after=12, count=None))
+    ended = run(fake, "revoke", "--from", ids, "-y", "--max-failures", "1", "--rate", "100000/1")
+    assert ended.code == 1
+    (journal,) = journals()
+    command = ended.err.splitlines()[-1].strip()
+    assert command.endswith(f"--journal {journal}")
+    fake.clear_faults()
+    fake.requests.clear()
+    words = shlex.split(command)
+    resumed = run(fake, *words[words.index("revoke") :])
+    assert resumed.code == 0, resumed.err
+    assert len(sent(fake)) == 28
+    assert "12 done by an earlier run" in resumed.err
+
+
+def test_the_printed_command_keeps_the_moment_that_a_time_span_meant(cli: InProcess) -> None:
+    """Run tomorrow, `--older-than 30d` would mean other sessions."""
+    for _ in range(3):
+        cli.fake.add_session(user_id="user_1", created_at=1_600_000_000_000)
+    cli.fake.inject(Fault.status(422, operation="revoke", count=None))
+    options = ("--max-failures", "1", "--older-than=30d", "--idle", "1h")
+    ended = cli("revoke-all", "--user", "user_1", *options)
+    command = ended.err.splitlines()[-1]
+    assert re.search(
+        r"--created-before 20\d\d-\d\d-\d\dT[\d:.]+Z --last-active-before 20\d\d", command
+    )
+    assert "--older-than" not in command
+    assert "--idle" not in command
+
+
+def test_a_folder_that_can_not_be_used_stops_no_run(
+    cli: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In an incident sessions must go; the run says what is missing."""
+    blocked = tmp_path / "a file"
+    blocked.touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(blocked))
+    ended = cli("revoke", "--from", write(tmp_path / "ids", add(cli.fake, 26)), "-y")
+    assert (ended.code, "no journal is kept" in ended.err) == (0, True)
+
+
+def test_a_relative_state_home_is_ignored(
+    cli: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the specification has it: the journal goes under the home directory."""
+    monkeypatch.setenv("XDG_STATE_HOME", "here")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cli("revoke", *add(cli.fake, 26), "-y").code == 0
+    assert len(list((tmp_path / ".local/state/clerk-async").iterdir())) == 1
+
+
+@pytest.mark.parametrize("kind", ["folder", "other file", "link", "in no folder"])
+@pytest.mark.parametrize("options", [("--yes",), ("--dry-run",)])
+def test_a_journal_of_no_use_is_2_before_anything_is_sent(
+    cli: InProcess, tmp_path: Path, kind: str, options: tuple[str, ...]
+) -> None:
+    """A dry run says so as well."""
+    path = tmp_path / "job.jsonl"
+    told = "not a journal"
+    if kind == "folder":
+        path.mkdir()
+        told = "Is a directory" if options == ("--yes",) else "not a regular file"
+    elif kind == "other file":
+        path.write_text("notes\n")
+    elif kind == "link":
+        path.symlink_to(tmp_path / "elsewhere")
+        told = "symbolic link"
+    else:
+        path = tmp_path / "missing" / "job.jsonl"
+        told = "doesn't exist" if options == ("--yes",) else "No such file"
+    ended = cli("revoke", "sess_1", "--journal", str(path), *options)
+    assert (ended.code, cli.fake.requests) == (2, [])
+    assert told in ended.err
+
+
+def test_journal_and_no_journal_exclude_each_other(cli: InProcess, tmp_path: Path) -> None:
+    """Exit code 2."""
+    ended = cli("revoke", "s", "--journal", str(tmp_path / "j"), "--no-journal")
+    assert (ended.code, cli.fake.requests) == (2, [])
+
+
+# --- input without an id ---
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "# a comment\n", "{header}\n", "\ufeff\n", "{csv}"])
+@pytest.mark.parametrize("options", [("--yes",), ("--dry-run",), ()])
+@pytest.mark.parametrize("command", [("revoke", "--from"), ("revoke-all", "--users-from")])
+def test_an_input_without_an_id_is_2(
+    cli: InProcess, tmp_path: Path, text: str, options: tuple[str, ...], command: tuple[str, ...]
+) -> None:
+    """A run of nothing would look like success."""
+    path = tmp_path / "ids"
+    header = "Session ID" if command[0] == "revoke" else "user_id"
+    path.write_text(text.format(header=header, csv="SESSION\tSTATUS\tUSER\n"))
+    ended = cli(*command, str(path), *options)
+    assert (ended.code, ended.out, cli.fake.requests) == (2, "", [])
+    assert "holds no" in ended.err
+
+
+@pytest.mark.parametrize("command", [("revoke", "--from"), ("revoke-all", "--users-from")])
+def test_a_pipe_without_an_id_is_2(fake: FakeClerk, command: tuple[str, ...]) -> None:
+    """As `grep … | clerk-async revoke --from -` may be."""
+    ended = run(fake, *command, "-", "--yes", stdin="")
+    assert (ended.code, ended.out, fake.requests) == (2, "", [])
+    assert "stdin holds no" in ended.err
