@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cli_programs import InProcess
+    from redis_servers import RedisServer
 
 pytestmark = pytest.mark.may_block  # a command has its loop for itself
 
@@ -214,14 +215,23 @@ def test_tls_is_told_by_version_and_certificate_or_by_what_is_wrong_with_it(
 
 
 def test_a_shared_state_is_looked_for_where_one_is_set(
-    cli: InProcess, monkeypatch: pytest.MonkeyPatch
+    cli: InProcess, monkeypatch: pytest.MonkeyPatch, redis_server: RedisServer
 ) -> None:
-    """Its password isn't shown."""
-    with tls_server(None) as port:
-        monkeypatch.setenv("CLERK_ASYNC_SHARED_STATE", f"redis://me:planted@127.0.0.1:{port}/0")
-        ended = cli("doctor")
-        assert told(ended.out)["shared state"].startswith(f"✓ connected to 127.0.0.1:{port}")
-    away = cli("doctor")
-    assert (ended.code, away.code, "planted" in ended.out + away.out) == (0, 4, False)
-    monkeypatch.setenv("CLERK_ASYNC_SHARED_STATE", "nonsense")
-    assert cli("doctor").code == 2
+    """The pace is that of runs that share; where Redis is away it is 4, and no password shows."""
+    monkeypatch.setenv("CLERK_ASYNC_SHARED_STATE", redis_server.url)
+    ended = cli("doctor")
+    assert list(told(ended.out)) == [*CHECKS, "shared state"]
+    assert told(ended.out)["shared state"].startswith("✓ connected")
+    assert "90 requests in 10 s" in told(ended.out)["pace"]
+    assert (ended.code, cli("doctor", "--json").records[0]["shared_state"]) == (0, True)
+    away = redis_server.url.replace("//", "//:planted@").rpartition(":")[0] + ":1/0"
+    monkeypatch.setenv("CLERK_ASYNC_SHARED_STATE", away)
+    ended = cli("doctor")
+    assert (ended.code, told(ended.out)["shared state"][0]) == (4, "✗")
+    assert told(ended.out)["key accepted"] == "✓ yes"
+    assert "planted" not in ended.out
+    monkeypatch.setenv("CLERK_ASYNC_SHARED_STATE", "nonsense://planted")
+    ended = cli("doctor")
+    assert (ended.code, told(ended.out)["shared state"][0]) == (2, "✗")
+    assert told(ended.out)["key accepted"] == "- not checked"
+    assert "planted" not in ended.out

@@ -317,14 +317,14 @@ def test_max_failures_stops_the_run(cli: InProcess, tmp_path: Path) -> None:
         (("--rate", "40/s"), (40, 1.0)),
         (("--rate", "40/2", "--share", "0.5"), (20, 2.0)),
         (("--share", "0.5"), (50, 10.0)),
-        ((), None),
+        ((), (80, 10.0)),
     ],
 )
 def test_rate_and_share_become_the_limit_of_the_run(
     cli: InProcess,
     monkeypatch: pytest.MonkeyPatch,
     options: tuple[str, ...],
-    expected: tuple[int, float] | None,
+    expected: tuple[int, float],
 ) -> None:
     """A share alone is one of the key's own limit."""
     from clerk_async.sessions import AsyncSessionsApi  # noqa: PLC0415 - to look inside
@@ -339,10 +339,7 @@ def test_rate_and_share_become_the_limit_of_the_run(
     monkeypatch.setattr(AsyncSessionsApi, "revoke_many", spy)
     assert cli("revoke", *add(cli.fake, 1), *options).code == 0
     (limit,) = seen
-    if expected is None:
-        assert limit is None
-    else:
-        assert (limit.count, limit.per) == expected
+    assert (limit.count, limit.per) == expected
 
 
 # --- revoke-all ---

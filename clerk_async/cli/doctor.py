@@ -34,6 +34,7 @@ from clerk_async.cli.messages import error_text
 from clerk_async.cli.output import cell
 from clerk_async.cli.progress import duration, number
 from clerk_async.cli.rates import default_rate_limit
+from clerk_async.config import SHARED_STATE_VARIABLE
 from clerk_async.errors import ClerkError
 
 if TYPE_CHECKING:
@@ -47,9 +48,8 @@ CLOCK_OFF: Final = 5.0
 """Seconds by which a clock may be off before tokens are misjudged: the leeway of verification."""
 PATIENCE: Final = 5.0
 """Seconds for each look at the network."""
-SHARED_STATE: Final = "CLERK_ASYNC_SHARED_STATE"
 _EXAMPLE: Final = 10_000
-_PORTS: Final = {"http": 80, "https": 443, "redis": 6379, "rediss": 6379, "valkey": 6379}
+_PORTS: Final = {"http": 80, "https": 443}
 
 
 @attrs.frozen
@@ -75,7 +75,17 @@ class Finding:
 
 
 class _FailedError(Exception):
-    """A check failed; its argument is what was found, and the code."""
+    """A check failed.
+
+    Attributes:
+        told: What was found.
+        code: The exit code.
+    """
+
+    def __init__(self, told: str, code: int) -> None:
+        super().__init__(told)
+        self.told = told
+        self.code = code
 
 
 @attrs.define
@@ -95,18 +105,20 @@ class Doctor:
     async def examine(self) -> int:
         """Check one thing after the other, and return the exit code."""
         where = self._endpoint()
+        shared = DONE
+        if os.environ.get(SHARED_STATE_VARIABLE):
+            shared = await self._check("shared state", self._shared_state)
         if where is None:
             self._skip("name", "TLS", "key accepted", "instance", "clock", "pace")
-        elif not await self._check("name", lambda: self._name(where)):
+        elif await self._check("name", lambda: self._name(where)):
             self._skip("TLS", "key accepted", "instance", "clock")
-        elif not await self._check("TLS", lambda: self._tls(where)):
+        elif await self._check("TLS", lambda: self._tls(where)) or shared == USAGE:
             self._skip("key accepted", "instance", "clock")
         else:
             await self._service()
         if where is not None:
             await self._check("pace", lambda: self._pace(where))
-        if url := os.environ.get(SHARED_STATE):
-            await self._check("shared state", lambda: self._shared_state(url))
+        self.findings.sort(key=lambda finding: finding.name == "shared state")  # which comes last
         return self._tell()
 
     def _endpoint(self) -> Endpoint | None:
@@ -228,30 +240,35 @@ class Doctor:
             f"{number(_EXAMPLE)} sessions take about {took}"
         )
 
-    async def _shared_state(self, url: str) -> str:
-        try:
-            host, port = _address(url)
-        except ValueError:
-            raise _FailedError(f"{SHARED_STATE} is not a URL", USAGE) from None
-        named = f"{host}:{port}, from {SHARED_STATE}"
-        self.facts["shared_state"] = f"{host}:{port}"
-        try:
-            async with asyncio.timeout(PATIENCE):
-                _, writer = await asyncio.open_connection(host, port)
-        except (OSError, TimeoutError) as error:
-            why = getattr(error, "strerror", None) or "no answer"
-            raise _FailedError(f"can't connect to {named}: {why}", OUT_OF_REACH) from None
-        writer.close()
-        return f"connected to {named}"
+    async def _shared_state(self) -> str:
+        from clerk_async.shared.connection import AwayError, RedisConnection  # noqa: PLC0415
+        from clerk_async.shared.state import resolve_shared_state  # noqa: PLC0415
 
-    async def _check(self, name: str, look: Callable[[], Awaitable[str]]) -> bool:
+        self.facts["shared_state"] = False
+        try:
+            connection = RedisConnection(resolve_shared_state(None))
+        except ClerkError as error:
+            told = error_text(error).replace("shared_state", SHARED_STATE_VARIABLE, 1)
+            raise _FailedError(told, USAGE) from None
+        try:
+            await connection.command("PING")
+        except AwayError as error:
+            told = f"{SHARED_STATE_VARIABLE} is set, but Redis is away: {error}"
+            raise _FailedError(told, OUT_OF_REACH) from None
+        finally:
+            await connection.close()
+        self.facts["shared_state"] = True
+        return f"connected, from {SHARED_STATE_VARIABLE}"
+
+    async def _check(self, name: str, look: Callable[[], Awaitable[str]]) -> int:
+        """Make a check, and return the code that it alone would make."""
         try:
             told = await look()
         except _FailedError as failure:
-            self._add(name, *failure.args)
-            return False
+            self._add(name, failure.told, failure.code)
+            return failure.code
         self._add(name, told)
-        return True
+        return DONE
 
     def _add(self, name: str, told: str, code: int | None = DONE) -> None:
         self.findings.append(Finding(name, told, code))
@@ -280,15 +297,9 @@ class Doctor:
 
 
 def _address(url: str) -> tuple[str, int]:
-    """Take host and port out of a URL.
-
-    Raises:
-        ValueError: If it has none.
-    """
+    """Take host and port out of a base URL, which was checked."""
     parts = urlsplit(url)
-    if not parts.hostname or parts.scheme not in _PORTS:
-        raise ValueError
-    return parts.hostname, parts.port or _PORTS[parts.scheme]
+    return parts.hostname or "", parts.port or _PORTS[parts.scheme]
 
 
 def _proxy(where: Endpoint) -> str | None:
