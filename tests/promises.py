@@ -114,6 +114,7 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
         "confirmation": "It asks above 25 sessions, and refuses where nobody can be asked",
         "cli-checks-first": "Key, service and journal are checked before anything is sent, in a dry run too",
         "cli-own-journal": "A run of more than 25 sessions keeps a journal of its own, and the printed command resumes with it",
+        "cli-true-endings": "A run's end is told in numbers that add up; nothing that only waits is called failed, nothing that is live is called done",
         "interrupted-runs": "Ctrl-C finishes what is in flight and prints how to resume; a closed stdout is quiet",
         "typed-messages": "Messages name options, never the library's parameters",
         "id-sources": "Ids come from lines, CSV and JSON lines of many kinds; a file that can't be read whole sends nothing, a bad line in a pipe ends the run with what was done",

@@ -142,6 +142,35 @@ def test_a_pause_tells_its_reason_and_how_long_it_lasts() -> None:
     assert "rate_limited" in {pause.reason for pause in pauses}
 
 
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (Fault.cut("before", operation="revoke", count=None), "unreachable"),
+        (Fault.status(500, operation="revoke", count=None), "failing"),
+    ],
+)
+async def test_an_outage_is_told_at_once_and_not_blamed_on_the_rate_limit(
+    fake: FakeClerk, fault: Fault, reason: str
+) -> None:
+    """Though the window is full as well, and until an answer comes."""
+    ids = add_sessions(fake, 30)
+    fake.inject(fault)
+    reasons: list[str | None] = []
+
+    def on_progress(progress: RevocationProgress) -> None:
+        reasons.append(None if progress.pause is None else progress.pause.reason)
+        if reason in reasons:
+            fake.clear_faults()
+
+    async with bulk_client(fake) as client:
+        limit = RateLimit(6, per=0.5)
+        report = await client.revoke_many(ids, on_progress=on_progress, rate_limit=limit)
+    assert report.revoked == 30
+    assert reasons[1] == reason
+    assert "window" not in reasons[: reasons.index(reason)]
+    assert reasons[-1] != reason
+
+
 def test_the_eta_does_not_take_a_burst_for_the_pace_of_the_run() -> None:
     """800 in the first second are followed by nine seconds of none."""
     seen = _watch(RateLimit(800, per=10.0), 8000, Service(back=lambda: 0.05))

@@ -124,6 +124,8 @@ def test_a_total_that_the_command_knows_is_used(monkeypatch: pytest.MonkeyPatch)
         ("window", "waiting for the rate limit, 7 s"),
         ("rate_limited", "the service said 429, waiting 7 s"),
         ("unavailable", "the service said 503, waiting 7 s"),
+        ("unreachable", "can't connect, retrying"),
+        ("failing", "the service fails, retrying"),
     ],
 )
 @pytest.mark.parametrize("is_terminal", [True, False])
@@ -133,6 +135,17 @@ def test_a_pause_says_why(
     """What stands still without a reason looks broken."""
     pause = RevocationPause(seconds=7.4, reason=reason)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert told in show(monkeypatch, snapshot(pause=pause), is_terminal=is_terminal, width=160)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_an_outage_is_told_however_narrow_the_terminal_is(
+    monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    """The bar makes room for it."""
+    pause = RevocationPause(seconds=0.0, reason="unreachable")
+    line = show(monkeypatch, snapshot(pause=pause), width=width).rpartition("\x1b[2K")[2]
+    assert "can't connect, retrying" in line
+    assert len(line) < width
 
 
 def test_the_end_is_never_nearer_than_the_end_of_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:

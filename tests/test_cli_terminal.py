@@ -235,3 +235,20 @@ def test_a_paused_bar_says_why(fake: FakeClerk, ids: Path) -> None:
     with Terminal(fake, "revoke", "--from", str(ids), "--yes", env={"COLUMNS": "160"}) as terminal:
         terminal.wait_for("the service said 429")
         assert terminal.end(timeout=50) == 0, terminal.text
+
+
+@pytest.mark.promise("cli-true-endings")
+@pytest.mark.parametrize("width", ["160", "80", "40"])
+def test_in_an_outage_the_bar_says_so_and_the_run_goes_on_after_it(
+    fake: FakeClerk, ids: Path, width: str
+) -> None:
+    """Nothing that only waits for another try is called failed."""
+    fake.inject(Fault.cut("before", operation="revoke", after=10, count=None))
+    arguments = ("revoke", "--from", str(ids), "--yes", "--rate", "100000/1")
+    with Terminal(fake, *arguments, env={"COLUMNS": width}) as terminal:
+        terminal.wait_for("can't connect, retrying")
+        fake.clear_faults()
+        assert terminal.end() == 0, terminal.text
+        assert "waiting for the rate limit" not in terminal.text
+        assert "failed" not in terminal.text
+        assert "Done: 60 revoked" in terminal.text

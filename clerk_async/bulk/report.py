@@ -64,16 +64,18 @@ class RevocationOutcome:
 
 @attrs.frozen(kw_only=True)
 class RevocationPause:
-    """Why nothing is sent at the moment.
+    """Why nothing gets done at the moment.
 
     Attributes:
-        seconds: How long it still lasts.
+        seconds: How long it still lasts; 0 where nobody knows.
         reason: `window` (the run has used its rate limit and waits for the next window),
-            `rate_limited` (the service answered 429) or `unavailable` (503 with Retry-After).
+            `rate_limited` (the service answered 429), `unavailable` (503 with Retry-After),
+            `unreachable` (the last requests got no answer) or `failing` (they got a 5xx); in the
+            last two cases requests still leave, to find out when the service is back.
     """
 
     seconds: float
-    reason: Literal["window", "rate_limited", "unavailable"]
+    reason: Literal["window", "rate_limited", "unavailable", "unreachable", "failing"]
 
 
 @attrs.frozen(kw_only=True)
@@ -88,7 +90,7 @@ class RevocationProgress:
         resumed: How many an earlier run of the journal had done.
         rate: Outcomes per second, over the last seconds; what is not attempted has no part in it.
         eta: Seconds until the end at this rate; None while `total` or the rate isn't known.
-        pause: Why nothing is sent at the moment; None while something is.
+        pause: Why nothing gets done at the moment; None while something does.
         elapsed: Seconds since the start.
     """
 

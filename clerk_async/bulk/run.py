@@ -385,7 +385,7 @@ class BulkRun:
                 started_at=self._started_at,
                 ledger=self._ledger,
                 work=self._work,
-                pause=None if self._is_stopped else self._pacer.gate.pause(),
+                pause=None if self._is_stopped else self._pacer.pause(),
             )
             await self._callbacks.call("on_progress", self._options.on_progress, progress)
 

@@ -14,6 +14,7 @@ from clerk_async.cli.outcomes import outcome_record
 from clerk_async.cli.output import BackgroundLines, cell, json_line
 from clerk_async.cli.progress import progress_view
 from clerk_async.errors import JournalError
+from clerk_async.http.error_bodies import refuses_key
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -28,7 +29,10 @@ EACH_AT_MOST: Final = 25
 """People see each session of a run up to this size; of a larger one those that failed."""
 GIVE_UP_AFTER: Final = 100
 """So many failures in a row for want of the service end a run: the network is gone."""
+PATIENCE: Final = 60.0
+"""So many seconds without a useful answer end a run as well."""
 
+_AWAY: Final = frozenset({"unreachable", "failing"})
 _UNSEEN: Final = frozenset({RevocationStatus.NOT_FOUND, RevocationStatus.PLANNED})
 """What is said of an id, though the service knows nothing of it."""
 
@@ -51,6 +55,7 @@ class BulkRun:
         progress: What `--progress` says.
         resume: Prints how to go on later.
         fastest: Sessions per second, at the most.
+        max_failures: How many failures stop it; None for any number.
         lookalikes: Counts what was not found and looks like something else; None to count nothing.
         interrupts: Ctrl-C and its like.
         count: How many outcomes there were.
@@ -64,6 +69,7 @@ class BulkRun:
     progress: Mode | None
     resume: Callable[[], None]
     fastest: float
+    max_failures: int | None = None
     lookalikes: Lookalikes | None = None
     interrupts: Interrupts = attrs.field(init=False)
     count: int = attrs.field(default=0, init=False)
@@ -71,7 +77,11 @@ class BulkRun:
     report: RevocationReport | None = attrs.field(default=None, init=False)
     trouble: JournalError | None = attrs.field(default=None, init=False)
     _view: ProgressView = attrs.field(init=False)
+    _failed: int = attrs.field(default=0, init=False)
+    _is_over: bool = attrs.field(default=False, init=False)
     _unreached: int = attrs.field(default=0, init=False)
+    _away_since: float | None = attrs.field(default=None, init=False)
+    _is_too_long: bool = attrs.field(default=False, init=False)
     _lines: BackgroundLines | None = attrs.field(default=None, init=False)
     _stack: ExitStack = attrs.field(factory=ExitStack, init=False)
 
@@ -84,14 +94,14 @@ class BulkRun:
         """What to hand to the call."""
         return {
             "on_outcome": self._note,
-            "on_progress": self._view.update,
+            "on_progress": self._follow,
             "should_stop": self._should_stop,
         }
 
     @property
     def has_given_up(self) -> bool:
         """Whether the service was out of reach for so long that the run was ended."""
-        return self._unreached >= GIVE_UP_AFTER
+        return self._unreached >= GIVE_UP_AFTER or self._is_too_long
 
     async def __aenter__(self) -> Self:
         if self.out.is_json and not self.out.out.is_terminal:
@@ -117,10 +127,23 @@ class BulkRun:
     def _should_stop(self) -> bool:
         return self.interrupts.is_asked or self.has_given_up
 
+    def _follow(self, progress: RevocationProgress) -> None:
+        if not (self._is_over or self._should_stop()):  # what is left then was tried, but not done
+            self._view.update(progress)
+        if progress.pause is None or progress.pause.reason not in _AWAY:
+            self._away_since = None
+        elif self._away_since is None:
+            self._away_since = progress.elapsed
+        elif progress.elapsed - self._away_since > PATIENCE:
+            self._is_too_long = True
+
     async def _note(self, outcome: RevocationOutcome) -> None:
         self.count += 1
         if self.lookalikes is not None and outcome.status in _UNSEEN and outcome.session_id:
             self.lookalikes.note(outcome.session_id)
+        if outcome.status is RevocationStatus.FAILED:
+            self._failed += 1
+            self._is_over |= refuses_key(outcome.error) or self._failed == self.max_failures
         if outcome.status is RevocationStatus.FAILED and is_out_of_reach(outcome.error):
             self._unreached += 1
         elif outcome.attempts and not self.has_given_up:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final, Self
 import attrs
 
 from clerk_async.bulk.report import RevocationStatus
-from clerk_async.cli.bulk_run import GIVE_UP_AFTER
 from clerk_async.cli.columns import SESSIONS
 from clerk_async.cli.exits import (
     DONE,
@@ -35,9 +34,7 @@ _STOPS: Final = {
     "deadline": "the time was up",
     "should_stop": "interrupted",
 }
-_OUT_OF_REACH: Final = (
-    f"the last {GIVE_UP_AFTER} could not reach the service, so the run gave up early"
-)
+_OUT_OF_REACH: Final = "the service was out of reach for too long, so the run gave up early"
 
 
 @attrs.frozen
@@ -161,8 +158,8 @@ class Ending:
             out.record(record)
         else:
             tell_outcomes(out, self.run.first, self.failures, self.waiting)
-            tell_waiting(out, self.waiting)
             self._tell_counts(out, code)
+            tell_waiting(out, self.waiting)
         for warning in warnings:
             out.error(warning)
         if self.ids is not None and self.ids.trouble is not None:

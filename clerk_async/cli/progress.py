@@ -34,9 +34,11 @@ _WORDS: Final = (
     (RevocationStatus.FAILED, "failed", "red"),
 )
 _PAUSES: Final = {
-    "window": "waiting for the rate limit,",
-    "rate_limited": "the service said 429, waiting",
-    "unavailable": "the service said 503, waiting",
+    "window": "waiting for the rate limit, {}",
+    "rate_limited": "the service said 429, waiting {}",
+    "unavailable": "the service said 503, waiting {}",
+    "unreachable": "can't connect, retrying",
+    "failing": "the service fails, retrying",
 }
 
 
@@ -213,4 +215,4 @@ def _pause(progress: RevocationProgress) -> str:
     pause = progress.pause
     if pause is None:
         return ""
-    return f"{_PAUSES[pause.reason]} {duration(max(1.0, pause.seconds))}"
+    return _PAUSES[pause.reason].format(duration(max(1.0, pause.seconds)))

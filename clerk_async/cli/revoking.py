@@ -207,6 +207,7 @@ class _ByIds:
             options.progress,
             resume.tell,
             limit.count / limit.per,
+            options.max_failures,
             lookalikes,
         )
         async with run:

@@ -10,7 +10,7 @@ import asyncio
 import math
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from clerk_async.pacing.ramp import Ramp
 from clerk_async.pacing.window import (
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from clerk_async.config import RateLimit
     from clerk_async.pacing.window import PauseReason
     from clerk_async.under_test import Timer
+
+MISSES: Final = 3
+"""So many in a row without a useful answer are no accident of one request."""
+FIRST_SERVER_ERROR: Final = 500
 
 
 class Gate:
@@ -204,6 +208,7 @@ class RunPacer:
     Attributes:
         throttled: How many requests got a 429.
         on_wire: How many have left and have no answer yet.
+        misses: How many in a row got no answer, or a 5xx.
 
     Args:
         gate: The window to pass.
@@ -215,6 +220,8 @@ class RunPacer:
         self.may_send = may_send
         self.throttled = 0
         self.on_wire: int = 0
+        self.misses: int = 0
+        self._last_status: int | None = None
         self.is_stopped: bool = False
         self.pauses: set[asyncio.Future[None]] = set()
 
@@ -231,6 +238,24 @@ class RunPacer:
         for over in self.pauses:
             if not over.done():
                 over.set_exception(SendRefused)
+
+    def note(self, status: int | None) -> None:
+        """Note what became of a request that has left; None where no answer came."""
+        self._last_status = status
+        if status is None or status >= FIRST_SERVER_ERROR:
+            self.misses += 1
+        else:
+            self.misses = 0
+
+    def pause(self) -> tuple[float, PauseReason] | None:
+        """Return the seconds until something may leave, and why it may not, or comes to nothing.
+
+        A service that is out of reach is told before the window, which is not to blame then.
+        """
+        pause = self.gate.pause()
+        if self.misses < MISSES or (pause is not None and pause[1] != "window"):
+            return pause
+        return 0.0, "unreachable" if self._last_status is None else "failing"
 
     async def end(self) -> None:
         """Let nobody wait for places that this run doesn't need any more."""
@@ -294,8 +319,11 @@ class Lane:
 
     def answered(self, ticket: Ticket, status: int | None, retry_after: float | None) -> None:
         """Note the end of the send: its status, or None for an error or a cancellation."""
-        self._run.on_wire -= ticket.was_sent
-        self._run.throttled += self._gate.answered(ticket, status, retry_after)
+        run = self._run
+        run.on_wire -= ticket.was_sent
+        if ticket.was_sent:
+            run.note(status)
+        run.throttled += self._gate.answered(ticket, status, retry_after)
 
     async def pause(self, seconds: float) -> None:
         """Wait before a repeat, or for the client's brake.

@@ -9,7 +9,7 @@ import math
 from collections import deque
 from typing import Final, Literal
 
-PauseReason = Literal["window", "rate_limited", "unavailable"]
+PauseReason = Literal["window", "rate_limited", "unavailable", "unreachable", "failing"]
 
 CLOCK_MARGIN: Final = 0.001
 """Seconds that a window is taken longer, as no two clocks are the same."""

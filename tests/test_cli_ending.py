@@ -1,0 +1,225 @@
+"""How bulk commands end: numbers that add up, each error once, and never a false reassurance."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cli_programs import Terminal
+
+from clerk_async.testing import FakeClerk, Fault
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cli_programs import Ended, InProcess
+
+pytestmark = pytest.mark.may_block  # a command has its loop for itself
+
+FAST = ("--rate", "100000/1")
+STOPPED = re.compile(
+    r"Stopped: ([\d,]+) of ([\d,]+) (?:done|planned), ([\d,]+) left(?:, ([\d,]+) failed)?, in "
+)
+
+
+def add(fake: FakeClerk, count: int, user_id: str = "user_1") -> list[str]:
+    """Add live sessions."""
+    return [fake.add_session(user_id=user_id).id for _ in range(count)]
+
+
+def write(path: Path, ids: list[str]) -> str:
+    """Write ids, one a line."""
+    path.write_text("".join(f"{one}\n" for one in ids))
+    return str(path)
+
+
+def revoked(fake: FakeClerk) -> int:
+    """How many sessions the service holds as revoked."""
+    return sum(session.status == "revoked" for session in fake.sessions.values())
+
+
+def numbers(told: str) -> tuple[int, int, int, int]:
+    """What is done, all, left and failed, as a stopped run tells it; they have to add up."""
+    found = STOPPED.search(told)
+    assert found is not None, told
+    done, total, left, failed = (int((text or "0").replace(",", "")) for text in found.groups())
+    assert done + left + failed == total, told
+    return done, total, left, failed
+
+
+@pytest.mark.promise("cli-true-endings")
+@pytest.mark.parametrize("source", ["arguments", "file"])
+def test_a_run_stopped_by_failures_tells_what_is_done_left_and_failed(
+    cli: InProcess, tmp_path: Path, source: str
+) -> None:
+    """Sessions that were not read count, too; exit code 1, and the command that goes on."""
+    ids = add(cli.fake, 1600)
+    cli.fake.inject(Fault.status(422, operation="revoke", after=1200, count=None))
+    given = ids if source == "arguments" else ["--from", write(tmp_path / "ids", ids)]
+    ended = cli("revoke", *given, "-y", *FAST, "--max-failures", "2")
+    done, total, left, failed = numbers(ended.err)
+    assert (ended.code, done, total) == (1, revoked(cli.fake), 1600)
+    assert failed >= 2
+    assert left == 1600 - done - failed
+    assert "too many failures" in ended.err
+    assert "To go on where this run ended, run:" in ended.err
+
+
+def test_a_key_that_is_refused_on_the_way_leaves_sessions_and_fails_none(
+    cli: InProcess, tmp_path: Path
+) -> None:
+    """With a right key they can be revoked: exit code 3, and the command that goes on."""
+    ids = write(tmp_path / "ids", add(cli.fake, 60))
+    cli.fake.inject(Fault.status(401, operation="revoke", after=20, count=None))
+    ended = cli("revoke", "--from", ids, "-y", *FAST)
+    done, total, left, failed = numbers(ended.err)
+    assert (ended.code, done, total, left, failed) == (3, 20, 60, 40, 0)
+    assert "the service refused the secret key" in ended.err
+    assert "failed" not in ended.out + ended.err
+    assert re.search(r"\d+ of those left (was|were) tried: 401", ended.err)
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_what_waits_for_its_second_round(fake: FakeClerk, tmp_path: Path) -> None:
+    """They were tried, and the next run tries them again."""
+    ids = write(tmp_path / "ids", add(fake, 60))
+    fake.inject(Fault.status(500, operation="revoke", after=20, count=None))
+    with Terminal(fake, "revoke", "--from", ids, "-y", *FAST) as terminal:
+        terminal.wait_for("the service fails, retrying")
+        terminal.type("\x03")
+        assert terminal.end() == 130, terminal.text
+    assert numbers(terminal.text) == (20, 60, 40, 0)
+    assert "failed" not in terminal.text
+    assert terminal.text.count("500") <= 2
+
+
+def test_a_small_run_that_was_stopped_says_left_of_each_that_waits(cli: InProcess) -> None:
+    """Each session is on stdout once."""
+    ids = add(cli.fake, 5)
+    cli.fake.inject(Fault.status(401, operation="revoke", after=2, count=None))
+    ended = cli("revoke", *ids, *FAST)
+    assert ended.code == 3
+    assert sorted(line.split()[0] for line in ended.lines) == sorted(ids)
+    assert sum(line.endswith("  left") for line in ended.lines) == 3
+    assert numbers(ended.err) == (2, 5, 3, 0)
+
+
+@pytest.mark.promise("cli-true-endings")
+def test_the_same_error_is_told_once_with_its_count(cli: InProcess, tmp_path: Path) -> None:
+    """Of a thousand lines that say the same, nobody reads the one that doesn't."""
+    ids = add(cli.fake, 400)
+    cli.fake.inject(
+        Fault.status(422, session_id=ids[7], body=error("another {}", ids[7]), count=None),
+        Fault.status(422, operation="revoke", body=error("no session", ""), count=None),
+    )
+    ended = cli("revoke", "--from", write(tmp_path / "ids", ids), "-y", *FAST)
+    assert ended.code == 1
+    assert len(ended.lines) == 2
+    assert ended.lines[0].startswith("399 sessions  failed: 422: no session")
+    assert ended.lines[0].endswith("and 396 more)")
+    assert ended.lines[1].startswith(f"{ids[7]}  failed: 422: another")
+    assert "Not done: 400 failed" in ended.err
+
+
+def error(message: str, session_id: str) -> dict[str, Any]:
+    """Make an error as the service does, which may name the session."""
+    text = message.format(session_id)
+    return {"errors": [{"message": text, "code": "x", "long_message": text}]}
+
+
+def test_errors_that_differ_by_the_session_alone_are_the_same(cli: InProcess) -> None:
+    """The service likes to name it; a small run names all that failed alike."""
+    ids = add(cli.fake, 6)
+    for one in ids[:5]:
+        cli.fake.inject(Fault.status(422, session_id=one, body=error("{} is odd", one), count=None))
+    ended = cli("revoke", *ids)
+    (line,) = [line for line in ended.lines if "failed" in line]
+    assert line.startswith("5 sessions  failed: 422: … is odd")
+    assert all(one in line for one in ids[:5])
+    assert f"{ids[5]}  revoked" in ended.lines
+
+
+def test_a_user_whose_sessions_can_not_be_listed_is_no_success(cli: InProcess) -> None:
+    """The others' sessions go all the same."""
+    add(cli.fake, 3, "user_1")
+    add(cli.fake, 3, "user_2")
+    cli.fake.inject(Fault.status(422, operation="list"))
+    ended = cli("revoke-all", "--user", "user_1", "user_2", "-y")
+    assert (ended.code, revoked(cli.fake)) == (1, 3)
+    assert re.search("^sessions of user_[12]  failed: 422", ended.out, re.MULTILINE)
+    assert "Not done: 3 revoked, 1 failed" in ended.err
+
+
+def test_results_go_to_stdout_and_everything_else_to_stderr(cli: InProcess) -> None:
+    """So that what a dry run prints is what the next run reads."""
+    ids = add(cli.fake, 3)
+    ended = cli("revoke", *ids)
+    assert sorted(ended.lines) == sorted(f"{one}  revoked" for one in ids)
+    assert re.fullmatch(r"Done: 3 revoked, in \d s\n", ended.err)
+    dry = cli("revoke-all", "--user", "user_1", "--dry-run")
+    assert (dry.out, "no sessions" in dry.err) == ("", True)
+
+
+# --- never green when nothing matched ---
+
+
+def warned(ended: Ended) -> bool:
+    """Whether a run was anything but green."""
+    return "Done:" not in ended.err and ended.code == 1
+
+
+@pytest.mark.promise("cli-true-endings")
+@pytest.mark.parametrize("option", [(), ("--json",), ("--dry-run",), ("--dry-run", "--json")])
+@pytest.mark.parametrize(
+    ("given", "cause"),
+    [
+        ("anna@example.com", "looks like an e-mail address"),
+        ("user_1", "looks like a user id: user_1 (revoke-all --user"),
+        ("org_2abc", "looks like an organization id"),
+        ("client_2abc", "looks like a client id"),
+        ("ins_2abc", "looks like an instance id"),
+        ("+4712345678", "looks like a phone number"),
+        ("sess_1,sess_2", "looks like several ids in one"),
+        ("eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ1c2VyXzEifQ.c2ln", "looks like a token: [redacted]"),
+        ("Anna", "looks like something else: Anna (those of sessions begin with sess_)"),
+    ],
+)
+def test_ids_that_look_like_something_else_are_no_success(
+    cli: InProcess, option: tuple[str, ...], given: str, cause: str
+) -> None:
+    """Even beside others that were revoked: whoever is behind them is still signed in."""
+    ended = cli("revoke", given, *add(cli.fake, 2), *option)
+    assert (ended.code, cause in ended.err) == (1, True), ended.err
+    assert "Done:" not in ended.err
+    if "--json" in option:
+        summary = ended.records[-1]
+        assert (summary["exit_code"], len(summary["warnings"])) == (1, 1)
+
+
+def test_what_the_service_knows_may_look_like_anything(cli: InProcess) -> None:
+    """Only what was not found is doubted."""
+    session = cli.fake.add_session(session_id="anna@example.com")
+    ended = cli("revoke", session.id)
+    assert (ended.code, ended.err.startswith("Done: 1 revoked")) == (0, True)
+
+
+def test_a_repeated_run_is_green(cli: InProcess, tmp_path: Path) -> None:
+    """What has ended is done, whoever ended it."""
+    ids = write(tmp_path / "ids", add(cli.fake, 3))
+    assert cli("revoke", "--from", ids).code == 0
+    again = cli("revoke", "--from", ids)
+    assert (again.code, again.err.startswith("Done: 3 already inactive")) == (0, True)
+    users = cli("revoke-all", "--user", "user_1")
+    assert (users.code, users.err.startswith("Done: no sessions")) == (0, True)
+
+
+@pytest.mark.parametrize("option", [(), ("--json",), ("--quiet",), ("--yes",)])
+def test_ids_of_another_instance_are_no_success(cli: InProcess, option: tuple[str, ...]) -> None:
+    """With the key of another instance every id would be "not found"."""
+    add(cli.fake, 2)
+    with FakeClerk(seed=9) as another:
+        ids = add(another, 3)
+    ended = cli("revoke", *ids, *option)
+    assert (ended.code, "instance of this key" in ended.err) == (1, True)
+    assert "Done:" not in ended.err
