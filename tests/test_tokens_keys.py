@@ -499,6 +499,33 @@ def test_an_extra_that_is_installed_and_broken_is_not_called_missing(
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=60)
 
 
+def test_a_program_that_only_verifies_loads_little() -> None:
+    """Neither what makes calls nor an event loop with its TLS, until something needs them."""
+    program = f"""
+        import sys
+        from clerk_async import TokenVerifier
+        verifier = TokenVerifier(jwt_key={OURS.public_pem!r}, authorized_parties=[{PARTY!r}],
+                                 clock=lambda: {NOW})
+        assert verifier.verify({token()!r}).user_id == "user_1"
+        heavy = {{"aiohttp", "anyio", "cattrs", "asyncio", "ssl", "_ssl", "socket", "email",
+                 "json"}}
+        ours = {{"clerk_async.http", "clerk_async.models", "clerk_async.config",
+                "clerk_async.tokens.requests", "clerk_async.sync", "clerk_async.pacing"}}
+        print(sorted((heavy | ours) & set(sys.modules)))
+        state = verifier.authenticate_request({{"authorization": {"Bearer " + token()!r}}})
+        assert state.is_signed_in
+        print(sorted(heavy & set(sys.modules)))
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        check=True,
+        timeout=60,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.stdout.splitlines() == ["[]", "[]"]
+
+
 def test_importing_the_verifier_loads_no_cryptography() -> None:
     """The heavy parts come with the first verifier, not with an import."""
     program = "import sys, clerk_async.tokens.verifier; assert 'cryptography' not in sys.modules"

@@ -10,7 +10,7 @@ import pytest
 from clients import ONCE, client_of, sync_client_of
 from token_samples import NOW, OTHER, PARTY, AsyncStub, Clock, SyncStub, claims, header, token
 
-from clerk_async import AsyncTokenVerifier, TokenVerifier
+from clerk_async import AsyncTokenVerifier, Cookies, TokenVerifier
 from clerk_async import TokenVerificationReason as Reason
 from clerk_async.tokens.refreshing import Recent
 
@@ -120,13 +120,13 @@ def test_answers_are_kept_within_bounds() -> None:
     clock = Clock()
     recent = Recent(clock)
     for number in range(5000):
-        recent.put(number, ())
+        recent.keep(number, Cookies(cookies=()))
         assert len(recent) <= 1024
     assert recent.get(4999) == ()
     assert recent.get(0) is None
     clock.now += 10.1
     assert recent.get(4999) is None
-    recent.put(5000, ())
+    recent.keep(5000, Cookies(cookies=()))
     assert len(recent) == 1
 
 

@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from clerk_async.config import is_loopback
 from clerk_async.errors import InvalidArgumentError
 
 _MAX_SESSION_COOKIES: Final = 16
@@ -259,6 +258,7 @@ def origin_for(party: str | None, credentials: Credentials) -> str | None:
 
 def _origins(request: object, headers: Mapping[str, list[str]]) -> Iterator[str]:
     """Tell the origins, as Clerk's JavaScript SDK does: forwarded headers, then the URL."""
+    from clerk_async.config import is_loopback  # noqa: PLC0415 - heavy, seldom needed
 
     def first(name: str) -> str | None:
         value = headers.get(name, [""])[0].split(",")[0].strip()

@@ -8,10 +8,8 @@ about keys is never followed; it only picks, by `kid`, among the keys of the ver
 from __future__ import annotations
 
 import binascii
-import json
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
-import attrs
 import msgspec
 
 from clerk_async.reasons import TokenVerificationReason
@@ -53,8 +51,7 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
 
-@attrs.frozen
-class Header:
+class Header(NamedTuple):
     """What counts of a token's header, after the checks that need no key."""
 
     algorithm: str
@@ -63,14 +60,16 @@ class Header:
     """Whether it is of a category that session tokens have."""
 
 
-@attrs.define(repr=False, eq=False)
 class Compact:
     """A token taken apart; nothing in it is to be believed before its signature holds."""
 
-    header_segment: bytes
-    signing_input: bytes
-    payload_segment: bytes
-    signature_segment: bytes
+    __slots__ = ("header_segment", "payload_segment", "signature_segment", "signing_input")
+
+    def __init__(self, header: bytes, signing_input: bytes, payload: bytes, sig: bytes) -> None:
+        self.header_segment = header
+        self.signing_input = signing_input
+        self.payload_segment = payload
+        self.signature_segment = sig
 
 
 def plain(token: object) -> str:
@@ -140,12 +139,18 @@ def json_object(segment: bytes, what: str) -> dict[str, Any]:
         # Written again a value has no duplicates: equal bytes prove that none were read. That is
         # so for nearly all tokens; the others are read once more by a slower, stricter reader.
         if _encode(value) != raw:
-            json.loads(raw, object_pairs_hook=_unique)
+            _read_strictly(raw)
     except (ValueError, msgspec.MsgspecError, RecursionError):  # no ValueError before msgspec 0.20
         raise malformed(f"its {what} is not JSON with unique names") from None
     if not isinstance(value, dict):
         raise malformed(f"its {what} is not a JSON object")
     return cast("dict[str, Any]", value)
+
+
+def _read_strictly(raw: bytes) -> None:
+    import json  # noqa: PLC0415 - seldom needed
+
+    json.loads(raw, object_pairs_hook=_unique)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ import logging
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import attrs
 
@@ -100,7 +100,6 @@ class Home(Protocol):
         ...
 
 
-@attrs.define(eq=False)
 class Flight:
     """One fetch, that any number of tasks and threads may wait for.
 
@@ -113,16 +112,18 @@ class Flight:
         has_begun: Whether it is being carried out; an interruption may strike just before that.
     """
 
-    home: Home | None
-    since: float
-    landed: Future[None] = attrs.field(factory=Future[None])
-    failed: bool = False
-    is_slow: bool = False
-    has_begun: bool = False
+    __slots__ = ("failed", "has_begun", "home", "is_slow", "landed", "since")
+
+    def __init__(self, home: Home | None, since: float) -> None:
+        self.home = home
+        self.since = since
+        self.landed: Future[None] = Future()
+        self.failed = False
+        self.is_slow = False
+        self.has_begun = False
 
 
-@attrs.frozen
-class KeysNeeded:
+class KeysNeeded(NamedTuple):
     """What a verification asks of its surroundings: carry out, or wait for, a fetch.
 
     Attributes:

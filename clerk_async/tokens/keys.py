@@ -12,9 +12,8 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
-import attrs
 import msgspec
 
 from clerk_async.errors import ConfigurationError
@@ -54,18 +53,25 @@ Check = Callable[[bytes, bytes], bool]
 """Whether a signature (first) is that of this key over the data (second)."""
 
 
-@attrs.frozen(eq=False)
 class VerificationKey:
     """A public key, ready to check signatures. Compared by identity: each is parsed once."""
 
-    kid: str | None
-    algorithm: str
-    is_signed_by: Check = attrs.field(repr=False)
-    source: Mapping[str, Any] | None = attrs.field(default=None, repr=False)
+    __slots__ = ("algorithm", "is_signed_by", "kid", "source")
+
+    def __init__(
+        self,
+        kid: str | None,
+        algorithm: str,
+        is_signed_by: Check,
+        source: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.kid = kid
+        self.algorithm = algorithm
+        self.is_signed_by = is_signed_by
+        self.source = source
 
 
-@attrs.frozen(eq=False)
-class UnusableKey:
+class UnusableKey(NamedTuple):
     """A key of the set that this library can't or won't check signatures with, and why."""
 
     kid: str
@@ -193,7 +199,8 @@ def _from_jwk(jwk: Mapping[str, Any]) -> VerificationKey:
     key = _ready(public, kid=kid, source=dict(jwk))
     algorithm = jwk.get("alg", key.algorithm)
     if algorithm == "Ed25519" and key.algorithm == "EdDSA":
-        return attrs.evolve(key, algorithm=algorithm)
+        key.algorithm = algorithm
+        return key
     if algorithm != key.algorithm:
         raise _UnusableKeyError(
             f"it is for {cut(algorithm)}, where a key of its kind serves {key.algorithm}"

@@ -18,7 +18,6 @@ from clerk_async.errors import (
     RateLimitedError,
     ServerError,
 )
-from clerk_async.http.error_bodies import refuses_key
 from clerk_async.reasons import TokenVerificationReason as Reason
 from clerk_async.tokens.credentials import origin_for
 from clerk_async.tokens.verification import RefreshNeeded
@@ -61,14 +60,15 @@ class Recent:
             return None
         return found[1]
 
-    def put(self, shared_by: object, lines: Sequence[str]) -> None:
-        """Keep an answer, and drop those that are too old or too many."""
-        now = self._clock()
+    def keep(self, shared_by: object, answer: object) -> Sequence[str]:
+        """Keep and return the Set-Cookie lines of the service's answer (a token has none)."""
+        now, lines = self._clock(), cast("Sequence[str]", getattr(answer, "cookies", ()))
         self._answers[shared_by] = (now, lines)
         for key, (since, _) in list(self._answers.items()):  # the oldest come first
             if now - since <= KEPT_FOR and len(self._answers) <= _MAX_KEPT:
                 break
             self._answers.pop(key, None)
+        return lines
 
 
 def refresh_for(
@@ -106,13 +106,10 @@ def refresh_for(
     )
 
 
-def cookies_of(answer: object) -> Sequence[str]:
-    """Return the Set-Cookie lines of the service's answer; none if it answered with a token."""
-    return cast("Sequence[str]", getattr(answer, "cookies", ()))
-
-
 def failure_of(error: ClerkError) -> tuple[bool, Reason]:
     """Tell whether the service has refused, or could not be asked; and the reason."""
+    from clerk_async.http.error_bodies import refuses_key  # noqa: PLC0415 - heavy, seldom needed
+
     if (
         not isinstance(error, ApiError)
         or isinstance(error, ServerError | RateLimitedError)

@@ -74,7 +74,7 @@ class RequestState:
 _NEVER: Final = float("inf")
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class Asked:
     """What the caller wants of one request.
 
@@ -84,12 +84,12 @@ class Asked:
         accept_pending: Whether pending sessions are let in; None for the verifier's own setting.
     """
 
-    check_session: bool = False
-    refresh_if_expired: bool = False
-    accept_pending: bool | None = None
+    check_session: bool
+    refresh_if_expired: bool
+    accept_pending: bool | None
 
 
-@attrs.frozen(repr=False)
+@attrs.define(repr=False, eq=False)
 class _Refusal:
     """A token that does not count, and what was found out about it before that showed."""
 
@@ -98,19 +98,27 @@ class _Refusal:
     examined: Examined | None
 
 
-def authenticate(verification: Verification, request: object, asked: Asked) -> Steps[RequestState]:
+def authenticate(
+    verification: Verification,
+    request: object,
+    *,
+    check_session: bool,
+    refresh_if_expired: bool,
+    accept_pending: bool | None,
+) -> Steps[RequestState]:
     """Find out who sent a request.
 
     Raises:
         InvalidArgumentError: If this is nothing that headers can be read from.
         ConfigurationError: If the service is to be asked and the verifier has no client for it.
     """
-    if (asked.check_session or asked.refresh_if_expired) and not verification.can_look_up:
+    if (check_session or refresh_if_expired) and not verification.can_look_up:
         raise ConfigurationError(
             "check_session and refresh_if_expired ask the service: hand the verifier a client "
             "with sessions=."
         )
     credentials = read_credentials(request)
+    asked = Asked(check_session, refresh_if_expired, accept_pending)
     state = yield from _state_of(verification, credentials, asked)
     if state.reason is None:
         verification.tally.accept()

@@ -28,7 +28,7 @@ _MACHINE: Final = "mch_"  # `M2M_SUBJECT_PREFIX` in Clerk's JavaScript SDK
 _ABSENT: Final = object()
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Rules:
     """What a verifier asks of every token.
 

@@ -9,13 +9,10 @@ from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
-from urllib.parse import urlsplit
 
-from clerk_async.config import is_loopback
 from clerk_async.errors import ConfigurationError
 from clerk_async.tokens.key_set import FetchedKeys, KeySetStatus
 from clerk_async.tokens.keys import key_from, require_cryptography
-from clerk_async.tokens.refreshing import Recent
 from clerk_async.tokens.rules import Rules
 from clerk_async.tokens.sources import FixedKey
 from clerk_async.tokens.verification import Verification
@@ -26,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from clerk_async.tokens.key_set import Home
+    from clerk_async.tokens.refreshing import Recent
     from clerk_async.tokens.rules import Parties
 
 logger: logging.Logger = logging.getLogger("clerk_async.tokens")
@@ -38,6 +36,7 @@ class Verifier(Generic[SourceT]):
 
     _client: str
     _is_async: bool
+    _recent: Recent
 
     @staticmethod
     def _home() -> Home | None:
@@ -127,7 +126,10 @@ class Verifier(Generic[SourceT]):
         )
         self._sessions = sessions
         self._refreshes: dict[Any, Any] = {}  # under way, each for all the requests that need it
-        self._recent = Recent(monotonic or real_monotonic)
+        if sessions is not None:
+            from clerk_async.tokens.refreshing import Recent  # noqa: PLC0415 - seldom needed
+
+            self._recent = Recent(monotonic or real_monotonic)
         self._issuer = issuers[0] if issuers else ""
         self._at_once = self._verification.at_once
 
@@ -143,6 +145,13 @@ class Verifier(Generic[SourceT]):
     def key_status(self) -> KeySetStatus:
         """Return where the keys come from, how old they are, and what became of all tokens."""
         return self._verification.status()
+
+    @staticmethod
+    def _authenticate() -> Callable[..., Any]:
+        """Load what reads requests with the first of them, because `verify` does without."""
+        from clerk_async.tokens.requests import authenticate  # noqa: PLC0415
+
+        return authenticate
 
     @property
     def _fetched(self) -> FetchedKeys:
@@ -244,6 +253,8 @@ def _issuers(issuer: str | Iterable[str] | None) -> tuple[str, ...] | None:
 
 
 def _checked_issuer(issuer: object) -> str:
+    from urllib.parse import urlsplit  # noqa: PLC0415 - seldom needed
+
     if not isinstance(issuer, str):
         raise ConfigurationError("issuer must be a str, such as https://clerk.example.com.")
     try:
@@ -259,6 +270,10 @@ def _checked_issuer(issuer: object) -> str:
 
 
 def _check_trustworthy(issuer: str) -> None:
+    from urllib.parse import urlsplit  # noqa: PLC0415 - seldom needed
+
+    from clerk_async.config import is_loopback  # noqa: PLC0415 - heavy, seldom needed
+
     parts = urlsplit(issuer)
     if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
         raise ConfigurationError("issuer must be an https:// URL: its keys decide who gets in.")

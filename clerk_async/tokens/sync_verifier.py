@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from clerk_async.errors import ClerkError, ClientClosedError
 from clerk_async.tokens.key_set import LOOK_AGAIN, Flight, KeysNeeded
-from clerk_async.tokens.refreshing import cookies_of
-from clerk_async.tokens.requests import Asked, RequestState, authenticate
 from clerk_async.tokens.settings import Verifier
 from clerk_async.tokens.sources import SessionsSource, fetch_published
 from clerk_async.tokens.verification import Need, RefreshNeeded, SessionNeeded, Steps
@@ -22,6 +20,7 @@ from clerk_async.under_test import new_event_loop
 
 if TYPE_CHECKING:
     from clerk_async.tokens.claims import SessionClaims
+    from clerk_async.tokens.requests import RequestState
 
 T = TypeVar("T")
 
@@ -108,13 +107,14 @@ class TokenVerifier(Verifier[SessionsSource]):
             InvalidArgumentError: If no headers can be read from `request`.
             ConfigurationError: If the service is to be asked by a verifier without `sessions`.
         """
-        return self._run(
-            authenticate(
-                self._verification,
-                request,
-                Asked(check_session, refresh_if_expired, accept_pending),
-            )
+        steps: Steps[RequestState] = self._authenticate()(
+            self._verification,
+            request,
+            check_session=check_session,
+            refresh_if_expired=refresh_if_expired,
+            accept_pending=accept_pending,
         )
+        return self._run(steps)
 
     def warm_up(self) -> None:
         """Fetch the keys now, at the start of an app, so that no request waits for them.
@@ -187,9 +187,7 @@ class TokenVerifier(Verifier[SessionsSource]):
             format="cookie",
             suffixed_cookies=need.suffixed_cookies,
         )
-        lines = cookies_of(answer)
-        self._recent.put(need.shared_by, lines)
-        return lines
+        return self._recent.keep(need.shared_by, answer)
 
     def _meet_keys(self, need: KeysNeeded) -> None:
         flight = need.flight

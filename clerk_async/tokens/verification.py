@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import attrs
 
@@ -47,15 +47,13 @@ _MAX_HEADERS: Final = 64
 _NO_SESSION: Final = (None, "")
 
 
-@attrs.frozen
-class SessionNeeded:
+class SessionNeeded(NamedTuple):
     """A look at a session is needed: the answer is the session."""
 
     session_id: str
 
 
-@attrs.frozen(repr=False)
-class RefreshNeeded:
+class RefreshNeeded(NamedTuple):
     """A new token is needed: the answer is the service's Set-Cookie lines."""
 
     session_id: str
@@ -65,6 +63,9 @@ class RefreshNeeded:
     request_origin: str
     request_headers: Mapping[str, list[str]]
     suffixed_cookies: bool | None
+
+    def __repr__(self) -> str:
+        return f"RefreshNeeded({self.session_id!r})"  # the tokens are nobody's business
 
     @property
     def shared_by(self) -> tuple[str, str, str]:

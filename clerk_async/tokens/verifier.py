@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from clerk_async.errors import ClerkError
 from clerk_async.tokens.key_set import LOOK_AGAIN, Flight, KeysNeeded
-from clerk_async.tokens.refreshing import cookies_of
-from clerk_async.tokens.requests import Asked, RequestState, authenticate
 from clerk_async.tokens.settings import Verifier
 from clerk_async.tokens.sources import AsyncSessionsSource, fetch_published
 from clerk_async.tokens.verification import Need, RefreshNeeded, SessionNeeded, Steps
@@ -18,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from clerk_async.tokens.claims import SessionClaims
+    from clerk_async.tokens.requests import RequestState
 
 T = TypeVar("T")
 
@@ -105,10 +104,12 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
             ConfigurationError: If the service is to be asked by a verifier without `sessions`.
         """
         return await self._run(
-            authenticate(
+            self._authenticate()(
                 self._verification,
                 request,
-                Asked(check_session, refresh_if_expired, accept_pending),
+                check_session=check_session,
+                refresh_if_expired=refresh_if_expired,
+                accept_pending=accept_pending,
             )
         )
 
@@ -178,9 +179,7 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
             format="cookie",
             suffixed_cookies=need.suffixed_cookies,
         )
-        lines = cookies_of(answer)
-        self._recent.put(need.shared_by, lines)
-        return lines
+        return self._recent.keep(need.shared_by, answer)
 
     async def _meet_keys(self, need: KeysNeeded) -> None:
         flight, loop = need.flight, asyncio.get_running_loop()
