@@ -80,6 +80,8 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
         "unclosed-programs": "A program that never closes ends by itself, soon and with its own code",
         "nobody-stranded": "Nobody waits for ever: not in a call that comes as the loop ends, nor in a callback when the client is closed, nor in a child that goes on with what its parent began",
         "sync-surroundings": "Fork, threads, Ctrl-C, running loops, green threads",
+        "interruptions": "Ctrl-C comes out within milliseconds wherever it strikes, unless something is in flight; other threads' calls and later ones go on, and nothing is left",
+        "signal-handlers": "A signal handler may close a client, or use one, while the main thread is anywhere in our code",
         "caller-thread": "Called from its own loop it says so; callbacks run in the caller's thread",
         "many-threads": "Sixteen threads share clients and verifiers, with and without the GIL",
         "real-servers": "Real servers, worker pools, notebooks",

@@ -144,7 +144,7 @@ def test_a_call_that_does_not_let_go_keeps_nobody_waiting(fake: FakeClerk) -> No
 
     client = sync_client_of(fake)
     with ThreadPoolExecutor(1) as threads:
-        call = threads.submit(client._thread.call, stubborn())
+        call = threads.submit(client._thread.call, stubborn)
         assert is_running.wait(10)
         client._thread.close(0.05)
         assert isinstance(call.exception(10), ClientClosedError)
@@ -157,6 +157,7 @@ def test_a_call_that_comes_as_the_loop_ends_is_refused(fake: FakeClerk) -> None:
     client = sync_client_of(fake)
     client.get(fake.add_session().id)
     private = client._thread.private()
+    assert private.loop is not None
     may_go_on = threading.Event()
     with ThreadPoolExecutor(2) as threads:
         private.loop.call_soon_threadsafe(may_go_on.wait, 30)
@@ -166,7 +167,7 @@ def test_a_call_that_comes_as_the_loop_ends_is_refused(fake: FakeClerk) -> None:
         may_go_on.set()
         for call in calls:
             assert isinstance(call.exception(10), ClientClosedError)
-        private.thread.join(10)
+        private._thread.join(10)
     with pytest.raises(ClientClosedError):
         client.get("sess_1")
     with pytest.raises(ClientClosedError):
@@ -180,11 +181,12 @@ def test_a_call_that_comes_after_the_loops_last_turn_is_refused(fake: FakeClerk)
     client = sync_client_of(fake)
     client.get(fake.add_session().id)
     private = client._thread.private()
-    late = Crossing(client._async.get("sess_1"))
+    assert private.loop is not None
+    late = Crossing(client._async.get, ("sess_1",))
     close = private.loop.close
 
     def close_late() -> None:
-        private.hand_over(late)
+        private._arrivals.append(late)  # of who looked whether it is closed before it was
         close()
 
     private.loop.close = close_late  # type: ignore[method-assign]
@@ -208,7 +210,7 @@ def test_a_call_that_comes_as_the_loop_looks_away_is_answered(fake: FakeClerk) -
 
     with sync_client_of(fake) as client:
         private = client._thread.private()
-        late = Crossing(client._async.get(session))
+        late = Crossing(client._async.get, (session,))
         private._arrivals = Arrivals()
         assert client.get(session).id == session
         assert late.wait(10)
@@ -257,6 +259,7 @@ def test_an_iterator_that_the_collector_ends_in_the_loops_thread_is_quiet(fake: 
         held = [client.iterate(user_id="user_1", page_size=1)]
         next(held[0])
         loop = client._thread.private().loop
+        assert loop is not None
         loop.call_soon_threadsafe(held.clear)
         assert client.get(fake.add_session().id).status == "active"
         assert held == []
@@ -370,6 +373,7 @@ def test_a_client_dropped_in_its_own_thread_ends_too(fake: FakeClerk) -> None:
     held[0].get(session)
     [thread] = set(own_threads()) - before
     loop = held[0]._thread.private().loop
+    assert loop is not None
     loop.call_soon_threadsafe(held.clear)
     thread.join(5)
     assert not thread.is_alive()

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import collections
 import contextlib
+import queue
 from collections.abc import AsyncIterable, Collection
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 
 import attrs
 
 from clerk_async.errors import ClientClosedError, InvalidArgumentError, WrongLoopError
+from clerk_async.http.errand import SLICE
+from clerk_async.sync.private_loop import Crossing, in_a_loop_thread
 from clerk_async.under_test import monotonic
 
 if TYPE_CHECKING:
@@ -23,8 +28,10 @@ if TYPE_CHECKING:
     )
 
     from clerk_async.bulk.options import RunOptions
-    from clerk_async.sync.loop_thread import CallerThread
+    from clerk_async.sync.loop_thread import LoopThread
+    from clerk_async.sync.private_loop import PrivateLoop
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 BULK_GRACE: Final = 20.0
@@ -33,6 +40,122 @@ CHUNK: Final = 256
 """Ids that are fetched from the caller's iterable in one go at the most."""
 CHUNK_SECONDS: Final = 0.005
 """How long fetching may go on for; an iterable that waits for its next id delays no other."""
+
+
+class CallerThread:
+    """Lets coroutines in the loop run functions in the thread that waits for them."""
+
+    def __init__(self, thread: LoopThread) -> None:
+        self._thread = thread
+        self._private: PrivateLoop | None = None
+        # Ctrl-C may come between any two steps: work stays here until it is done, and a wake-up
+        # that is lost costs nothing.
+        self._inbox: collections.deque[_Work] = collections.deque()
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    async def run(self, function: Callable[..., T], *args: Any) -> T | None:
+        """Run a function in the caller's thread, and wait for its result; None if it can't be had.
+
+        It can't if the caller was interrupted, and nobody listens any more.
+        """
+        if self._private is None or self._private.is_ending:
+            return None
+        work = _Work(self._private, function, args)
+        self._inbox.append(work)
+        self._wake.put(None)
+        return cast("T | None", await work.done)
+
+    def serve(
+        self,
+        grace: float,
+        function: Callable[P, Coroutine[Any, Any, T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run a coroutine function to its end, doing meanwhile what it asks of this thread.
+
+        An interruption cancels it, and goes on once what was in flight has been finished and told;
+        a second one, or one that takes longer than `grace` seconds, leaves at once.
+
+        Raises:
+            WrongLoopError: If what was begun before a fork is to go on after it.
+        """
+        private = self._same_loop()
+        crossing = Crossing(function, args, kwargs, lambda: self._wake.put(None))
+        try:
+            private.hand_over(crossing)
+            self._work_until_settled(crossing)
+        except BaseException:
+            if private.call_off(crossing):
+                self._work_until_settled(crossing, grace)
+            raise
+        return crossing.outcome()
+
+    def finish(self, items: AsyncGenerator[Any, None]) -> None:
+        """End an async generator, and wait for it, unless that would hold up another loop."""
+        if not in_a_loop_thread():
+            self.serve(BULK_GRACE, _finish, items)
+        elif self._private is not None:  # the collector, which runs in any thread
+            self._private.hand_over(Crossing(_finish, (items,)))
+
+    def _same_loop(self) -> PrivateLoop:
+        private = self._thread.private()
+        if self._private not in {None, private}:
+            raise WrongLoopError(
+                "this iterator belongs to the parent process: begin another after the fork"
+            )
+        self._private = private
+        return private
+
+    def _work_until_settled(self, crossing: Crossing[Any], seconds: float = float("inf")) -> None:
+        inbox, waited = self._inbox, 0.0
+        while True:
+            while inbox:
+                inbox[0].do()
+                inbox.popleft()
+            if crossing.is_settled or waited >= seconds:
+                return
+            try:
+                self._wake.get(timeout=SLICE)
+            except queue.Empty:
+                waited += SLICE  # not by a clock: tests of users freeze theirs
+
+
+class _Work:
+    """One thing to be done in the caller's thread."""
+
+    def __init__(
+        self, private: PrivateLoop, function: Callable[..., Any], args: tuple[Any, ...]
+    ) -> None:
+        self.done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._private = private
+        self._function = function
+        self._args = args
+        self._has_begun = False
+
+    def do(self) -> None:
+        """Do it, in the caller's thread; what it raises is raised in the loop, but for Ctrl-C."""
+        result: Any = None
+        error: Exception | None = None
+        try:
+            # begun before, it was interrupted, and nobody asks for its result; nor does anybody
+            # whose loop has ended, or was left behind by a fork
+            if not self._has_begun and not self._private.is_over:
+                self._has_begun = True
+                result = self._function(*self._args)
+        except StopIteration:
+            error = RuntimeError("StopIteration left a callback")
+        except Exception as raised:  # noqa: BLE001 - it is handed on, not swallowed
+            error = raised
+        self._private.call_soon(self._settle, result, error)
+
+    def _settle(self, result: Any, error: Exception | None) -> None:
+        if self.done.done():
+            return
+        if error is None:
+            self.done.set_result(result)
+        else:
+            self.done.set_exception(error)
 
 
 def in_caller_thread(
@@ -51,7 +174,7 @@ def in_caller_thread(
         raise InvalidArgumentError(f"{name} must be an ordinary function in the sync client")
 
     async def hop(*args: Any) -> T:
-        return await caller.run(function, *args)
+        return cast("T", await caller.run(function, *args))
 
     return hop
 
@@ -65,7 +188,7 @@ def told_in(caller: CallerThread, options: RunOptions) -> RunOptions:
     return attrs.evolve(options, **hopping)
 
 
-def crossing(
+def read_in_caller_thread(
     caller: CallerThread, name: str, items: Iterable[str]
 ) -> Iterable[str] | AsyncIterable[str]:
     """Make an iterable be read in the caller's thread, unless it is a plain collection."""
@@ -80,7 +203,10 @@ async def _fetched(caller: CallerThread, items: Iterable[str]) -> AsyncGenerator
     """Fetch from an iterable in the caller's thread, some at a time."""
     iterator = await caller.run(iter, items)
     while True:
-        chunk, is_last, error = await caller.run(_take, iterator)
+        taken = None if iterator is None else await caller.run(_take, iterator)
+        if taken is None:  # the caller was interrupted; the run is cancelled, too
+            raise asyncio.CancelledError
+        chunk, is_last, error = taken
         for item in chunk:
             yield item
         if error is not None:
@@ -107,16 +233,15 @@ def iterated(caller: CallerThread, items: AsyncGenerator[T, None]) -> Generator[
     """Iterate over an async generator from this thread; leaving early ends it properly."""
     try:
         while True:
-            item = caller.serve(_next_of(items), BULK_GRACE)
+            item = caller.serve(BULK_GRACE, _next_of, items)
             if item is _END:
                 return
             yield cast("T", item)
     finally:
         # An interruption may have left it running, closing the client has ended it already, and
-        # where a fork has left it behind, or the collector ends it in the loop's thread, the loop
-        # that it belongs to sees to it.
+        # where a fork has left it behind the loop that it belongs to sees to it.
         with contextlib.suppress(RuntimeError, ClientClosedError, WrongLoopError):
-            caller.serve(items.aclose(), BULK_GRACE)
+            caller.finish(items)
 
 
 _END: Final = object()
@@ -126,3 +251,7 @@ async def _next_of(items: AsyncGenerator[T, None]) -> T | object:
     async for item in items:
         return item
     return _END
+
+
+async def _finish(items: AsyncGenerator[Any, None]) -> None:
+    await items.aclose()

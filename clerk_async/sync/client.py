@@ -7,7 +7,7 @@ thread of its own. Only signatures are carried across.
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from clerk_async.config import DEFAULT_API_VERSION, DEFAULT_POOL_SIZE
 from clerk_async.http_info import VERIFY_ADVICE
@@ -19,20 +19,20 @@ from clerk_async.sessions import (
 )
 from clerk_async.sync.caller_thread import (
     BULK_GRACE,
-    crossing,
+    CallerThread,
     in_caller_thread,
     iterated,
+    read_in_caller_thread,
     told_in,
 )
 from clerk_async.sync.http_info import SessionsWithHttpInfo
-from clerk_async.sync.loop_thread import CallerThread, LoopThread
+from clerk_async.sync.loop_thread import LoopThread
 
 if TYPE_CHECKING:
     import os
     import ssl
     from collections.abc import (
         Callable,
-        Coroutine,
         Generator,
         Iterable,
         Iterator,
@@ -57,8 +57,6 @@ if TYPE_CHECKING:
         UnreadableItem,
     )
     from clerk_async.shared.state import SharedState, SharedStatus
-
-T = TypeVar("T")
 
 
 class SessionsApi:
@@ -126,19 +124,24 @@ class SessionsApi:
         offset: int | None = None,
     ) -> SessionPage:
         """List sessions, newest first, one page."""
-        return self._run(
-            self._async.list(
-                client_id=client_id, user_id=user_id, status=status, limit=limit, offset=offset
-            )
+        return self._thread.call(
+            self._async.list,
+            client_id=client_id,
+            user_id=user_id,
+            status=status,
+            limit=limit,
+            offset=offset,
         )
 
     def create(self, user_id: str, *, active_organization_id: str | None = None) -> Session:
         """Create a session, for tests: the service refuses it on production instances."""
-        return self._run(self._async.create(user_id, active_organization_id=active_organization_id))
+        return self._thread.call(
+            self._async.create, user_id, active_organization_id=active_organization_id
+        )
 
     def get(self, session_id: str) -> Session:
         """Get a session."""
-        return self._run(self._async.get(session_id))
+        return self._thread.call(self._async.get, session_id)
 
     def refresh(
         self,
@@ -153,42 +156,42 @@ class SessionsApi:
         suffixed_cookies: bool | None = None,
     ) -> Token | Cookies:
         """Refresh a session with an expired session token and its refresh token."""
-        return self._run(
-            self._async.refresh(
-                session_id,
-                expired_token=expired_token,
-                refresh_token=refresh_token,
-                request_origin=request_origin,
-                request_headers=request_headers,
-                format=format,
-                request_originating_ip=request_originating_ip,
-                suffixed_cookies=suffixed_cookies,
-            )
+        return self._thread.call(
+            self._async.refresh,
+            session_id,
+            expired_token=expired_token,
+            refresh_token=refresh_token,
+            request_origin=request_origin,
+            request_headers=request_headers,
+            format=format,
+            request_originating_ip=request_originating_ip,
+            suffixed_cookies=suffixed_cookies,
         )
 
     def revoke(self, session_id: str) -> Session:
         """Revoke a session: its user must sign in again."""
-        return self._run(self._async.revoke(session_id))
+        return self._thread.call(self._async.revoke, session_id)
 
     def verify(self, session_id: str, token: str | Token) -> Session:
         """Verify a session token over the network: deprecated by Clerk, use a verifier instead."""
         warnings.warn(VERIFY_ADVICE, DeprecationWarning, stacklevel=2)
-        return self._run(self._async._verify(session_id, token))  # noqa: SLF001
+        return self._thread.call(self._async._verify, session_id, token)  # noqa: SLF001
 
     def create_token(self, session_id: str, *, expires_in_seconds: int | None = None) -> Token:
         """Create a session token."""
-        return self._run(
-            self._async.create_token(session_id, expires_in_seconds=expires_in_seconds)
+        return self._thread.call(
+            self._async.create_token, session_id, expires_in_seconds=expires_in_seconds
         )
 
     def create_token_from_template(
         self, session_id: str, template_name: str, *, expires_in_seconds: int | None = None
     ) -> Token:
         """Create a token with the claims of a JWT template of the instance."""
-        return self._run(
-            self._async.create_token_from_template(
-                session_id, template_name, expires_in_seconds=expires_in_seconds
-            )
+        return self._thread.call(
+            self._async.create_token_from_template,
+            session_id,
+            template_name,
+            expires_in_seconds=expires_in_seconds,
         )
 
     def iterate(
@@ -244,9 +247,8 @@ class SessionsApi:
             on_progress=on_progress,
         )
         caller = CallerThread(self._thread)
-        ids = crossing(caller, "session_ids", session_ids)
-        run = revoke_many(self._target(), ids, told_in(caller, options))
-        return caller.serve(run, BULK_GRACE)
+        ids = read_in_caller_thread(caller, "session_ids", session_ids)
+        return caller.serve(BULK_GRACE, revoke_many, self._target(), ids, told_in(caller, options))
 
     def revoke_stream(
         self,
@@ -281,7 +283,7 @@ class SessionsApi:
             on_progress=on_progress,
         )
         caller = CallerThread(self._thread)
-        ids = crossing(caller, "session_ids", session_ids)
+        ids = read_in_caller_thread(caller, "session_ids", session_ids)
         outcomes = revoke_stream(self._target(), ids, told_in(caller, options))
         return iterated(caller, outcomes)
 
@@ -316,7 +318,9 @@ class SessionsApi:
         caller = CallerThread(self._thread)
         selection = Selection(
             user_id=user_id,
-            user_ids=None if user_ids is None else crossing(caller, "user_ids", user_ids),
+            user_ids=None
+            if user_ids is None
+            else read_in_caller_thread(caller, "user_ids", user_ids),
             client_id=client_id,
             except_session_ids=except_session_ids,
             created_before=created_before,
@@ -334,8 +338,9 @@ class SessionsApi:
             on_outcome=on_outcome,
             on_progress=on_progress,
         )
-        run = revoke_all(self._target(), selection, told_in(caller, options))
-        return caller.serve(run, BULK_GRACE)
+        return caller.serve(
+            BULK_GRACE, revoke_all, self._target(), selection, told_in(caller, options)
+        )
 
     def with_options(
         self,
@@ -390,8 +395,5 @@ class SessionsApi:
     def _target(self) -> RevocationTarget:
         return self._async._target()  # noqa: SLF001 - the shell of that method
 
-    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return self._thread.call(coroutine)
-
     def _fetch_jwks(self) -> bytes:
-        return self._run(self._async._fetch_jwks())  # noqa: SLF001 - the shell of that method
+        return self._thread.call(self._async._fetch_jwks)  # noqa: SLF001 - the shell of that method

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 from clerk_async.http_info import VERIFY_ADVICE
 
 if TYPE_CHECKING:
     from collections.abc import (
-        Coroutine,
         Mapping,
         Sequence,
     )
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     )
     from clerk_async.sync.loop_thread import LoopThread
 
-T = TypeVar("T")
-
 
 class SessionsWithHttpInfo:
     """The eight operations of `SessionsApi`, each giving an `ApiResponse`."""
@@ -34,9 +31,6 @@ class SessionsWithHttpInfo:
     def __init__(self, thread: LoopThread, operations: AsyncSessionsWithHttpInfo) -> None:
         self._thread = thread
         self._async = operations
-
-    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return self._thread.call(coroutine)
 
     def list(
         self,
@@ -48,21 +42,26 @@ class SessionsWithHttpInfo:
         offset: int | None = None,
     ) -> ApiResponse[SessionPage]:
         """List sessions, newest first, one page."""
-        return self._run(
-            self._async.list(
-                client_id=client_id, user_id=user_id, status=status, limit=limit, offset=offset
-            )
+        return self._thread.call(
+            self._async.list,
+            client_id=client_id,
+            user_id=user_id,
+            status=status,
+            limit=limit,
+            offset=offset,
         )
 
     def create(
         self, user_id: str, *, active_organization_id: str | None = None
     ) -> ApiResponse[Session]:
         """Create a session, for tests: the service refuses it on production instances."""
-        return self._run(self._async.create(user_id, active_organization_id=active_organization_id))
+        return self._thread.call(
+            self._async.create, user_id, active_organization_id=active_organization_id
+        )
 
     def get(self, session_id: str) -> ApiResponse[Session]:
         """Get a session."""
-        return self._run(self._async.get(session_id))
+        return self._thread.call(self._async.get, session_id)
 
     def refresh(
         self,
@@ -77,42 +76,42 @@ class SessionsWithHttpInfo:
         suffixed_cookies: bool | None = None,
     ) -> ApiResponse[Token | Cookies]:
         """Refresh a session with an expired session token and its refresh token."""
-        return self._run(
-            self._async.refresh(
-                session_id,
-                expired_token=expired_token,
-                refresh_token=refresh_token,
-                request_origin=request_origin,
-                request_headers=request_headers,
-                format=format,
-                request_originating_ip=request_originating_ip,
-                suffixed_cookies=suffixed_cookies,
-            )
+        return self._thread.call(
+            self._async.refresh,
+            session_id,
+            expired_token=expired_token,
+            refresh_token=refresh_token,
+            request_origin=request_origin,
+            request_headers=request_headers,
+            format=format,
+            request_originating_ip=request_originating_ip,
+            suffixed_cookies=suffixed_cookies,
         )
 
     def revoke(self, session_id: str) -> ApiResponse[Session]:
         """Revoke a session: its user must sign in again."""
-        return self._run(self._async.revoke(session_id))
+        return self._thread.call(self._async.revoke, session_id)
 
     def verify(self, session_id: str, token: str | Token) -> ApiResponse[Session]:
         """Verify a session token over the network: deprecated by Clerk, use a verifier instead."""
         warnings.warn(VERIFY_ADVICE, DeprecationWarning, stacklevel=2)
-        return self._run(self._async._verify(session_id, token))  # noqa: SLF001
+        return self._thread.call(self._async._verify, session_id, token)  # noqa: SLF001
 
     def create_token(
         self, session_id: str, *, expires_in_seconds: int | None = None
     ) -> ApiResponse[Token]:
         """Create a session token."""
-        return self._run(
-            self._async.create_token(session_id, expires_in_seconds=expires_in_seconds)
+        return self._thread.call(
+            self._async.create_token, session_id, expires_in_seconds=expires_in_seconds
         )
 
     def create_token_from_template(
         self, session_id: str, template_name: str, *, expires_in_seconds: int | None = None
     ) -> ApiResponse[Token]:
         """Create a token with the claims of a JWT template of the instance."""
-        return self._run(
-            self._async.create_token_from_template(
-                session_id, template_name, expires_in_seconds=expires_in_seconds
-            )
+        return self._thread.call(
+            self._async.create_token_from_template,
+            session_id,
+            template_name,
+            expires_in_seconds=expires_in_seconds,
         )

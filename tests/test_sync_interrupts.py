@@ -1,0 +1,100 @@
+"""Ctrl-C and signal handlers, wherever they strike: nobody waits for nothing or is stranded."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from programs import environment, without_slowness
+
+if TYPE_CHECKING:
+    from clerk_async.testing import FakeClerk
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+STRIKES = Path(__file__).parent / "strikes.py"
+CALLS = (
+    "get",
+    "revoke",
+    "listing",
+    "iterate",
+    "iterate_and_leave",
+    "revoke_many",
+    "revoke_stream",
+    "revoke_all",
+)
+MAKING = ("make", "first_call", "close")
+HANDLERS = ("close_it", "call", "call_differently", "use_another", "drop_another", "log")
+
+
+def strike(
+    fake: FakeClerk, scenario: str, kind: str, action: str = "interrupt", at_most: int = 40
+) -> int:
+    """Run the program, see that it found nothing wrong, and give the number of strikes."""
+    ids = [fake.add_session(user_id="user_1").id for _ in range(4)]
+    token = fake.mint(fake.sessions[ids[0]], expires_in=6000)
+    ended = subprocess.run(
+        [sys.executable, str(STRIKES), scenario, kind, action, str(at_most)],
+        env={**environment(fake), "TOKEN": token, "IDS": " ".join(ids)},
+        capture_output=True,
+        text=True,
+        timeout=290,
+        check=False,
+    )
+    told = re.fullmatch(
+        rf"{scenario}: (\d+) strikes, 0 wrong, at the most \d+ ms\nthreads left: \[\]\n",
+        ended.stdout,
+    )
+    assert told, ended.stdout + ended.stderr
+    assert without_slowness(ended.stderr) == ""
+    assert ended.returncode == 0
+    return int(told[1])
+
+
+@pytest.mark.promise("interruptions")
+@pytest.mark.parametrize("scenario", [*CALLS, *MAKING])
+def test_ctrl_c_may_strike_at_any_line(scenario: str, fake: FakeClerk) -> None:
+    """It comes out soon, other threads and later calls go on, and nothing is left or printed."""
+    assert strike(fake, scenario, "lines") > 4
+
+
+@pytest.mark.promise("interruptions")
+@pytest.mark.parametrize("scenario", ["get", "first_call", "close"])
+def test_ctrl_c_may_strike_between_any_two_steps(scenario: str, fake: FakeClerk) -> None:
+    """Even between two steps of the interpreter within a line."""
+    assert strike(fake, scenario, "steps", at_most=80) > 40
+
+
+@pytest.mark.promise("interruptions")
+@pytest.mark.parametrize("scenario", [*CALLS, "first_call", "close"])
+def test_ctrl_c_may_strike_at_any_instant(scenario: str, fake: FakeClerk) -> None:
+    """By a real signal, in whatever the thread is doing, Python's own code included."""
+    assert strike(fake, scenario, "instants", at_most=80) > 0
+
+
+@pytest.mark.promise("interruptions")
+@pytest.mark.parametrize("scenario", ["get", "iterate_and_leave", "revoke_many", "first_call"])
+def test_ctrl_c_may_strike_wherever_the_loops_thread_is(scenario: str, fake: FakeClerk) -> None:
+    """The call is cancelled at the next step of the loop, whatever it was doing."""
+    assert strike(fake, scenario, "loop", at_most=20) > 4
+
+
+@pytest.mark.promise("signal-handlers")
+@pytest.mark.parametrize("action", HANDLERS)
+@pytest.mark.parametrize("scenario", ["get", "first_call", "close", "iterate_and_leave"])
+def test_a_signal_handler_may_use_a_client_anywhere(
+    scenario: str, action: str, fake: FakeClerk
+) -> None:
+    """Closing, calling, making and dropping, while the thread below is anywhere in our code."""
+    assert strike(fake, scenario, "lines", action, at_most=20) > 4
+
+
+@pytest.mark.promise("signal-handlers")
+@pytest.mark.parametrize("action", ["close_it", "call", "use_another"])
+def test_a_signal_handler_may_use_a_client_at_any_instant(action: str, fake: FakeClerk) -> None:
+    """By a real signal, while the thread below makes a client's first call."""
+    assert strike(fake, "first_call", "instants", action, at_most=80) > 0
