@@ -58,52 +58,52 @@ class TestStatus:
         ],
     )
     def test_any_status_comes_with_clerks_body(
-        self, fake_clerk: FakeClerk, status: int, code: str
+        self, fake: FakeClerk, status: int, code: str
     ) -> None:
-        fake_clerk.inject(Fault.status(status))
-        reply = get(fake_clerk, "/jwks")
+        fake.inject(Fault.status(status))
+        reply = get(fake, "/jwks")
         assert (reply.status, reply.code) == (status, code)
         assert "Retry-After" not in reply.headers
         assert "clerk_trace_id" in reply.json
 
     @pytest.mark.parametrize("value", [1, 0.5, "nan", "Fri, 31 Dec 2027 23:59:59 GMT"])
-    def test_retry_after_is_sent_as_given(self, fake_clerk: FakeClerk, value: float | str) -> None:
+    def test_retry_after_is_sent_as_given(self, fake: FakeClerk, value: float | str) -> None:
         for make in (Fault.status, Fault.html, Fault.empty):
-            fake_clerk.inject(make(503, retry_after=value))
-            assert get(fake_clerk, "/jwks").headers["Retry-After"] == str(value)
+            fake.inject(make(503, retry_after=value))
+            assert get(fake, "/jwks").headers["Retry-After"] == str(value)
 
-    def test_code_body_and_headers_can_be_others(self, fake_clerk: FakeClerk) -> None:
-        fake_clerk.inject(
+    def test_code_body_and_headers_can_be_others(self, fake: FakeClerk) -> None:
+        fake.inject(
             Fault.status(409, error_code="conflict", headers={"X-More": "1"}),
             Fault.status(400, body={"errors": []}),
             Fault.status(400, body="text"),
             Fault.status(400, body=b"\xff"),
         )
-        first = get(fake_clerk, "/jwks")
+        first = get(fake, "/jwks")
         assert (first.code, first.headers["X-More"]) == ("conflict", "1")
-        bodies = [get(fake_clerk, "/jwks").body for _ in range(3)]
+        bodies = [get(fake, "/jwks").body for _ in range(3)]
         assert bodies == [b'{"errors":[]}', b"text", b"\xff"]
 
-    def test_the_request_is_not_acted_on_unless_asked_for(self, fake_clerk: FakeClerk) -> None:
-        session = fake_clerk.add_session()
-        fake_clerk.inject(Fault.status(503), Fault.status(503, process=True))
-        assert post(fake_clerk, f"/sessions/{session.id}/revoke").status == 503
+    def test_the_request_is_not_acted_on_unless_asked_for(self, fake: FakeClerk) -> None:
+        session = fake.add_session()
+        fake.inject(Fault.status(503), Fault.status(503, process=True))
+        assert post(fake, f"/sessions/{session.id}/revoke").status == 503
         assert session.status == "active"
-        assert post(fake_clerk, f"/sessions/{session.id}/revoke").status == 503
+        assert post(fake, f"/sessions/{session.id}/revoke").status == 503
         assert session.status == "revoked"
-        assert [request.processed for request in fake_clerk.requests] == [False, True]
-        assert [request.status for request in fake_clerk.requests] == [503, 503]
+        assert [request.processed for request in fake.requests] == [False, True]
+        assert [request.status for request in fake.requests] == [503, 503]
 
-    def test_html_and_empty_bodies(self, fake_clerk: FakeClerk) -> None:
-        fake_clerk.inject(Fault.html(502), Fault.empty(504))
-        page, nothing = get(fake_clerk, "/jwks"), get(fake_clerk, "/jwks")
+    def test_html_and_empty_bodies(self, fake: FakeClerk) -> None:
+        fake.inject(Fault.html(502), Fault.empty(504))
+        page, nothing = get(fake, "/jwks"), get(fake, "/jwks")
         assert page.headers["Content-Type"].startswith("text/html")
         assert (page.status, page.body[:15]) == (502, b"<!DOCTYPE html>")
         assert (nothing.status, nothing.body) == (504, b"")
 
-    def test_redirect(self, fake_clerk: FakeClerk) -> None:
-        fake_clerk.inject(Fault.redirect("http://other.example/", 307))
-        reply = get(fake_clerk, "/jwks")
+    def test_redirect(self, fake: FakeClerk) -> None:
+        fake.inject(Fault.redirect("http://other.example/", 307))
+        reply = get(fake, "/jwks")
         assert (reply.status, reply.headers["Location"]) == (307, "http://other.example/")
 
 
@@ -111,46 +111,46 @@ class TestCut:
     @pytest.mark.parametrize("reset", [False, True])
     @pytest.mark.parametrize(("stage", "status"), [("before", "active"), ("after", "revoked")])
     def test_before_or_after_the_request_is_acted_on(
-        self, fake_clerk: FakeClerk, stage: Any, status: str, reset: bool
+        self, fake: FakeClerk, stage: Any, status: str, reset: bool
     ) -> None:
-        session = fake_clerk.add_session()
-        fake_clerk.inject(Fault.cut(stage, reset=reset))
+        session = fake.add_session()
+        fake.inject(Fault.cut(stage, reset=reset))
         path = f"/sessions/{session.id}/revoke"
         if reset:
             with pytest.raises(ConnectionResetError):
-                raw_answer(fake_clerk, "POST", path)
+                raw_answer(fake, "POST", path)
         else:
-            assert raw_answer(fake_clerk, "POST", path) == b""
+            assert raw_answer(fake, "POST", path) == b""
         assert session.status == status
-        fake_clerk.wait_for(lambda: not fake_clerk.in_flight)
-        assert fake_clerk.requests[0].status is None
+        fake.wait_for(lambda: not fake.in_flight)
+        assert fake.requests[0].status is None
 
     @pytest.mark.parametrize("reset", [False, True])
-    def test_in_mid_body(self, fake_clerk: FakeClerk, reset: bool) -> None:
-        session = fake_clerk.add_session()
-        fake_clerk.inject(Fault.cut("body", reset=reset))
+    def test_in_mid_body(self, fake: FakeClerk, reset: bool) -> None:
+        session = fake.add_session()
+        fake.inject(Fault.cut("body", reset=reset))
         path = f"/sessions/{session.id}/revoke"
         expected = ConnectionResetError if reset else http.client.IncompleteRead
         with pytest.raises(expected):
-            post(fake_clerk, path)
+            post(fake, path)
         assert session.status == "revoked"
-        assert get(fake_clerk, f"/sessions/{session.id}").status == 200
+        assert get(fake, f"/sessions/{session.id}").status == 200
 
-    def test_a_request_cut_before_is_logged_without_its_body(self, fake_clerk: FakeClerk) -> None:
-        fake_clerk.inject(Fault.cut("before"))
-        assert raw_answer(fake_clerk, "POST", "/sessions", b"{}") == b""
-        request = fake_clerk.requests[0]
+    def test_a_request_cut_before_is_logged_without_its_body(self, fake: FakeClerk) -> None:
+        fake.inject(Fault.cut("before"))
+        assert raw_answer(fake, "POST", "/sessions", b"{}") == b""
+        request = fake.requests[0]
         assert (request.operation, request.body, request.processed) == ("create", b"", False)
 
-    def test_bytes_that_are_not_http(self, fake_clerk: FakeClerk) -> None:
-        fake_clerk.inject(Fault.raw(b"220 smtp.example ESMTP\r\n"))
-        assert raw_answer(fake_clerk, "GET", "/jwks") == b"220 smtp.example ESMTP\r\n"
+    def test_bytes_that_are_not_http(self, fake: FakeClerk) -> None:
+        fake.inject(Fault.raw(b"220 smtp.example ESMTP\r\n"))
+        assert raw_answer(fake, "GET", "/jwks") == b"220 smtp.example ESMTP\r\n"
 
-    def test_no_connection_and_no_request_stay_behind(self, fake_clerk: FakeClerk) -> None:
-        fake_clerk.inject(*(Fault.cut(stage) for stage in ("before", "after", "body")))
+    def test_no_connection_and_no_request_stay_behind(self, fake: FakeClerk) -> None:
+        fake.inject(*(Fault.cut(stage) for stage in ("before", "after", "body")))
         for _ in range(3):
-            raw_answer(fake_clerk, "GET", "/sessions/sess_1")
-        fake_clerk.wait_for(lambda: not fake_clerk.open_connections and not fake_clerk.in_flight)
+            raw_answer(fake, "GET", "/sessions/sess_1")
+        fake.wait_for(lambda: not fake.open_connections and not fake.in_flight)
 
 
 class TestBodies:
@@ -160,79 +160,79 @@ class TestBodies:
         assert reply.status == 200
         return reply.json
 
-    def test_fields_of_a_session(self, fake_clerk: FakeClerk) -> None:
-        session = fake_clerk.add_session()
+    def test_fields_of_a_session(self, fake: FakeClerk) -> None:
+        session = fake.add_session()
         path = f"/sessions/{session.id}"
         usual = session.as_json()
-        assert self.change(fake_clerk, Fault.null("user_id"), path) == {**usual, "user_id": None}
-        assert self.change(fake_clerk, Fault.unknown_enum(), path)["status"] == "quantum"
-        assert self.change(fake_clerk, Fault.field("created_at", 1.5), path)["created_at"] == 1.5
-        assert "status" not in self.change(fake_clerk, Fault.missing("status"), path)
-        assert self.change(fake_clerk, Fault.wrong_shape(), path) is None
-        assert self.change(fake_clerk, Fault.wrong_shape([1]), path) == [1]
-        assert get(fake_clerk, path).json == usual
+        assert self.change(fake, Fault.null("user_id"), path) == {**usual, "user_id": None}
+        assert self.change(fake, Fault.unknown_enum(), path)["status"] == "quantum"
+        assert self.change(fake, Fault.field("created_at", 1.5), path)["created_at"] == 1.5
+        assert "status" not in self.change(fake, Fault.missing("status"), path)
+        assert self.change(fake, Fault.wrong_shape(), path) is None
+        assert self.change(fake, Fault.wrong_shape([1]), path) == [1]
+        assert get(fake, path).json == usual
 
     @pytest.mark.parametrize("paginated", ["true", "false"])
     def test_fields_of_one_session_of_a_list_or_of_all(
-        self, fake_clerk: FakeClerk, paginated: str
+        self, fake: FakeClerk, paginated: str
     ) -> None:
         for _ in range(3):
-            fake_clerk.add_session(user_id="user_1")
+            fake.add_session(user_id="user_1")
         path = f"/sessions?user_id=user_1&paginated={paginated}"
 
         def statuses(fault: Fault) -> list[str]:
-            body = self.change(fake_clerk, fault, path)
+            body = self.change(fake, fault, path)
             return [s["status"] for s in (body["data"] if paginated == "true" else body)]
 
         assert statuses(Fault.unknown_enum("odd", item=1)) == ["active", "odd", "active"]
         assert statuses(Fault.unknown_enum("odd")) == ["odd", "odd", "odd"]
         assert statuses(Fault.unknown_enum("odd", item=7)) == ["active"] * 3
 
-    def test_any_change(self, fake_clerk: FakeClerk) -> None:
-        session = fake_clerk.add_session()
+    def test_any_change(self, fake: FakeClerk) -> None:
+        session = fake.add_session()
         fault = Fault.changed(lambda value: {"wrapped": value["id"]})
-        assert self.change(fake_clerk, fault, f"/sessions/{session.id}") == {"wrapped": session.id}
+        assert self.change(fake, fault, f"/sessions/{session.id}") == {"wrapped": session.id}
 
-    def test_an_error_stays_as_it_is(self, fake_clerk: FakeClerk) -> None:
-        fake_clerk.inject(Fault.null("status"))
-        assert get(fake_clerk, "/sessions/sess_no").code == "resource_not_found"
+    def test_an_error_stays_as_it_is(self, fake: FakeClerk) -> None:
+        fake.inject(Fault.null("status"))
+        assert get(fake, "/sessions/sess_no").code == "resource_not_found"
 
-    def test_truncated_json_is_a_whole_body(self, fake_clerk: FakeClerk) -> None:
-        session = fake_clerk.add_session()
-        fake_clerk.inject(Fault.truncated_json())
-        reply = get(fake_clerk, f"/sessions/{session.id}")
-        whole = get(fake_clerk, f"/sessions/{session.id}").body
+    def test_truncated_json_is_a_whole_body(self, fake: FakeClerk) -> None:
+        session = fake.add_session()
+        fake.inject(Fault.truncated_json())
+        reply = get(fake, f"/sessions/{session.id}")
+        whole = get(fake, f"/sessions/{session.id}").body
         assert (reply.status, reply.body) == (200, whole[: len(whole) // 2])
 
-    def test_not_json(self, fake_clerk: FakeClerk) -> None:
-        session = fake_clerk.add_session()
-        fake_clerk.inject(Fault.not_json("<ok>"))
-        reply = post(fake_clerk, f"/sessions/{session.id}/revoke")
+    def test_not_json(self, fake: FakeClerk) -> None:
+        session = fake.add_session()
+        fake.inject(Fault.not_json("<ok>"))
+        reply = post(fake, f"/sessions/{session.id}/revoke")
         assert (reply.status, reply.body) == (200, b"<ok>")
         assert reply.headers["Content-Type"] == "text/plain"
         assert session.status == "revoked"
 
-    def test_more_headers(self, fake_clerk: FakeClerk) -> None:
-        session = fake_clerk.add_session()
-        fake_clerk.inject(Fault.with_headers({"Set-Cookie": "a=b", "cf-ray": "mine"}))
-        reply = get(fake_clerk, f"/sessions/{session.id}")
+    def test_more_headers(self, fake: FakeClerk) -> None:
+        session = fake.add_session()
+        fake.inject(Fault.with_headers({"Set-Cookie": "a=b", "cf-ray": "mine"}))
+        reply = get(fake, f"/sessions/{session.id}")
         assert (reply.headers["Set-Cookie"], reply.headers["cf-ray"]) == ("a=b", "mine")
         assert reply.json["id"] == session.id
 
-    def test_huge_bodies(self, fake_clerk: FakeClerk) -> None:
-        fake_clerk.inject(Fault.huge(100_000), Fault.huge(100_000, compressed=True))
-        plain, packed = get(fake_clerk, "/jwks"), get(fake_clerk, "/jwks")
+    def test_huge_bodies(self, fake: FakeClerk) -> None:
+        fake.inject(Fault.huge(100_000), Fault.huge(100_000, compressed=True))
+        plain, packed = get(fake, "/jwks"), get(fake, "/jwks")
         assert len(plain.body) == 100_000
         assert len(packed.body) < 1_000
         assert packed.headers["Content-Encoding"] == "gzip"
         assert json.loads(gzip.decompress(packed.body)) == plain.json
 
-    def test_a_slow_body_comes_whole(self, fake_clerk: FakeClerk) -> None:
-        session = fake_clerk.add_session()
-        fake_clerk.inject(Fault.slow_body(0.02, pieces=4))
-        assert get(fake_clerk, f"/sessions/{session.id}").json == session.as_json()
-        request = fake_clerk.requests[0]
-        fake_clerk.wait_for(lambda: not fake_clerk.in_flight)
+    def test_a_slow_body_comes_whole(self, fake: FakeClerk) -> None:
+        session = fake.add_session()
+        fake.inject(Fault.slow_body(0.02, pieces=4))
+        assert get(fake, f"/sessions/{session.id}").json == session.as_json()
+        request = fake.requests[0]
+        fake.wait_for(lambda: not fake.in_flight)
         assert request.status == 200
 
 
@@ -240,43 +240,43 @@ class TestTime:
     @pytest.mark.parametrize(("process_first", "status"), [(False, "active"), (True, "revoked")])
     def test_a_held_request_waits_for_its_release(
         self,
-        fake_clerk: FakeClerk,
+        fake: FakeClerk,
         threads: ThreadPoolExecutor,
         process_first: bool,
         status: str,
     ) -> None:
-        session = fake_clerk.add_session()
-        fake_clerk.inject(Fault.hold(process_first=process_first, count=None))
+        session = fake.add_session()
+        fake.inject(Fault.hold(process_first=process_first, count=None))
         path = f"/sessions/{session.id}/revoke"
-        pending: Future[Any] = threads.submit(post, fake_clerk, path)
-        fake_clerk.wait_for(lambda: fake_clerk.held == 1)
+        pending: Future[Any] = threads.submit(post, fake, path)
+        fake.wait_for(lambda: fake.held == 1)
         assert session.status == status
-        fake_clerk.release()
+        fake.release()
         assert pending.result().json["status"] == "revoked"
-        assert fake_clerk.held == 0
-        pending = threads.submit(post, fake_clerk, path)
-        fake_clerk.wait_for(lambda: fake_clerk.held == 1)
+        assert fake.held == 0
+        pending = threads.submit(post, fake, path)
+        fake.wait_for(lambda: fake.held == 1)
         assert not pending.done()
-        fake_clerk.release()
+        fake.release()
         assert pending.result().status == 400
 
-    def test_in_flight_is_counted(self, fake_clerk: FakeClerk, threads: ThreadPoolExecutor) -> None:
-        fake_clerk.inject(Fault.hold(count=None))
-        pending = [threads.submit(get, fake_clerk, "/sessions/sess_1") for _ in range(5)]
-        fake_clerk.wait_for(lambda: fake_clerk.held == 5)
-        assert (fake_clerk.in_flight, fake_clerk.open_connections) == (5, 5)
-        fake_clerk.release()
+    def test_in_flight_is_counted(self, fake: FakeClerk, threads: ThreadPoolExecutor) -> None:
+        fake.inject(Fault.hold(count=None))
+        pending = [threads.submit(get, fake, "/sessions/sess_1") for _ in range(5)]
+        fake.wait_for(lambda: fake.held == 5)
+        assert (fake.in_flight, fake.open_connections) == (5, 5)
+        fake.release()
         assert {future.result().status for future in pending} == {404}
-        fake_clerk.wait_for(lambda: not fake_clerk.in_flight)
-        assert (fake_clerk.max_in_flight, fake_clerk.max_open_connections) == (5, 5)
+        fake.wait_for(lambda: not fake.in_flight)
+        assert (fake.max_in_flight, fake.max_open_connections) == (5, 5)
 
-    def test_a_client_that_leaves_ends_its_request(self, fake_clerk: FakeClerk) -> None:
-        fake_clerk.inject(Fault.hold())
-        with socket.create_connection(("127.0.0.1", fake_clerk.port), timeout=10) as wire:
+    def test_a_client_that_leaves_ends_its_request(self, fake: FakeClerk) -> None:
+        fake.inject(Fault.hold())
+        with socket.create_connection(("127.0.0.1", fake.port), timeout=10) as wire:
             wire.sendall(b"GET /v1/jwks HTTP/1.1\r\nHost: x\r\n\r\n")
-            fake_clerk.wait_for(lambda: fake_clerk.held == 1)
-        fake_clerk.wait_for(lambda: not fake_clerk.in_flight and not fake_clerk.open_connections)
-        assert fake_clerk.held == 0
+            fake.wait_for(lambda: fake.held == 1)
+        fake.wait_for(lambda: not fake.in_flight and not fake.open_connections)
+        assert fake.held == 0
 
     @pytest.mark.parametrize(
         "fault",
@@ -287,12 +287,12 @@ class TestTime:
             Fault.slow_body(0.05),
         ],
     )
-    def test_delays_last_as_long_as_they_say(self, fake_clerk: FakeClerk, fault: Fault) -> None:
-        session = fake_clerk.add_session()
-        fake_clerk.inject(fault)
-        get(fake_clerk, f"/sessions/{session.id}")
-        fake_clerk.wait_for(lambda: not fake_clerk.in_flight)
-        request = fake_clerk.requests[0]
+    def test_delays_last_as_long_as_they_say(self, fake: FakeClerk, fault: Fault) -> None:
+        session = fake.add_session()
+        fake.inject(fault)
+        get(fake, f"/sessions/{session.id}")
+        fake.wait_for(lambda: not fake.in_flight)
+        request = fake.requests[0]
         assert request.ended_at is not None
         assert request.ended_at - request.time >= 0.05
 
@@ -309,30 +309,30 @@ def statuses(fake: FakeClerk, count: int, method: str = "GET", path: str = "/jwk
 
 
 class TestWhich:
-    def test_once_by_default_and_by_count(self, fake_clerk: FakeClerk) -> None:
-        fake_clerk.inject(Fault.status(500), Fault.status(502, count=2))
-        assert statuses(fake_clerk, 5) == [500, 502, 502, 200, 200]
+    def test_once_by_default_and_by_count(self, fake: FakeClerk) -> None:
+        fake.inject(Fault.status(500), Fault.status(502, count=2))
+        assert statuses(fake, 5) == [500, 502, 502, 200, 200]
 
-    def test_for_ever_until_disarmed(self, fake_clerk: FakeClerk) -> None:
-        injected = fake_clerk.inject(Fault.status(500, count=None))
-        assert statuses(fake_clerk, 3) == [500] * 3
+    def test_for_ever_until_disarmed(self, fake: FakeClerk) -> None:
+        injected = fake.inject(Fault.status(500, count=None))
+        assert statuses(fake, 3) == [500] * 3
         assert (injected.seen, injected.fired) == (3, 3)
         injected.remove()
-        assert statuses(fake_clerk, 1) == [200]
-        fake_clerk.inject(Fault.status(500, count=None), Fault.status(502, count=None))
-        fake_clerk.clear_faults()
-        assert statuses(fake_clerk, 1) == [200]
+        assert statuses(fake, 1) == [200]
+        fake.inject(Fault.status(500, count=None), Fault.status(502, count=None))
+        fake.clear_faults()
+        assert statuses(fake, 1) == [200]
 
-    def test_after_so_many(self, fake_clerk: FakeClerk) -> None:
-        fake_clerk.inject(Fault.status(500, after=2))
-        assert statuses(fake_clerk, 4) == [200, 200, 500, 200]
+    def test_after_so_many(self, fake: FakeClerk) -> None:
+        fake.inject(Fault.status(500, after=2))
+        assert statuses(fake, 4) == [200, 200, 500, 200]
 
-    def test_by_operation(self, fake_clerk: FakeClerk) -> None:
-        session = fake_clerk.add_session()
-        fake_clerk.inject(Fault.status(500, operation="revoke", count=None))
-        assert get(fake_clerk, f"/sessions/{session.id}").status == 200
-        assert get(fake_clerk, "/else").status == 404
-        assert post(fake_clerk, f"/sessions/{session.id}/revoke").status == 500
+    def test_by_operation(self, fake: FakeClerk) -> None:
+        session = fake.add_session()
+        fake.inject(Fault.status(500, operation="revoke", count=None))
+        assert get(fake, f"/sessions/{session.id}").status == 200
+        assert get(fake, "/else").status == 404
+        assert post(fake, f"/sessions/{session.id}/revoke").status == 500
 
     @pytest.mark.parametrize(
         ("operation", "method", "path"),
@@ -350,17 +350,17 @@ class TestWhich:
         ],
     )
     def test_every_operation_has_its_name(
-        self, fake_clerk: FakeClerk, operation: str, method: str, path: str
+        self, fake: FakeClerk, operation: str, method: str, path: str
     ) -> None:
-        fake_clerk.inject(Fault.status(418, operation=operation))
-        assert statuses(fake_clerk, 1, method, path) == [418]
-        assert fake_clerk.requests[0].operation == operation
+        fake.inject(Fault.status(418, operation=operation))
+        assert statuses(fake, 1, method, path) == [418]
+        assert fake.requests[0].operation == operation
 
-    def test_by_session(self, fake_clerk: FakeClerk) -> None:
-        fake_clerk.inject(Fault.status(500, session_id="sess_2", count=None))
-        found = [get(fake_clerk, f"/sessions/sess_{n}").status for n in (1, 2, 3, 2)]
+    def test_by_session(self, fake: FakeClerk) -> None:
+        fake.inject(Fault.status(500, session_id="sess_2", count=None))
+        found = [get(fake, f"/sessions/sess_{n}").status for n in (1, 2, 3, 2)]
         assert found == [404, 500, 404, 500]
-        assert get(fake_clerk, "/sessions?user_id=user_1").status == 200
+        assert get(fake, "/sessions?user_id=user_1").status == 200
 
     def test_by_probability_as_the_seed_says(self) -> None:
         def run(seed: int) -> list[int]:
@@ -374,16 +374,16 @@ class TestWhich:
         assert run(1) == first
         assert run(2) != first
 
-    def test_a_probability_can_have_a_count(self, fake_clerk: FakeClerk) -> None:
-        fake_clerk.inject(Fault.status(500, probability=1.0, count=2))
-        fake_clerk.inject(Fault.status(502, probability=0.0))
-        assert statuses(fake_clerk, 3) == [500, 500, 200]
+    def test_a_probability_can_have_a_count(self, fake: FakeClerk) -> None:
+        fake.inject(Fault.status(500, probability=1.0, count=2))
+        fake.inject(Fault.status(502, probability=0.0))
+        assert statuses(fake, 3) == [500, 500, 200]
 
-    def test_the_first_that_fits_happens(self, fake_clerk: FakeClerk) -> None:
-        fake_clerk.inject(Fault.status(500, operation="get"), Fault.status(502, count=None))
-        assert statuses(fake_clerk, 1) == [502]
-        assert get(fake_clerk, "/sessions/sess_1").status == 500
-        assert get(fake_clerk, "/sessions/sess_1").status == 502
+    def test_the_first_that_fits_happens(self, fake: FakeClerk) -> None:
+        fake.inject(Fault.status(500, operation="get"), Fault.status(502, count=None))
+        assert statuses(fake, 1) == [502]
+        assert get(fake, "/sessions/sess_1").status == 500
+        assert get(fake, "/sessions/sess_1").status == 502
 
     @pytest.mark.parametrize(
         "make",
@@ -400,6 +400,6 @@ class TestWhich:
         with pytest.raises(ValueError, match="must be"):
             make()
 
-    def test_inject_wants_a_fault(self, fake_clerk: FakeClerk) -> None:
+    def test_inject_wants_a_fault(self, fake: FakeClerk) -> None:
         with pytest.raises(TypeError, match="Fault"):
-            fake_clerk.inject()
+            fake.inject()

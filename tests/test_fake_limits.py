@@ -103,15 +103,15 @@ class TestOverHttp:
             assert get(fake, "/sessions/sess_1", key="sk_test_other").status == 401
             assert get(fake, "/sessions/sess_1").status == 404
 
-    def test_it_can_be_set_and_lifted_while_it_runs(self, fake_clerk: FakeClerk) -> None:
-        assert fake_clerk.rate_limit is None
+    def test_it_can_be_set_and_lifted_while_it_runs(self, fake: FakeClerk) -> None:
+        assert fake.rate_limit is None
         limit = Limit(1, 1000.0)
-        fake_clerk.rate_limit = limit
-        assert fake_clerk.rate_limit is limit
-        assert [get(fake_clerk, "/sessions/s").status for _ in range(2)] == [404, 429]
-        fake_clerk.rate_limit = limit
-        assert get(fake_clerk, "/sessions/s").status == 404
-        fake_clerk.rate_limit = None
-        assert get(fake_clerk, "/sessions/s").status == 404
+        fake.rate_limit = limit
+        assert fake.rate_limit is limit
+        assert [get(fake, "/sessions/s").status for _ in range(2)] == [404, 429]
+        fake.rate_limit = limit
+        assert get(fake, "/sessions/s").status == 404
+        fake.rate_limit = None
+        assert get(fake, "/sessions/s").status == 404
         with pytest.raises(ValueError, match="positive"):
-            fake_clerk.rate_limit = (0, 1.0)
+            fake.rate_limit = (0, 1.0)

@@ -44,45 +44,41 @@ EVERYTHING = [
 class TestKeyAndVersion:
     @pytest.mark.parametrize(("method", "path"), EVERYTHING)
     def test_every_operation_wants_a_bearer_token(
-        self, fake_clerk: FakeClerk, method: str, path: str
+        self, fake: FakeClerk, method: str, path: str
     ) -> None:
-        reply = call(fake_clerk, method, path, key=None)
+        reply = call(fake, method, path, key=None)
         assert (reply.status, reply.code) == (401, "authorization_header_format_invalid")
 
     @pytest.mark.parametrize(("method", "path"), EVERYTHING)
     def test_every_operation_wants_the_instances_key(
-        self, fake_clerk: FakeClerk, method: str, path: str
+        self, fake: FakeClerk, method: str, path: str
     ) -> None:
-        reply = call(fake_clerk, method, path, key="sk_test_other")
+        reply = call(fake, method, path, key="sk_test_other")
         assert (reply.status, reply.code) == (401, "clerk_key_invalid")
 
     @pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Basic c2s6", "sk_test_1"])
-    def test_an_authorization_of_another_form_is_named(
-        self, fake_clerk: FakeClerk, header: str
-    ) -> None:
-        reply = get(fake_clerk, "/jwks", headers={"Authorization": header})
+    def test_an_authorization_of_another_form_is_named(self, fake: FakeClerk, header: str) -> None:
+        reply = get(fake, "/jwks", headers={"Authorization": header})
         assert (reply.status, reply.code) == (401, "authorization_header_format_invalid")
 
     @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
-    def test_the_case_of_the_scheme_does_not_matter(
-        self, fake_clerk: FakeClerk, scheme: str
-    ) -> None:
-        authorization = f"{scheme} {fake_clerk.secret_key}"
-        assert get(fake_clerk, "/jwks", headers={"Authorization": authorization}).status == 200
+    def test_the_case_of_the_scheme_does_not_matter(self, fake: FakeClerk, scheme: str) -> None:
+        authorization = f"{scheme} {fake.secret_key}"
+        assert get(fake, "/jwks", headers={"Authorization": authorization}).status == 200
 
     @pytest.mark.parametrize("version", VERSIONS)
-    def test_published_versions_are_taken(self, fake_clerk: FakeClerk, version: str) -> None:
-        session = fake_clerk.add_session()
-        reply = get(fake_clerk, f"/sessions/{session.id}", headers={"Clerk-API-Version": version})
+    def test_published_versions_are_taken(self, fake: FakeClerk, version: str) -> None:
+        session = fake.add_session()
+        reply = get(fake, f"/sessions/{session.id}", headers={"Clerk-API-Version": version})
         assert reply.status == 200
 
     @pytest.mark.parametrize("version", ["", "2020-01-01", "2026-05-13", "latest"])
-    def test_other_versions_are_refused(self, fake_clerk: FakeClerk, version: str) -> None:
-        reply = get(fake_clerk, "/jwks", headers={"Clerk-API-Version": version})
+    def test_other_versions_are_refused(self, fake: FakeClerk, version: str) -> None:
+        reply = get(fake, "/jwks", headers={"Clerk-API-Version": version})
         assert (reply.status, reply.code) == (400, "api_version_invalid")
 
-    def test_errors_carry_a_trace_id_and_every_answer_a_ray(self, fake_clerk: FakeClerk) -> None:
-        first, second = (get(fake_clerk, "/sessions/sess_no") for _ in range(2))
+    def test_errors_carry_a_trace_id_and_every_answer_a_ray(self, fake: FakeClerk) -> None:
+        first, second = (get(fake, "/sessions/sess_no") for _ in range(2))
         assert set(first.json) == {"errors", "clerk_trace_id"}
         assert first.json["clerk_trace_id"] != second.json["clerk_trace_id"]
         assert set(first.json["errors"][0]) >= {"message", "long_message", "code"}
@@ -92,8 +88,8 @@ class TestKeyAndVersion:
     @pytest.mark.parametrize(
         "path", ["/users/user_1", "/sessions/", "/sessions/sess_1/else", "/sessions/a/b/c/d", "/"]
     )
-    def test_unknown_paths_are_404(self, fake_clerk: FakeClerk, path: str) -> None:
-        reply = get(fake_clerk, path)
+    def test_unknown_paths_are_404(self, fake: FakeClerk, path: str) -> None:
+        reply = get(fake, path)
         assert (reply.status, reply.code) == (404, "resource_not_found")
 
     @pytest.mark.parametrize(
@@ -106,16 +102,16 @@ class TestKeyAndVersion:
         ],
     )
     def test_other_methods_are_405(
-        self, fake_clerk: FakeClerk, method: str, path: str, allowed: str
+        self, fake: FakeClerk, method: str, path: str, allowed: str
     ) -> None:
-        reply = call(fake_clerk, method, path)
+        reply = call(fake, method, path)
         assert (reply.status, reply.headers["Allow"]) == (405, allowed)
 
 
 class TestGet:
-    def test_a_session_has_every_field_of_the_contract(self, fake_clerk: FakeClerk) -> None:
+    def test_a_session_has_every_field_of_the_contract(self, fake: FakeClerk) -> None:
         created = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
-        session = fake_clerk.add_session(
+        session = fake.add_session(
             user_id="user_1",
             client_id="client_1",
             status="pending",
@@ -126,7 +122,7 @@ class TestGet:
             tasks=[{"key": "choose-organization"}],
             latest_activity={"object": "session_activity", "id": "sess_act_1", "is_mobile": True},
         )
-        body = get(fake_clerk, f"/sessions/{session.id}").json
+        body = get(fake, f"/sessions/{session.id}").json
         assert set(body) == SESSION_FIELDS
         assert body["object"] == "session"
         assert body["created_at"] == 1767323045678
@@ -139,13 +135,13 @@ class TestGet:
         assert body["tasks"] == [{"key": "choose-organization"}]
         assert body["latest_activity"]["is_mobile"] is True
 
-    def test_an_unknown_session_is_404(self, fake_clerk: FakeClerk) -> None:
-        reply = get(fake_clerk, "/sessions/sess_no")
+    def test_an_unknown_session_is_404(self, fake: FakeClerk) -> None:
+        reply = get(fake, "/sessions/sess_no")
         assert (reply.status, reply.code) == (404, "resource_not_found")
 
-    def test_ids_are_decoded_after_the_path_is_taken_apart(self, fake_clerk: FakeClerk) -> None:
-        session = fake_clerk.add_session(session_id="sess/../odd ü")
-        reply = get(fake_clerk, "/sessions/sess%2F..%2Fodd%20%C3%BC")
+    def test_ids_are_decoded_after_the_path_is_taken_apart(self, fake: FakeClerk) -> None:
+        session = fake.add_session(session_id="sess/../odd ü")
+        reply = get(fake, "/sessions/sess%2F..%2Fodd%20%C3%BC")
         assert reply.json["id"] == session.id
 
     def test_time_ends_sessions(self) -> None:
@@ -162,38 +158,38 @@ class TestGet:
 
 
 class TestList:
-    def test_newest_first_ten_by_default(self, fake_clerk: FakeClerk) -> None:
+    def test_newest_first_ten_by_default(self, fake: FakeClerk) -> None:
         made = [
-            fake_clerk.add_session(user_id="user_1", created_at=1_700_000_000_000 + age).id
+            fake.add_session(user_id="user_1", created_at=1_700_000_000_000 + age).id
             for age in [5, 3, 9, 1, 7, 7, 2, 8, 0, 4, 6, 10]
         ]
-        listed = [s["id"] for s in get(fake_clerk, "/sessions?user_id=user_1").json]
+        listed = [s["id"] for s in get(fake, "/sessions?user_id=user_1").json]
         # Of the two that are equally old the later one counts as the newer.
         order = [11, 2, 7, 5, 4, 10, 0, 9, 1, 6]
         assert listed == [made[index] for index in order]
 
-    def test_limit_and_offset_cut_a_page(self, fake_clerk: FakeClerk) -> None:
-        made = [fake_clerk.add_session(user_id="user_1").id for _ in range(7)]
+    def test_limit_and_offset_cut_a_page(self, fake: FakeClerk) -> None:
+        made = [fake.add_session(user_id="user_1").id for _ in range(7)]
         path = "/sessions?user_id=user_1&limit=3&offset="
-        pages = [[s["id"] for s in get(fake_clerk, f"{path}{at}").json] for at in (0, 3, 6, 9)]
+        pages = [[s["id"] for s in get(fake, f"{path}{at}").json] for at in (0, 3, 6, 9)]
         assert list(chain(*pages)) == made[::-1]
         assert [len(page) for page in pages] == [3, 3, 1, 0]
 
-    def test_paginated_tells_the_total(self, fake_clerk: FakeClerk) -> None:
+    def test_paginated_tells_the_total(self, fake: FakeClerk) -> None:
         for _ in range(3):
-            fake_clerk.add_session(user_id="user_1")
-        fake_clerk.add_session(user_id="user_2")
-        body = get(fake_clerk, "/sessions?user_id=user_1&limit=2&paginated=true").json
+            fake.add_session(user_id="user_1")
+        fake.add_session(user_id="user_2")
+        body = get(fake, "/sessions?user_id=user_1&limit=2&paginated=true").json
         assert (len(body["data"]), body["total_count"]) == (2, 3)
-        assert isinstance(get(fake_clerk, "/sessions?user_id=user_1&paginated=false").json, list)
+        assert isinstance(get(fake, "/sessions?user_id=user_1&paginated=false").json, list)
 
-    def test_filters_by_user_client_and_status(self, fake_clerk: FakeClerk) -> None:
-        a = fake_clerk.add_session(user_id="user_1", client_id="client_1")
-        b = fake_clerk.add_session(user_id="user_1", client_id="client_2", status="ended")
-        c = fake_clerk.add_session(user_id="user_2", client_id="client_1")
+    def test_filters_by_user_client_and_status(self, fake: FakeClerk) -> None:
+        a = fake.add_session(user_id="user_1", client_id="client_1")
+        b = fake.add_session(user_id="user_1", client_id="client_2", status="ended")
+        c = fake.add_session(user_id="user_2", client_id="client_1")
 
         def listed(query: str) -> set[str]:
-            return {s["id"] for s in get(fake_clerk, f"/sessions?{query}").json}
+            return {s["id"] for s in get(fake, f"/sessions?{query}").json}
 
         assert listed("user_id=user_1") == {a.id, b.id}
         assert listed("client_id=client_1") == {a.id, c.id}
@@ -201,16 +197,16 @@ class TestList:
         assert listed("user_id=user_1&status=ended") == {b.id}
         assert listed("user_id=user_nobody") == set()
 
-    def test_a_removed_session_is_listed_no_more(self, fake_clerk: FakeClerk) -> None:
-        session = fake_clerk.add_session(user_id="user_1")
-        fake_clerk.remove_session(session.id)
-        fake_clerk.remove_session(session.id)
-        assert get(fake_clerk, "/sessions?user_id=user_1").json == []
-        assert get(fake_clerk, f"/sessions/{session.id}").status == 404
+    def test_a_removed_session_is_listed_no_more(self, fake: FakeClerk) -> None:
+        session = fake.add_session(user_id="user_1")
+        fake.remove_session(session.id)
+        fake.remove_session(session.id)
+        assert get(fake, "/sessions?user_id=user_1").json == []
+        assert get(fake, f"/sessions/{session.id}").status == 404
 
     @pytest.mark.parametrize("query", ["", "?limit=5", "?status=active", "?user_id="])
-    def test_neither_user_nor_client_is_refused(self, fake_clerk: FakeClerk, query: str) -> None:
-        reply = get(fake_clerk, f"/sessions{query}")
+    def test_neither_user_nor_client_is_refused(self, fake: FakeClerk, query: str) -> None:
+        reply = get(fake, f"/sessions{query}")
         assert (reply.status, reply.code) == (400, "missing_query_parameter")
 
     @pytest.mark.parametrize(
@@ -231,10 +227,8 @@ class TestList:
             ("paginated=perhaps", "paginated"),
         ],
     )
-    def test_bad_parameters_are_422_and_named(
-        self, fake_clerk: FakeClerk, query: str, name: str
-    ) -> None:
-        reply = get(fake_clerk, f"/sessions?user_id=user_1&{query}")
+    def test_bad_parameters_are_422_and_named(self, fake: FakeClerk, query: str, name: str) -> None:
+        reply = get(fake, f"/sessions?user_id=user_1&{query}")
         assert reply.status == 422
         assert reply.json["errors"][0]["meta"] == {"param_name": name}
 
@@ -246,13 +240,13 @@ class TestList:
 
 
 class TestCreate:
-    def test_a_known_user_gets_an_active_session(self, fake_clerk: FakeClerk) -> None:
-        fake_clerk.add_user("user_1")
+    def test_a_known_user_gets_an_active_session(self, fake: FakeClerk) -> None:
+        fake.add_user("user_1")
         body = {"user_id": "user_1", "active_organization_id": "org_1"}
-        made = post(fake_clerk, "/sessions", body).json
+        made = post(fake, "/sessions", body).json
         assert made["status"] == "active"
         assert made["last_active_organization_id"] == "org_1"
-        assert fake_clerk.sessions[made["id"]].user_id == "user_1"
+        assert fake.sessions[made["id"]].user_id == "user_1"
 
     @pytest.mark.parametrize(
         ("body", "status", "code"),
@@ -268,16 +262,16 @@ class TestCreate:
         ],
     )
     def test_bad_bodies_are_refused(
-        self, fake_clerk: FakeClerk, body: object, status: int, code: str
+        self, fake: FakeClerk, body: object, status: int, code: str
     ) -> None:
-        fake_clerk.add_user("user_1")
-        reply = post(fake_clerk, "/sessions", body)
+        fake.add_user("user_1")
+        reply = post(fake, "/sessions", body)
         assert (reply.status, reply.code) == (status, code)
-        assert not fake_clerk.sessions
+        assert not fake.sessions
 
-    def test_a_forgotten_user_is_404(self, fake_clerk: FakeClerk) -> None:
-        fake_clerk.remove_user(fake_clerk.add_user("user_1"))
-        assert post(fake_clerk, "/sessions", {"user_id": "user_1"}).status == 404
+    def test_a_forgotten_user_is_404(self, fake: FakeClerk) -> None:
+        fake.remove_user(fake.add_user("user_1"))
+        assert post(fake, "/sessions", {"user_id": "user_1"}).status == 404
 
     @pytest.mark.parametrize("options", [{"production": True}, {"secret_key": "sk_live_1"}])
     def test_production_instances_refuse(self, options: dict[str, object]) -> None:
@@ -290,17 +284,17 @@ class TestCreate:
 
 class TestRevoke:
     @pytest.mark.parametrize("status", ["active", "pending"])
-    def test_a_live_session_is_revoked(self, fake_clerk: FakeClerk, status: str) -> None:
-        session = fake_clerk.add_session(status=status, created_at=1_700_000_000_000)
-        reply = post(fake_clerk, f"/sessions/{session.id}/revoke")
+    def test_a_live_session_is_revoked(self, fake: FakeClerk, status: str) -> None:
+        session = fake.add_session(status=status, created_at=1_700_000_000_000)
+        reply = post(fake, f"/sessions/{session.id}/revoke")
         assert (reply.status, reply.json["status"]) == (200, "revoked")
         assert reply.json["updated_at"] > reply.json["created_at"]
         assert session.status == "revoked"
 
     @pytest.mark.parametrize("status", ["revoked", "ended", "expired", "removed", "abandoned"])
-    def test_any_other_is_refused_by_default(self, fake_clerk: FakeClerk, status: str) -> None:
-        session = fake_clerk.add_session(status=status)
-        assert post(fake_clerk, f"/sessions/{session.id}/revoke").status == 400
+    def test_any_other_is_refused_by_default(self, fake: FakeClerk, status: str) -> None:
+        session = fake.add_session(status=status)
+        assert post(fake, f"/sessions/{session.id}/revoke").status == 400
         assert session.status == status
 
     @pytest.mark.parametrize("status", ["revoked", "ended"])
@@ -310,8 +304,8 @@ class TestRevoke:
             reply = post(fake, f"/sessions/{session.id}/revoke")
             assert (reply.status, reply.json["status"]) == (200, status)
 
-    def test_an_unknown_session_is_404(self, fake_clerk: FakeClerk) -> None:
-        assert post(fake_clerk, "/sessions/sess_no/revoke").code == "resource_not_found"
+    def test_an_unknown_session_is_404(self, fake: FakeClerk) -> None:
+        assert post(fake, "/sessions/sess_no/revoke").code == "resource_not_found"
 
     def test_the_option_knows_two_values(self) -> None:
         with pytest.raises(ValueError, match="revoke_inactive"):
@@ -320,93 +314,89 @@ class TestRevoke:
 
 class TestVerify:
     @pytest.mark.parametrize("version", [None, "2021-02-05", "2024-10-01", "2025-03-12"])
-    def test_old_versions_verify(self, fake_clerk: FakeClerk, version: str | None) -> None:
-        session = fake_clerk.add_session()
+    def test_old_versions_verify(self, fake: FakeClerk, version: str | None) -> None:
+        session = fake.add_session()
         headers = {"Clerk-API-Version": version} if version else {}
-        body = {"token": fake_clerk.mint(session)}
-        reply = post(fake_clerk, f"/sessions/{session.id}/verify", body, headers=headers)
+        body = {"token": fake.mint(session)}
+        reply = post(fake, f"/sessions/{session.id}/verify", body, headers=headers)
         assert (reply.status, reply.json["id"]) == (200, session.id)
 
     @pytest.mark.parametrize("version", ["2025-04-10", "2025-11-10", "2026-05-12"])
-    def test_newer_ones_call_it_deprecated(self, fake_clerk: FakeClerk, version: str) -> None:
-        session = fake_clerk.add_session()
+    def test_newer_ones_call_it_deprecated(self, fake: FakeClerk, version: str) -> None:
+        session = fake.add_session()
         reply = post(
-            fake_clerk,
+            fake,
             f"/sessions/{session.id}/verify",
-            {"token": fake_clerk.mint(session)},
+            {"token": fake.mint(session)},
             headers={"Clerk-API-Version": version},
         )
         assert (reply.status, reply.code) == (410, "operation_deprecated")
 
-    def test_what_does_not_hold_is_an_invalid_token(self, fake_clerk: FakeClerk) -> None:
-        session, other = fake_clerk.add_session(), fake_clerk.add_session()
-        ended = fake_clerk.add_session(status="ended")
+    def test_what_does_not_hold_is_an_invalid_token(self, fake: FakeClerk) -> None:
+        session, other = fake.add_session(), fake.add_session()
+        ended = fake.add_session(status="ended")
         with FakeClerk() as elsewhere:
             foreign = elsewhere.mint(elsewhere.add_session(session_id=session.id))
         bodies: list[tuple[FakeSession, dict[str, Any]]] = [
             (session, {}),
             (session, {"token": 7}),
             (session, {"token": "junk"}),
-            (session, {"token": fake_clerk.mint(other)}),
-            (session, {"token": fake_clerk.expired_token(session)}),
+            (session, {"token": fake.mint(other)}),
+            (session, {"token": fake.expired_token(session)}),
             (session, {"token": foreign}),
-            (ended, {"token": fake_clerk.mint(ended)}),
+            (ended, {"token": fake.mint(ended)}),
         ]
         for whose, body in bodies:
-            reply = post(fake_clerk, f"/sessions/{whose.id}/verify", body)
+            reply = post(fake, f"/sessions/{whose.id}/verify", body)
             assert (reply.status, reply.code) == (400, "invalid_session_token")
 
-    def test_an_unknown_session_is_404(self, fake_clerk: FakeClerk) -> None:
-        assert post(fake_clerk, "/sessions/sess_no/verify", {"token": "x"}).status == 404
+    def test_an_unknown_session_is_404(self, fake: FakeClerk) -> None:
+        assert post(fake, "/sessions/sess_no/verify", {"token": "x"}).status == 404
 
 
 class TestCreateToken:
     @pytest.mark.parametrize("path", ["tokens", "tokens/custom_hasura"])
     @pytest.mark.parametrize("body", [None, {}, {"expires_in_seconds": None}])
-    def test_no_lifetime_is_the_usual_one(
-        self, fake_clerk: FakeClerk, path: str, body: object
-    ) -> None:
-        session = fake_clerk.add_session()
-        reply = post(fake_clerk, f"/sessions/{session.id}/{path}", body)
+    def test_no_lifetime_is_the_usual_one(self, fake: FakeClerk, path: str, body: object) -> None:
+        session = fake.add_session()
+        reply = post(fake, f"/sessions/{session.id}/{path}", body)
         assert reply.status == 200
         assert set(reply.json) == {"object", "jwt"}
         assert reply.json["object"] == "token"
 
     @pytest.mark.parametrize("path", ["tokens", "tokens/custom_hasura"])
     @pytest.mark.parametrize("lifetime", [29, 0, -1, 315_360_001, 60.5, "60", True])
-    def test_lifetimes_have_limits(
-        self, fake_clerk: FakeClerk, path: str, lifetime: object
-    ) -> None:
-        session = fake_clerk.add_session()
-        reply = post(fake_clerk, f"/sessions/{session.id}/{path}", {"expires_in_seconds": lifetime})
+    def test_lifetimes_have_limits(self, fake: FakeClerk, path: str, lifetime: object) -> None:
+        session = fake.add_session()
+        reply = post(fake, f"/sessions/{session.id}/{path}", {"expires_in_seconds": lifetime})
         assert reply.status == 422
 
-    def test_what_is_not_there_is_404(self, fake_clerk: FakeClerk) -> None:
-        session, ended = fake_clerk.add_session(), fake_clerk.add_session(status="ended")
+    def test_what_is_not_there_is_404(self, fake: FakeClerk) -> None:
+        session, ended = fake.add_session(), fake.add_session(status="ended")
         for path in (
             "sess_no/tokens",
             "sess_no/tokens/custom_hasura",
             f"{session.id}/tokens/custom_nothing",
             f"{ended.id}/tokens",
         ):
-            reply = post(fake_clerk, f"/sessions/{path}")
+            reply = post(fake, f"/sessions/{path}")
             assert (reply.status, reply.code) == (404, "resource_not_found")
 
 
 class TestState:
-    def test_a_session_is_live(self, fake_clerk: FakeClerk) -> None:
-        session = fake_clerk.add_session()
-        assert fake_clerk.sessions[session.id] is session
+    def test_a_session_is_live(self, fake: FakeClerk) -> None:
+        session = fake.add_session()
+        assert fake.sessions[session.id] is session
         session.status = "replaced"
-        assert get(fake_clerk, f"/sessions/{session.id}").json["status"] == "replaced"
+        assert get(fake, f"/sessions/{session.id}").json["status"] == "replaced"
 
-    def test_a_taken_id_and_a_naive_time_are_refused(self, fake_clerk: FakeClerk) -> None:
-        fake_clerk.add_session(session_id="sess_1")
+    def test_a_taken_id_and_a_naive_time_are_refused(self, fake: FakeClerk) -> None:
+        fake.add_session(session_id="sess_1")
         with pytest.raises(ValueError, match="sess_1"):
-            fake_clerk.add_session(session_id="sess_1")
+            fake.add_session(session_id="sess_1")
         with pytest.raises(ValueError, match="time zone"):
-            fake_clerk.add_session(created_at=datetime(2026, 1, 1))  # noqa: DTZ001
-        assert list(fake_clerk.sessions) == ["sess_1"]
+            fake.add_session(created_at=datetime(2026, 1, 1))  # noqa: DTZ001
+        assert list(fake.sessions) == ["sess_1"]
 
     def test_a_seed_repeats_ids(self) -> None:
         first, second = FakeClerk(sessions=9, seed=4), FakeClerk(sessions=9, seed=4)
@@ -414,12 +404,12 @@ class TestState:
         assert list(first.sessions) != list(FakeClerk(sessions=9, seed=5).sessions)
         assert len({session.user_id for session in first.sessions.values()}) == 3
 
-    def test_the_log_says_what_arrived(self, fake_clerk: FakeClerk) -> None:
-        fake_clerk.add_user("user_1")
-        made = post(fake_clerk, "/sessions?x=%C3%BC&y=", {"user_id": "user_1"}).json
-        get(fake_clerk, f"/sessions/{made['id']}", headers={"X-More": "1"})
-        get(fake_clerk, "/else")
-        first, second, third = fake_clerk.requests
+    def test_the_log_says_what_arrived(self, fake: FakeClerk) -> None:
+        fake.add_user("user_1")
+        made = post(fake, "/sessions?x=%C3%BC&y=", {"user_id": "user_1"}).json
+        get(fake, f"/sessions/{made['id']}", headers={"X-More": "1"})
+        get(fake, "/else")
+        first, second, third = fake.requests
         assert (first.method, first.path, first.operation) == ("POST", "/v1/sessions", "create")
         assert first.query_string == "x=%C3%BC&y="
         assert first.query == {"x": "ü", "y": ""}
@@ -441,11 +431,11 @@ class TestState:
             get(fake, "/jwks")
             assert fake.requests == []
 
-    def test_no_repr_tells_a_secret(self, fake_clerk: FakeClerk) -> None:
-        session = fake_clerk.add_session()
-        post(fake_clerk, f"/sessions/{session.id}/verify?q=secret", {"token": "secret"})
-        seen = f"{fake_clerk!r}{fake_clerk.requests!r}{session!r}{fake_clerk.sessions!r}"
+    def test_no_repr_tells_a_secret(self, fake: FakeClerk) -> None:
+        session = fake.add_session()
+        post(fake, f"/sessions/{session.id}/verify?q=secret", {"token": "secret"})
+        seen = f"{fake!r}{fake.requests!r}{session!r}{fake.sessions!r}"
         assert "secret" not in seen
-        assert fake_clerk.secret_key not in seen
+        assert fake.secret_key not in seen
         assert session.refresh_token not in seen
         assert repr(FakeClerk()) == "<FakeClerk not started sessions=0>"

@@ -93,8 +93,8 @@ class TestLife:
         with pytest.raises(RuntimeError, match="with FakeClerk"):
             FakeClerk().base_url  # noqa: B018 - reading it is what raises
 
-    def test_a_taken_port_is_said(self, fake_clerk: FakeClerk) -> None:
-        other = FakeClerk(port=fake_clerk.port)
+    def test_a_taken_port_is_said(self, fake: FakeClerk) -> None:
+        other = FakeClerk(port=fake.port)
         with pytest.raises(OSError, match="in use"):
             other.start()
         other.stop()
@@ -126,18 +126,18 @@ class TestLife:
         gc.collect()
         assert [record.getMessage() for record in caplog.records] == []
 
-    def test_connections_can_be_dropped_from_this_side(self, fake_clerk: FakeClerk) -> None:
-        connection = HTTPConnection("127.0.0.1", fake_clerk.port, timeout=10)
+    def test_connections_can_be_dropped_from_this_side(self, fake: FakeClerk) -> None:
+        connection = HTTPConnection("127.0.0.1", fake.port, timeout=10)
         for _ in range(2):
             connection.request("GET", "/v1/jwks")
             connection.getresponse().read()
-        assert (fake_clerk.open_connections, fake_clerk.total_connections) == (1, 1)
-        assert [request.connection for request in fake_clerk.requests] == [1, 1]
-        fake_clerk.drop_connections()
-        fake_clerk.wait_for(lambda: fake_clerk.open_connections == 0)
+        assert (fake.open_connections, fake.total_connections) == (1, 1)
+        assert [request.connection for request in fake.requests] == [1, 1]
+        fake.drop_connections()
+        fake.wait_for(lambda: fake.open_connections == 0)
         connection.close()
-        assert get(fake_clerk, "/jwks").status == 200
-        assert fake_clerk.total_connections == 2
+        assert get(fake, "/jwks").status == 200
+        assert fake.total_connections == 2
 
     @pytest.mark.slow
     @pytest.mark.parametrize("ending", ["", "raise SystemExit(7)", "1 / 0"])
@@ -201,15 +201,15 @@ class Interruption:
 @pytest.mark.parametrize("stops_again", [False, True])
 def test_interrupted_anywhere_in_start_or_stop_it_leaves_no_thread(stops_again: bool) -> None:
     """Nor a socket: it can be started again at once, on the same port."""
-    strikes_at, places = 0, set[str]()
+    strikes_at, places, before = 0, set[str](), names()
     fake = FakeClerk(sessions=1)
     while True:
         interruption = Interruption(strikes_at)
         interruption.run(fake, stops_again=stops_again)
         for thread in threading.enumerate():
-            if thread.name.startswith("FakeClerk"):
+            if thread.name.startswith("FakeClerk") and thread.name not in before:
                 thread.join(10)
-        assert not [name for name in names() if name.startswith("FakeClerk")], interruption.struck
+        assert names() <= before, interruption.struck
         if interruption.struck is None:
             break
         places.add(interruption.struck.split(":")[0])
@@ -291,27 +291,27 @@ class TestTransport:
 
 
 class TestWaiting:
-    def test_wait_for_wakes_when_it_happens(self, fake_clerk: FakeClerk) -> None:
+    def test_wait_for_wakes_when_it_happens(self, fake: FakeClerk) -> None:
         with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(fake_clerk.wait_for, lambda: len(fake_clerk.requests) == 2)
-            get(fake_clerk, "/jwks")
-            get(fake_clerk, "/jwks")
+            waiting = pool.submit(fake.wait_for, lambda: len(fake.requests) == 2)
+            get(fake, "/jwks")
+            get(fake, "/jwks")
             waiting.result(timeout=5)
 
-    def test_what_never_happens_is_a_timeout(self, fake_clerk: FakeClerk) -> None:
+    def test_what_never_happens_is_a_timeout(self, fake: FakeClerk) -> None:
         with pytest.raises(TimeoutError, match="0 requests in flight"):
-            fake_clerk.wait_for(lambda: fake_clerk.requests, timeout=0.01)
+            fake.wait_for(lambda: fake.requests, timeout=0.01)
 
-    async def test_until_lets_the_loop_go_on(self, fake_clerk: FakeClerk) -> None:
-        fake_clerk.inject(Fault.hold(count=None))
+    async def test_until_lets_the_loop_go_on(self, fake: FakeClerk) -> None:
+        fake.inject(Fault.hold(count=None))
         loop = asyncio.get_running_loop()
-        asked = [loop.run_in_executor(None, get, fake_clerk, "/jwks") for _ in range(3)]
-        await fake_clerk.until(lambda: fake_clerk.held == 3)
-        fake_clerk.release()
+        asked = [loop.run_in_executor(None, get, fake, "/jwks") for _ in range(3)]
+        await fake.until(lambda: fake.held == 3)
+        fake.release()
         assert [reply.status for reply in await asyncio.gather(*asked)] == [200] * 3
-        await fake_clerk.until(lambda: True)
+        await fake.until(lambda: True)
         with pytest.raises(TimeoutError, match="did not happen"):
-            await fake_clerk.until(lambda: False, timeout=0.01)
+            await fake.until(lambda: False, timeout=0.01)
 
 
 class TestLoad:
@@ -325,11 +325,11 @@ class TestLoad:
             assert fake.max_open_connections <= 16
             fake.wait_for(lambda: fake.open_connections == 0)
 
-    def test_sessions_can_be_walked_through_while_it_grows(self, fake_clerk: FakeClerk) -> None:
-        first = fake_clerk.add_session()
-        for session_id in fake_clerk.sessions:
+    def test_sessions_can_be_walked_through_while_it_grows(self, fake: FakeClerk) -> None:
+        first = fake.add_session()
+        for session_id in fake.sessions:
             assert session_id == first.id
-            fake_clerk.add_session()
-        assert len(fake_clerk.sessions) == 2
+            fake.add_session()
+        assert len(fake.sessions) == 2
         with pytest.raises(KeyError):
-            fake_clerk.sessions["sess_no"]
+            fake.sessions["sess_no"]

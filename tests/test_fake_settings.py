@@ -128,14 +128,14 @@ class TestSettings:
     @pytest.mark.promise("fake-settings")
     @pytest.mark.parametrize(("name", "value", "error"), WRONG_SETTINGS)
     def test_a_wrong_setting_is_refused_and_changes_nothing(
-        self, fake_clerk: FakeClerk, name: str, value: object, error: type[Exception]
+        self, fake: FakeClerk, name: str, value: object, error: type[Exception]
     ) -> None:
         """Where it is assigned, with its name; what was set before stays, and the fake serves."""
-        before = getattr(fake_clerk, name)
+        before = getattr(fake, name)
         with pytest.raises(error, match=name.replace("_", ".")):
-            setattr(fake_clerk, name, value)
-        assert getattr(fake_clerk, name) == before
-        assert get(fake_clerk, "/jwks").status == 200
+            setattr(fake, name, value)
+        assert getattr(fake, name) == before
+        assert get(fake, "/jwks").status == 200
 
     @pytest.mark.parametrize(("name", "value", "error"), [*WRONG_SETTINGS, *WRONG_OPTIONS])
     def test_so_is_one_that_it_is_made_with(
@@ -158,71 +158,71 @@ class TestSettings:
             assert fake.latency == (0.0, 0.0)
             assert get(fake, "/jwks").status == 200
 
-    def test_key_and_kind_can_be_changed_while_it_runs(self, fake_clerk: FakeClerk) -> None:
+    def test_key_and_kind_can_be_changed_while_it_runs(self, fake: FakeClerk) -> None:
         """From the next request on."""
-        user_id = fake_clerk.add_user()
-        assert post(fake_clerk, "/sessions", {"user_id": user_id}).status == 200
-        fake_clerk.production = True
-        assert post(fake_clerk, "/sessions", {"user_id": user_id}).status == 400
-        fake_clerk.secret_key = "sk_test_another"
-        assert get(fake_clerk, "/jwks", key="sk_test_another").status == 200
-        assert get(fake_clerk, "/jwks", key="sk_test_FakeClerk").status == 401
+        user_id = fake.add_user()
+        assert post(fake, "/sessions", {"user_id": user_id}).status == 200
+        fake.production = True
+        assert post(fake, "/sessions", {"user_id": user_id}).status == 400
+        fake.secret_key = "sk_test_another"
+        assert get(fake, "/jwks", key="sk_test_another").status == 200
+        assert get(fake, "/jwks", key="sk_test_FakeClerk").status == 401
 
     @pytest.mark.parametrize("name", ["requests", "sessions", "port", "base_url", "held"])
-    def test_what_only_shows_can_not_be_assigned(self, fake_clerk: FakeClerk, name: str) -> None:
+    def test_what_only_shows_can_not_be_assigned(self, fake: FakeClerk, name: str) -> None:
         """It would change nothing."""
         with pytest.raises(AttributeError, match=name):
-            setattr(fake_clerk, name, getattr(fake_clerk, name))
+            setattr(fake, name, getattr(fake, name))
 
 
 class TestWhatItHolds:
     @pytest.mark.promise("fake-settings")
     @pytest.mark.parametrize(("name", "value", "error"), WRONG_SESSIONS)
     def test_a_wrong_session_is_refused(
-        self, fake_clerk: FakeClerk, name: str, value: Any, error: type[Exception]
+        self, fake: FakeClerk, name: str, value: Any, error: type[Exception]
     ) -> None:
         """And not put in."""
         with pytest.raises(error):
-            fake_clerk.add_session(**{name: value})
-        assert not fake_clerk.sessions
+            fake.add_session(**{name: value})
+        assert not fake.sessions
 
     @pytest.mark.parametrize(("name", "value", "error"), WRONG_ASSIGNMENTS)
     def test_a_wrong_change_of_one_too(
-        self, fake_clerk: FakeClerk, name: str, value: object, error: type[Exception]
+        self, fake: FakeClerk, name: str, value: object, error: type[Exception]
     ) -> None:
         """It stays as it was, and is answered."""
-        session = fake_clerk.add_session()
+        session = fake.add_session()
         before = getattr(session, name)
         with pytest.raises(error):
             setattr(session, name, value)
         assert getattr(session, name) == before
-        assert get(fake_clerk, f"/sessions/{session.id}").status == 200
-        assert post(fake_clerk, f"/sessions/{session.id}/tokens").status == 200
+        assert get(fake, f"/sessions/{session.id}").status == 200
+        assert post(fake, f"/sessions/{session.id}/tokens").status == 200
 
     @pytest.mark.parametrize("name", ["user_id", "client_id", "session_id"])
     @pytest.mark.parametrize(("value", "error"), [("", ValueError), (7, TypeError)])
     def test_ids_are_text(
-        self, fake_clerk: FakeClerk, name: str, value: Any, error: type[Exception]
+        self, fake: FakeClerk, name: str, value: Any, error: type[Exception]
     ) -> None:
         """An empty one is none."""
         with pytest.raises(error, match="id must"):
-            fake_clerk.add_session(**{name: value})
+            fake.add_session(**{name: value})
 
-    def test_a_datetime_may_be_assigned(self, fake_clerk: FakeClerk) -> None:
+    def test_a_datetime_may_be_assigned(self, fake: FakeClerk) -> None:
         """It becomes what the wire carries."""
-        session = fake_clerk.add_session()
+        session = fake.add_session()
         session.expire_at = datetime(2020, 1, 1, tzinfo=UTC)  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
         assert session.expire_at == 1_577_836_800_000
-        assert get(fake_clerk, f"/sessions/{session.id}").json["status"] == "expired"
+        assert get(fake, f"/sessions/{session.id}").json["status"] == "expired"
 
     @pytest.mark.parametrize(("template", "error"), WRONG_TEMPLATES)
     def test_a_wrong_template_is_refused(
-        self, fake_clerk: FakeClerk, template: Any, error: type[Exception]
+        self, fake: FakeClerk, template: Any, error: type[Exception]
     ) -> None:
         """Rather than by the server, when a token is made from it."""
         name, claims, *lifetime = template
         with pytest.raises(error):
-            fake_clerk.add_template(name, claims, **dict(zip(["lifetime"], lifetime, strict=False)))
+            fake.add_template(name, claims, **dict(zip(["lifetime"], lifetime, strict=False)))
 
     @pytest.mark.parametrize(
         ("options", "error"),
@@ -236,11 +236,11 @@ class TestWhatItHolds:
         ],
     )
     def test_a_wrong_token_is_refused(
-        self, fake_clerk: FakeClerk, options: Any, error: type[Exception]
+        self, fake: FakeClerk, options: Any, error: type[Exception]
     ) -> None:
         """With an error that names what is wrong."""
         with pytest.raises(error):
-            fake_clerk.mint(fake_clerk.add_session(), **options)
+            fake.mint(fake.add_session(), **options)
 
 
 class TestFaults:
@@ -256,21 +256,21 @@ class TestFaults:
         with pytest.raises(error):
             make()
 
-    def test_what_is_injected_is_a_fault(self, fake_clerk: FakeClerk) -> None:
+    def test_what_is_injected_is_a_fault(self, fake: FakeClerk) -> None:
         """Nothing of several is armed if one is none."""
-        inject: Any = fake_clerk.inject
+        inject: Any = fake.inject
         for nothing in ((), (503,), (Fault.status(503), "hold"), (Fault,)):
             with pytest.raises(TypeError, match="Fault"):
                 inject(*nothing)
-        assert get(fake_clerk, "/jwks").status == 200
+        assert get(fake, "/jwks").status == 200
 
-    def test_a_change_that_fails_is_told_once(self, fake_clerk: FakeClerk) -> None:
+    def test_a_change_that_fails_is_told_once(self, fake: FakeClerk) -> None:
         """With a status that nobody sends a request again for."""
 
         def change(_: Any) -> Any:
             raise RuntimeError("of my own")
 
-        fake_clerk.inject(Fault.changed(change, count=None))
-        reply = get(fake_clerk, "/jwks")
+        fake.inject(Fault.changed(change, count=None))
+        reply = get(fake, "/jwks")
         assert reply.status == 501
         assert "of my own" in reply.json["errors"][0]["message"]

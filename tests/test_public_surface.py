@@ -146,6 +146,8 @@ ROOMS = (
     ("__main__",),
 )
 """From the ground up. A room may import what is below it, and the ground floor itself."""
+MADE_FOR_TESTS = ("clerk_async.testing.tokens", "clerk_async.tokens.claims")
+"""`make_claims` returns the client's own value, and imports what makes it when it is called."""
 
 
 def imported(path: Path, *, with_types: bool = False) -> set[str]:
@@ -203,7 +205,7 @@ def test_arrows_run_down() -> None:
             if aim in {"", room}:
                 continue
             if "testing" in {room, aim}:
-                is_wrong = room != "cli"
+                is_wrong = room != "cli" and (module, target) != MADE_FOR_TESTS
             else:
                 is_wrong = rank[aim] > rank[room] or (rank[aim] == rank[room] > 0)
             if is_wrong:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .keys import SigningKey
     from .record import ReceivedRequest
     from .state import FakeSession
+    from .tokens import make_claims
 
 __all__ = [
     "FakeClerk",
@@ -36,6 +37,7 @@ __all__ = [
     "Injected",
     "ReceivedRequest",
     "SigningKey",
+    "make_claims",
 ]
 
 _HOMES = {
@@ -45,6 +47,7 @@ _HOMES = {
     "Injected": "faults",
     "ReceivedRequest": "record",
     "SigningKey": "keys",
+    "make_claims": "tokens",
 }
 
 

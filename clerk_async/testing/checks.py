@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+SCOPES = {"o": "o", "org": "o", "u": "u", "user": "u", "uo": "uo", "ou": "ou"}
+"""How the scope of a feature or plan may be spelled, and how tokens spell it."""
+
 
 def must_be(name: str, value: T, *kinds: type | None) -> T:
     """The value, if it is of one of these types; bool is no int, and None is told by itself.
@@ -98,6 +101,36 @@ def milliseconds(time: datetime | int) -> int:
     if time.tzinfo is None:
         raise ValueError("a session's time needs a time zone: datetime(…, tzinfo=UTC)")
     return round(time.timestamp() * 1000)
+
+
+def check_permission(name: str) -> None:
+    """Refuse what is no permission: `org:feature:permission`, or without its `org:`.
+
+    Raises:
+        TypeError: If it is no text.
+        ValueError: If it has not these parts.
+    """
+    parts = must_be("a permission", name, str).removeprefix("org:").split(":")
+    is_whole = len(parts) == 2 and all(parts) and "," not in name  # noqa: PLR2004 - feature, name
+    if not is_whole and not is_system_permission(name):
+        raise ValueError(f"a permission is such as org:invoices:create, not {name!r}")
+
+
+def check_entitlement(name: str) -> None:
+    """Refuse what is no feature and no plan, such as `o:export` or `export`.
+
+    Raises:
+        TypeError: If it is no text.
+        ValueError: If it is empty, or its scope is unknown.
+    """
+    scope, colon, bare = must_be("a feature or plan", name, str).rpartition(":")
+    if not bare or "," in bare or (colon and scope not in SCOPES):
+        raise ValueError(f"a feature or plan is such as export, o:export or u:export, not {name!r}")
+
+
+def is_system_permission(name: str) -> bool:
+    """Whether a permission is one of Clerk's own, which are in no session token."""
+    return name.removeprefix("org:").startswith("sys_")
 
 
 Validator: TypeAlias = Callable[[Any, "attrs.Attribute[Any]", Any], None]

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from attrs import frozen
+
+from .checks import SCOPES, is_system_permission
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -18,35 +22,133 @@ SESSION = "cl_B7d4PD111AAA"
 TEMPLATE = "cl_B7d4PD222AAA"
 """The `cat` of a token made from a JWT template."""
 
+_SLUG = "acme"
+
+
+def usual_claims(
+    user_id: str,
+    *,
+    issuer: str,
+    party: str | None,
+    issued_at: int,
+    expires_at: int,
+    token_id: str | None,
+) -> dict[str, Any]:
+    """The claims that tokens of every kind have; times are Unix seconds."""
+    return {
+        "azp": party,
+        "exp": expires_at,
+        "iat": issued_at,
+        "iss": issuer,
+        "jti": token_id,
+        "nbf": issued_at - 10,  # Clerk's tokens are valid ten seconds before they are issued
+        "sub": user_id,
+    }
+
 
 def session_claims(session: FakeSession, usual: Mapping[str, Any], version: int) -> dict[str, Any]:
     """The claims of a session token, of version 2 or (deprecated) 1."""
     age = max(0, (usual["iat"] * 1000 - session.created_at) // 60_000)
     claims: dict[str, Any] = {**usual, "fva": [age, -1], "sid": session.id}
-    organization = session.last_active_organization_id
     if session.actor is not None:
         claims["act"] = session.actor
-    if version == 1:
-        if organization is not None:
-            claims |= {
-                "org_id": organization,
-                "org_slug": "acme",
-                "org_role": "org:admin",
-                "org_permissions": ["org:dashboard:manage", "org:dashboard:read", "org:teams:read"],
-            }
-    else:
-        claims |= {"v": 2, "pla": "u:free", "fea": "u:basic", "sts": session.status}
-        if organization is not None:
-            claims |= {"pla": "o:pro", "fea": "o:dashboard,o:teams"}
-            claims["o"] = {
-                "id": organization,
-                "slg": "acme",
-                "rol": "admin",
-                "per": "manage,read",
-                "fpm": "3,2",
-            }
-    claims |= session.claims
-    return _told(claims)
+    may = _told_of(session)
+    claims |= _version_1(may) if version == 1 else {"sts": session.status, **_version_2(may)}
+    return _without_none({**claims, **session.claims})
+
+
+@frozen
+class _May:
+    """What the user may do: the organization's id, the rest as in `FakeClerk.add_session`."""
+
+    organization_id: str | None
+    role: str
+    permissions: tuple[str, ...]
+    features: tuple[str, ...]
+    plan: str
+
+
+def _told_of(session: FakeSession) -> _May:
+    """What the test said of a session, or else what a made-up user and administrator may do."""
+    told = (session.role, session.permissions, session.features, session.plan)
+    organization = session.last_active_organization_id
+    if told == (None, None, None, None):
+        if organization is None:
+            return _May(None, "", (), ("u:basic",), "u:free")
+        granted = ("org:dashboard:manage", "org:dashboard:read", "org:teams:read")
+        return _May(organization, "org:admin", granted, (), "o:pro")
+    return _May(
+        organization,
+        session.role or "org:member",
+        tuple(session.permissions or ()),
+        tuple(session.features or ()),
+        session.plan or "u:free",
+    )
+
+
+def _version_1(may: _May) -> dict[str, Any]:
+    if may.organization_id is None:
+        return {}
+    return {
+        "org_id": may.organization_id,
+        "org_slug": _SLUG,
+        "org_role": _in_full(may.role),
+        "org_permissions": [
+            _in_full(name) for name in may.permissions if not is_system_permission(name)
+        ],
+    }
+
+
+def _version_2(may: _May) -> dict[str, Any]:
+    """Version 2 keeps permissions as one mask for each feature of the organization.
+
+    They come first, so that all ways of counting agree: over all features, and over those of the
+    organization.
+    """
+    scope = "u" if may.organization_id is None else "o"
+    features = [_scoped(feature, scope) for feature in may.features]
+    claims: dict[str, Any] = {
+        "v": 2,
+        "pla": ",".join(_scoped(plan, scope) for plan in may.plan.split(",")),
+        "fea": ",".join(features),
+    }
+    if may.organization_id is None:
+        return claims
+    granted = [_parts(name) for name in may.permissions if not is_system_permission(name)]
+    theirs = [feature for feature in features if "o" in feature.partition(":")[0]]
+    known = {feature.partition(":")[2] for feature in theirs}
+    for feature, _ in granted:
+        if feature not in known:
+            known.add(feature)
+            theirs.append(f"o:{feature}")
+    names = sorted({permission for _, permission in granted})
+    masks = [
+        sum(1 << bit for bit, name in enumerate(names) if (feature, name) in granted)
+        for feature in (entry.partition(":")[2] for entry in theirs)
+    ]
+    claims["fea"] = ",".join(theirs + [feature for feature in features if feature not in theirs])
+    claims["o"] = {
+        "id": may.organization_id,
+        "slg": _SLUG,
+        "rol": may.role.removeprefix("org:"),
+        "per": ",".join(names),
+        "fpm": ",".join(map(str, masks)),
+    }
+    return claims
+
+
+def _in_full(name: str) -> str:
+    return name if name.startswith("org:") else f"org:{name}"
+
+
+def _parts(permission: str) -> tuple[str, str]:
+    feature, _, name = permission.removeprefix("org:").partition(":")
+    return feature, name
+
+
+def _scoped(name: str, scope: str) -> str:
+    told, _, bare = name.rpartition(":")
+    return f"{SCOPES[told] if told else scope}:{bare}"
 
 
 def template_claims(
@@ -59,10 +161,10 @@ def template_claims(
         "{{org.id}}": session.last_active_organization_id,
     }
     claims: dict[str, Any] = _filled(dict(own), shortcodes)
-    return claims | _told(usual)
+    return claims | _without_none(usual)
 
 
-def _told(claims: Mapping[str, Any]) -> dict[str, Any]:
+def _without_none(claims: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in claims.items() if value is not None}
 
 

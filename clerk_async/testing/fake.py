@@ -6,6 +6,8 @@ import random
 import weakref
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from .checks import function, json_object, must_be, number
 from .faults import Armed, Fault, Injected
 from .gauges import monotonic as monotonic_clock
@@ -13,13 +15,13 @@ from .operations import Operations
 from .refresh import cookie_suffix, publishable_key
 from .server import Server
 from .settings import Settings
-from .state import Sessions, State, wall_clock
+from .state import ORIGIN, Sessions, State, wall_clock
 from .tokens import Tokens
 from .wire import Wire
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime
 
     from .limits import LimitLike
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 
 SECRET_KEY = "sk_test_FakeClerkFakeClerkFakeClerkFakeClerk00"  # noqa: S105 - opens nothing but fakes
 LIVE_SECRET_KEY = "sk_live_FakeClerkFakeClerkFakeClerkFakeClerk00"  # noqa: S105 - likewise
-ORIGIN = "http://localhost:3000"
 _SESSIONS_PER_USER = 4
 
 
@@ -110,9 +111,28 @@ class FakeClerk(Server, Tokens):
         self._requests: list[ReceivedRequest] = []
         Server.__init__(self, port, ssl_context)
         Tokens.__init__(self, State(seed=seed, clock=function("clock", clock)), seed=seed, kid=kid)
-        self._drawn = random.Random(f"faults {seed}")  # noqa: S311 - a seed repeats them
+        self._drawn_from = f"faults {seed}"
+        self._drawn = random.Random(self._drawn_from)  # noqa: S311 - a seed repeats them
         self._armed = Armed(self._drawn)
-        self._fill(int(number("sessions", must_be("sessions", sessions, int), least=0)))
+        self._begins_with = int(number("sessions", must_be("sessions", sessions, int), least=0))
+        self._begins_as = attrs.evolve(self._settings)
+        self._fill(self._begins_with)
+
+    def reset(self) -> None:
+        """Begin anew, as it was made: sessions, users, templates, keys, settings, faults, log.
+
+        What is held is let go. Its address stays the same, its connections stay open, and ids go
+        on, so that no test meets one of another.
+        """
+        self.clear_faults()
+        self.release()
+        self._settings.become(self._begins_as)
+        self._drawn.seed(self._drawn_from)
+        self._back_to_the_first_key()
+        self._gauges.begin()
+        self._state.clear()
+        self._requests.clear()
+        self._fill(self._begins_with)
 
     def _fill(self, count: int) -> None:
         now = self._state.now()
@@ -221,6 +241,12 @@ class FakeClerk(Server, Tokens):
         status: str = "active",
         client_id: str | None = None,
         session_id: str | None = None,
+        organization_id: str | None = None,
+        role: str | None = None,
+        permissions: Iterable[str] | None = None,
+        features: Iterable[str] | None = None,
+        plan: str | None = None,
+        activity: Mapping[str, Any] | None = None,
         actor: dict[str, Any] | None = None,
         created_at: datetime | int | None = None,
         last_active_at: datetime | int | None = None,
@@ -240,6 +266,17 @@ class FakeClerk(Server, Tokens):
             status: Any text, also one that Clerk does not know.
             client_id: Its client; a new one by default.
             session_id: Its id; made up by default.
+            organization_id: Its active organization; its tokens carry it.
+            role: The user's role there, such as `org:admin` or `admin`. If none of `role`,
+                `permissions`, `features` and `plan` is given, tokens are those of an administrator
+                with a plan; else `org:member`.
+            permissions: The user's permissions there, such as `org:invoices:create`. Tokens leave
+                out Clerk's own ones (`org:sys_…`), as Clerk's do.
+            features: The features of the plan, such as `o:export`, `u:export` or `uo:export`;
+                without a scope, those of the organization if there is one, else of the user.
+            plan: The plan, such as `o:pro`, or two: `u:free,o:pro`; without a scope likewise.
+            activity: Device and place of the latest activity, by the names of `SessionActivity`:
+                `{"city": "Berlin", "browser_name": "Firefox"}`.
             actor: The impersonator, as the service sends it.
             created_at: When it was created: an aware datetime, or Unix milliseconds; now by
                 default. So the other times, which follow from it.
@@ -247,19 +284,27 @@ class FakeClerk(Server, Tokens):
             updated_at: When it was last changed.
             expire_at: When it expires; in a week by default.
             abandon_at: When it counts as abandoned; in thirty days by default.
-            last_active_organization_id: Its active organization; its tokens carry it.
+            last_active_organization_id: The same as `organization_id`, by the service's name.
             latest_activity: The latest activity, as the service sends it.
             tasks: The tasks that keep a session pending, as the service sends them.
-            authorized_party: The `azp` of its tokens; None for none.
+            authorized_party: The `azp` of its browser's tokens; None for none.
             claims: Claims that its tokens carry over the usual ones; None removes one.
 
         Returns:
             The session itself: it shows what is now, and assigning to it changes that.
 
         Raises:
-            TypeError: If something is of a wrong type.
-            ValueError: If there is a session of that id, or a time has no time zone.
+            TypeError: If something is of a wrong type, or both names of the organization or of the
+                activity are used.
+            ValueError: If there is a session of that id, or a time has no time zone, or a
+                permission or feature is none.
         """
+        if organization_id is not None and last_active_organization_id is not None:
+            raise TypeError("organization_id and last_active_organization_id are the same")
+        if activity is not None and latest_activity is not None:
+            raise TypeError("activity and latest_activity are the same: use one of them")
+        if activity is not None:
+            latest_activity = self._state.activity(activity)
         return self._state.add(
             user_id=user_id,
             client_id=client_id,
@@ -274,9 +319,15 @@ class FakeClerk(Server, Tokens):
             },
             rest={
                 "actor": actor,
-                "last_active_organization_id": last_active_organization_id,
+                "last_active_organization_id": (
+                    last_active_organization_id if organization_id is None else organization_id
+                ),
                 "latest_activity": latest_activity,
                 "tasks": tasks,
+                "role": role,
+                "permissions": permissions,
+                "features": features,
+                "plan": plan,
                 "authorized_party": authorized_party,
                 "claims": {} if claims is None else claims,
             },

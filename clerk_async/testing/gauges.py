@@ -36,6 +36,11 @@ class Gauges:
         self._tasks_waiting: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
         self._waiting = 0
 
+    def begin(self) -> None:
+        """Count from now on; what is open or in flight stays so."""
+        self.total_connections = self.max_open_connections = self.open_connections
+        self.max_in_flight = self.in_flight
+
     def connected(self) -> int:
         """A connection was made; its number."""
         self.total_connections += 1

@@ -1,24 +1,116 @@
-"""The pytest plugin: a `fake_clerk` fixture for everybody who has clerk_async installed.
+"""The pytest plugin: a FakeClerk for everybody who has clerk_async installed.
+
+- The fixture `fake_clerk`: one server for all tests of a process, begun anew for each of them.
+- The setting `clerk_fake = true`: the environment leads to that server before any app or conftest
+  is imported, so that clients made at import use it; and they begin anew for each test as well.
 
 It is loaded into every pytest run of such an environment, so it imports nothing until it is used.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from .fake import FakeClerk
 
+_FAKE: pytest.StashKey[FakeClerk] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Make the setting known."""
+    parser.addini(
+        "clerk_fake",
+        "let CLERK_SECRET_KEY and CLERK_API_URL lead to a FakeClerk, for all tests",
+        type="bool",
+        default=False,
+    )
+
+
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
+    """Set the environment before conftests, and the apps that they import."""
+    _lead_to_fake(early_config)
+    yield
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Set it now, where a conftest has named this plugin in `pytest_plugins`."""
+    _lead_to_fake(config)
+
+
+def _lead_to_fake(config: pytest.Config) -> None:
+    if _FAKE in config.stash or not config.getini("clerk_fake"):
+        return
+    fake = _started(config)
+    from .keys import CryptographyMissingError  # noqa: PLC0415 - costs nothing until used
+
+    variables: dict[str, str | None] = {
+        "CLERK_SECRET_KEY": fake.secret_key,
+        "CLERK_API_URL": fake.base_url.removesuffix("/v1"),
+        "CLERK_JWT_KEY": None,
+    }
+    with suppress(CryptographyMissingError):  # without which nothing can verify tokens either
+        variables["CLERK_JWT_KEY"] = fake.jwt_key
+    before = {name: os.environ.get(name) for name in variables}
+    _set_environment(variables)
+    config.add_cleanup(lambda: _set_environment(before))
+
+
+def _set_environment(variables: dict[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _started(config: pytest.Config) -> FakeClerk:
+    """The one fake of this process, from its first use on."""
+    if _FAKE not in config.stash:
+        from .fake import FakeClerk  # noqa: PLC0415 - costs nothing until used
+
+        config.stash[_FAKE] = fake = FakeClerk()
+        config.add_cleanup(fake.stop)
+        fake.start()
+    return config.stash[_FAKE]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Begin anew before a test's fixtures do: the fake, and whoever remembers something of it."""
+    fake = item.config.stash.get(_FAKE, None)
+    if fake is None:
+        return
+    fake.reset()
+    fake.start()  # a test may have stopped it
+    clients: Any = sys.modules.get("clerk_async.under_test")
+    if clients is not None:
+        clients.reset()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Let go what a test holds, before its fixtures wait for it."""
+    fake = item.config.stash.get(_FAKE, None)
+    if fake is not None:
+        fake.clear_faults()
+        fake.release()
+
 
 @pytest.fixture
-def fake_clerk() -> Iterator[FakeClerk]:
-    """A running FakeClerk of the test's own, stopped when the test ends."""
-    from .fake import FakeClerk  # noqa: PLC0415 - costs nothing until used
+def fake_clerk(pytestconfig: pytest.Config) -> FakeClerk:
+    """A running FakeClerk, the same for all tests of the process, begun anew for each.
 
-    with FakeClerk() as fake:
-        yield fake
+    Its address never changes. With `clerk_fake = true` in pytest's configuration, clients that are
+    made at import use it, and forget between tests what they remember: pauses, keys, tokens,
+    denials.
+    """
+    return _started(pytestconfig)

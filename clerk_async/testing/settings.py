@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from attrs import define, field
+from attrs import define, field, fields
 
 from .checks import must_be, number, of, one_of, validator, within
 from .limits import LimitLike, SlidingWindow, read_limit
@@ -60,6 +60,13 @@ class Settings:
         self.rate_limit = limit
         figures = read_limit(limit)
         self.window = None if figures is None else SlidingWindow(*figures)
+
+    def become(self, other: Settings) -> None:
+        """Behave as these settings say."""
+        for each in fields(Settings):
+            if each.init:
+                setattr(self, each.name, getattr(other, each.name))
+        self.limit_to(other.rate_limit)
 
     def delay(self, random_: random.Random) -> float:
         """The seconds that the next answer takes."""

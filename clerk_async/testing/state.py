@@ -11,18 +11,31 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, setters
 
-from .checks import json_object, milliseconds, must_be, of, validator, within
+from .checks import (
+    check_entitlement,
+    check_permission,
+    json_object,
+    milliseconds,
+    must_be,
+    of,
+    validator,
+    within,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
 
+ORIGIN = "http://localhost:3000"
 #: The statuses of a session that can still do something.
 LIVE = frozenset({"active", "pending"})
 #: The statuses that the list operation's filter knows; `pending` is not one of them.
 FILTERS = frozenset({"abandoned", "active", "ended", "expired", "removed", "replaced", "revoked"})
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _DAY = 86_400_000
+ACTIVITY = frozenset(
+    "object id is_mobile device_type browser_name browser_version ip_address city country".split()  # noqa: SIM905
+)
 HASURA_CLAIMS: dict[str, Any] = {
     "https://hasura.io/jwt/claims": {
         "x-hasura-default-role": "user",
@@ -56,6 +69,27 @@ def _claims(claims: Mapping[str, Any]) -> dict[str, Any]:
     return json_object("claims", claims)
 
 
+def _names(names: Iterable[str] | None) -> tuple[str, ...] | None:
+    if isinstance(names, str):
+        raise TypeError(f"permissions and features are lists of names, not {names!r}")
+    return None if names is None else tuple(names)
+
+
+def _permissions(_: str, names: tuple[str, ...] | None) -> None:
+    for name in names or ():
+        check_permission(name)
+
+
+def _features(_: str, names: tuple[str, ...] | None) -> None:
+    for name in names or ():
+        check_entitlement(name)
+
+
+def _plan(name: str, plan: str | None) -> None:
+    if must_be(name, plan, str, None) is not None:
+        _features(name, tuple((plan or "").split(",")))
+
+
 def _tasks(name: str, value: list[dict[str, Any]] | None) -> None:
     for task in must_be(name, value, list, None) or ():
         json_object(name, task)
@@ -69,6 +103,10 @@ class FakeSession:
 
     Attributes:
         id: `sess_…`.
+        role: The user's role in the active organization, as its tokens tell it.
+        permissions: The user's permissions there, likewise.
+        features: The features that a plan grants, likewise.
+        plan: The plan, likewise.
         authorized_party: The `azp` of its browser's tokens, None for none.
         claims: Claims that its tokens carry over the standard ones; None removes one.
         token_lifetime: How long its tokens live where nobody asks otherwise, in seconds.
@@ -92,6 +130,14 @@ class FakeSession:
     actor: dict[str, Any] | None = field(default=None, validator=validator(_object))
     latest_activity: dict[str, Any] | None = field(default=None, validator=validator(_object))
     tasks: list[dict[str, Any]] | None = field(default=None, validator=validator(_tasks))
+    role: str | None = field(default=None, repr=False, validator=of(str, None))
+    permissions: tuple[str, ...] | None = field(
+        default=None, repr=False, converter=_names, validator=validator(_permissions)
+    )
+    features: tuple[str, ...] | None = field(
+        default=None, repr=False, converter=_names, validator=validator(_features)
+    )
+    plan: str | None = field(default=None, repr=False, validator=validator(_plan))
     authorized_party: str | None = field(default=None, repr=False, validator=of(str, None))
     claims: dict[str, Any] = field(factory=dict[str, Any], repr=False, converter=_claims)
     token_lifetime: int = field(
@@ -127,9 +173,7 @@ class State:
     def __init__(self, *, seed: int, clock: Callable[[], float]) -> None:
         self.lock: AbstractContextManager[Any] = threading.RLock()
         self.users: set[str] = set()
-        self.templates: dict[str, tuple[dict[str, Any], int]] = {
-            "custom_hasura": (dict(HASURA_CLAIMS), 60)
-        }
+        self.templates: dict[str, tuple[dict[str, Any], int]] = {}
         self.consumed: set[str] = set()
         self.sessions: dict[str, FakeSession] = {}
         self._clock = clock
@@ -138,6 +182,14 @@ class State:
         # Oldest first by creation, ties in the order in which they were added.
         self._by_user: dict[str, list[tuple[int, int, FakeSession]]] = {}
         self._by_client: dict[str, list[tuple[int, int, FakeSession]]] = {}
+        self.clear()
+
+    def clear(self) -> None:
+        """Hold nothing but the one template; ids go on, so that none comes twice."""
+        with self.lock:
+            for table in (self.users, self.consumed, self.sessions, self._by_user, self._by_client):
+                table.clear()
+            self.templates = {"custom_hasura": (dict(HASURA_CLAIMS), 60)}
 
     def now(self) -> int:
         """The present, in milliseconds."""
@@ -146,6 +198,18 @@ class State:
     def new_id(self, prefix: str) -> str:
         """An id in the form of Clerk's own: a prefix and 27 letters and digits."""
         return f"{prefix}_" + "".join(self._random.choices(_ALPHABET, k=27))
+
+    def activity(self, told: Mapping[str, Any]) -> dict[str, Any]:
+        """A session's activity as the service sends it, with what the test said of it.
+
+        Raises:
+            TypeError: If it says something that no activity has, or that JSON can't carry.
+        """
+        unknown = json_object("activity", told).keys() - ACTIVITY
+        if unknown:
+            raise TypeError(f"an activity has no {', '.join(sorted(unknown))}")
+        usual = {"object": "session_activity", "id": self.new_id("activity"), "is_mobile": False}
+        return {**usual, **told}
 
     def add(
         self,

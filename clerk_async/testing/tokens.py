@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import random
 import threading
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .checks import must_be, number
-from .claims import SESSION, TEMPLATE, session_claims, template_claims
+from .checks import milliseconds, must_be, number
+from .claims import SESSION, TEMPLATE, session_claims, template_claims, usual_claims
 from .keys import SigningKey, encode_jws, make_key, read_jws
+from .state import ORIGIN, FakeSession
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable
 
-    from .state import FakeSession, State
+    from clerk_async import Actor, Organization, SessionClaims
 
-_VERSIONS = (1, 2)
+    from .state import State
+
+VERSIONS = (1, 2)
 
 
 class Tokens:
@@ -158,7 +162,7 @@ class Tokens:
             RuntimeError: If cryptography is not installed.
         """
         must_be("expires_in", expires_in, int, None)
-        if version not in _VERSIONS:
+        if version not in VERSIONS:
             raise ValueError(f"version must be 1 or 2, not {version!r}")
         if isinstance(issued_at, datetime):
             if issued_at.tzinfo is None:
@@ -194,15 +198,15 @@ class Tokens:
         lifetime = session.token_lifetime
         if template is not None:
             own, lifetime = self._state.templates[template]
-        usual = {
-            "azp": party,
-            "exp": issued + (lifetime if expires_in is None else expires_in),
-            "iat": issued,
-            "iss": self.issuer,
-            "jti": token_id,
-            "nbf": issued - 10,  # Clerk's tokens are valid ten seconds before they are issued
-            "sub": session.user_id,
-        }
+        ends = issued + (lifetime if expires_in is None else expires_in)
+        usual = usual_claims(
+            session.user_id,
+            issuer=self.issuer,
+            party=party,
+            issued_at=issued,
+            expires_at=ends,
+            token_id=token_id,
+        )
         if template is None:
             claims, kind = session_claims(session, usual, version), SESSION
         else:
@@ -254,3 +258,113 @@ class Tokens:
         with self._keys_lock:
             keys = dict(self._keys())
         return read_jws(token, keys)
+
+
+def make_claims(
+    *,
+    user_id: str = "user_1",
+    session_id: str | None = "sess_1",
+    organization: Organization | None = None,
+    organization_id: str | None = None,
+    role: str | None = None,
+    permissions: Iterable[str] | None = None,
+    features: Iterable[str] | None = None,
+    plan: str | None = None,
+    status: str = "active",
+    actor: Actor | Mapping[str, Any] | None = None,
+    issuer: str = "https://clerk.example.com",
+    issued_at: datetime | None = None,
+    expires_at: datetime | None = None,
+    token_id: str | None = None,
+    authorized_party: str | None = ORIGIN,
+    factor_verification_age: tuple[int, int] | None = (0, -1),
+    version: int = 2,
+    claims: Mapping[str, Any] | None = None,
+) -> SessionClaims:
+    """Return what a session token says, without a token: for what stands in for a verifier.
+
+    Example:
+        ```python
+        app.dependency_overrides[signed_in] = lambda: make_claims(
+            user_id="user_1", organization_id="org_1", permissions=["org:invoices:create"]
+        )
+        ```
+
+    Args:
+        user_id: Whose they are.
+        session_id: The session; None as in a token made from a JWT template.
+        organization: The active organization as a whole, in place of the next three.
+        organization_id: The active organization's id. This and the next four are those of
+            `FakeClerk.add_session`, with the same defaults.
+        role: The user's role there.
+        permissions: The user's permissions there.
+        features: The features of the plan.
+        plan: The plan.
+        status: The session's status.
+        actor: The impersonator: an `Actor`, or the claim itself, such as `{"sub": "user_admin"}`.
+        issuer: The instance.
+        issued_at: An aware datetime; now by default.
+        expires_at: An aware datetime; a minute after `issued_at` by default.
+        token_id: The token's own id; None for none.
+        authorized_party: The origin, None for none.
+        factor_verification_age: Minutes since the two factors were verified, -1 for never; None
+            where the token does not tell.
+        version: The version of the token's format, 1 or 2.
+        claims: Custom claims, or others in place of the usual ones; None removes one.
+
+    Raises:
+        TypeError: If an argument is of a wrong type.
+        ValueError: If a permission, a feature or the version is none, or a time has no time zone.
+        TokenVerificationError: If no token of Clerk's could say so.
+    """
+    from clerk_async.tokens.claims import read_claims  # noqa: PLC0415 - a value of the client's
+
+    if version not in VERSIONS:
+        raise ValueError(f"version must be 1 or 2, not {version!r}")
+    if organization is not None:
+        if organization_id or role or permissions:
+            raise TypeError("organization is all of organization_id, role and permissions")
+        organization_id, role = organization.id, organization.role
+        permissions = sorted(organization.permissions)
+    issued = milliseconds(datetime.now(UTC) if issued_at is None else issued_at) // 1000
+    ends = issued + 60 if expires_at is None else milliseconds(expires_at) // 1000
+    if actor is not None and not isinstance(actor, Mapping):
+        actor = {"sub": actor.user_id, "sid": actor.session_id, "iss": actor.issuer}
+    session = FakeSession(
+        id=session_id or "sess_1",
+        user_id=user_id,
+        client_id="client_1",
+        status=status,
+        created_at=issued * 1000,
+        updated_at=issued * 1000,
+        last_active_at=issued * 1000,
+        expire_at=ends * 1000,
+        abandon_at=ends * 1000,
+        last_active_organization_id=organization_id,
+        actor=None if actor is None else {k: v for k, v in actor.items() if v is not None},
+        role=role,
+        permissions=permissions,
+        features=features,
+        plan=plan,
+    )
+    ages = None if factor_verification_age is None else list(factor_verification_age)
+    session.claims = {"fva": ages, **(claims or {})}
+    usual = usual_claims(
+        user_id,
+        issuer=issuer,
+        party=authorized_party,
+        issued_at=issued,
+        expires_at=ends,
+        token_id=token_id,
+    )
+    said = session_claims(session, usual, version)
+    if session_id is None:
+        said = {name: value for name, value in said.items() if name not in {"sid", "sts"}}
+    if organization is not None:
+        (said if version == 1 else said["o"])["org_slug" if version == 1 else "slg"] = (
+            organization.slug
+        )
+    for name in ("sub", "exp"):
+        if name not in said:
+            raise ValueError(f"every token has the claim {name}")
+    return read_claims(said)
