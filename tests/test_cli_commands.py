@@ -164,10 +164,13 @@ def test_verify_token_with_the_key_in_a_file(cli: InProcess, tmp_path: Path) -> 
 
 
 def test_verify_token_with_fetched_keys_and_as_json(cli: InProcess) -> None:
-    """The claims come out as they are."""
+    """The claims come out by the names of the attributes, and untouched under `raw`."""
     session = cli.fake.add_session(user_id="user_1")
     ended = cli("--json", "verify-token", cli.fake.mint(session))
-    assert ended.records[0]["sub"] == "user_1"
+    (record,) = ended.records
+    assert (record["user_id"], record["session_id"]) == ("user_1", session.id)
+    assert record["expires_at"].endswith("Z")
+    assert record["raw"]["sub"] == "user_1"
     assert [request.operation for request in cli.fake.requests] == ["jwks"]
 
 

@@ -94,6 +94,25 @@ def test_ctrl_c_leaves_what_waits_for_its_second_round(fake: FakeClerk, tmp_path
     assert terminal.text.count("500") <= 2
 
 
+@pytest.mark.slow
+def test_ctrl_c_leaves_what_waits_for_its_second_look(fake: FakeClerk, tmp_path: Path) -> None:
+    """A 400 says that a session has ended, or something else: a look tells, which never came."""
+    made = add(fake, 60)
+    for one in made[30:]:
+        fake.sessions[one].status = "ended"
+    fake.inject(Fault.hold(operation="get", count=None))
+    with Terminal(fake, "revoke", "--from", write(tmp_path / "ids", made), "-y", *FAST) as terminal:
+        fake.wait_for(lambda: fake.held >= 16, timeout=20)
+        terminal.type("\x03")
+        terminal.wait_for("finished first")
+        fake.inject(Fault.status(500, operation="get", count=None))
+        fake.release()
+        assert terminal.end() == 130, terminal.text
+    done, total, left, failed = numbers(terminal.text)
+    assert (total, done + left, failed) == (60, 60, 0)
+    assert "failed" not in terminal.text
+
+
 def test_a_small_run_that_was_stopped_says_left_of_each_that_waits(cli: InProcess) -> None:
     """Each session is on stdout once."""
     ids = add(cli.fake, 5)

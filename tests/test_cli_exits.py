@@ -42,6 +42,88 @@ def test_an_error_gives_the_exit_code_of_the_table(cli: InProcess, fault: Fault,
     assert "Traceback" not in ended.err
 
 
+ORIGIN = "http://localhost:3000"
+EACH: dict[str, tuple[str, ...]] = {
+    "list": ("list", "--user", "user_1"),
+    "list in pages": ("list", "--user", "user_1", "--limit", "5"),
+    "get": ("get", "{session}"),
+    "get several": ("get", "{session}", "{other}"),
+    "create": ("create", "--user", "user_1"),
+    "token": ("token", "{session}", "--show-token"),
+    "refresh": (
+        *("refresh", "{session}", "--origin", ORIGIN),
+        *("--expired-token", "{expired}", "--refresh-token", "{refresh}"),
+    ),
+    "revoke": ("revoke", "{session}"),
+    "revoke-all": ("revoke-all", "--user", "user_1"),
+    "verify": ("verify", "{session}", "{token}"),
+    "verify-token": ("verify-token", "{token}"),
+    "doctor": ("doctor",),
+}
+CODES: dict[str, tuple[Fault | None, int]] = {
+    "all is well": (None, 0),
+    "the service says no": (Fault.status(422, count=None), 1),
+    "the key is refused": (Fault.status(401, count=None), 3),
+    "the service fails": (Fault.status(500, count=None), 4),
+    "no answer comes": (Fault.cut("before", count=None), 4),
+    "the service is busy for long": (Fault.status(429, retry_after=600, count=None), 4),
+}
+
+
+@pytest.mark.promise("exit-codes")
+@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("what", CODES)
+def test_each_command_ends_with_the_codes_of_the_table(
+    cli: InProcess, name: str, what: str
+) -> None:
+    """The same for all of them, with --json too; what is wrong is on stderr."""
+    session, other = (cli.fake.add_session(user_id="user_1") for _ in range(2))
+    words = {
+        "session": session.id,
+        "other": other.id,
+        "token": cli.fake.mint(session),
+        "expired": cli.fake.expired_token(session),
+        "refresh": cli.fake.refresh_token_for(session),
+    }
+    fault, code = CODES[what]
+    if name == "refresh" and what == "the key is refused":
+        fault = Fault.status(401, error_code="clerk_key_invalid", count=None)
+    if name == "verify-token" and code == 1:
+        code = 4  # without keys nothing can be said of the token
+    if fault is not None:
+        cli.fake.inject(fault)
+    arguments = [word.format(**words) for word in EACH[name]]
+    ended = cli(*arguments)
+    assert ended.code == code, ended
+    assert "Traceback" not in ended.err
+    if code and name != "doctor":
+        assert "clerk-async: " in ended.err or "Not done: " in ended.err
+    if fault is not None:
+        assert cli("--json", *arguments).code == code
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_each_command_without_a_key_is_2(
+    cli: InProcess, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """And so is one with an option that is none."""
+    monkeypatch.delenv("CLERK_SECRET_KEY")
+    for arguments in (EACH[name], (*EACH[name], "--nonsense")):
+        assert cli(*arguments).code == 2
+    assert cli.fake.requests == []
+
+
+@pytest.mark.parametrize(
+    "name", ["completion bash", "help", "help list", "list --help", "--version"]
+)
+def test_what_needs_no_service_is_0(
+    cli: InProcess, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Nor a key."""
+    monkeypatch.delenv("CLERK_SECRET_KEY")
+    assert cli(*name.split()).code == 0
+
+
 def test_a_refused_key_of_verify_token_is_3(
     cli: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:

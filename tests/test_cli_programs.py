@@ -315,6 +315,53 @@ def test_a_signal_without_a_terminal_is_the_same_as_ctrl_c(
     assert summary["revoked"] == 60 - live(fake)
 
 
+NOT_ON_WINDOWS = {
+    "os": [
+        "O_CLOEXEC",
+        "O_NOFOLLOW",
+        "O_NONBLOCK",
+        "fork",
+        "register_at_fork",
+        "getuid",
+        "ttyname",
+    ],
+    "signal": ["SIGHUP", "SIGALRM", "SIGPIPE", "SIGUSR1", "SIGKILL", "pthread_sigmask"],
+}
+
+
+def test_no_name_that_windows_lacks_is_needed(fake: FakeClerk) -> None:
+    """Ids come from stdin where there is no terminal to ask at; everything else works, too."""
+    ids = [fake.add_session(user_id="user_1").id for _ in range(30)]
+    program = f"""
+        import asyncio, aiohttp, attrs, cattrs, click, msgspec, os, rich.cells, signal, sys
+        for module, names in {NOT_ON_WINDOWS!r}.items():
+            for name in names:
+                delattr(sys.modules[module], name)
+        from clerk_async.cli import asking, main
+        asking._TERMINALS = ("CONIN$",)
+        sys.exit(main(sys.argv[1:]))
+    """
+
+    def windows(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(program), *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=40,
+            check=False,
+            env=environment(fake),
+        )
+
+    listed = windows("list", "--user", "user_1", "--format", "ids")
+    assert (listed.returncode, set(listed.stdout.splitlines())) == (0, set(ids)), listed.stderr
+    assert windows("doctor").returncode == 0
+    unasked = windows("revoke", "--from", "-", "--no-journal", stdin=listed.stdout)
+    assert (unasked.returncode, "--yes" in unasked.stderr, live(fake)) == (2, True, 30)
+    done = windows("revoke", "--from", "-", "-y", "--no-journal", stdin=listed.stdout)
+    assert (done.returncode, live(fake)) == (0, 0), done.stderr
+
+
 # --- demo, fake server, memory ---
 
 

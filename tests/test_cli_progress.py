@@ -137,14 +137,24 @@ def test_a_pause_says_why(
     assert told in show(monkeypatch, snapshot(pause=pause), is_terminal=is_terminal, width=160)
 
 
-@pytest.mark.parametrize("width", [40, 60, 80])
-def test_an_outage_is_told_however_narrow_the_terminal_is(
-    monkeypatch: pytest.MonkeyPatch, width: int
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("window", "rate limit, 7 s"),
+        ("rate_limited", "429"),
+        ("unavailable", "503"),
+        ("unreachable", "can't connect, retrying"),
+        ("failing", "fail"),
+    ],
+)
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_a_pause_is_told_however_narrow_the_terminal_is(
+    monkeypatch: pytest.MonkeyPatch, reason: str, told: str, width: int
 ) -> None:
     """The bar makes room for it."""
-    pause = RevocationPause(seconds=0.0, reason="unreachable")
+    pause = RevocationPause(seconds=7.4, reason=reason)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     line = show(monkeypatch, snapshot(pause=pause), width=width).rpartition("\x1b[2K")[2]
-    assert "can't connect, retrying" in line
+    assert told in line
     assert len(line) < width
 
 
@@ -203,6 +213,18 @@ def test_lines_come_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = show(monkeypatch, *shots, is_terminal=False)
     assert [line.partition(":")[0] for line in drawn.splitlines()] == ["10 s", "20 s"]
     assert "500/2,000 sessions, 497 revoked, 3 failed, 50/s, about 30 s left" in drawn
+
+
+def test_an_outage_is_a_line_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And then a line now and then again, until the next one."""
+    away = RevocationPause(seconds=0.0, reason="unreachable")
+    shots = [
+        snapshot(elapsed=tick / 4, pause=away if tick in {*range(5, 9), 20} else None)
+        for tick in range(1, 24)
+    ]
+    drawn = show(monkeypatch, *shots, is_terminal=False)
+    assert [line.partition(":")[0] for line in drawn.splitlines()] == ["1 s", "5 s"]
+    assert drawn.count("can't connect, retrying") == 2
 
 
 def test_none_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

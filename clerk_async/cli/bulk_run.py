@@ -12,7 +12,7 @@ from clerk_async.cli.exits import is_out_of_reach
 from clerk_async.cli.interrupts import Interrupts
 from clerk_async.cli.outcomes import outcome_record
 from clerk_async.cli.output import BackgroundLines, cell, json_line
-from clerk_async.cli.progress import progress_view
+from clerk_async.cli.progress import AWAY, progress_view
 from clerk_async.errors import JournalError
 from clerk_async.http.error_bodies import refuses_key
 
@@ -32,7 +32,6 @@ GIVE_UP_AFTER: Final = 100
 PATIENCE: Final = 60.0
 """So many seconds without a useful answer end a run as well."""
 
-_AWAY: Final = frozenset({"unreachable", "failing"})
 _UNSEEN: Final = frozenset({RevocationStatus.NOT_FOUND, RevocationStatus.PLANNED})
 """What is said of an id, though the service knows nothing of it."""
 
@@ -130,7 +129,7 @@ class BulkRun:
     def _follow(self, progress: RevocationProgress) -> None:
         if not (self._is_over or self._should_stop()):  # what is left then was tried, but not done
             self._view.update(progress)
-        if progress.pause is None or progress.pause.reason not in _AWAY:
+        if progress.pause is None or progress.pause.reason not in AWAY:
             self._away_since = None
         elif self._away_since is None:
             self._away_since = progress.elapsed

@@ -20,6 +20,7 @@ from clerk_async.cli.exits import (
 from clerk_async.cli.outcomes import WORDS, summary_record, tell_outcomes, tell_waiting
 from clerk_async.cli.output import paint
 from clerk_async.cli.progress import duration, number
+from clerk_async.errors import BadRequestError, ResponseDecodeError
 from clerk_async.http.error_bodies import refuses_key
 
 if TYPE_CHECKING:
@@ -215,4 +216,8 @@ _SETTLED: Final = frozenset(RevocationStatus) - {
 
 
 def _is_passing(outcome: RevocationOutcome) -> bool:
-    return is_out_of_reach(outcome.error) or refuses_key(outcome.error)
+    """Whether a stopped run left this undecided, so that the next run may well do it."""
+    error = outcome.error
+    # after these a session is looked at, unless the run was stopped before that
+    is_unseen = outcome.session is None and isinstance(error, BadRequestError | ResponseDecodeError)
+    return is_out_of_reach(error) or refuses_key(error) or is_unseen

@@ -167,6 +167,11 @@ class Output:
         self.out: Stream = Stream(sys.stdout, 1)
         self.err: Stream = Stream(sys.stderr, 2)
         self._live = ""
+        if sys.platform == "win32":  # an old console shows colours only if it is told to
+            with suppress(ImportError):
+                from colorama import just_fix_windows_console  # noqa: PLC0415 - click's there
+
+                just_fix_windows_console()
 
     def result(self, text: str = "") -> None:
         """Print a line of the result for people."""

@@ -11,7 +11,7 @@ from clerk_async.bulk.report import RevocationStatus
 from clerk_async.cli.output import paint, terminal_width
 
 if TYPE_CHECKING:
-    from clerk_async.bulk.report import RevocationProgress
+    from clerk_async.bulk.report import RevocationPause, RevocationProgress
     from clerk_async.cli.output import Output
 
 Mode = Literal["none", "bar", "text"]
@@ -20,10 +20,13 @@ TEXT_EVERY: Final = 10.0
 """Seconds between two plain lines."""
 BAR_MOST: Final = 30
 BAR_LEAST: Final = 8
+AWAY: Final = frozenset({"unreachable", "failing"})
+"""Pauses in which nothing gets a useful answer."""
 SETTLES_IN: Final = 8.0
 """Seconds in which the time left follows a change of pace by two thirds."""
 TOLD_AFTER: Final = 2.0
 """Seconds before the time left is told: what a run does first says little."""
+_GAP: Final = "  "
 _MINUTE: Final = 60
 _HOUR: Final = 3600
 _WORDS: Final = (
@@ -34,12 +37,13 @@ _WORDS: Final = (
     (RevocationStatus.FAILED, "failed", "red"),
 )
 _PAUSES: Final = {
-    "window": "waiting for the rate limit, {}",
-    "rate_limited": "the service said 429, waiting {}",
-    "unavailable": "the service said 503, waiting {}",
-    "unreachable": "can't connect, retrying",
-    "failing": "the service fails, retrying",
+    "window": ("waiting for the rate limit, {}", "rate limit, {}"),
+    "rate_limited": ("the service said 429, waiting {}", "429, waiting {}"),
+    "unavailable": ("the service said 503, waiting {}", "503, waiting {}"),
+    "unreachable": ("can't connect, retrying", "can't connect, retrying"),
+    "failing": ("the service fails, retrying", "failing, retrying"),
 }
+"""What is said of a pause where there is room, and where there is little."""
 
 
 @attrs.define
@@ -114,13 +118,13 @@ class _Bar(ProgressView):
         err = self._out.err
         total = self._total_of(progress)
         words = [(_done(progress.done, total), "")]
-        if progress.pause is not None:
-            words.append((_pause(progress), "yellow"))
         room = terminal_width() - 1
-        bar_room = max(BAR_LEAST, min(BAR_MOST, room // 4))
+        bar_room = max(BAR_LEAST, min(BAR_MOST, room // 4)) if total else 0
+        if progress.pause is not None:
+            left = room - bar_room - len(words[0][0]) - 2 * len(_GAP)
+            words.append((_pause(progress.pause, left), "yellow"))
         line, used = "", 0
-        needed = sum(2 + len(word) for word, _ in words)
-        if total and bar_room + needed <= room:
+        if total and bar_room + sum(len(_GAP) + len(word) for word, _ in words) <= room:
             line = self._bar(min(1.0, progress.done / total), bar_room)
             used = bar_room
         if progress.rate > 0:
@@ -135,7 +139,7 @@ class _Bar(ProgressView):
             if progress.counts.get(status)
         ]
         for word, style in words:
-            gap = "  " if used else ""
+            gap = _GAP if used else ""
             if used + len(gap) + len(word) > room:
                 break
             used += len(gap) + len(word)
@@ -154,9 +158,13 @@ class _Bar(ProgressView):
 
 class _Lines(ProgressView):
     _told_at = 0.0
+    _was_away = False
 
     def _show(self, progress: RevocationProgress) -> None:
-        if progress.elapsed - self._told_at < TEXT_EVERY:
+        is_away = progress.pause is not None and progress.pause.reason in AWAY
+        is_news = is_away and not self._was_away  # an outage is told at once
+        self._was_away = is_away
+        if progress.elapsed - self._told_at < TEXT_EVERY and not is_news:
             return
         self._told_at = progress.elapsed
         parts = [f"{_done(progress.done, self._total_of(progress))} sessions"]
@@ -170,7 +178,7 @@ class _Lines(ProgressView):
         if eta:
             parts.append(f"about {about(eta)} left")
         if progress.pause is not None:
-            parts.append(_pause(progress))
+            parts.append(_pause(progress.pause))
         self._out.note(f"{duration(progress.elapsed)}: {', '.join(parts)}")
 
 
@@ -211,8 +219,7 @@ def _done(done: int, total: int | None) -> str:
     return number(done) if total is None else f"{number(done)}/{number(total)}"
 
 
-def _pause(progress: RevocationProgress) -> str:
-    pause = progress.pause
-    if pause is None:
-        return ""
-    return _PAUSES[pause.reason].format(duration(max(1.0, pause.seconds)))
+def _pause(pause: RevocationPause, room: float = math.inf) -> str:
+    seconds = duration(max(1.0, pause.seconds))
+    told, short = (text.format(seconds) for text in _PAUSES[pause.reason])
+    return told if len(told) <= room else short

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,7 +75,7 @@ def _jwt_key(path: str | None) -> str | None:
 
 def _show(out: Output, claims: SessionClaims) -> None:
     if out.is_json:
-        out.record(json.loads(json.dumps(claims.raw, default=dict)))
+        out.record(claims.to_dict())
         return
     if out.is_quiet:
         return
@@ -93,5 +92,5 @@ def _show(out: Output, claims: SessionClaims) -> None:
         rows.append(("organization", f"{organization.id} ({organization.role or 'no role'})"))
     if claims.actor is not None:
         rows.append(("impersonated by", claims.actor.user_id or "somebody"))
-    out.result(out.good("The token holds."))
+    out.result(out.good("The token is valid."))
     out.fields(rows)

@@ -214,7 +214,7 @@ def verify_token_command(
     """Verify a session token with the instance's public key, and show what it says.
 
     With - the token is read from stdin, so that it does not show in the list of processes. Exits
-    with 0 if the token holds, with 1 if it is refused, and says why.
+    with 0 if the token is valid, with 1 if it is refused, and says why.
     """
     from clerk_async.cli.verifying import verify_token  # noqa: PLC0415 - not for help
 
