@@ -6,7 +6,7 @@ import contextlib
 import errno
 import signal
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -15,12 +15,23 @@ from clerk_async.cli.exits import DONE, Refused
 from clerk_async.cli.rates import read_rate
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from clerk_async.cli.progress import Mode
-    from clerk_async.config import RateLimit
-    from clerk_async.testing import FakeClerk
 
 _NOT_OURS: Final = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM}
 """How the system says that a port is somebody else's."""
+
+
+def _later(reader: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """Read an option with a function of `serving`, which help does without."""
+
+    def read(context: click.Context, option: click.Parameter, value: Any) -> Any:
+        from clerk_async.cli import serving  # noqa: PLC0415 - see above
+
+        return getattr(serving, reader)(context, option, value)
+
+    return read
 
 
 @command("demo")
@@ -66,6 +77,37 @@ def demo_command(settings: Settings, /, sessions: int, seed: int, progress: Mode
     metavar="N",
     help="How many sessions it starts with, four to a user.",
 )
+@click.option(
+    "--seed-file",
+    type=click.File(encoding="utf-8-sig"),
+    metavar="FILE",
+    help="Start with these sessions: JSON lines as `list --json` prints them; - is stdin.",
+)
+@click.option("--write-users", metavar="FILE", help="Write the users' ids, one a line.")
+@click.option("--write-ids", metavar="FILE", help="Write the sessions' ids, one a line.")
+@click.option(
+    "--template",
+    "templates",
+    multiple=True,
+    callback=_later("read_template"),
+    metavar="NAME=FILE",
+    help="A JWT template, its claims as JSON in a file; may be repeated.",
+)
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    callback=_later("read_fault"),
+    metavar="OPERATION:STATUS[:PROBABILITY]",
+    help="Answer an operation (or any) with an error, always or by chance: revoke:503:0.1; may be "
+    "repeated.",
+)
+@click.option(
+    "--latency",
+    callback=_later("read_latency"),
+    metavar="S[-S]",
+    help="Seconds that each answer takes, such as 0.05 or 0.005-0.15.",
+)
 @click.option("--rate", metavar="N/S", callback=read_rate, help="Its rate limit, such as 1000/10.")
 @click.option("--seed", type=int, default=0, metavar="N", help="Makes the same ids each time.")
 @click.option("--production", is_flag=True, help="Behave as a production instance does.")
@@ -74,30 +116,28 @@ def fake_server_command(
     settings: Settings,
     /,
     *,
+    write_users: str | None,
+    write_ids: str | None,
     port: int,
-    sessions: int,
-    rate: RateLimit | None,
-    seed: int,
-    production: bool,
+    **options: Any,
 ) -> int:
     """Run a Clerk Sessions service on this machine, to test against, until Ctrl-C.
 
-    It prints the two lines that point this program, and any Clerk SDK, at it.
+    It prints the two lines that point this program, and any Clerk SDK, at it. Its sessions are
+    those of a made-up company: devices, places, organizations, impersonators, and some that have
+    ended.
     """
-    from clerk_async.testing import FakeClerk  # noqa: PLC0415 - not for help
+    from clerk_async.cli import serving  # noqa: PLC0415 - not for help
 
-    fake = FakeClerk(
-        port=port,
-        sessions=sessions,
-        rate_limit=rate,
-        seed=seed,
-        production=production,
-        keep_requests=0,  # nobody can look at them, and it may run for days
-    )
+    fake = serving.make_fake(port=port, **options)
+    if write_users is not None:
+        serving.write_lines(write_users, serving.users_of(fake))
+    if write_ids is not None:
+        serving.write_lines(write_ids, fake.sessions)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with contextlib.suppress(KeyboardInterrupt), fake:
-            print(_how_to_reach(fake), flush=True)  # noqa: T201 - the key opens this fake alone
+            print("\n".join(serving.how_to_reach(fake)), flush=True)  # noqa: T201 - a fake's key
             threading.Event().wait()
     except OSError as error:
         if error.errno not in _NOT_OURS:
@@ -107,15 +147,3 @@ def fake_server_command(
         signal.signal(signal.SIGTERM, before)
     settings.out.note("")
     return DONE
-
-
-def _how_to_reach(fake: FakeClerk) -> str:
-    """Lines for a shell, and what there is, as its comment."""
-    lines = [
-        f"export CLERK_API_URL={fake.base_url.removesuffix('/v1')}",
-        f"export CLERK_SECRET_KEY={fake.secret_key}",
-    ]
-    users = sorted({session.user_id for session in fake.sessions.values()})
-    if users:
-        lines.append(f"# {len(fake.sessions)} sessions of {len(users)} users, from {users[0]}")
-    return "\n".join([*lines, "# Ctrl-C ends it"])
