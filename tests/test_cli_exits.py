@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+from cli_programs import command_line, environment
 
 from clerk_async.testing import Fault
 
@@ -12,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cli_programs import InProcess
+
+    from clerk_async.testing import FakeClerk
 
 
 pytestmark = pytest.mark.may_block  # a command has its loop for itself
@@ -194,6 +199,91 @@ def test_the_key_comes_from_a_file(
 
 
 @pytest.mark.promise("exit-codes")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{key}",
+        "\n  {key}  \n\n",
+        "# the key\n{key}\n",
+        "CLERK_SECRET_KEY={key}\n",
+        "A=1\nCLERK_SECRET_KEY={key}\nCLERK_PUBLISHABLE_KEY=pk_test_x\n",
+        "export CLERK_SECRET_KEY={key}\n",
+        "CLERK_SECRET_KEY = '{key}'  # live, no: test\r\n",
+        'CLERK_SECRET_KEY="{key}"\r\nB="x # y"\r\n',
+        "CLERK_SECRET_KEY={key} # comment\n",
+        "# CLERK_SECRET_KEY=sk_test_old\nCLERK_SECRET_KEY={key}\nCLERK_SECRET_KEY={key}\n",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_key_file_holds_the_key_alone_or_in_a_line_of_its_own(
+    cli: InProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, encoding: str
+) -> None:
+    """As `.env` files have it."""
+    monkeypatch.delenv("CLERK_SECRET_KEY")
+    path = tmp_path / ".env"
+    path.write_bytes(text.format(key=cli.fake.secret_key).encode(encoding))
+    ended = cli("get", cli.fake.add_session().id, "--key-file", str(path))
+    assert ended.code == 0, ended.err
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "holds nothing"),
+        ("sk_test_a\nsk_test_b\n", "holds several lines"),
+        ("OTHER=sk_test_planted\n", "holds no CLERK_SECRET_KEY= lines"),
+        ("CLERK_SECRET_KEY=sk_test_planted\nCLERK_SECRET_KEY=sk_test_b\n", "several different"),
+        ("CLERK_SECRET_KEY=\n", "is empty"),
+        ("\x00\x01", "the secret key holds"),
+    ],
+)
+def test_a_key_file_of_another_kind_is_2(
+    cli: InProcess, tmp_path: Path, text: str, told: str
+) -> None:
+    """And nothing of it is repeated."""
+    path = tmp_path / "key"
+    path.write_text(text)
+    ended = cli("get", "s", "--key-file", str(path))
+    assert (ended.code, told in ended.err, "planted" in ended.err) == (2, True, False), ended.err
+    assert cli.fake.requests == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "get {session}",
+        "list --user user_1",
+        "doctor",
+        "token {session} --show-token",
+        "verify-token {token}",
+        "revoke {session}",
+        "revoke --from <(echo {session}) --yes",
+        "revoke-all --user user_1 --dry-run",
+        "revoke-all --user user_1 --share 0.5",
+    ],
+)
+def test_a_key_file_that_can_be_read_only_once_works_for_every_command(
+    fake: FakeClerk, arguments: str
+) -> None:
+    """`--key-file <(pass show clerk)` is a pipe."""
+    session = fake.add_session(user_id="user_1")
+    line = arguments.format(session=session.id, token=fake.mint(session))
+    ended = subprocess.run(
+        [
+            "bash",
+            "-c",
+            f"{shlex.join(command_line([]))} {line} --key-file <(echo {fake.secret_key})",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+        env=environment(fake, {"CLERK_SECRET_KEY": None}),
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_no_option_takes_the_key(cli: InProcess) -> None:
     """It would show in the list of processes."""
     told = cli("--help").out
