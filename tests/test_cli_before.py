@@ -161,6 +161,18 @@ def test_the_question_counts_what_the_journal_leaves(fake: FakeClerk, tmp_path: 
         assert "belongs to another kind of run" in terminal.text
 
 
+def test_a_journal_that_leaves_25_or_fewer_leaves_nothing_to_ask(
+    cli: InProcess, tmp_path: Path
+) -> None:
+    """Whoever resumes the end of a run has said yes before."""
+    ids = add(cli.fake, 70)
+    journal = str(tmp_path / "job.jsonl")
+    first = write(tmp_path / "a", ids[:45])
+    assert cli("revoke", "--from", first, "--journal", journal, "-y").code == 0
+    ended = cli("revoke", "--from", write(tmp_path / "b", ids), "--journal", journal)
+    assert (ended.code, len(sent(cli.fake))) == (0, 70)
+
+
 def test_without_anybody_to_ask_the_same_facts_are_told(cli: InProcess, tmp_path: Path) -> None:
     """Whoever reads the log of a job knows what --yes would mean."""
     ids = write(tmp_path / "ids", add(cli.fake, 26))

@@ -216,6 +216,24 @@ def test_ids_that_look_like_something_else_are_no_success(
         assert (summary["exit_code"], len(summary["warnings"])) == (1, 1)
 
 
+@pytest.mark.parametrize("spared", ["user_1", "anna@example.com", "client_1", "sess_1,sess_2"])
+def test_an_exception_that_would_spare_nothing_is_refused(cli: InProcess, spared: str) -> None:
+    """The operator's own session would go with the others."""
+    add(cli.fake, 2)
+    ended = cli("revoke-all", "--user", "user_1", "--except", "sess_none", spared)
+    assert (ended.code, "--except" in ended.err, cli.fake.requests) == (2, True, [])
+
+
+def test_what_leads_to_nothing_is_said_to_look_like_something_else(cli: InProcess) -> None:
+    """In `list` and `get`, too."""
+    for arguments in (("list", "--user", "a@b.c"), ("list", "--user", "a@b.c", "--limit", "5")):
+        ended = cli(*arguments)
+        assert (ended.code, "looks like an e-mail address" in ended.err) == (0, True)
+    ended = cli("get", "user_1")
+    assert (ended.code, "looks like a user id" in ended.err) == (1, True)
+    assert "looks like" not in cli("get", "sess_1").err + cli("list", "--user", "user_1").err
+
+
 def test_what_the_service_knows_may_look_like_anything(cli: InProcess) -> None:
     """Only what was not found is doubted."""
     session = cli.fake.add_session(session_id="anna@example.com")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
     "Sessions": {
         "list": ("sessions", "List the sessions of a user or a client."),
-        "get": ("sessions", "Show one session."),
+        "get": ("sessions", "Show sessions by their ids."),
         "create": ("sessions", "Create a session (development instances only)."),
         "token": ("tokens", "Create a session token, or one from a JWT template."),
         "refresh": ("tokens", "Exchange an expired token for a new one."),
@@ -125,7 +125,7 @@ def _shared_options(*, hidden: bool) -> list[click.Option]:
 
 
 _SHARED: Final = (
-    "--key-file, --base-url, --json and --quiet may stand here too, and --verbose: see "
+    "--key-file, --base-url, --json and --quiet may stand here too, and so may --verbose: see "
     "clerk-async --help."
 )
 
@@ -211,8 +211,8 @@ _HELP = """Clerk sessions from the command line: list them, revoke them, check t
 The secret key comes from CLERK_SECRET_KEY or from --key-file, never from an option, which would
 show in the list of processes.
 """
-_EPILOG = """Exit codes: 0 done, 1 some sessions failed, 2 usage or not confirmed, 3 key refused,
-4 service or network out of reach, 130 interrupted."""
+_EPILOG = """Exit codes: 0 done, 1 some sessions failed or nothing matched, 2 usage or not
+confirmed, 3 key refused, 4 service or network out of reach, 130 interrupted."""
 
 
 def _version(context: click.Context, _: click.Parameter, value: bool) -> None:

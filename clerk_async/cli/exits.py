@@ -4,7 +4,7 @@
 code  meaning
 ====  ==============================================================================
 0     done
-1     some sessions failed, or the service or a check said no
+1     some sessions failed, the service or a check said no, or nothing matched
 2     usage: an argument, a file or a setting is wrong, or nobody confirmed
 3     the service refused the secret key
 4     the service or the network is out of reach

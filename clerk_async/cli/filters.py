@@ -83,7 +83,8 @@ def age_options(function: F) -> F:
             is_flag=False,
             flag_value=ANY,
             metavar="[USER]",
-            help="Only impersonated sessions, by USER if one is given; none: all others.",
+            help="Only sessions in which somebody impersonates the user: anybody, or USER. With "
+            "`none`, only the others.",
         ),
     )
     for option in reversed(options):

@@ -10,11 +10,13 @@ import attrs
 
 from clerk_async.cli import rows
 from clerk_async.cli.client import make_client
+from clerk_async.cli.columns import SESSIONS, USERS
 from clerk_async.cli.exits import DONE, FAILED, KEY_REFUSED, exit_code_of
+from clerk_async.cli.lookalikes import hint
 from clerk_async.cli.messages import error_text
 from clerk_async.cli.output import cell
 from clerk_async.cli.progress import number
-from clerk_async.errors import ClerkError
+from clerk_async.errors import ClerkError, NotFoundError
 from clerk_async.models import SESSION_FIELDS, SessionActivity, SessionStatus
 
 if TYPE_CHECKING:
@@ -105,7 +107,7 @@ async def _list_page(settings: Settings, query: Query, printer: _Printer) -> int
         all_of_them = number(page.total_count)
         settings.out.note(f"{number(shown)} of {all_of_them} sessions; --all lists all")
     elif not shown:
-        settings.out.note("no sessions")
+        settings.out.note(_no_sessions(query))
     return FAILED if page.unreadable else DONE
 
 
@@ -133,8 +135,14 @@ async def _list_all(settings: Settings, query: Query, printer: _Printer) -> int:
                 break
     printer.close()
     count = printer.count
-    settings.out.note(f"{number(count)} session{'s' * (count != 1)}" if count else "no sessions")
+    settings.out.note(
+        f"{number(count)} session{'s' * (count != 1)}" if count else _no_sessions(query)
+    )
     return FAILED if printer.unreadable else DONE
+
+
+def _no_sessions(query: Query) -> str:
+    return "no sessions" + ("" if query.user_id is None else hint(query.user_id, USERS))
 
 
 @attrs.define
@@ -233,6 +241,8 @@ async def get_sessions(settings: Settings, session_ids: Sequence[str]) -> int:
             for place, (session_id, one) in enumerate(zip(session_ids, getting, strict=True)):
                 got = await one
                 if isinstance(got, ClerkError):
+                    if isinstance(got, NotFoundError) and (advice := hint(session_id, SESSIONS)):
+                        got.add_note(advice.strip(" ()"))
                     if len(session_ids) == 1 or exit_code_of(got) == KEY_REFUSED:
                         raise got
                     errors.append(got)

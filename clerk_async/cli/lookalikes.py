@@ -50,6 +50,14 @@ def kind_of(value: str, wanted: Wanted) -> tuple[str, str] | None:
     return _PHONES if _PHONE.fullmatch(value) else _OTHERS
 
 
+def hint(value: str, wanted: Wanted) -> str:
+    """Say what an id that leads to nothing looks like, if it looks like something else."""
+    kind = kind_of(value, wanted)
+    if kind is None or kind == _OTHERS:
+        return ""
+    return f" (it looks like {kind[0]}; ids of {wanted.owner} begin with {wanted.prefix})"
+
+
 @attrs.define
 class Lookalikes:
     """What looked like something else, counted by what it looks like."""
@@ -75,6 +83,11 @@ class Lookalikes:
             told = f"{looks}{':' if count == 1 else ''} {cell(redact(example))[:_LONGEST]}"
             warnings.append(f"{count:,} of the {self.wanted.name} {told}{self._advice(several)}")
         return warnings
+
+    @property
+    def has_strangers(self) -> bool:
+        """Whether one is known to be something else, rather than merely odd."""
+        return any(kind != _OTHERS for kind in self._found)
 
     def _advice(self, kind: str) -> str:
         if kind == "user ids":

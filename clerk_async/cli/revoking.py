@@ -74,6 +74,11 @@ def revoke_all(
         ids = ids_from(user_ids, path, column, what="users with --user", option="--users-from")
     elif column is not None:
         raise click.UsageError("--column goes with --users-from")
+    spared = Lookalikes(SESSIONS)
+    for one in except_ids:
+        spared.note(one)
+    if spared.has_strangers:
+        raise click.UsageError(f"--except would spare nothing: {'; '.join(spared.warnings)}")
     return _OfUsers(settings, options, ids, user_ids, filters, client_id, except_ids).run()
 
 
@@ -173,7 +178,8 @@ class _ByIds:
         if self.ids is None:
             return
         self.left = self.ids.left_after(self.done)
-        if self.must_ask and self.ids.has_more_than(ASK_ABOVE):
+        is_many = self.ids.has_more_than(ASK_ABOVE) if self.left is None else self.left > ASK_ABOVE
+        if self.must_ask and is_many:
             question.about_journal(self.journal, len(self.done), self.left)
             question.about_pace(self.left)
             question.ask(f"Revoke {self.ids.count} sessions from {self.ids.source}", self.ids)

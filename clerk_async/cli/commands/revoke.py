@@ -102,7 +102,7 @@ def revoke_command(
     \b
       clerk-async revoke sess_1 sess_2
       clerk-async revoke --from leaked.txt --dry-run
-      clerk-async revoke --from leaked.csv --column session_id --journal job.jsonl
+      clerk-async revoke --from leaked.csv --column session_id
     """  # noqa: D301 - a control character of click, no backslash
     from clerk_async.cli.revoking import revoke  # noqa: PLC0415 - not for help
 
@@ -175,7 +175,7 @@ def revoke_all_command(
     \b
       clerk-async revoke-all --user user_1 --except sess_mine
       clerk-async revoke-all --users-from leaked.txt --dry-run
-      clerk-async revoke-all --users-from leaked.txt --journal job.jsonl
+      clerk-async revoke-all --users-from leaked.txt --idle 7d
     """  # noqa: D301 - a control character of click, no backslash
     from clerk_async.cli.revoking import revoke_all  # noqa: PLC0415 - not for help
 
