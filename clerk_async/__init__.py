@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         ConflictError,
         ConnectError,
         ConnectionLostError,
+        DenialsUnavailableError,
         ErrorDetail,
         GoneError,
         InvalidArgumentError,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
         TokenVerificationError,
         TransportError,
         UnprocessableEntityError,
+        WebhookVerificationError,
         WrongLoopError,
     )
     from clerk_async.models import (
@@ -81,6 +83,8 @@ if TYPE_CHECKING:
     from clerk_async.tokens.requests import RequestState
     from clerk_async.tokens.sync_verifier import TokenVerifier
     from clerk_async.tokens.verifier import AsyncTokenVerifier
+    from clerk_async.webhooks.events import WebhookEvent
+    from clerk_async.webhooks.receiver import AsyncWebhookReceiver, WebhookReceiver
 
 __all__ = [
     "Actor",
@@ -88,6 +92,7 @@ __all__ = [
     "ApiResponse",
     "AsyncSessionsApi",
     "AsyncTokenVerifier",
+    "AsyncWebhookReceiver",
     "AuthenticationError",
     "BadRequestError",
     "BulkRevocationError",
@@ -98,6 +103,7 @@ __all__ = [
     "ConnectError",
     "ConnectionLostError",
     "Cookies",
+    "DenialsUnavailableError",
     "ErrorDetail",
     "GoneError",
     "InvalidArgumentError",
@@ -137,6 +143,9 @@ __all__ = [
     "TransportError",
     "UnprocessableEntityError",
     "UnreadableItem",
+    "WebhookEvent",
+    "WebhookReceiver",
+    "WebhookVerificationError",
     "WrongLoopError",
     "__version__",
     "reverification_error",
@@ -150,12 +159,12 @@ _HOME = {
     ),
     "clerk_async.config": "RateLimit RetryPolicy Timeouts",
     "clerk_async.errors": (
-        "ApiError AuthenticationError BadRequestError ClerkError "
-        "ClientClosedError ConfigurationError ConflictError ConnectError ConnectionLostError "
-        "ErrorDetail GoneError InvalidArgumentError JournalError KeysUnavailableError "
-        "NotFoundError PermissionDeniedError RateLimitedError RequestTimeoutError "
-        "ResponseDecodeError ServerError TokenVerificationError TransportError "
-        "UnprocessableEntityError WrongLoopError"
+        "ApiError AuthenticationError BadRequestError ClerkError ClientClosedError "
+        "ConfigurationError ConflictError ConnectError ConnectionLostError "
+        "DenialsUnavailableError ErrorDetail GoneError InvalidArgumentError JournalError "
+        "KeysUnavailableError NotFoundError PermissionDeniedError RateLimitedError "
+        "RequestTimeoutError ResponseDecodeError ServerError TokenVerificationError "
+        "TransportError UnprocessableEntityError WebhookVerificationError WrongLoopError"
     ),
     "clerk_async.models": (
         "ApiResponse Cookies Session SessionActivity SessionPage SessionStatus SessionTask Token "
@@ -171,6 +180,8 @@ _HOME = {
     "clerk_async.tokens.requests": "RequestState",
     "clerk_async.tokens.sync_verifier": "TokenVerifier",
     "clerk_async.tokens.verifier": "AsyncTokenVerifier",
+    "clerk_async.webhooks.events": "WebhookEvent",
+    "clerk_async.webhooks.receiver": "AsyncWebhookReceiver WebhookReceiver",
 }
 _HOME_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 

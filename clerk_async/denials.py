@@ -31,6 +31,7 @@ _TIDY_PARTS: Final = 16
 """How often within `keep` what has expired is taken out."""
 _SAME_TIME: Final = 100_000
 """Microseconds by which two clocks may differ and count as the same."""
+KEPT_UNWATCHED: Final = 10_000
 _IDS_PER_CHANGE: Final = 200
 _FVA_GRAIN: Final = 60.0
 """Seconds: `fva` counts whole minutes."""
@@ -68,13 +69,14 @@ class Denials:
     changes are made in one at a time.
 
     Args:
-        keep: Seconds after which a denial expires, but for those of sign-ins.
+        keep: Seconds after which a denial expires, but for those of sign-ins; kept as an attribute.
         clock: Seconds that never go back.
         now: The wall clock, in Unix seconds.
 
     Attributes:
-        keep: See above.
         on_act: Told of each change that was made here.
+        is_watched: Whether a verifier asks, or other processes do. Until one does, only the last
+            10,000 denials of sessions are kept, so that a script's memory doesn't grow.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Denials:
         now: Callable[[], float] = wall_clock,
     ) -> None:
         self.keep: float = keep
+        self.is_watched: bool = False
         self.on_act: Callable[[Change], object] | None = None
         self._keep = int(keep * _MICRO)
         self._clock = clock
@@ -110,8 +113,6 @@ class Denials:
             table.clear()
         self._sessions, self._allowed_sessions, self._allowed_users = {}, {}, {}
 
-    # -- the question --------------------------------------------------------------------------
-
     def refuses(
         self,
         session_id: str | None,
@@ -129,11 +130,8 @@ class Denials:
             first_factor_age: Its `fva[0]`, minutes; None where it has none.
             skew: Seconds by which its issuer's clock may be ahead of ours.
         """
-        sessions = self._sessions
-        if session_id is not None and sessions:
-            at = sessions.get(session_id.encode())
-            if at is not None and not self._has_expired(at):
-                return True
+        if session_id is not None and self._sessions and self.denies(session_id):
+            return True
         if not self._has_cuts:
             return False
         issued = -math.inf if issued_at is None else issued_at
@@ -148,6 +146,11 @@ class Denials:
                     if issued <= until + skew and not self._has_expired(at):
                         return True
         return bool(self._sign_ins) and self._is_old_sign_in(user_id, issued_at, first_factor_age)
+
+    def denies(self, session_id: str) -> bool:
+        """Tell whether every token of a session is refused."""
+        at = self._sessions.get(session_id.encode())
+        return at is not None and not self._has_expired(at)
 
     def _is_old_sign_in(
         self, user_id: str, issued_at: float | None, first_factor_age: int | None
@@ -179,7 +182,18 @@ class Denials:
             pass
         return count
 
-    # -- acts of this process ------------------------------------------------------------------
+    def deny_revoked(self, session_id: str) -> None:
+        """Do what `deny_sessions` does for one session, quickly: each `revoke` ends here."""
+        at = self._zero + int(self._clock() * _MICRO)
+        if self.on_act is not None or at >= self._tidy_at:
+            self.deny_sessions((session_id,))
+            return
+        sessions = self._sessions
+        self._latest = at = max(at, self._latest + self._latest_is_allowed)
+        self._latest_is_allowed = False
+        sessions[session_id.encode()] = at
+        if len(sessions) > KEPT_UNWATCHED and not self.is_watched:
+            del sessions[next(iter(sessions))]
 
     def deny_sessions(
         self,
@@ -195,42 +209,30 @@ class Denials:
             issued_until: Unix seconds; None: whenever they were issued.
             happened_at: When that was to be, in Unix seconds, where it isn't now.
         """
-        at = self._stamp(happened_at)
-        self._act(Change(at, "session", tuple(session_ids), until=issued_until))
+        at, ids = self._stamp(happened_at), tuple(session_ids)
+        self._act(Change(at, "session", ids, until=issued_until))
 
     def deny_user(
         self,
-        user_id: str,
+        user_id: str | None,
         *,
         issued_until: float | None = None,
         happened_at: float | None = None,
     ) -> None:
-        """Refuse every token of a user, or only those issued up to a moment; see above."""
-        at = self._stamp(happened_at)
-        self._act(Change(at, "user", (user_id,), until=issued_until))
+        """Refuse every token of a user (None: of all), or only those issued up to a moment."""
+        self._act(_of_user(user_id, self._stamp(happened_at), until=issued_until))
 
-    def deny_everyone(self, *, issued_until: float) -> None:
-        """Refuse all tokens issued up to a moment."""
-        self._act(Change(self._stamp(), "everyone", until=issued_until))
-
-    def cut_off_sign_ins(self, *, before: float, user_id: str | None = None) -> None:
-        """Refuse tokens of sign-ins before a moment, of one user or all, until they are allowed."""
-        if user_id is None:
-            self._act(Change(self._stamp(), "everyone", before=before))
-        else:
-            self._act(Change(self._stamp(), "user", (user_id,), before=before))
+    def cut_off_sign_ins(self, user_id: str | None, *, before: float) -> None:
+        """Refuse tokens of sign-ins before a moment, of a user or all, until they are allowed."""
+        self._act(_of_user(user_id, self._stamp(), before=before))
 
     def allow_sessions(self, session_ids: Iterable[str]) -> None:
         """Take the denials of these sessions back."""
         self._act(Change(self._stamp_after(), "session", tuple(session_ids), is_allowed=True))
 
-    def allow_user(self, user_id: str) -> None:
-        """Take the denials of a user back, of their sign-ins too."""
-        self._act(Change(self._stamp_after(), "user", (user_id,), is_allowed=True))
-
-    def allow_everyone(self) -> None:
-        """Take the denials of everyone back, of sign-ins too; those of single users stay."""
-        self._act(Change(self._stamp_after(), "everyone", is_allowed=True))
+    def allow_user(self, user_id: str | None) -> None:
+        """Take a user's denials back, those of sign-ins too; None: those of everyone at once."""
+        self._act(_of_user(user_id, self._stamp_after(), is_allowed=True))
 
     def _act(self, change: Change) -> None:
         self.apply(change)
@@ -257,7 +259,7 @@ class Denials:
 
         Args:
             now: That time, microseconds.
-            is_first: Was it unknown till now? Then what was done here moves along.
+            is_first: Whether it was unknown until now: then what was done here moves along.
         """
         shift = now - self.time()
         if abs(shift) < _SAME_TIME:
@@ -279,8 +281,6 @@ class Denials:
     def has_standing(self) -> bool:
         """Whether sign-ins are cut off, which stands until it is taken back."""
         return bool(self._sign_ins)
-
-    # -- changes, made here or elsewhere -------------------------------------------------------
 
     def apply(self, change: Change) -> None:
         """Make a change, unless a later one has overruled it."""
@@ -305,6 +305,8 @@ class Denials:
                 _add_cut(self._session_cuts, session_id, at, change.until)
             elif sessions.get(key, -1) < at:
                 sessions[key] = at
+        while not self.is_watched and len(sessions) > KEPT_UNWATCHED:
+            del sessions[next(iter(sessions))]
 
     def _allow_sessions(self, change: Change) -> None:
         at, sessions, allowed = change.at, self._sessions, self._allowed_sessions
@@ -341,8 +343,6 @@ class Denials:
         for cuts in (self._session_cuts, self._user_cuts):
             for key in list(cuts):
                 _drop_cuts(cuts, key, horizon)
-
-    # -- what others are told of it anew -------------------------------------------------------
 
     def changes(self, *, not_in: Denials) -> Iterator[Change]:
         """Return what is known here and not there, as changes of some 200 sessions at the most."""
@@ -386,8 +386,8 @@ def _sign_in_cut(user: str, at: int, before: float) -> Change:
     return _of_user(user, at, before=before)
 
 
-def _of_user(user: str, at: int, **told: Any) -> Change:
-    if user == EVERYONE:
+def _of_user(user: str | None, at: int, **told: Any) -> Change:
+    if user in {None, EVERYONE}:
         return Change(at, "everyone", **told)
     return Change(at, "user", (user,), **told)
 

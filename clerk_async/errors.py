@@ -23,7 +23,9 @@
     ├── ClientClosedError             the client was closed, before or during the call
     ├── WrongLoopError                the client belongs to another running event loop
     ├── TokenVerificationError        a session token was refused, `reason` says why
-    │   └── KeysUnavailableError      it could not be checked at all
+    │   ├── KeysUnavailableError      it could not be checked at all
+    │   └── DenialsUnavailableError   what has been denied elsewhere isn't known
+    ├── WebhookVerificationError      a webhook was refused
     ├── JournalError                  the journal of a bulk run can't be used
     └── BulkRevocationError           raised by `RevocationReport.raise_for_failures()`
 
@@ -55,6 +57,7 @@ __all__ = [
     "ConflictError",
     "ConnectError",
     "ConnectionLostError",
+    "DenialsUnavailableError",
     "ErrorDetail",
     "GoneError",
     "InvalidArgumentError",
@@ -69,6 +72,7 @@ __all__ = [
     "TokenVerificationError",
     "TransportError",
     "UnprocessableEntityError",
+    "WebhookVerificationError",
     "WrongLoopError",
 ]
 
@@ -279,29 +283,6 @@ class ServerError(ApiError):
     _stands_for = 500
 
 
-_CLASS_OF_STATUS = {
-    each._stands_for: each  # noqa: SLF001 - ours
-    for each in (
-        BadRequestError,
-        AuthenticationError,
-        PermissionDeniedError,
-        NotFoundError,
-        ConflictError,
-        GoneError,
-        UnprocessableEntityError,
-        RateLimitedError,
-    )
-}
-_FIRST_SERVER_STATUS: Final = 500
-
-
-def error_class_for(status: int) -> type[ApiError]:
-    """Give the class that stands for an HTTP status."""
-    if status >= _FIRST_SERVER_STATUS:
-        return ServerError
-    return _CLASS_OF_STATUS.get(status, ApiError)
-
-
 class TransportError(_CallError):
     """No whole answer came: the network, TLS or the proxy in between failed."""
 
@@ -422,6 +403,18 @@ class KeysUnavailableError(TokenVerificationError):
     ) -> None:
         super().__init__(message, reason=reason)
         self.cause = cause
+
+
+class DenialsUnavailableError(TokenVerificationError):
+    """What other processes have denied isn't known well enough to let anybody in.
+
+    Only a verifier with `denials_max_age` raises it: its knowledge is older than that. It says
+    nothing about the user: answer 503.
+    """
+
+
+class WebhookVerificationError(ClerkError):
+    """A webhook was refused: a header, the signature, the time or the body is wrong. Answer 400."""
 
 
 class JournalError(ClerkError):

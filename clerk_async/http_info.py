@@ -17,6 +17,7 @@ from clerk_async.http.decode import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
+    from clerk_async.denials import Denials
     from clerk_async.http.calls import Calls
     from clerk_async.http.shapes import Losses
     from clerk_async.models import (
@@ -37,8 +38,9 @@ VERIFY_ADVICE: Final = (
 class AsyncSessionsWithHttpInfo:
     """The eight operations of `AsyncSessionsApi`, each giving an `ApiResponse`."""
 
-    def __init__(self, calls: Calls) -> None:
+    def __init__(self, calls: Calls, denials: Denials) -> None:
         self._calls = calls
+        self._denials = denials
         self._reader = calls.shared.reader
 
     async def _ask(
@@ -99,7 +101,13 @@ class AsyncSessionsWithHttpInfo:
 
     async def revoke(self, session_id: str) -> ApiResponse[Session]:
         """Revoke a session: its user must sign in again."""
-        return await self._ask(operations.revoke_request(session_id), decode_session)
+        try:
+            response = await self._ask(operations.revoke_request(session_id), decode_session)
+        except NotFoundError:
+            self._denials.deny_revoked(session_id)
+            raise
+        self._denials.deny_revoked(session_id)
+        return response
 
     def verify(
         self, session_id: str, token: str | Token

@@ -18,6 +18,7 @@ from clerk_async.config import (
     check_timeouts,
     resolve_endpoint,
 )
+from clerk_async.errors import NotFoundError
 from clerk_async.http import operations
 from clerk_async.http.calls import Calls
 from clerk_async.http.client_state import ClientState
@@ -234,13 +235,22 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing):
     async def revoke(self, session_id: str) -> Session:
         """Revoke a session: its user must sign in again.
 
-        Session tokens that are out already stay valid until they expire, 60 s by default.
+        Session tokens that were issued already stay valid until they expire, 60 s by default; but a
+        success or a 404 also denies the session, so verifiers made with this client refuse them at
+        once, and with shared state those of every process.
 
         Args:
             session_id: Such as `sess_…`.
         """
         request = operations.revoke_request(session_id)
-        return self._reader.value(decode_session, await self._calls.call(request), request)
+        try:
+            answer = await self._calls.call(request)
+            session = self._reader.value(decode_session, answer, request)
+        except NotFoundError:
+            self._denials.deny_revoked(session_id)
+            raise
+        self._denials.deny_revoked(session_id)
+        return session
 
     def verify(self, session_id: str, token: str | Token) -> Coroutine[Any, Any, Session]:
         """Verify a session token over the network: deprecated by Clerk, use a verifier instead.
@@ -360,7 +370,7 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing):
     @property
     def with_http_info(self) -> AsyncSessionsWithHttpInfo:
         """The eight operations, with status, headers, attempts and trace id around the value."""
-        return AsyncSessionsWithHttpInfo(self._calls)
+        return AsyncSessionsWithHttpInfo(self._calls, self._denials)
 
     async def aclose(self) -> None:
         """Close the connections; calls in flight end with `ClientClosedError`. Can be repeated.
@@ -406,4 +416,5 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing):
             self._rate_limit,
             self._shared.settings.pool_size,
             self._gates,
+            denials=self._denials,
         )

@@ -6,14 +6,19 @@ Without shared state it has its own of each, and nothing of `clerk_async.shared`
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal
 
 from clerk_async.config import SHARE_ALONE, SHARE_TOGETHER, SHARED_STATE_VARIABLE
 from clerk_async.denials import Denials
+from clerk_async.errors import InvalidArgumentError
+from clerk_async.http.operations import check_session_id, path_segment
 from clerk_async.pacing.gate import Gates
-from clerk_async.under_test import on_reset
+from clerk_async.under_test import on_reset, wall_clock
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from clerk_async.config import Endpoint, RateLimit
     from clerk_async.http.client_state import ClientState
     from clerk_async.shared.link import Link
@@ -60,6 +65,104 @@ class AsyncSharing:
             self._gates = Gates()
         on_reset(self._denials.forget)
 
+    async def deny(
+        self,
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        everyone: bool = False,
+        signed_in_before: datetime | None = None,
+    ) -> None:
+        """Refuse session tokens before they expire, without asking the service.
+
+        Verifiers made with this client refuse them from now on; with shared state, those of all
+        processes do so within milliseconds. The sessions themselves stay alive at the service: a
+        live session gets a new token each minute, so a user's denial belongs with `revoke_all`.
+
+        Name exactly one of a session, a user and everyone:
+
+        - A session: every one of its tokens is refused.
+        - A user, or everyone: tokens issued up to now are refused.
+        - A user, or everyone, with `signed_in_before`: tokens of older sign-ins are refused,
+          whenever they were issued, until `allow`. Any other denial expires after an hour, or the
+          `keep` of the shared state.
+
+        Args:
+            session_id: The session.
+            user_id: The user.
+            everyone: Whether it is about all users.
+            signed_in_before: An aware datetime. The moment of a sign-in is the token's `iat` less
+                the minutes in its `fva`, and one minute less, because `fva` counts whole minutes; a
+                token without `fva` is refused. Clerk documents `fva`
+                (https://clerk.com/docs/guides/sessions/session-tokens); whether anything but a
+                sign-in or a re-verification moves it has not been tried with the live service.
+
+        Raises:
+            InvalidArgumentError: If none or several of the three are given, if one of them can't be
+                used, or if `signed_in_before` comes with a session.
+        """
+        subject = _subject(session_id, user_id, everyone=everyone)
+        before = _moment(signed_in_before)
+        if before is not None:
+            if subject == "session":
+                raise InvalidArgumentError("signed_in_before is about a user, or about everyone")
+            self._denials.cut_off_sign_ins(user_id, before=before)
+        elif session_id is not None:
+            self._denials.deny_sessions((session_id,))
+        else:
+            self._denials.deny_user(user_id, issued_until=wall_clock())
+        await self._tell_denials()
+
+    async def allow(
+        self,
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        everyone: bool = False,
+        signed_in_before: datetime | None = None,
+    ) -> None:
+        """Take denials back: all that were made until now for a session, a user or everyone.
+
+        It ends nothing but what was denied here: a session that was revoked stays revoked. To allow
+        everyone leaves the denials of single users and sessions in force.
+
+        Args:
+            session_id: The session.
+            user_id: The user.
+            everyone: Whether it is about all users.
+            signed_in_before: Checked and otherwise ignored, so that the arguments of a `deny` fit:
+                both kinds of denial are taken back.
+
+        Raises:
+            InvalidArgumentError: If none or several of the three are given, if one of them can't be
+                used, or if `signed_in_before` comes with a session.
+        """
+        subject = _subject(session_id, user_id, everyone=everyone)
+        if _moment(signed_in_before) is not None and subject == "session":
+            raise InvalidArgumentError("signed_in_before is about a user, or about everyone")
+        if session_id is not None:
+            self._denials.allow_sessions((session_id,))
+        else:
+            self._denials.allow_user(user_id)
+        await self._tell_denials()
+
+    async def _tell_denials(self) -> None:
+        if self._link is not None:
+            await self._link.told()
+
+    async def _start_link(self) -> None:
+        if self._link is not None:
+            self._link.start()
+
+    async def _catch_up(self) -> None:
+        if self._link is not None:
+            await self._link.caught_up()
+
+    async def _change_denials(self, change: Callable[[Denials], object]) -> None:
+        change(self._denials)
+        if self._link is not None:
+            self._link.start()
+
     def shared_status(self) -> SharedStatus:
         """Return what this process knows of the state it shares; no I/O.
 
@@ -78,3 +181,27 @@ class AsyncSharing:
             paused_for=self._shared.brake(),
             denied=len(self._denials),
         )
+
+
+def _subject(
+    session_id: str | None, user_id: str | None, *, everyone: bool
+) -> Literal["session", "user", "everyone"]:
+    if not isinstance(everyone, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - of untyped callers
+        raise InvalidArgumentError(f"everyone must be True or False, not {everyone!r}")
+    if (session_id is not None) + (user_id is not None) + everyone != 1:
+        raise InvalidArgumentError("pass exactly one of session_id, user_id and everyone=True")
+    if session_id is not None:
+        check_session_id(session_id)
+        return "session"
+    if user_id is not None:
+        path_segment("user_id", user_id)
+        return "user"
+    return "everyone"
+
+
+def _moment(signed_in_before: datetime | None) -> float | None:
+    if signed_in_before is None:
+        return None
+    if not isinstance(signed_in_before, datetime) or signed_in_before.tzinfo is None:  # pyright: ignore[reportUnnecessaryIsInstance] - of untyped callers
+        raise InvalidArgumentError("signed_in_before must be a datetime with a time zone")
+    return signed_in_before.timestamp()

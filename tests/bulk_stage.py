@@ -13,6 +13,7 @@ from clerk_async.bulk import revoke as run
 from clerk_async.bulk.options import RunOptions
 from clerk_async.bulk.target import RevocationTarget
 from clerk_async.config import RateLimit
+from clerk_async.denials import Denials
 from clerk_async.errors import RateLimitedError
 from clerk_async.models import ApiResponse, Session, SessionPage, SessionStatus
 from clerk_async.pacing.gate import Gates
@@ -115,6 +116,7 @@ class Client(RevocationTarget):
         self.default_rate_limit = limit
         self.pool_size = pool_size
         self.gates = Gates()
+        self.denials = Denials()
         self.attempts = attempts
         self.in_flight = 0
         self.most_in_flight = 0

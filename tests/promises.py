@@ -110,6 +110,9 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
         "token-cache": "A remembered token is checked again each time and dies with its key",
         "token-versions": "Both token versions read alike; claims can't be changed",
         "any-request": "Any framework's request will do, several cookies too",
+        "denied-at-once": "What was revoked or denied is refused at once by every verifier of the client; a run that ends early takes back what it never attempted",
+        "look-ups": "A look at a session counts for as long as was asked, is shared, and never hides a failure",
+        "webhooks": "A webhook is applied only if Clerk signed it, as of its own time, whatever its order; whatever a forger sends is our own error",
     },
     "Command line": {
         "exit-codes": "Exit codes as a table; wrong usage sends nothing; no option takes the key",

@@ -28,8 +28,8 @@ from clerk_async import (
     errors,
     redaction,
 )
-from clerk_async.errors import error_class_for
 from clerk_async.http import error_bodies
+from clerk_async.http.error_bodies import error_class_for
 from clerk_async.redaction import REDACTED, redact
 from clerk_async.testing import FakeClerk, Fault
 

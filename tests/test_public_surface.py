@@ -142,6 +142,7 @@ ROOMS = (
     ("sharing",),
     ("sessions",),
     ("sync",),
+    ("webhooks",),
     ("cli",),
     ("__main__",),
 )

@@ -21,7 +21,7 @@ from clerk_async import (
     ResponseDecodeError,
     RetryPolicy,
 )
-from clerk_async.errors import error_class_for
+from clerk_async.http.error_bodies import error_class_for
 from clerk_async.http.operations import OPERATIONS, RetryClass
 from clerk_async.http.retry import (
     RetryQuota,

@@ -330,7 +330,7 @@ async def test_a_revoked_session_is_seen_at_once(
     made = fake.mint(session)
     verifier = AsyncTokenVerifier(sessions=sessions, authorized_parties=[ORIGIN])
     await verifier.verify(made, check_session=True)
-    await sessions.revoke(session.id)
+    session.status = "revoked"  # elsewhere
     assert await verifier.verify(made)
     with pytest.raises(TokenVerificationError, match="revoked") as caught:
         await verifier.verify(made, check_session=True)
@@ -372,7 +372,7 @@ def expired_headers(fake: FakeClerk, session: FakeSession) -> dict[str, str]:
 
 def waiters(verifier: TokenVerifier) -> int:
     """Count the threads that wait for a refresh of another."""
-    return sum(len(future._condition._waiters) for future in list(verifier._refreshes.values()))
+    return sum(len(future._condition._waiters) for future in list(verifier._under_way.values()))
 
 
 async def test_requests_of_one_page_share_a_refresh(
@@ -395,7 +395,7 @@ async def test_requests_of_one_page_share_a_refresh(
     assert {state.status for state in states} == {"signed_in"}
     assert len({(state.token, state.set_cookies) for state in states}) == 1
     assert [request.operation for request in fake.requests].count("refresh") == 1
-    assert not verifier._refreshes
+    assert not verifier._under_way
     other = expired_headers(fake, fake.add_session(user_id="user_2"))
     state = await verifier.authenticate_request(other, refresh_if_expired=True)
     assert state.claims is not None
@@ -428,7 +428,7 @@ def test_threads_share_a_refresh_too(fake: FakeClerk, sync_sessions: SessionsApi
             fake.release()
             assert {future.result(10) for future in asked} == {status}
         assert [request.operation for request in fake.requests] == ["refresh"]
-        assert not verifier._refreshes
+        assert not verifier._under_way
 
 
 class Interrupted(SyncStub):
@@ -465,7 +465,7 @@ def test_an_interrupted_refresh_leaves_nobody_waiting() -> None:
             first.result(10)
         state = second.result(10)
     assert (state.status, state.reason) == ("unknown", "session-refresh-failed")
-    assert not verifier._refreshes
+    assert not verifier._under_way
 
 
 def test_sync_code_refreshes_too(fake: FakeClerk, sync_sessions: SessionsApi) -> None:

@@ -17,6 +17,7 @@ import anyio
 
 from clerk_async.bulk.journal import open_journal
 from clerk_async.bulk.ledger import Callbacks, Ledger, Meter
+from clerk_async.bulk.lockout import Lockout
 from clerk_async.bulk.report import RevocationOutcome, RevocationReport, RevocationStatus
 from clerk_async.bulk.stream import OutcomeStream, told_by
 from clerk_async.bulk.verdict import (
@@ -81,6 +82,7 @@ class BulkRun:
         self._most_workers = min(options.concurrency or target.pool_size, target.pool_size)
         self._callbacks = Callbacks()
         self._ledger = Ledger(self._callbacks, options.on_outcome)
+        self._lockout = work.lockout = Lockout(target.denials, is_dry=options.dry_run)
         self._deferred: deque[Job] = deque()
         self._workers: set[asyncio.Task[None]] = set()
         self._reading: set[asyncio.Task[None]] = set()
@@ -122,6 +124,7 @@ class BulkRun:
         if options.on_progress is not None or options.should_stop is not None:
             ticker = loop.create_task(self._tick())
         try:
+            await self._work.deny_input()
             await self._send_all()
             await self._tell_rest()
             if self._trouble is None:
@@ -135,6 +138,7 @@ class BulkRun:
             for clock in (timer, ticker):
                 if clock is not None:
                     clock.cancel()
+            self._lockout.end()
             with anyio.CancelScope(shield=True):
                 await self._close_journal()
                 await self._pacer.end()
@@ -293,6 +297,8 @@ class BulkRun:
             self._abort(error)
             await self._tell(job, cut_off(job, lane.sends))
             return
+        finally:
+            self._lockout.tried(job.session_id, lane.sends)
         if verdict.status is RevocationStatus.NOT_ATTEMPTED and job.attempts:
             verdict.status, verdict.error = RevocationStatus.FAILED, job.error
         verdict.attempts += job.attempts

@@ -199,13 +199,17 @@ class Sweep(Work):
             for unnamed in broken:
                 self._add(owner, unnamed)
         self._note_listed(owner)
+        meant: list[str] = []
         for session_id in found:
             owner.handled.add(session_id)
             journal = self.journal
             if journal and (journal.is_done(session_id) or journal.was_done_earlier(session_id)):
                 self.resumed += 1
                 continue
+            meant.append(session_id)
             self._add(owner, Job(0, session_id, owner=owner))
+        if self.lockout is not None:
+            self.lockout.deny(meant)
 
     def _pick(
         self, page: SessionPage, owner: Owner, found: dict[str, None], broken: list[Job]

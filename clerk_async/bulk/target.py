@@ -9,6 +9,7 @@ from clerk_async.http.decode import decode_page, decode_session
 
 if TYPE_CHECKING:
     from clerk_async.config import Endpoint, RateLimit
+    from clerk_async.denials import Denials
     from clerk_async.http.calls import Calls
     from clerk_async.models import ApiResponse, Session, SessionPage
     from clerk_async.pacing.gate import Gates, Lane
@@ -27,6 +28,7 @@ class RevocationTarget:
         default_rate_limit: The client's, for a run that has none of its own.
         pool_size: How many connections there are, and so how many requests at once at most.
         gates: The windows of this client, which all its views share.
+        denials: The client's list of what verifiers refuse.
 
     Args:
         calls: What makes the calls.
@@ -34,6 +36,7 @@ class RevocationTarget:
         rate_limit: The client's.
         pool_size: See above.
         gates: See above.
+        denials: See above.
     """
 
     def __init__(
@@ -43,6 +46,8 @@ class RevocationTarget:
         rate_limit: RateLimit,
         pool_size: int,
         gates: Gates,
+        *,
+        denials: Denials,
     ) -> None:
         self._calls = calls
         self._reader = calls.shared.reader
@@ -50,6 +55,7 @@ class RevocationTarget:
         self.default_rate_limit = rate_limit
         self.pool_size = pool_size
         self.gates = gates
+        self.denials = denials
 
     async def revoke(self, session_id: str, lane: Lane) -> ApiResponse[Session]:
         """POST /sessions/{id}/revoke."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import attrs
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable
 
     from clerk_async.bulk.journal import OpenJournal
+    from clerk_async.bulk.lockout import Lockout
     from clerk_async.errors import ClerkError
     from clerk_async.pacing.gate import Lane
 
@@ -65,6 +67,7 @@ class Work:
 
     Attributes:
         journal: What is done in there is skipped.
+        lockout: What is found is denied there.
         resumed: How many an earlier run of the journal had done.
         index: How many jobs have been given a place in the order of the report.
     """
@@ -73,6 +76,7 @@ class Work:
         self._input = Input(items)
         self._known = Duplicates()
         self.journal: OpenJournal | None = None
+        self.lockout: Lockout | None = None
         self.resumed: int = 0
         self.index: int = 0
 
@@ -90,6 +94,9 @@ class Work:
     def total(self) -> int | None:
         """How many sessions there are; None while that isn't known."""
         return self.index + self.resumed if self.exhausted else None
+
+    async def deny_input(self) -> None:
+        """Deny what is known before the first job is taken."""
 
     async def take(self) -> Job | None:
         """Return the next job; None if there is none now (more may come while others are busy)."""
@@ -127,6 +134,7 @@ class IdWork(Work):
     def __init__(self, session_ids: Iterable[str] | AsyncIterable[str]) -> None:
         check_input("session_ids", session_ids)
         super().__init__(session_ids)
+        self._ids = session_ids if isinstance(session_ids, Collection) else None
         self._dropped = 0
 
     @property
@@ -135,6 +143,11 @@ class IdWork(Work):
         if self.exhausted or self._input.size is None:
             return super().total
         return self._input.size - self._dropped
+
+    async def deny_input(self) -> None:
+        """Deny all ids of a collection; others are denied as they are read."""
+        if self._ids is not None and self.lockout is not None:
+            await self.lockout.deny_all(self._ids)
 
     async def take(self) -> Job | None:
         """Return the next id that wasn't seen before and isn't done."""
@@ -163,5 +176,7 @@ class IdWork(Work):
         if journal and journal.was_done_earlier(session_id):
             self.resumed += 1
             return None
+        if self._ids is None and self.lockout is not None:
+            self.lockout.deny((session_id,))
         self.index += 1
         return Job(self.index, session_id)

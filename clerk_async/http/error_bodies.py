@@ -8,10 +8,17 @@ import msgspec
 
 from clerk_async.errors import (
     MAX_KEPT_BODY,
+    ApiError,
     AuthenticationError,
+    BadRequestError,
+    ConflictError,
     ErrorDetail,
+    GoneError,
+    NotFoundError,
     PermissionDeniedError,
-    error_class_for,
+    RateLimitedError,
+    ServerError,
+    UnprocessableEntityError,
 )
 from clerk_async.http.retry import parse_retry_after
 from clerk_async.http.shapes import array_of, object_of
@@ -20,7 +27,6 @@ from clerk_async.redaction import ResponseHeaders, redact
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from clerk_async.errors import ApiError
 
 _READ_MESSAGE: Final = 20_000
 _READ_BODY: Final = 65_536
@@ -35,6 +41,29 @@ _OF_THE_KEY: Final = frozenset(
 )
 _OF_A_REFRESH: Final = ("refresh_", "session_refresh_", "expired_session_token_")
 """How the codes begin that refuse a refresh: they are about that session, not about the key."""
+
+
+_CLASS_OF_STATUS = {
+    each._stands_for: each  # noqa: SLF001 - ours
+    for each in (
+        BadRequestError,
+        AuthenticationError,
+        PermissionDeniedError,
+        NotFoundError,
+        ConflictError,
+        GoneError,
+        UnprocessableEntityError,
+        RateLimitedError,
+    )
+}
+_FIRST_SERVER_STATUS: Final = 500
+
+
+def error_class_for(status: int) -> type[ApiError]:
+    """Return the class that stands for an HTTP status."""
+    if status >= _FIRST_SERVER_STATUS:
+        return ServerError
+    return _CLASS_OF_STATUS.get(status, ApiError)
 
 
 def api_error(

@@ -81,6 +81,7 @@ class Feed:
     Attributes:
         is_current: Whether the stream has been read to its end since this loop began.
         read_at: When Redis last answered the reader, in the loop's time.
+        block: Seconds that Redis waits for an entry before it answers that there is none.
         on_look: Called when an entry asks for a look at the window: somebody was told to pause.
     """
 
@@ -88,6 +89,7 @@ class Feed:
         self._denials = denials
         self._stream, self._standing = keys
         self.on_look: Callable[[], object] = _do_nothing
+        self.block: float = BLOCK
         self._decoder = msgspec.json.Decoder(tuple[Change, ...])
         self._position = _START
         self._has_logged = False
@@ -219,10 +221,11 @@ class Feed:
         loop = asyncio.get_running_loop()
         if loop.time() - self._checked_at > CHECK_EVERY:
             await self._check(connection, loop)
-        block: tuple[str | int, ...] = ("BLOCK", int(BLOCK * _MILLI)) if self.is_current else ()
+        milliseconds = max(1, int(self.block * _MILLI))
+        block: tuple[str | int, ...] = ("BLOCK", milliseconds) if self.is_current else ()
         reply = await connection.command(
             *("XREAD", "COUNT", ENTRIES_PER_READ, *block, "STREAMS", self._stream, self._position),
-            wait=BLOCK if block else 0.0,
+            wait=self.block if block else 0.0,
         )
         entries = list(_entries(reply))
         for entry_id, fields in entries:

@@ -24,6 +24,7 @@ from clerk_async.redaction import redact
 from clerk_async.shared.connection import AwayError, RedisConnection
 from clerk_async.shared.feed import Feed
 from clerk_async.shared.state import SharedStatus, resolve_shared_state
+from clerk_async.under_test import monotonic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("clerk_async")
 
+CATCH_UP_WITHIN: Final = 5.0
+"""Seconds that an app's start waits at most for what others have denied."""
 CLOSE_WITHIN: Final = 1.0
 """Seconds that the last news may take to leave when a client is closed."""
 
@@ -63,6 +66,7 @@ class Link:
         stream = f"{name}feed"
         self.window: KeyWindow = KeyWindow(limit, timeout=state.timeout, keep=state.keep)
         self.denials: Denials = Denials(state.keep)
+        self.denials.is_watched = True
         self.feed: Feed = Feed(self.denials, (stream, f"{name}standing"))
         self._state = state
         self._keys = (
@@ -145,6 +149,31 @@ class Link:
         """Wait until Redis has answered, or counts as away; begins where nobody has."""
         self.start()
         await self._has_tried.wait()
+
+    async def caught_up(self) -> None:
+        """Wait until what others have denied is known, or Redis counts as away."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CATCH_UP_WITHIN):
+                await self.joined()
+                if self._is_connected:
+                    await self.feed.current()
+
+    async def told(self) -> None:
+        """Wait until Redis has what was denied here, or has had its time."""
+        self.start()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(2 * self._state.timeout):
+                await self.feed.sent()
+
+    def age(self) -> float:
+        """Return the seconds since all that others have denied was known; inf if it never was."""
+        if not self.is_running or not self.feed.is_current:
+            return math.inf
+        return max(0.0, monotonic() - self.feed.read_at)
+
+    def keep_within(self, seconds: float) -> None:
+        """Ask often enough that what is known is never older, while Redis answers."""
+        self.feed.block = min(self.feed.block, seconds / 3)
 
     async def aclose(self) -> None:
         """Tell the last news, and end within a bound whatever Redis does."""

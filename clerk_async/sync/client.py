@@ -27,6 +27,7 @@ from clerk_async.sync.caller_thread import (
 )
 from clerk_async.sync.http_info import SessionsWithHttpInfo
 from clerk_async.sync.loop_thread import LoopThread
+from clerk_async.sync.sharing import Sharing
 
 if TYPE_CHECKING:
     import os
@@ -56,10 +57,10 @@ if TYPE_CHECKING:
         Token,
         UnreadableItem,
     )
-    from clerk_async.shared.state import SharedState, SharedStatus
+    from clerk_async.shared.state import SharedState
 
 
-class SessionsApi:
+class SessionsApi(Sharing):
     """Clerk's Sessions API for code without an event loop.
 
     The same as `AsyncSessionsApi`, which see for the arguments and errors, without await. Usable
@@ -359,13 +360,6 @@ class SessionsApi:
     def with_http_info(self) -> SessionsWithHttpInfo:
         """The eight operations, with status, headers, attempts and trace id around the value."""
         return SessionsWithHttpInfo(self._thread, self._async.with_http_info)
-
-    def shared_status(self) -> SharedStatus:
-        """Return what this process knows of the state it shares; no I/O.
-
-        Without `shared_state` it is not connected, and tells of this process alone.
-        """
-        return self._async.shared_status()
 
     def close(self) -> None:
         """Close the connections; calls in flight end with `ClientClosedError`. Can be repeated."""

@@ -13,6 +13,7 @@ import attrs
 from clerk_async.errors import (
     ClerkError,
     ConfigurationError,
+    DenialsUnavailableError,
     KeysUnavailableError,
     TokenVerificationError,
 )
@@ -24,6 +25,7 @@ from clerk_async.tokens.credentials import (
     read_credentials,
     session_cookie_of,
 )
+from clerk_async.tokens.denied import max_age_of
 from clerk_async.tokens.refreshing import failure_of, refresh_for
 from clerk_async.tokens.refusals import refused
 from clerk_async.tokens.verification import (
@@ -43,8 +45,8 @@ class RequestState:
     """What a request's credentials amount to.
 
     Attributes:
-        status: `signed_in`, `signed_out`, or `unknown` if it could not be checked (the keys or the
-            service are out of reach): answer those with 503 rather than 401.
+        status: `signed_in`, `signed_out`, or `unknown` if it could not be checked (the keys, the
+            service or the shared denials are out of reach): answer those with 503 rather than 401.
         reason: Why not signed in; None if signed in.
         message: The same for people, with what to do; None if signed in.
         token: The session token, if signed in; the new one after a refresh.
@@ -72,6 +74,7 @@ class RequestState:
 
 
 _NEVER: Final = float("inf")
+_OPEN: Final = (KeysUnavailableError, DenialsUnavailableError)
 
 
 @attrs.define(eq=False)
@@ -79,12 +82,12 @@ class Asked:
     """What the caller wants of one request.
 
     Attributes:
-        check_session: Whether the session is looked up too.
+        check_session: Whether, or if not seen for how many seconds, the session is looked up too.
         refresh_if_expired: Whether an expired token is exchanged for a new one.
         accept_pending: Whether pending sessions are let in; None for the verifier's own setting.
     """
 
-    check_session: bool
+    check_session: float
     refresh_if_expired: bool
     accept_pending: bool | None
 
@@ -102,17 +105,19 @@ def authenticate(
     verification: Verification,
     request: object,
     *,
-    check_session: bool,
+    check_session: float,
     refresh_if_expired: bool,
     accept_pending: bool | None,
 ) -> Steps[RequestState]:
     """Find out who sent a request.
 
     Raises:
-        InvalidArgumentError: If this is nothing that headers can be read from.
+        InvalidArgumentError: If this is nothing that headers can be read from, or `check_session`
+            can't be used.
         ConfigurationError: If the service is to be asked and the verifier has no client for it.
     """
-    if (check_session or refresh_if_expired) and not verification.can_look_up:
+    wants_session = max_age_of(check_session) is not None
+    if (wants_session or refresh_if_expired) and not verification.can_look_up:
         raise ConfigurationError(
             "check_session and refresh_if_expired ask the service: hand the verifier a client "
             "with sessions=."
@@ -179,8 +184,10 @@ def _try(
                 "__client_uat is later than the token's iat.",
             )
         claims = verification.accept(examined, accept_pending=asked.accept_pending)
-        if asked.check_session:
-            yield from verification.check_session(claims, accept_pending=asked.accept_pending)
+        if (max_age := max_age_of(asked.check_session)) is not None:
+            yield from verification.check_session(
+                claims, max_age, accept_pending=asked.accept_pending
+            )
     except ConfigurationError:
         raise
     except ClerkError as error:
@@ -196,7 +203,7 @@ def _verdict(refusals: Sequence[_Refusal]) -> RequestState:
     """Sum up why no token counts; one that could not be checked leaves the question open."""
     for refusal in refusals:
         error = refusal.error
-        if isinstance(error, KeysUnavailableError) or not isinstance(error, TokenVerificationError):
+        if isinstance(error, _OPEN) or not isinstance(error, TokenVerificationError):
             return RequestState("unknown", reason_of(error), str(error), error=error)
     told = next((r for r in refusals if reason_of(r.error) is Reason.TOKEN_EXPIRED), refusals[0])
     reason = reason_of(told.error)

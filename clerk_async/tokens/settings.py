@@ -11,6 +11,7 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from clerk_async.errors import ConfigurationError
+from clerk_async.tokens.denied import DenialCheck, LookUps, checked_max_age
 from clerk_async.tokens.key_set import FetchedKeys, KeySetStatus
 from clerk_async.tokens.keys import key_from, require_cryptography
 from clerk_async.tokens.rules import Rules
@@ -22,6 +23,8 @@ from clerk_async.under_test import wall_clock
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from clerk_async.denials import Denials
+    from clerk_async.tokens.denied import Link
     from clerk_async.tokens.key_set import Home
     from clerk_async.tokens.refreshing import Recent
     from clerk_async.tokens.rules import Parties
@@ -58,6 +61,8 @@ class Verifier(Generic[SourceT]):
         key_max_age: float = 3600.0,
         kid_cooldown: float = 5.0,
         token_cache_size: int = 4096,
+        check_denials: bool = True,
+        denials_max_age: float | None = None,
         clock: Callable[[], float] | None = None,
         monotonic: Callable[[], float] | None = None,
     ) -> None:
@@ -90,6 +95,13 @@ class Verifier(Generic[SourceT]):
             key_max_age: How long they may serve while fetches fail.
             kid_cooldown: The least time between two fetches for unknown key ids.
             token_cache_size: How many verified tokens are remembered; 0 for none.
+            check_denials: Whether tokens are refused (`session-revoked`) that the client given as
+                `sessions` has denied: by `revoke`, a bulk run, `deny` or a webhook, here or, with
+                shared state, in another process.
+            denials_max_age: With shared state, the greatest age of what is known of other
+                processes' denials. While Redis is away for longer, the verifier raises
+                `DenialsUnavailableError`, and `RequestState.status` is `unknown`. None goes on with
+                what is known.
             clock: The wall clock, in Unix time; None for the system's.
             monotonic: The clock that keys age by; None for the system's
                 monotonic clock.
@@ -107,6 +119,8 @@ class Verifier(Generic[SourceT]):
                 f"not {type(sessions).__name__}."
             )
         issuers = _issuers(issuer)
+        link: Link | None = getattr(sessions, "_link", None)
+        checked_max_age(denials_max_age, link, checks_denials=check_denials)
         self._verification = _verification_from(
             jwt_key=jwt_key,
             has_sessions=sessions is not None,
@@ -120,12 +134,16 @@ class Verifier(Generic[SourceT]):
             key_max_age=key_max_age,
             kid_cooldown=kid_cooldown,
             token_cache_size=token_cache_size,
+            denials=_denials_of(sessions) if check_denials else None,
+            link=link,
+            denials_max_age=denials_max_age,
             clock=clock,
             monotonic=monotonic,
             home=self._home,
         )
         self._sessions = sessions
-        self._refreshes: dict[Any, Any] = {}  # under way, each for all the requests that need it
+        self._link = link if check_denials else None
+        self._under_way: dict[Any, Any] = {}  # what the service is asked, each for all who need it
         if sessions is not None:
             from clerk_async.tokens.refreshing import Recent  # noqa: PLC0415 - seldom needed
 
@@ -145,6 +163,11 @@ class Verifier(Generic[SourceT]):
     def key_status(self) -> KeySetStatus:
         """Return where the keys come from, how old they are, and what became of all tokens."""
         return self._verification.status()
+
+    def _check_knowledge(self) -> None:
+        check = self._verification.denial_check
+        if check is not None:
+            check.check_knowledge()
 
     @staticmethod
     def _authenticate() -> Callable[..., Any]:
@@ -174,6 +197,9 @@ def _verification_from(
     key_max_age: float,
     kid_cooldown: float,
     token_cache_size: int,
+    denials: Denials | None,
+    link: Link | None,
+    denials_max_age: float | None,
     clock: Callable[[], float] | None,
     monotonic: Callable[[], float] | None,
     home: Callable[[], Home | None],
@@ -233,7 +259,16 @@ def _verification_from(
         cache_size=token_cache_size,
         can_look_up=has_sessions,
         clock=clock or wall_clock,
+        look_ups=LookUps(monotonic or real_monotonic),
+        denial_check=None
+        if denials is None
+        else DenialCheck(denials, rules.clock_skew, link, denials_max_age),
     )
+
+
+def _denials_of(sessions: object) -> Denials | None:
+    denials: Denials | None = getattr(sessions, "_denials", None)
+    return denials
 
 
 def _issuers(issuer: str | Iterable[str] | None) -> tuple[str, ...] | None:

@@ -20,6 +20,38 @@ if TYPE_CHECKING:
 _WELL_KNOWN: Final = "/.well-known/jwks.json"
 
 
+class Keys(Protocol):
+    """What a verifier asks of its keys: a fixed one, or those that are fetched."""
+
+    def find(self, kid: str | None) -> Generator[KeysNeeded, None, VerificationKey]:
+        """Find the key of this id."""
+        ...
+
+    def knows(self, kid: str | None) -> bool:
+        """Tell whether a key of this id is at hand."""
+        ...
+
+    def at_hand(self, kid: str | None) -> VerificationKey | None:
+        """Give the key of this id if there is nothing to do for it first."""
+        ...
+
+    def prepare(self) -> Generator[KeysNeeded, None, None]:
+        """Make the keys ready."""
+        ...
+
+    def status(self, cached_tokens: int) -> KeySetStatus:
+        """Tell the figures."""
+        ...
+
+    def after_fork(self) -> None:
+        """Forget what was the parent's, in a forked child."""
+        ...
+
+    def forget(self) -> None:
+        """Begin anew, between two tests."""
+        ...
+
+
 class FixedKey:
     """A key that never changes: no network, ever."""
 

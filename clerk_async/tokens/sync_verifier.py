@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextvars
 import os
 import threading
-from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as WaitTimeoutError
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from clerk_async.errors import ClerkError, ClientClosedError
 from clerk_async.tokens.key_set import LOOK_AGAIN, Flight, KeysNeeded
@@ -19,6 +18,9 @@ from clerk_async.tokens.verification import Need, RefreshNeeded, SessionNeeded, 
 from clerk_async.under_test import new_event_loop
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from clerk_async.models import Session
     from clerk_async.tokens.claims import SessionClaims
     from clerk_async.tokens.requests import RequestState
 
@@ -46,7 +48,7 @@ class TokenVerifier(Verifier[SessionsSource]):
     _is_async = False
 
     def verify(
-        self, token: str, *, check_session: bool = False, accept_pending: bool | None = None
+        self, token: str, *, check_session: float = False, accept_pending: bool | None = None
     ) -> SessionClaims:
         """Verify a session token and return what it says.
 
@@ -57,19 +59,26 @@ class TokenVerifier(Verifier[SessionsSource]):
         Args:
             token: The token; whitespace around it is not forgiven.
             check_session: Also look the session up (one `get`): for paths that must see a
-                revocation at once, because a token stays valid for up to a minute after it.
+                revocation at once, because a token stays valid for up to a minute after it. True
+                asks the service each time; a number asks it only if this verifier hasn't done so in
+                the last so many seconds. A session that was found ended stays refused.
             accept_pending: Whether a session with tasks left is let in; None for the verifier's
                 own setting.
 
         Raises:
             TokenVerificationError: If it is refused; `reason` says why, the message what to do.
             KeysUnavailableError: If it could not be checked, as the keys can't be had.
+            DenialsUnavailableError: If what others have denied is older than `denials_max_age`.
             ConfigurationError: If `check_session` is asked of a verifier without `sessions`.
+            InvalidArgumentError: If `check_session` can't be used.
             ClerkError: With `check_session`, if the session could not be looked up.
         """
-        claims = None if check_session else self._at_once(token, accept_pending=accept_pending)
-        if claims is not None:
-            return claims
+        if self._link is not None and not self._link.is_running:
+            self._start_link()
+        if check_session is False:
+            claims = self._at_once(token, accept_pending=accept_pending)
+            if claims is not None:
+                return claims
         return self._run(
             self._verification.verify(
                 token, check_session=check_session, accept_pending=accept_pending
@@ -80,7 +89,7 @@ class TokenVerifier(Verifier[SessionsSource]):
         self,
         request: object,
         *,
-        check_session: bool = False,
+        check_session: float = False,
         refresh_if_expired: bool = False,
         accept_pending: bool | None = None,
     ) -> RequestState:
@@ -104,9 +113,12 @@ class TokenVerifier(Verifier[SessionsSource]):
             accept_pending: As in `verify`.
 
         Raises:
-            InvalidArgumentError: If no headers can be read from `request`.
+            InvalidArgumentError: If no headers can be read from `request`, or `check_session` can't
+                be used.
             ConfigurationError: If the service is to be asked by a verifier without `sessions`.
         """
+        if self._link is not None and not self._link.is_running:
+            self._start_link()
         steps: Steps[RequestState] = self._authenticate()(
             self._verification,
             request,
@@ -119,10 +131,24 @@ class TokenVerifier(Verifier[SessionsSource]):
     def warm_up(self) -> None:
         """Fetch the keys now, at the start of an app, so that no request waits for them.
 
+        With shared state, also wait until what other processes have denied is known, for 5 seconds
+        at most.
+
         Raises:
-            KeysUnavailableError: If they can't be had.
+            KeysUnavailableError: If the keys can't be had.
+            DenialsUnavailableError: With `denials_max_age`, if what was denied can't be had.
         """
         self._run(self._verification.keys.prepare())
+        if self._link is not None:
+            self._client_that_shares._catch_up()  # noqa: SLF001 - offered to verifiers alone
+            self._check_knowledge()
+
+    def _start_link(self) -> None:
+        self._client_that_shares._start_link()  # noqa: SLF001 - offered to verifiers alone
+
+    @property
+    def _client_that_shares(self) -> Any:
+        return self._sessions  # the link is its own, so it is a client of ours
 
     # --- meeting the needs of a verification ---
 
@@ -145,8 +171,8 @@ class TokenVerifier(Verifier[SessionsSource]):
             case KeysNeeded():
                 self._meet_keys(need)
                 return None
-            case SessionNeeded(session_id) if sessions is not None:
-                return sessions.get(session_id)
+            case SessionNeeded() if sessions is not None:
+                return self._meet_session(need, sessions)
             case RefreshNeeded() if sessions is not None:
                 return self._meet_refresh(need, sessions)
             case _:
@@ -157,25 +183,37 @@ class TokenVerifier(Verifier[SessionsSource]):
 
         A refresh uses its token up: whoever came second would be signed out.
         """
-        shared_by = (os.getpid(), *need.shared_by)  # a forked child waits for no thread left behind
-        ours = Future[Sequence[str]]()
-        first = self._refreshes.setdefault(shared_by, ours)
-        if first is not ours:
-            return cast("Sequence[str]", first.result())
-        try:
+        return self._once(
+            need.shared_by,
             # Only now: who was under way just before is done, and has left its answer there.
-            lines = self._recent.get(need.shared_by) or self._refresh(need, sessions)
+            lambda: self._recent.get(need.shared_by) or self._refresh(need, sessions),
+        )
+
+    def _meet_session(self, need: SessionNeeded, sessions: SessionsSource) -> Session:
+        if not need.is_shared:
+            return sessions.get(need.session_id)
+        return self._once(("get", need.session_id), lambda: sessions.get(need.session_id))
+
+    def _once(self, shared_by: tuple[str, ...], ask: Callable[[], T]) -> T:
+        """Ask the service once for all who need the same at the same time."""
+        key = (os.getpid(), *shared_by)  # a forked child waits for no thread left behind
+        ours = Future[T]()
+        first: Future[T] = self._under_way.setdefault(key, ours)
+        if first is not ours:
+            return first.result()
+        try:
+            answer = ask()
         except ClerkError as error:
             ours.set_exception(error)
             raise
         except BaseException:  # Ctrl-C in this thread is no news for the others
-            ours.set_exception(ClientClosedError("the refresh was interrupted"))
+            ours.set_exception(ClientClosedError("the call was interrupted"))
             raise
         else:
-            ours.set_result(lines)
-            return lines
+            ours.set_result(answer)
+            return answer
         finally:
-            self._refreshes.pop(shared_by, None)
+            self._under_way.pop(key, None)
 
     def _refresh(self, need: RefreshNeeded, sessions: SessionsSource) -> Sequence[str]:
         answer = sessions.refresh(

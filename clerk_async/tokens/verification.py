@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import attrs
 
@@ -23,6 +23,7 @@ from clerk_async.errors import (
 )
 from clerk_async.reasons import TokenVerificationReason as Reason
 from clerk_async.tokens.claims import SessionClaims, read_claims
+from clerk_async.tokens.denied import max_age_of
 from clerk_async.tokens.jose import (
     Compact,
     Header,
@@ -39,18 +40,27 @@ from clerk_async.tokens.rules import pending
 from clerk_async.under_test import on_reset
 
 if TYPE_CHECKING:
+    from clerk_async.tokens.denied import DenialCheck, LookUps
     from clerk_async.tokens.rules import Rules
+    from clerk_async.tokens.sources import Keys
 
 T = TypeVar("T")
 
 _MAX_HEADERS: Final = 64
+_GONE: Final = ""
 _NO_SESSION: Final = (None, "")
 
 
 class SessionNeeded(NamedTuple):
-    """A look at a session is needed: the answer is the session."""
+    """A look at a session is needed: the answer is the session.
+
+    Attributes:
+        session_id: The session.
+        is_shared: Whether one look will do for all who need it at the same time.
+    """
 
     session_id: str
+    is_shared: bool
 
 
 class RefreshNeeded(NamedTuple):
@@ -75,38 +85,6 @@ class RefreshNeeded(NamedTuple):
 
 Need: TypeAlias = KeysNeeded | SessionNeeded | RefreshNeeded
 Steps: TypeAlias = Generator[Need, Any, T]
-
-
-class Keys(Protocol):
-    """Where keys come from: see `clerk_async.tokens.key_set`."""
-
-    def find(self, kid: str | None) -> Generator[KeysNeeded, None, VerificationKey]:
-        """Find the key of this id."""
-        ...
-
-    def knows(self, kid: str | None) -> bool:
-        """Tell whether a key of this id is at hand."""
-        ...
-
-    def at_hand(self, kid: str | None) -> VerificationKey | None:
-        """Give the key of this id if there is nothing to do for it first."""
-        ...
-
-    def prepare(self) -> Generator[KeysNeeded, None, None]:
-        """Make the keys ready."""
-        ...
-
-    def status(self, cached_tokens: int) -> KeySetStatus:
-        """Tell the figures."""
-        ...
-
-    def after_fork(self) -> None:
-        """Forget what was the parent's, in a forked child."""
-        ...
-
-    def forget(self) -> None:
-        """Begin anew, between two tests."""
-        ...
 
 
 class Examined:
@@ -177,8 +155,12 @@ class Verification:
         cache_size: int,
         can_look_up: bool,
         clock: Callable[[], float],
+        look_ups: LookUps,
+        denial_check: DenialCheck | None,
     ) -> None:
         self.rules = rules
+        self._look_ups = look_ups
+        self.denial_check = denial_check
         self.keys = keys
         self.can_look_up = can_look_up
         self.tally = Tally()
@@ -206,20 +188,22 @@ class Verification:
         return claims
 
     def verify(
-        self, token: str, *, check_session: bool, accept_pending: bool | None
+        self, token: str, *, check_session: float, accept_pending: bool | None
     ) -> Steps[SessionClaims]:
         """Verify a token, and its session with the service where that is asked for.
 
         Raises:
             TokenVerificationError: If it is refused.
             KeysUnavailableError: If the keys to check it with can't be had.
+            InvalidArgumentError: If `check_session` can't be used.
             ClerkError: If the session can't be looked up.
         """
+        max_age = max_age_of(check_session)
         try:
             examined = yield from self.examine(token, session_only=False)
             claims = self.accept(examined, accept_pending=accept_pending)
-            if check_session:
-                yield from self.check_session(claims, accept_pending=accept_pending)
+            if max_age is not None:
+                yield from self.check_session(claims, max_age, accept_pending=accept_pending)
         except ConfigurationError:
             raise
         except ClerkError as error:
@@ -318,7 +302,7 @@ class Verification:
 
         Raises:
             TokenVerificationError: If it has expired, was made for somebody else, or a claim can't
-                be read; or if its session is pending, which is told last.
+                be read; if its session is pending; or if it was denied, which is told last.
             ConfigurationError: If the function that recognizes parties can't be used.
         """
         try:
@@ -332,13 +316,17 @@ class Verification:
             self._cache.put(examined)
         if claims.status == "pending" and not self._accepts_pending(accept_pending):
             raise pending()
+        if self.denial_check is not None:
+            self.denial_check.check(examined.payload)
         return claims
 
     def _accepts_pending(self, accept_pending: bool | None) -> bool:
         return self.rules.accept_pending if accept_pending is None else accept_pending
 
-    def check_session(self, claims: SessionClaims, *, accept_pending: bool | None) -> Steps[None]:
-        """Ask the service whether the session is still alive.
+    def check_session(
+        self, claims: SessionClaims, max_age: float, *, accept_pending: bool | None
+    ) -> Steps[None]:
+        """Ask the service whether the session is alive, unless that was seen a moment ago.
 
         Raises:
             TokenVerificationError: If it is not.
@@ -354,18 +342,23 @@ class Verification:
             raise malformed(
                 "it names no session (made from a JWT template?), so none can be checked"
             )
-        try:
-            session = yield SessionNeeded(claims.session_id)
-        except NotFoundError:
-            raise refused(
-                Reason.SESSION_INACTIVE, "The token's session no longer exists."
-            ) from None
-        status = session.status
+        session_id = claims.session_id
+        status = self._look_ups.status(session_id, max_age)
+        if status is None:
+            try:
+                session = yield SessionNeeded(session_id, is_shared=max_age > 0)
+            except NotFoundError:
+                status = _GONE
+            else:
+                status = str(session.status)
+            self._look_ups.note(session_id, status)
+        if status == _GONE:
+            raise refused(Reason.SESSION_INACTIVE, "The token's session no longer exists.")
         if status == "active" or (status == "pending" and self._accepts_pending(accept_pending)):
             return
         raise refused(
             Reason.SESSION_PENDING if status == "pending" else Reason.SESSION_INACTIVE,
-            f"The token's session is {cut(str(status))}: the user must sign in again.",
+            f"The token's session is {cut(status)}: the user must sign in again.",
         )
 
     def has_key_of(self, token: str) -> bool:

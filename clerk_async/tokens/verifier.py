@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from clerk_async.errors import ClerkError
 from clerk_async.tokens.key_set import LOOK_AGAIN, Flight, KeysNeeded
@@ -13,8 +13,9 @@ from clerk_async.tokens.sources import AsyncSessionsSource, fetch_published
 from clerk_async.tokens.verification import Need, RefreshNeeded, SessionNeeded, Steps
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
+    from clerk_async.models import Session
     from clerk_async.tokens.claims import SessionClaims
     from clerk_async.tokens.requests import RequestState
 
@@ -42,7 +43,7 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
     _home = staticmethod(asyncio.get_running_loop)
 
     async def verify(
-        self, token: str, *, check_session: bool = False, accept_pending: bool | None = None
+        self, token: str, *, check_session: float = False, accept_pending: bool | None = None
     ) -> SessionClaims:
         """Verify a session token and return what it says.
 
@@ -53,19 +54,26 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
         Args:
             token: The token; whitespace around it is not forgiven.
             check_session: Also look the session up (one `get`): for paths that must see a
-                revocation at once, because a token stays valid for up to a minute after it.
+                revocation at once, because a token stays valid for up to a minute after it. True
+                asks the service each time; a number asks it only if this verifier hasn't done so in
+                the last so many seconds. A session that was found ended stays refused.
             accept_pending: Whether a session with tasks left is let in; None for the verifier's
                 own setting.
 
         Raises:
             TokenVerificationError: If it is refused; `reason` says why, the message what to do.
             KeysUnavailableError: If it could not be checked, as the keys can't be had.
+            DenialsUnavailableError: If what others have denied is older than `denials_max_age`.
             ConfigurationError: If `check_session` is asked of a verifier without `sessions`.
+            InvalidArgumentError: If `check_session` can't be used.
             ClerkError: With `check_session`, if the session could not be looked up.
         """
-        claims = None if check_session else self._at_once(token, accept_pending=accept_pending)
-        if claims is not None:
-            return claims
+        if self._link is not None and not self._link.is_running:
+            self._start_link()
+        if check_session is False:
+            claims = self._at_once(token, accept_pending=accept_pending)
+            if claims is not None:
+                return claims
         return await self._run(
             self._verification.verify(
                 token, check_session=check_session, accept_pending=accept_pending
@@ -76,7 +84,7 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
         self,
         request: object,
         *,
-        check_session: bool = False,
+        check_session: float = False,
         refresh_if_expired: bool = False,
         accept_pending: bool | None = None,
     ) -> RequestState:
@@ -100,9 +108,12 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
             accept_pending: As in `verify`.
 
         Raises:
-            InvalidArgumentError: If no headers can be read from `request`.
+            InvalidArgumentError: If no headers can be read from `request`, or `check_session` can't
+                be used.
             ConfigurationError: If the service is to be asked by a verifier without `sessions`.
         """
+        if self._link is not None and not self._link.is_running:
+            self._start_link()
         return await self._run(
             self._authenticate()(
                 self._verification,
@@ -116,10 +127,21 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
     async def warm_up(self) -> None:
         """Fetch the keys now, at the start of an app, so that no request waits for them.
 
+        With shared state, also wait until what other processes have denied is known, for 5 seconds
+        at most.
+
         Raises:
-            KeysUnavailableError: If they can't be had.
+            KeysUnavailableError: If the keys can't be had.
+            DenialsUnavailableError: With `denials_max_age`, if what was denied can't be had.
         """
         await self._run(self._verification.keys.prepare())
+        if self._link is not None:
+            await self._link.caught_up()
+            self._check_knowledge()
+
+    def _start_link(self) -> None:
+        if self._link is not None:
+            self._link.start()
 
     # --- meeting the needs of a verification ---
 
@@ -142,8 +164,8 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
             case KeysNeeded():
                 await self._meet_keys(need)
                 return None
-            case SessionNeeded(session_id) if sessions is not None:
-                return await sessions.get(session_id)
+            case SessionNeeded() if sessions is not None:
+                return await self._meet_session(need, sessions)
             case RefreshNeeded() if sessions is not None:
                 return await self._meet_refresh(need, sessions)
             case _:
@@ -159,14 +181,25 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
         recent = self._recent.get(need.shared_by)
         if recent is not None:
             return recent
-        loop, refreshes = asyncio.get_running_loop(), self._refreshes
-        shared_by = (loop, *need.shared_by)
-        task = refreshes.get(shared_by)
+        return await self._once(need.shared_by, lambda: self._refresh(need, sessions))
+
+    async def _meet_session(self, need: SessionNeeded, sessions: AsyncSessionsSource) -> Session:
+        if not need.is_shared:
+            return await sessions.get(need.session_id)
+        return await self._once(("get", need.session_id), lambda: sessions.get(need.session_id))
+
+    async def _once(
+        self, shared_by: tuple[str, ...], ask: Callable[[], Coroutine[Any, Any, T]]
+    ) -> T:
+        """Ask the service once for all who need the same at the same time."""
+        loop, under_way = asyncio.get_running_loop(), self._under_way
+        key = (loop, *shared_by)
+        task: asyncio.Task[T] | None = under_way.get(key)
         if task is None:
             # A task of its own: who gave up waiting must not end it for the others.
-            task = loop.create_task(self._refresh(need, sessions), name="clerk_async: refreshing")
-            refreshes[shared_by] = task
-            task.add_done_callback(lambda _: refreshes.pop(shared_by, None))
+            task = loop.create_task(ask(), name="clerk_async: asking the service")
+            under_way[key] = task
+            task.add_done_callback(lambda _: under_way.pop(key, None))
         return await asyncio.shield(task)
 
     async def _refresh(self, need: RefreshNeeded, sessions: AsyncSessionsSource) -> Sequence[str]:

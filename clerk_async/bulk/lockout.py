@@ -1,0 +1,82 @@
+"""Denies what a run is going to revoke, before its paced turn: see `clerk_async.denials`.
+
+The service takes minutes for thousands of sessions; a verifier refuses them from the first moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from clerk_async.denials import KEPT_UNWATCHED
+from clerk_async.errors import InvalidArgumentError
+from clerk_async.http.operations import check_session_id
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from clerk_async.denials import Denials
+
+_BREATH: Final = 1000
+
+
+class Lockout:
+    """The denials of one run.
+
+    An id is denied as soon as it is known, and stays denied whatever became of its revocation. What
+    was never attempted is taken back at the end: the run may have been stopped because the ids were
+    the wrong ones. Where no verifier asks, a large input is denied as it is sent, because the list
+    would not keep all of it anyway.
+
+    Args:
+        denials: The client's list.
+        is_dry: Whether nothing is revoked, and so nothing denied.
+    """
+
+    def __init__(self, denials: Denials, *, is_dry: bool) -> None:
+        self._denials = denials
+        self._is_dry = is_dry
+        self._untried: dict[str, None] = {}
+
+    async def deny_all(self, session_ids: Collection[object]) -> None:
+        """Deny a whole input; what is no id of a session is left out."""
+        if self._is_dry or not (self._denials.is_watched or len(session_ids) <= KEPT_UNWATCHED):
+            return  # nothing of it would be denied: there is no need to read it
+        known: list[str] = []
+        for session_id in session_ids:
+            try:
+                check_session_id(session_id)
+            except InvalidArgumentError:
+                continue
+            known.append(str(session_id))
+            if len(known) == _BREATH:
+                self.deny(known)
+                known = []
+                await asyncio.sleep(0)
+        self.deny(known)
+
+    def deny(self, session_ids: Collection[str]) -> None:
+        """Deny sessions that are going to be revoked."""
+        count = len(self._untried) + len(session_ids)
+        if self._is_dry or not (self._denials.is_watched or count <= KEPT_UNWATCHED):
+            return
+        # What somebody else has denied is not ours to take back.
+        ours = [each for each in session_ids if not self._denials.denies(each)]
+        if ours:
+            self._denials.deny_sessions(ours)
+            self._untried.update(dict.fromkeys(ours))
+
+    def tried(self, session_id: str, sends: int) -> None:
+        """Note how often a session's revocation was sent: if it was, it stays denied."""
+        if not sends:
+            return
+        if session_id in self._untried:
+            del self._untried[session_id]
+        elif not self._denials.denies(session_id):
+            self._denials.deny_revoked(session_id)
+
+    def end(self) -> None:
+        """Take back what was denied and never attempted."""
+        if self._untried:
+            self._denials.allow_sessions(self._untried)
+            self._untried.clear()

@@ -1,0 +1,382 @@
+"""What was revoked or denied is refused at once, and a look at a session counts for a while."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from clients import ONCE, client_of, sync_client_of
+
+from clerk_async import (
+    AsyncTokenVerifier,
+    ConfigurationError,
+    InvalidArgumentError,
+    NotFoundError,
+    ServerError,
+    TokenVerificationError,
+    TokenVerifier,
+)
+from clerk_async.reasons import TokenVerificationReason as Reason
+from clerk_async.testing import FakeClerk, Fault
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from clerk_async import AsyncSessionsApi
+
+PARTIES = ["http://localhost:3000"]
+
+
+@pytest.fixture
+async def client(fake: FakeClerk) -> AsyncIterator[AsyncSessionsApi]:
+    """Return a client that asks once."""
+    async with client_of(fake, retry=ONCE) as client:
+        yield client
+
+
+def verifier_of(client: AsyncSessionsApi, **options: Any) -> AsyncTokenVerifier:
+    """Make a verifier of a client."""
+    return AsyncTokenVerifier(sessions=client, authorized_parties=PARTIES, **options)
+
+
+async def reason(verifier: AsyncTokenVerifier, token: str, **options: Any) -> Reason | None:
+    """Return why a token is refused; None if it isn't."""
+    try:
+        await verifier.verify(token, **options)
+    except TokenVerificationError as error:
+        return error.reason
+    return None
+
+
+def asked(fake: FakeClerk, operation: str = "get") -> int:
+    """Count the requests of an operation."""
+    return sum(request.operation == operation for request in fake.requests)
+
+
+# --- what denies ---
+
+
+@pytest.mark.promise("denied-at-once")
+@pytest.mark.parametrize("way", ["plain", "info"])
+async def test_a_revocation_is_seen_by_the_verifiers_of_its_client(
+    way: str, fake: FakeClerk, client: AsyncSessionsApi
+) -> None:
+    """Also on the path of a token that was verified before, and in requests."""
+    session, other = fake.add_session(user_id="user_1"), fake.add_session(user_id="user_2")
+    verifier, token = verifier_of(client), fake.mint(session)
+    assert await reason(verifier, token) is None
+    await (client if way == "plain" else client.with_http_info).revoke(session.id)
+    assert await reason(verifier, token) is Reason.SESSION_REVOKED
+    state = await verifier.authenticate_request({"authorization": f"Bearer {token}"})
+    assert (state.status, state.reason) == ("signed_out", "session-revoked")
+    assert await reason(verifier_of(client), token) is Reason.SESSION_REVOKED
+    assert await reason(verifier_of(client, check_denials=False), token) is None
+    assert await reason(verifier, fake.mint(other)) is None
+
+
+@pytest.mark.promise("denied-at-once")
+async def test_a_404_denies_and_no_other_error_does(
+    fake: FakeClerk, client: AsyncSessionsApi
+) -> None:
+    """The session may be gone at the service while its last token lives."""
+    session = fake.add_session(user_id="user_1")
+    verifier, token = verifier_of(client), fake.mint(session)
+    fake.inject(Fault.status(500, operation="revoke"))
+    with pytest.raises(ServerError):
+        await client.revoke(session.id)
+    assert await reason(verifier, token) is None
+    fake.remove_session(session.id)
+    with pytest.raises(NotFoundError):
+        await client.revoke(session.id)
+    assert await reason(verifier, token) is Reason.SESSION_REVOKED
+
+
+def test_the_sync_client_and_verifier_do_the_same(fake: FakeClerk) -> None:
+    """From any thread, and through a view."""
+    session, other = fake.add_session(user_id="user_1"), fake.add_session(user_id="user_2")
+    token, second = fake.mint(session), fake.mint(other)
+    with sync_client_of(fake) as client:
+        verifier = TokenVerifier(sessions=client, authorized_parties=PARTIES)
+        assert verifier.verify(token).session_id == session.id
+        thread = Thread(target=client.with_options(timeout=5).revoke, args=(session.id,))
+        thread.start()
+        thread.join(20)
+        with pytest.raises(TokenVerificationError) as caught:
+            verifier.verify(token)
+        assert caught.value.reason is Reason.SESSION_REVOKED
+        client.deny(user_id="user_2")
+        assert verifier.authenticate_request({"authorization": f"Bearer {second}"}).reason
+        client.allow(user_id="user_2")
+        assert verifier.verify(second).user_id == "user_2"
+        assert client.shared_status().denied == 1
+
+
+@pytest.mark.promise("denied-at-once")
+@pytest.mark.parametrize("kind", ["list", "stream", "sweep"])
+async def test_a_bulk_run_denies_before_it_revokes(
+    kind: str, fake: FakeClerk, client: AsyncSessionsApi
+) -> None:
+    """A list or a user's sessions as a whole, a stream as it is read."""
+    found = [fake.add_session(user_id="user_1") for _ in range(20)]
+    ids, tokens = [each.id for each in found], [fake.mint(each) for each in found]
+    verifier = verifier_of(client)
+    fake.inject(Fault.hold(operation="revoke", count=2))
+    if kind == "sweep":
+        run = client.revoke_all(user_id="user_1", concurrency=2)
+    else:
+        run = client.revoke_many(ids if kind == "list" else iter(ids), concurrency=2)
+    task = asyncio.create_task(run)
+    await fake.until(lambda: fake.in_flight == 2)
+    reasons = [await reason(verifier, token) for token in tokens]
+    denied = reasons.count(Reason.SESSION_REVOKED)
+    assert denied == 20 if kind != "stream" else 1 <= denied <= 3
+    assert all(each.status == "active" for each in found)
+    fake.release()
+    report = await task
+    assert report.revoked == 20
+    assert {await reason(verifier, token) for token in tokens} == {Reason.SESSION_REVOKED}
+
+
+@pytest.mark.promise("denied-at-once")
+async def test_what_a_stopped_run_never_attempted_is_allowed_again(
+    fake: FakeClerk, client: AsyncSessionsApi
+) -> None:
+    """The ids may have been the wrong ones; what was sent stays denied, failed or not."""
+    found = [fake.add_session(user_id="user_1") for _ in range(30)]
+    tokens = {each.id: fake.mint(each) for each in found}
+    verifier = verifier_of(client)
+    await client.deny(session_id=found[-1].id)  # by somebody else: not the run's to take back
+    fake.inject(Fault.status(422, operation="revoke", count=2))
+    report = await client.revoke_many(list(tokens), concurrency=1, max_failures=2)
+    assert (report.failed, report.not_attempted) == (2, 28)
+    refused = [each for each, token in tokens.items() if await reason(verifier, token) is not None]
+    assert sorted(refused) == sorted([found[0].id, found[1].id, found[-1].id])
+
+
+async def test_a_cancelled_run_takes_back_what_it_never_attempted(
+    fake: FakeClerk, client: AsyncSessionsApi
+) -> None:
+    """A cancellation is an early end like any other."""
+    found = [fake.add_session(user_id="user_1") for _ in range(10)]
+    tokens = [fake.mint(each) for each in found]
+    verifier = verifier_of(client)
+    fake.inject(Fault.hold(operation="revoke", count=None))
+    task = asyncio.create_task(client.revoke_many([each.id for each in found], concurrency=1))
+    await fake.until(lambda: fake.in_flight == 1)
+    task.cancel()
+    fake.release()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    reasons = [await reason(verifier, token) for token in tokens]
+    assert reasons.count(Reason.SESSION_REVOKED) == len(
+        [request for request in fake.requests if request.operation == "revoke"]
+    )
+
+
+async def test_a_dry_run_denies_nothing(fake: FakeClerk, client: AsyncSessionsApi) -> None:
+    """It only says what would be done."""
+    session = fake.add_session(user_id="user_1")
+    verifier = verifier_of(client)
+    await client.revoke_many([session.id], dry_run=True)
+    await client.revoke_all(user_id="user_1", dry_run=True)
+    assert await reason(verifier, fake.mint(session)) is None
+    assert client.shared_status().denied == 0
+
+
+async def test_a_script_without_a_verifier_keeps_few_denials(
+    client: AsyncSessionsApi,
+) -> None:
+    """Nobody asks: only the last 10,000 are kept. From the first verifier on, all are."""
+    for first in range(0, 30_000, 1000):
+        client._denials.deny_sessions([f"sess_{number}" for number in range(first, first + 1000)])
+    assert client.shared_status().denied == 10_000
+    verifier_of(client)
+    client._denials.deny_sessions([f"sess_more_{number}" for number in range(5000)])
+    assert client.shared_status().denied == 15_000
+
+
+# --- deny and allow ---
+
+
+@pytest.mark.promise("denied-at-once")
+async def test_a_users_denial_is_a_cut_off_in_time(
+    fake: FakeClerk, client: AsyncSessionsApi
+) -> None:
+    """Tokens issued until then, and the clock skew after it, are refused; later ones pass."""
+    session = fake.add_session(user_id="user_1")
+    other = fake.add_session(user_id="user_2")
+    verifier = verifier_of(client, clock_skew=5.0)
+    now = datetime.now(UTC)
+    later = fake.mint(session, issued_at=now + timedelta(seconds=20))
+    soon = fake.mint(session, issued_at=now + timedelta(seconds=3))
+    await client.deny(user_id="user_1")
+    ahead = AsyncTokenVerifier(
+        sessions=client, authorized_parties=PARTIES, clock=lambda: now.timestamp() + 20
+    )
+    assert await reason(verifier, fake.mint(session)) is Reason.SESSION_REVOKED
+    assert await reason(verifier, soon) is Reason.SESSION_REVOKED
+    assert await reason(ahead, later) is None
+    assert await reason(verifier, fake.mint(other)) is None
+    await client.deny(everyone=True)
+    assert await reason(verifier, fake.mint(other)) is Reason.SESSION_REVOKED
+    await client.allow(everyone=True)
+    assert await reason(verifier, fake.mint(other)) is None
+    assert await reason(verifier, fake.mint(session)) is Reason.SESSION_REVOKED, "its own stands"
+
+
+@pytest.mark.promise("denied-at-once")
+@pytest.mark.parametrize(
+    ("fva", "minutes_ago", "is_refused"),
+    [
+        ([10, -1], 5, True),  # signed in 10 minutes ago, before the cut-off 5 minutes ago
+        ([2, -1], 5, False),
+        ([4, -1], 5, True),  # may have been 4 minutes and 59 seconds: taken a minute early
+        ([-1, -1], 5, True),
+        (None, 5, True),
+    ],
+)
+async def test_signed_in_before_judges_the_sign_in(
+    fva: list[int] | None,
+    minutes_ago: int,
+    is_refused: bool,
+    fake: FakeClerk,
+    client: AsyncSessionsApi,
+) -> None:
+    """By the age of the first factor when the token was issued; a token without it is refused."""
+    session = fake.add_session(user_id="user_1")
+    verifier = verifier_of(client)
+    claims = (await verifier.verify(fake.mint(session))).to_dict()["raw"]
+    claims.pop("fva", None)
+    token = fake.sign(claims if fva is None else {**claims, "fva": fva})
+    cut = datetime.now(UTC) - timedelta(minutes=minutes_ago)
+    await client.deny(everyone=True, signed_in_before=cut)
+    assert (await reason(verifier, token) is Reason.SESSION_REVOKED) is is_refused
+    await client.allow(everyone=True, signed_in_before=cut)
+    assert await reason(verifier, token) is None
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"session_id": "sess_1", "user_id": "user_1"},
+        {"session_id": "sess_1", "everyone": True},
+        {"user_id": "user_1", "everyone": True},
+        {"session_id": "sess_1", "signed_in_before": datetime.now(UTC)},
+        {"signed_in_before": datetime.now(UTC)},
+        {"everyone": False},
+        {"everyone": "yes"},
+        {"everyone": True, "signed_in_before": datetime(2026, 1, 1)},  # noqa: DTZ001 - refused
+        {"everyone": True, "signed_in_before": 1_700_000_000},
+        {"session_id": ""},
+        {"session_id": "a/b"},
+        {"user_id": 7},
+    ],
+)
+async def test_deny_and_allow_refuse_what_is_not_meant(
+    arguments: dict[str, Any], client: AsyncSessionsApi
+) -> None:
+    """It must be exactly one of the three: nobody denies everyone by mistake."""
+    for method in (client.deny, client.allow):
+        with pytest.raises(InvalidArgumentError):
+            await method(**arguments)
+    assert client.shared_status().denied == 0
+
+
+# --- check_session in seconds ---
+
+
+@pytest.mark.promise("look-ups")
+async def test_a_look_at_a_session_counts_for_so_many_seconds(
+    fake: FakeClerk, client: AsyncSessionsApi
+) -> None:
+    """A session that was found ended stays refused, and is not asked about again."""
+    time = [0.0]
+    session = fake.add_session(user_id="user_1")
+    verifier, token = verifier_of(client, monotonic=lambda: time[0]), fake.mint(session)
+    for _ in range(3):
+        await verifier.verify(token, check_session=30.0)
+    assert asked(fake) == 1
+    await verifier.verify(token, check_session=True)
+    await verifier.verify(token, check_session=0)
+    await verifier.verify(token, check_session=False)
+    assert asked(fake) == 3
+    session.status = "ended"
+    time[0] = 29.0
+    assert await reason(verifier, token, check_session=30) is None
+    time[0] = 31.0
+    assert await reason(verifier, token, check_session=30) is Reason.SESSION_INACTIVE
+    time[0] = 4000.0
+    assert await reason(verifier, token, check_session=30) is Reason.SESSION_INACTIVE
+    assert asked(fake) == 4
+
+
+@pytest.mark.promise("look-ups")
+async def test_a_look_that_failed_does_not_count(fake: FakeClerk, client: AsyncSessionsApi) -> None:
+    """The next request asks again."""
+    session = fake.add_session(user_id="user_1")
+    verifier, token = verifier_of(client), fake.mint(session)
+    fake.inject(Fault.status(500, operation="get"))
+    with pytest.raises(ServerError):
+        await verifier.verify(token, check_session=30)
+    await verifier.verify(token, check_session=30)
+    assert asked(fake) == 2
+
+
+@pytest.mark.promise("look-ups")
+async def test_tasks_that_need_the_same_look_share_it(
+    fake: FakeClerk, client: AsyncSessionsApi
+) -> None:
+    """Twenty requests of one page at once cost one request; True asks for each."""
+    token = fake.mint(fake.add_session(user_id="user_1"))
+    fake.inject(Fault.hold(operation="get"))
+    verifier = verifier_of(client)
+    tasks = [asyncio.create_task(verifier.verify(token, check_session=30)) for _ in range(20)]
+    await fake.until(lambda: fake.in_flight == 1)
+    tasks[0].cancel()  # the others go on
+    fake.release()
+    await asyncio.gather(*tasks[1:])
+    assert asked(fake) == 1
+    await asyncio.gather(*[verifier.verify(token, check_session=True) for _ in range(3)])
+    assert asked(fake) == 4
+
+
+@pytest.mark.promise("look-ups")
+def test_threads_that_need_the_same_look_share_it(fake: FakeClerk) -> None:
+    """The same in the sync verifier."""
+    token = fake.mint(fake.add_session(user_id="user_1"))
+    fake.inject(Fault.hold(operation="get"))
+    with sync_client_of(fake) as client, ThreadPoolExecutor(10) as pool:
+        verifier = TokenVerifier(sessions=client, authorized_parties=PARTIES)
+        checks = [pool.submit(verifier.verify, token, check_session=30) for _ in range(10)]
+        fake.wait_for(lambda: fake.in_flight == 1)
+        fake.release()
+        assert {check.result(20).user_id for check in checks} == {"user_1"}
+    assert asked(fake) == 1
+
+
+@pytest.mark.parametrize("wrong", [-1, math.nan, math.inf, "30", None])
+async def test_check_session_refuses_what_is_no_number_of_seconds(
+    wrong: Any, fake: FakeClerk, client: AsyncSessionsApi
+) -> None:
+    """None is no False, and a text is no number."""
+    token = fake.mint(fake.add_session(user_id="user_1"))
+    verifier = verifier_of(client)
+    with pytest.raises(InvalidArgumentError, match="check_session"):
+        await verifier.verify(token, check_session=wrong)
+    with pytest.raises(InvalidArgumentError, match="check_session"):
+        await verifier.authenticate_request({}, check_session=wrong)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, math.nan, True, "5"])
+def test_denials_max_age_needs_a_shared_state_and_seconds(wrong: Any, fake: FakeClerk) -> None:
+    """Without other processes nobody could keep to it."""
+    with sync_client_of(fake) as client:
+        for value in (wrong, 5.0):
+            with pytest.raises(ConfigurationError, match="denials_max_age"):
+                TokenVerifier(sessions=client, authorized_parties=PARTIES, denials_max_age=value)
