@@ -53,6 +53,7 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
         "kept-connections": "An idle connection is kept for minutes, so that a quiet program doesn't connect anew for each call",
         "backoff": "Full jitter; Retry-After is never undercut, and too long a one is raised at once",
         "retry-quota": "The retry quota keeps an outage from tripling the load",
+        "debug-lines": "Each call ends with one DEBUG line: what was asked for, how it ended, milliseconds, attempts, trace id",
         "shared-pause": "On a 429 the whole client pauses",
         "pool-wait": "Waiting for the pool takes nothing of an attempt's time; the error tells the phase",
         "never-sent": "A connection that was never made is told apart from one that was lost",

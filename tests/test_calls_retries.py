@@ -424,7 +424,7 @@ async def test_clients_pause_each_for_itself(fake: FakeClerk) -> None:
 async def test_each_retry_is_told_in_the_log(
     fake: FakeClerk, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """At DEBUG, with what failed and how long it waits; what goes well at once says nothing."""
+    """At DEBUG, with what failed and how long it waits, besides the line that ends each call."""
     session = fake.add_session().id
     fake.inject(Fault.status(429, retry_after=2), Fault.cut("after"))
     with caplog.at_level(logging.DEBUG, "clerk_async"):
@@ -433,7 +433,8 @@ async def test_each_retry_is_told_in_the_log(
             await client.get(session)
             await client.get(session)
     told = [record.getMessage() for record in logged(caplog)]
-    assert [line.partition(":")[0] for line in told] == [f"GET /sessions/{session}"] * 2
+    assert [line.partition(":")[0] for line in told] == [f"GET /sessions/{session}"] * 4
+    assert ["attempts 3" in line for line in told] == [False, False, True, False]
     assert "attempt 1 failed, the next comes in 2.00 s: 429" in told[0]
     assert "attempt 2 failed, the next comes in 0.00 s: the connection was lost" in told[1]
 

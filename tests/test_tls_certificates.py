@@ -7,12 +7,16 @@ from __future__ import annotations
 import ssl
 import traceback
 import warnings
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import trustme
 from clients import MODES, Mode, run
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from relays import Refusing, TlsFront
 from served_apps import LIMIT, assert_clean, program
 
@@ -107,6 +111,71 @@ def test_a_refused_connection_is_tried_once_and_says_why(
     assert "SSL_CERT_FILE" in str(error)
     assert error.__cause__ is None
     assert fake.secret_key not in "".join(traceback.format_exception(error)) + repr(error)
+
+
+def lax_authority() -> tuple[trustme.CA, ssl.SSLContext]:
+    """Make an authority as private ones often are, without a key usage, and a server's context."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "An old authority")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(7)
+        .not_valid_before(PAST - timedelta(days=1))
+        .not_valid_after(datetime.now(UTC) + timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    authority = trustme.CA.from_pem(
+        certificate.public_bytes(Encoding.PEM),
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+    )
+    return authority, server_context(authority.issue_cert("localhost"))
+
+
+@pytest.mark.promise("tls-and-proxies")
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("is_strict", [True, False], ids=["strict", "not strict"])
+def test_an_authority_that_strict_checks_refuse_is_told_of(
+    mode: Mode, fake: FakeClerk, monkeypatch: pytest.MonkeyPatch, *, is_strict: bool
+) -> None:
+    """As Python 3.13 checks by default: the file that names the authority was found already."""
+    authority, serving = lax_authority()
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    if is_strict:
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+    else:
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    monkeypatch.setenv("SSL_CERT_FILE", "/etc/ssl/certs/mine.pem")
+    with TlsFront(fake.port, serving) as front:
+        error = run(mode, fake, "get", base_url=front.base_url, ssl_context=context).error
+    if not is_strict:
+        assert error is None
+        return
+    assert isinstance(error, ConnectError)
+    assert error.attempts == 1
+    assert "Python 3.13 and later check certificates strictly" in str(error)
+    assert "VERIFY_X509_STRICT" in str(error)
+    assert "SSL_CERT_FILE" not in str(error)
+
+
+def test_where_ssl_cert_file_is_set_it_is_not_advised_again(
+    fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has set it needs to know that the authority isn't in that file."""
+    monkeypatch.setenv("SSL_CERT_FILE", "/etc/ssl/certs/mine.pem")
+    stranger = server_context(trustme.CA().issue_cert("localhost"))
+    with Refusing(stranger) as front:
+        options: dict[str, Any] = {"base_url": front.base_url, "ssl_context": client_context()}
+        error = run("async", fake, "get", **options).error
+    assert isinstance(error, ConnectError)
+    assert "CERTIFICATE_VERIFY_FAILED" in str(error)
+    assert "SSL_CERT_FILE" not in str(error)
+    assert "the file that this program was told of" in str(error)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import sys
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
@@ -22,7 +23,6 @@ from clerk_async.errors import (
     RateLimitedError,
     RequestTimeoutError,
     ResponseDecodeError,
-    ServerError,
     TransportError,
     WrongLoopError,
 )
@@ -34,6 +34,7 @@ from clerk_async.http.retry import (
     pauses_client,
 )
 from clerk_async.pacing.window import TOO_MANY_REQUESTS, UNAVAILABLE, SendRefused
+from clerk_async.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,6 +51,8 @@ _Failure = ApiError | TransportError | ResponseDecodeError
 _E = TypeVar("_E", bound=_Failure)
 
 _SUCCESS: Final = range(200, 300)
+_REFUSALS: Final = frozenset({*range(400, 500), UNAVAILABLE})
+"""The statuses that say that the service did nothing; a 500 does not, nor a stray 101."""
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -79,17 +82,23 @@ class Calls:
         if task is None:
             raise WrongLoopError("a call must be made from within a task")
         limit = self.policy.deadline if pacer is None else None
-        deadline = math.inf if limit is None else self.shared.clock() + limit
+        began = self.shared.clock()
+        deadline = math.inf if limit is None else began + limit
         call = _Call(task, self.shared, self.policy, self.timeouts, wire, request, pacer, deadline)
         wire.calls.add(call)
+        answer: Answer | None = None
         try:
-            return await call.run()
+            answer = await call.run()
         except asyncio.CancelledError:
             if wire.is_closing and task.cancelling() and task.uncancel() == 0:
                 raise ClientClosedError("the client was closed during the call") from None
             raise
+        else:
+            return answer
         finally:
             wire.calls.discard(call)
+            if logger.isEnabledFor(logging.DEBUG):
+                call.log_end(answer, sys.exception(), began)
 
 
 @attrs.define(eq=False, repr=False)
@@ -149,6 +158,27 @@ class _Call:
                 wait,
                 failure,
             )
+
+    def log_end(self, answer: Answer | None, error: BaseException | None, began: float) -> None:
+        """Write the one line that tells how the call ended."""
+        ending, trace_id = "cancelled", None
+        if answer is not None:
+            ending, trace_id = str(answer.status), answer.headers.get("cf-ray")
+        elif isinstance(error, ApiError):
+            ending, trace_id = str(error.status), error.trace_id
+        elif isinstance(error, ClerkError):
+            ending = type(error).__name__
+        elif isinstance(error, SendRefused):
+            return  # a bulk run that has ended: there was no call
+        logger.debug(
+            "%s %s: %s after %.0f ms, attempts %d, trace id %s",
+            self.request.operation.method,
+            self.request.path,
+            ending,
+            (self.shared.clock() - began) * 1000,
+            self.attempts,
+            redact(trace_id, (*self.request.secrets, *self.shared.secrets)) if trace_id else None,
+        )
 
     async def _attempt(
         self, headers: Mapping[str, str] | None, body: bytes | None
@@ -261,7 +291,7 @@ class _Call:
     def _note(self, failure: _Failure) -> None:
         """Keep what a failed attempt means for the rest of the call, and for the client."""
         if isinstance(failure, ApiError):
-            if isinstance(failure, ServerError) and failure.status != UNAVAILABLE:
+            if failure.status not in _REFUSALS:
                 self.may_have_arrived = True
             if pauses_client(failure):
                 pause = failure.retry_after

@@ -55,6 +55,9 @@ _BODILESS: Final = frozenset({101, 204, 205, 304})
 """What says by its status that it has no body: none of them answers any request of ours."""
 _FIRST_SERVER_ERROR: Final = 500
 _REFUSAL: Final = re.compile("_ALERT_(?:[A-Z_]*CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED)")
+_STRICT_CODES: Final = range(80, 95)
+"""OpenSSL's verdicts of a strict check alone: from a path length without its key usage (80) to
+explicit curve parameters (94), in the header x509_vfy.h."""
 _OF_THE_WIRE: Final = (aiohttp.ClientError, OSError)
 _FORESEEN: Final = (*_OF_THE_WIRE, RuntimeError, ResponseDecodeError)
 
@@ -251,11 +254,7 @@ class Wire:
         if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError):
             return RequestTimeoutError("no whole answer within the time allowed", phase="response")
         if isinstance(error, aiohttp.ClientSSLError) or _refuses_us(error):
-            return ConnectError(
-                f"TLS failed: {_told(error)} (if your network has its own certificate "
-                "authority, SSL_CERT_FILE or ssl_context tells us of it)",
-                is_final=True,
-            )
+            return ConnectError(f"TLS failed: {_told(error)} ({_remedy(error)})", is_final=True)
         if isinstance(error, aiohttp.ClientHttpProxyError):
             return ConnectError(
                 f"the proxy refused to connect: {error.status}",
@@ -318,6 +317,25 @@ def _refuses_us(error: Exception) -> bool:
     """
     cause = error.__cause__
     return isinstance(cause, ssl.SSLError) and bool(_REFUSAL.search(cause.reason or ""))
+
+
+def _remedy(error: Exception) -> str:
+    """Say what to do about a failure of TLS."""
+    refused = getattr(error, "certificate_error", None)
+    if getattr(refused, "verify_code", 0) in _STRICT_CODES:
+        return (
+            "Python 3.13 and later check certificates strictly, and this authority's don't pass: "
+            "have them issued anew, or hand in an ssl_context without ssl.VERIFY_X509_STRICT"
+        )
+    if "SSL_CERT_FILE" in os.environ:
+        return (
+            "if your network has its own certificate authority, it must be in the file that this "
+            "program was told of, or in an ssl_context"
+        )
+    return (
+        "if your network has its own certificate authority, SSL_CERT_FILE or ssl_context tells us "
+        "of it"
+    )
 
 
 def _told(error: Exception) -> str:
