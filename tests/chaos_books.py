@@ -318,6 +318,8 @@ class Books:
         )
         match outcome.status:
             case RevocationStatus.REVOKED | RevocationStatus.ALREADY_INACTIVE:
+                assert outcome.session is not None
+                assert outcome.session.id == one, "the answer for another session"
                 assert status == "revoked", f"{one} is said to be revoked"
             case RevocationStatus.NOT_FOUND:
                 assert one in run.unknown

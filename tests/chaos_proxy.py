@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Literal, Self
 
 import attrs
+from chaos_talk import HABITS, Asked, Habit, Talker, Told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +46,8 @@ class Way:
         stall_at: After so many bytes from the service comes a pause.
         stall: Seconds that it takes.
         refuse: Whether it ends before a byte has passed.
+        habit: What is said on it that nobody asked for; None for nothing.
+        late: Seconds that such a thing comes late at the most.
     """
 
     latency: float = 0.0
@@ -56,6 +59,8 @@ class Way:
     stall_at: int | None = None
     stall: float = 0.0
     refuse: bool = False
+    habit: Habit | None = None
+    late: float = 0.03
 
 
 CLEAR: Final = Way()
@@ -67,7 +72,7 @@ def clear(_: int) -> Way:
 
 
 def draw_way(draw: random.Random, *, slow: float = 0.2) -> Way:
-    """Draw what a connection is like; three of ten are in order.
+    """Draw what a connection is like; three of twelve are in order.
 
     Args:
         draw: The random numbers.
@@ -82,6 +87,8 @@ def draw_way(draw: random.Random, *, slow: float = 0.2) -> Way:
         "down": Way(cut_down=draw.randrange(3000), ending=draw.choice(endings)),
         "stall": Way(stall_at=draw.randrange(1500), stall=draw.uniform(0, slow)),
         "refuse": Way(refuse=True, ending=draw.choice(endings[:2])),
+        "talkative": Way(habit=draw.choice(HABITS)),
+        "insistent": Way(habit=draw.choice(HABITS), late=slow / 2),
     }
     return drawn.get(draw.choice((*drawn, "clear", "clear", "clear")), CLEAR)
 
@@ -96,6 +103,7 @@ class _Pair:
         self.sent = bytearray()
         self.is_cut = False
         self.writers: list[asyncio.StreamWriter] = []
+        self.asked = Asked()
 
     async def run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Carry both directions until the client is gone, or cuts it off."""
@@ -120,6 +128,7 @@ class _Pair:
         passed = 0
         while data := await reader.read(_PIECE):
             self.sent += data
+            self.asked.feed(data)
             self.proxy.tell()
             if self.is_cut:
                 continue  # half-open: it listens, and passes nothing on
@@ -136,6 +145,11 @@ class _Pair:
     async def _down(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         passed, way = 0, self.way
         has_stalled = False
+        if way.habit is not None:
+            talker = Talker(way.habit, way.late, self.draw, self.proxy.told, self.asked)
+            with suppress(ConnectionError):
+                await talker.greet(writer)
+                await talker.pass_on(reader, writer, lambda: self._break("fin"))
         with suppress(ConnectionError):
             while data := await reader.read(_PIECE):
                 if self.is_cut:
@@ -212,6 +226,7 @@ class ChaosProxy:
         self.port = 0
         self.total = 0
         self._pairs: dict[asyncio.Task[None], _Pair] = {}
+        self.told: list[Told] = []
         self._past: list[bytearray] = []
         self._changed = threading.Condition()
         self._loop = asyncio.new_event_loop()
@@ -254,6 +269,7 @@ class ChaosProxy:
     def forget(self) -> None:
         """Forget what was sent; the connections must have ended before."""
         self._past.clear()
+        self.told.clear()
         self.total = 0
 
     def stop_listening(self) -> None:

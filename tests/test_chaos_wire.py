@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import pytest
 from chaos_proxy import CLEAR, ChaosProxy, Way, clear, draw_way
+from chaos_talk import HABITS
 from chaos_world import CALLS, RUNS, World, draw_fault
 from hypothesis import HealthCheck, Phase, settings, stateful
 from hypothesis import seed as seeded
@@ -165,7 +166,7 @@ ways = st.builds(
     cut_down=st.none() | st.integers(0, 3000),
     ending=st.sampled_from(("fin", "reset", "hush")),
     refuse=st.sampled_from((False, False, False, True)),
-)
+) | st.builds(Way, habit=st.sampled_from(HABITS), late=st.sampled_from((0.0, 0.03, 0.1)))
 
 
 class WireMachine(RuleBasedStateMachine):
