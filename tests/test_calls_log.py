@@ -71,8 +71,9 @@ async def test_a_call_that_fails_tells_how(
                 with pytest.raises(ClerkError):
                     await client.get(session)
                 assert endings(caplog) == [(what, ending, 1)]
-            fake.release()
             for ending in ("cancelled", ClientClosedError.__name__):
+                fake.release()
+                await fake.until(lambda: not fake.held)
                 caplog.clear()
                 fake.inject(Fault.hold())
                 call = asyncio.create_task(client.with_options(timeout=60.0).get(session))
@@ -82,7 +83,6 @@ async def test_a_call_that_fails_tells_how(
                 else:
                     await client.aclose()
                 await asyncio.wait([call])
-                fake.release()
                 assert endings(caplog) == [(what, ending, 1)]
         caplog.clear()
         nobody = client_of(fake, base_url="http://127.0.0.1:1/v1", retry=RetryPolicy(base_delay=0))

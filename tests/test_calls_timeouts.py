@@ -231,6 +231,8 @@ async def test_closing_ends_a_call_and_the_call_in_its_midst(fake: FakeClerk) ->
     trace.on_request_start.append(call)
     for held in (outer, inner):
         made.clear()
+        fake.release()
+        await fake.until(lambda: not fake.held)
         fake.inject(Fault.hold(session_id=held))
         client = client_of(fake, trace_configs=[trace], retry=ONCE, timeout=30.0)
         pending = asyncio.create_task(client.get(outer))
@@ -239,4 +241,3 @@ async def test_closing_ends_a_call_and_the_call_in_its_midst(fake: FakeClerk) ->
         async with asyncio.timeout(20):
             with pytest.raises(ClientClosedError):
                 await pending
-        fake.release()
