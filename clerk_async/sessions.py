@@ -23,7 +23,7 @@ from clerk_async.http import operations
 from clerk_async.http.calls import Calls
 from clerk_async.http.client_state import ClientState
 from clerk_async.http.decode import decode_page, decode_refreshed, decode_session, decode_token
-from clerk_async.http.paging import iterate_pages
+from clerk_async.http.paging import Walk, iterate_pages
 from clerk_async.http.settings import wire_settings
 from clerk_async.http_info import VERIFY_ADVICE, AsyncSessionsWithHttpInfo
 from clerk_async.sharing import AsyncSharing
@@ -308,25 +308,32 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing):
     ) -> AsyncGenerator[Session, None]:
         """Iterate over all sessions that match, page by page.
 
-        Sessions that end while this runs make the pages shrink, and others may then be skipped: to
-        revoke what you iterate over, use `revoke_all`.
+        Every session that was there at the start comes once, unless it leaves the list before its
+        turn, whatever happens meanwhile: sessions may end, begin, or be revoked by the loop itself.
+        So pages overlap, the end of the list is looked at twice, and a list costs at least two
+        requests more than it has pages. Sessions that begin meanwhile may come too.
 
         Args:
             client_id: Those of this client.
             user_id: Those of this user.
             status: Those with this status.
-            page_size: Sessions per request, 1 to 500.
-            on_unreadable: Told of each entry that is no session; without it they are logged.
+            page_size: Sessions per request, 1 to 500; 1 counts as 2, because pages overlap.
+            on_unreadable: Called with each entry that is no session; without it they are logged.
+
+        Raises:
+            ResponseDecodeError: If the list doesn't end, because the service ignores the offset or
+                goes on more than 100,000 sessions beyond what it told of.
         """
         low, high = operations.LIMIT_BOUNDS
         check_integer("page_size", page_size, low=low, high=high)
+        walk = Walk(page_size)
 
         def request_at(offset: int) -> operations.Request:
             return operations.list_request(
                 client_id=client_id,
                 user_id=user_id,
                 status=status,
-                limit=page_size,
+                limit=walk.limit,
                 offset=offset,
             )
 
@@ -336,7 +343,7 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing):
             request = request_at(offset)
             return self._reader.value(decode_page, await self._calls.call(request), request)
 
-        return iterate_pages(fetch, page_size, on_unreadable)
+        return iterate_pages(walk, fetch, on_unreadable)
 
     # --- options and life ---
 

@@ -195,7 +195,8 @@ class Books:
         check(tried)
 
     def _check_time(self, tried: Tried) -> None:
-        pages = SESSIONS_OF_A_USER // PAGE_SIZE + 2 if tried.operation == "iterate" else 1
+        # pages that overlap by one session, what is behind the end, and a look back
+        pages = SESSIONS_OF_A_USER // (PAGE_SIZE - 1) + 4 if tried.operation == "iterate" else 1
         limit = pages * (tried.policy.deadline or 0) * 1.05
         if isinstance(tried.error, asyncio.CancelledError) and tried.cancelled_at is not None:
             limit = tried.cancelled_at

@@ -42,7 +42,7 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
         "tools": "attrs, cattrs and whatever resolves type hints may work on our values at any time",
         "both-lists": "Both shapes of a list are read",
         "useless-bodies": "A body of no use is a ResponseDecodeError, never an empty list",
-        "complete-iteration": "`iterate` gives every session once",
+        "complete-iteration": "`iterate` gives every session once, whatever ends, begins or is revoked meanwhile and whatever totals say; a list without an end is an error",
         "own-answers": "Each call gets the answer to its own request: a connection on which anything came unasked is not used again",
         "bounded-answers": "No redirect is followed, no cookie kept, no body read without bound",
     },
@@ -96,7 +96,7 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
         "stops": "Stops by refused key, failures, deadline, question, cancellation; what is in flight is finished",
         "kill-9": "kill -9 loses nothing and claims nothing; a second run goes on",
         "foreign-journals": "A journal of another instance or kind is refused and left alone",
-        "revoke-all": "`revoke_all` skips nobody while pages shrink, and never means everybody",
+        "revoke-all": "`revoke_all` skips nobody while lists change or lie, is ok only if its last look found nobody, and never means everybody",
     },
     "Tokens": {
         "token-kinds": "Only session tokens sign anybody in: none of a JWT template, of a machine or of a category to come",

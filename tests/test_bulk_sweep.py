@@ -47,11 +47,14 @@ async def test_active_and_pending_sessions_of_the_user_go_and_no_other(fake: Fak
     assert sends(fake) == dict.fromkeys(mine, 1)
 
 
-async def test_a_user_without_live_sessions_costs_one_request(fake: FakeClerk) -> None:
-    """There is nothing to look for again."""
-    fake.add_session(user_id="user_1", status="ended")
+@pytest.mark.parametrize(("ended", "requests"), [(0, 1), (1, 3), (7, 3)])
+async def test_a_user_without_live_sessions_is_looked_at_once(
+    fake: FakeClerk, ended: int, requests: int
+) -> None:
+    """An empty list needs no proof; any other is read behind its end, and once more after that."""
+    add_sessions(fake, ended, user_id="user_1", status="ended")
     report = await _run(fake, user_id="user_1")
-    assert (report.total, report.ok, len(fake.requests)) == (0, True, 1)
+    assert (report.total, report.ok, len(fake.requests)) == (0, True, requests)
 
 
 @pytest.mark.promise("revoke-all")
@@ -63,9 +66,9 @@ async def test_more_sessions_than_a_page_holds_all_go(fake: FakeClerk) -> None:
     assert report.revoked == 1203
     assert not live(fake)
     operations = [seen.operation for seen in fake.requests]
-    assert operations[:3] == ["list"] * 3
-    assert operations.index("revoke") == 3
-    assert [query["offset"] for query in _lists(fake)[:3]] == ["0", "500", "1000"]
+    assert operations.index("revoke") == 4
+    offsets = [query["offset"] for query in _lists(fake)]
+    assert offsets == ["0", "499", "998", "1203", "0", "499", "998"]
 
 
 async def test_a_session_that_appears_meanwhile_is_found_by_the_second_look(
@@ -82,7 +85,8 @@ async def test_a_session_that_appears_meanwhile_is_found_by_the_second_look(
     report = await _run(fake, user_id="user_1", on_outcome=sign_in)
     assert report.revoked == 5
     assert not live(fake)
-    assert len(_lists(fake)) == 3
+    looks = [query for query in _lists(fake) if query["offset"] == "0"]
+    assert len(looks) == 3
 
 
 async def test_looking_again_ends_where_only_such_as_failed_are_left(fake: FakeClerk) -> None:
@@ -114,7 +118,7 @@ async def test_many_users_are_swept_in_one_run(fake: FakeClerk, kind: Any) -> No
     assert report.revoked == 90
     assert report.exhausted
     assert live(fake) == set(others)
-    assert len(_lists(fake)) == 60
+    assert len(_lists(fake)) == 90
     assert all(
         outcome.session is not None and outcome.user_id == outcome.session.user_id
         for outcome in outcomes
@@ -322,19 +326,19 @@ async def test_a_refused_key_ends_the_run_with_a_report(fake: FakeClerk) -> None
 
 
 async def test_a_dry_run_lists_and_changes_nothing(fake: FakeClerk) -> None:
-    """Each user once, as there are no stragglers to look for."""
+    """One look that is complete, as there are no stragglers to look for."""
     ids = add_sessions(fake, 4, user_id="user_1")
     outcomes: list[RevocationOutcome] = []
     report = await _run(fake, user_id="user_1", dry_run=True, on_outcome=outcomes.append)
     assert report.planned == report.total == 4
     assert report.ok
     assert live(fake) == set(ids)
-    assert len(fake.requests) == 1
+    assert [query["offset"] for query in _lists(fake)] == ["0", "4", "0"]
     assert by_status(outcomes) == {"planned": 4}
 
 
-async def test_a_journal_resumes_a_sweep(fake: FakeClerk, tmp_path: Path) -> None:
-    """What an earlier run has done is not sent, even where the list still shows it."""
+async def test_the_list_knows_better_than_a_journal(fake: FakeClerk, tmp_path: Path) -> None:
+    """What an earlier run has done is sent again if it is listed as live; nothing else is."""
     ids = add_sessions(fake, 6, user_id="user_1")
     path = tmp_path / "job.jsonl"
     first = await _run(fake, user_id="user_1", journal=path, max_failures=1)
@@ -343,8 +347,9 @@ async def test_a_journal_resumes_a_sweep(fake: FakeClerk, tmp_path: Path) -> Non
         fake.sessions[session_id].status = "active"
     fake.requests.clear()
     second = await _run(fake, user_id="user_1", journal=path)
-    assert (second.resumed, second.revoked, second.total) == (2, 0, 2)
-    assert not sends(fake)
+    assert (second.resumed, second.revoked, second.total) == (0, 2, 2)
+    assert set(sends(fake)) == set(ids[:2])
+    assert not live(fake)
 
 
 async def test_a_stopped_sweep_tells_what_it_had_found(fake: FakeClerk) -> None:
@@ -371,3 +376,56 @@ async def test_a_user_nobody_knows_has_no_sessions(fake: FakeClerk) -> None:
     fake.inject(Fault.status(404, operation="list"))
     report = await _run(fake, user_id="user_nobody")
     assert isinstance(report.failures[0].error, NotFoundError)
+
+
+async def test_a_list_that_lags_behind_is_waited_for(fake: FakeClerk) -> None:
+    """A session is listed as live for a moment longer: no failure, and no second revocation."""
+    (session_id,) = add_sessions(fake, 1, user_id="user_1")
+    fake.inject(Fault.field("status", "active", operation="list", after=2, count=2))
+    report = await _run(fake, user_id="user_1")
+    assert (report.revoked, report.total, report.ok) == (1, 1, True)
+    assert sends(fake) == {session_id: 1}
+
+
+@pytest.mark.promise("revoke-all")
+async def test_a_session_that_stays_live_after_its_revocation_is_a_failure(
+    fake: FakeClerk,
+) -> None:
+    """The service says that it is revoked, and lists it as live: the report is not ok."""
+    (session_id,) = add_sessions(fake, 1, user_id="user_1")
+    said = {**fake.sessions[session_id].as_json(), "status": "revoked"}
+    fake.inject(Fault.status(200, body=said, operation="revoke", count=None))
+    report = await _run(fake, user_id="user_1")
+    assert (report.revoked, report.failed, report.ok) == (1, 1, False)
+    (failure,) = report.failures
+    assert (failure.session_id, failure.user_id) == (None, "user_1")
+    assert session_id in str(failure.error)
+    assert sends(fake) == {session_id: 1}
+
+
+@pytest.mark.promise("revoke-all")
+async def test_a_user_who_signs_in_again_and_again_is_a_failure_in_the_end(
+    fake: FakeClerk,
+) -> None:
+    """Each look finds another session: the run ends, and says that it didn't come to an end."""
+    add_sessions(fake, 1, user_id="user_1")
+    report = await _run(
+        fake,
+        user_id="user_1",
+        on_outcome=lambda _: add_sessions(fake, 1, user_id="user_1"),
+    )
+    assert (report.revoked, report.failed, report.ok) == (100, 1, False)
+    assert "may be live: 100 looks" in str(report.failures[0].error)
+
+
+async def test_many_short_lists_are_believed_once_the_service_has_kept_its_word(
+    fake: FakeClerk,
+) -> None:
+    """A look costs one request then, as long as a longer page was seen before."""
+    users = [f"user_{number}" for number in range(60)]
+    add_sessions(fake, 5, user_id=users[0])
+    for user_id in users[1:]:
+        add_sessions(fake, 1, user_id=user_id)
+    report = await _run(fake, user_ids=users, concurrency=1)
+    assert (report.revoked, report.ok) == (64, True)
+    assert len(_lists(fake)) == 20 * 3 + 40 * 2

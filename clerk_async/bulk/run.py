@@ -27,6 +27,7 @@ from clerk_async.bulk.verdict import (
     let_go_of_frames,
     revoke_one,
 )
+from clerk_async.bulk.work import RunEnded
 from clerk_async.errors import JournalError, RateLimitedError
 from clerk_async.http.error_bodies import refuses_key
 from clerk_async.http.retry import is_passing
@@ -323,6 +324,8 @@ class BulkRun:
             await self._work.list_sessions(job, lane)
         except SendRefused:
             return
+        except RunEnded as end:
+            self._abort(end.error)
         except Exception as error:  # noqa: BLE001 - sorted here
             if not is_answer(error):
                 self._abort(error)
@@ -347,7 +350,7 @@ class BulkRun:
             ledger.note(outcome)
         except JournalError as error:
             self._abort(error)
-        self._work.finished(job)
+        self._work.finished(job, is_done=outcome.status.is_done)
         await ledger.tell(outcome)
 
     async def _tell_rest(self) -> None:

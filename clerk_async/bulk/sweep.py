@@ -1,9 +1,14 @@
 """The work of `revoke_all`: list the live sessions of users, revoke them, look for stragglers.
 
-All pages of a user are read before the first session is revoked: paging by offset over a
-list that shrinks skips sessions. The list is asked for without a status filter, which doesn't know
-`pending` and would make the list shrink; the live ones are picked here. Users come in as workers
-have nothing else to do, so that memory doesn't grow with their number.
+The list is asked for without a status filter, which doesn't know `pending`; the live ones are
+picked here. What a look has found is revoked, then the user is looked at again, until a look finds
+nobody. Only that last look has to be complete, and so it is (see `clerk_async.http.paging`): one
+that found somebody is followed by another anyway. A session that is listed as live after its
+revocation was confirmed is waited for a little, because a list may lag behind.
+
+The list is the truth here: a session that it shows as live is sent, whatever a journal says.
+
+Users come in as workers have nothing else to do, so that memory doesn't grow with their number.
 """
 
 from __future__ import annotations
@@ -18,8 +23,10 @@ from attrs.validators import optional
 
 from clerk_async.bulk.intake import check_input
 from clerk_async.bulk.work import Job, Owner, Work
-from clerk_async.errors import InvalidArgumentError
+from clerk_async.errors import ClerkError, InvalidArgumentError
 from clerk_async.http.operations import check_session_id, path_segment
+from clerk_async.http.paging import Trust, Walk
+from clerk_async.models import UnreadableItem
 
 if TYPE_CHECKING:
     from clerk_async.bulk.target import RevocationTarget
@@ -28,6 +35,10 @@ if TYPE_CHECKING:
 
 PAGE_SIZE: Final = 500
 """The most that the service gives at once."""
+LINGER_PAUSES: Final = (0.25, 0.5, 1.0)
+"""Seconds before each further look at sessions that are listed as live though they were revoked."""
+LOOKS_AT_MOST: Final = 100
+"""A user who is signed in anew at each look is looked at so often."""
 
 
 def _exceptions(session_ids: Iterable[str]) -> frozenset[str]:
@@ -138,6 +149,7 @@ class Sweep(Work):
         self._ready: deque[Job] = deque()
         self._again: deque[Job] = deque()
         self._unlisted = 0
+        self._trust = Trust()
 
     @property
     def exhausted(self) -> bool:
@@ -161,71 +173,104 @@ class Sweep(Work):
         """Return the next session that was found and not sent."""
         return self._ready.popleft() if self._ready else None
 
-    def finished(self, job: Job) -> None:
+    def finished(self, job: Job, *, is_done: bool) -> None:
         """Look at a user again once all that was found there has its outcome."""
         owner = job.owner
         if owner is None:
             return
-        if job.is_listing:
+        if job.is_listing:  # it can't be listed: what was found till then goes all the same
+            owner.is_given_up = True
             self._note_listed(owner)
+            self._pick(owner)
             return
+        if job.session_id is not None:
+            owner.handled[job.session_id] = is_done
         owner.outstanding -= 1
-        if not owner.outstanding and not self._dry_run:
+        if not owner.outstanding and not owner.is_given_up and not self._dry_run:
             self._again.append(Job(0, None, owner=owner, is_listing=True))
 
     async def list_sessions(self, job: Job, lane: Lane) -> None:
-        """Read all pages of a user, and pick what is meant and was not picked before."""
+        """Look at all sessions of a user, and pick what is meant and was not picked before."""
         owner = job.owner
         if owner is None:
             return
-        found: dict[str, None] = {}
-        broken: list[Job] = []
-        offset = 0
-        while True:
+        walk = owner.walk
+        walk.begin_again()
+        lingering: set[str] = set()
+        # a look that finds somebody is not the last one, which alone has to be complete
+        while not walk.is_over and not (owner.found and walk.end is not None and not self._dry_run):
             page = await self._target.list_page(
                 lane,
                 user_id=owner.user_id,
                 client_id=self._selection.client_id,
-                limit=PAGE_SIZE,
-                offset=offset,
+                limit=walk.limit,
+                offset=walk.offset,
             )
-            self._pick(page, owner, found, broken)
-            size = len(page.data) + len(page.unreadable)
-            offset += size
-            more = size == PAGE_SIZE if page.total_count is None else offset < page.total_count
-            if not size or not more:
+            for entry in walk.take(page):
+                if isinstance(entry, UnreadableItem) and entry.id is None:
+                    owner.nameless.append(entry.error)
+            lingering |= self._find(page, owner)
+            if self._trust.believes(walk):
                 break
-        if not owner.is_listed:
-            for unnamed in broken:
-                self._add(owner, unnamed)
+        if not owner.looks:
+            self._trust.learn(walk)
         self._note_listed(owner)
-        meant: list[str] = []
-        for session_id in found:
-            owner.handled.add(session_id)
-            journal = self.journal
-            if journal and (journal.is_done(session_id) or journal.was_done_earlier(session_id)):
-                self.resumed += 1
-                continue
-            meant.append(session_id)
-            self._add(owner, Job(0, session_id, owner=owner))
-        if self.lockout is not None:
-            self.lockout.deny(meant)
+        owner.looks += 1
+        if self._pick(owner):
+            owner.lingering = 0
+            if owner.looks >= LOOKS_AT_MOST:
+                self._give_up(owner, f"{owner.looks} looks have each found another session")
+        elif lingering:
+            await self._wait_for(owner, lingering, lane)
 
-    def _pick(
-        self, page: SessionPage, owner: Owner, found: dict[str, None], broken: list[Job]
-    ) -> None:
+    def _find(self, page: SessionPage, owner: Owner) -> set[str]:
+        """Add what is meant on a page; returns those that should be gone by now."""
+        lingering: set[str] = set()
         for session in page.data:
-            if self._selection.has(session) and session.id not in owner.handled:
-                found[session.id] = None
+            if not self._selection.has(session):
+                continue
+            if session.id not in owner.handled:
+                owner.found[session.id] = session
+            elif owner.handled[session.id]:
+                lingering.add(session.id)
         for item in page.unreadable:
             session_id = item.session_id
-            if session_id is None:
-                broken.append(Job(0, None, item.error, owner=owner))
-            elif (
-                session_id not in self._selection.except_session_ids
-                and session_id not in owner.handled
-            ):
-                found[session_id] = None
+            if session_id is None or session_id in self._selection.except_session_ids:
+                continue
+            if session_id not in owner.handled:
+                owner.found[session_id] = None
+        return lingering
+
+    def _pick(self, owner: Owner) -> bool:
+        """Make jobs of what a look has found; returns whether there are any."""
+        for error in owner.nameless:
+            self._add(owner, Job(0, None, error, owner=owner))
+        for session_id in owner.found:
+            owner.handled[session_id] = False
+            self._add(owner, Job(0, session_id, owner=owner))
+        if self.lockout is not None:
+            self.lockout.deny(list(owner.found))
+        has_found = bool(owner.nameless or owner.found)
+        owner.nameless, owner.found = [], {}
+        return has_found
+
+    async def _wait_for(self, owner: Owner, lingering: set[str], lane: Lane) -> None:
+        """Look once more for sessions that are listed as live after they were revoked."""
+        if owner.lingering == len(LINGER_PAUSES):
+            some = ", ".join(sorted(lingering)[:3])
+            self._give_up(
+                owner, f"{len(lingering)} are still listed as live after they were revoked: {some}"
+            )
+            return
+        await lane.pause(LINGER_PAUSES[owner.lingering])
+        owner.lingering += 1
+        self._again.append(Job(0, None, owner=owner, is_listing=True))
+
+    def _give_up(self, owner: Owner, problem: str) -> None:
+        owner.is_given_up = True
+        whose = "this client" if owner.user_id is None else owner.user_id
+        error = ClerkError(f"sessions of {whose} may be live: {problem}")
+        self._add(owner, Job(0, None, error, owner=owner))
 
     def _add(self, owner: Owner, job: Job) -> None:
         self.index += 1
@@ -249,4 +294,4 @@ class Sweep(Work):
             if self._known.saw(user_id):
                 return None
         self._unlisted += 1
-        return Job(0, None, owner=Owner(user_id), is_listing=True)
+        return Job(0, None, owner=Owner(user_id, Walk(PAGE_SIZE)), is_listing=True)

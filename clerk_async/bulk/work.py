@@ -17,7 +17,21 @@ if TYPE_CHECKING:
     from clerk_async.bulk.journal import OpenJournal
     from clerk_async.bulk.lockout import Lockout
     from clerk_async.errors import ClerkError
+    from clerk_async.http.paging import Walk
+    from clerk_async.models import Session
     from clerk_async.pacing.gate import Lane
+
+
+class RunEnded(Exception):  # noqa: N818 - no error of its own: the run raises the one it carries
+    """Ends the run with an error that is no matter of one session.
+
+    Attributes:
+        error: What the run raises once all that is in flight is finished.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
 
 
 @attrs.define(eq=False)
@@ -26,15 +40,29 @@ class Owner:
 
     Attributes:
         user_id: The user; None if a client is swept whatever the user.
-        handled: The ids that were picked so far.
-        outstanding: How many of these have no outcome yet.
+        walk: The way through the list of sessions, which each look takes once more.
+        found: The sessions that this look means, by their ids; None for one that can't be read.
+        spared: The ids that `where` doesn't mean.
+        handled: The ids that were picked so far, and whether each is done.
+        nameless: The errors of entries without an id that nobody was told of yet.
+        outstanding: How many of those that were picked have no outcome yet.
+        looks: How many looks there were.
+        lingering: How many looks in a row found nobody but such as were revoked.
         is_listed: Whether the sessions were listed once.
+        is_given_up: Whether there will be no further look.
     """
 
     user_id: str | None
-    handled: set[str] = attrs.field(factory=set[str])
+    walk: Walk
+    found: dict[str, Session | None] = attrs.field(factory=dict[str, "Session | None"])
+    spared: set[str] = attrs.field(factory=set[str])
+    handled: dict[str, bool] = attrs.field(factory=dict[str, bool])
+    nameless: list[ClerkError] = attrs.field(factory=list["ClerkError"])
     outstanding: int = 0
+    looks: int = 0
+    lingering: int = 0
     is_listed: bool = False
+    is_given_up: bool = False
 
 
 @attrs.define(eq=False)
@@ -106,14 +134,15 @@ class Work:
         """Return the next job that a stopped run has to report; None at the end."""
         raise NotImplementedError
 
-    def finished(self, job: Job) -> None:
-        """Note that a job has its outcome."""
+    def finished(self, job: Job, *, is_done: bool) -> None:
+        """Note that a job has its outcome, and whether it was the one that was meant."""
 
     async def list_sessions(self, job: Job, lane: Lane) -> None:
         """Do a listing job; what it finds comes with the next `take`.
 
         Raises:
             ClerkError: If the sessions can't be listed.
+            RunEnded: If `where` raised.
             SendRefused: If the run was stopped.
         """
 
