@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import socket
@@ -14,10 +15,13 @@ from typing import TYPE_CHECKING
 import pytest
 from cli_programs import command_line, environment, run
 
+from clerk_async import AsyncSessionsApi, AsyncTokenVerifier
 from clerk_async.testing import Fault
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from redis_servers import RedisServer
 
     from clerk_async.testing import FakeClerk
 
@@ -313,6 +317,36 @@ def test_a_signal_without_a_terminal_is_the_same_as_ctrl_c(
     summary = json.loads(out.splitlines()[-1])
     assert (summary["exit_code"], summary["stopped_by"]) == (130, "should_stop")
     assert summary["revoked"] == 60 - live(fake)
+
+
+async def test_with_a_shared_state_a_whole_file_is_locked_out_before_it_is_revoked(
+    fake: FakeClerk, tmp_path: Path, redis_server: RedisServer
+) -> None:
+    """The service takes ten minutes for thousands of sessions; verifiers refuse them at once."""
+    ids = write_ids(fake, tmp_path / "ids", 300)
+    fake.inject(Fault.hold(operation="revoke", count=None))
+    line = command_line(["revoke", "--from", str(ids), "--yes", "--rate", "20/60"])
+    shared = {"CLERK_ASYNC_SHARED_STATE": redis_server.url}
+    client = AsyncSessionsApi(
+        fake.secret_key, base_url=fake.base_url, shared_state=redis_server.url
+    )
+    async with client:
+        await AsyncTokenVerifier(sessions=client).warm_up()
+        program = await asyncio.create_subprocess_exec(
+            *line, stderr=subprocess.PIPE, env=environment(fake, shared)
+        )
+        async with asyncio.timeout(30):
+            while client.shared_status().denied < 300:  # noqa: ASYNC110 - Redis tells no event
+                await asyncio.sleep(0.02)
+        assert live(fake) == 300
+        program.send_signal(signal.SIGINT)
+        assert program.stderr is not None
+        while b"finished first" not in await program.stderr.readline():
+            assert not program.stderr.at_eof()
+        fake.release()
+        told = await program.stderr.read()
+        assert await program.wait() == 130
+    assert b" of 300 done" in told
 
 
 NOT_ON_WINDOWS = {

@@ -11,7 +11,7 @@ import os
 import stat
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,7 +25,7 @@ from clerk_async.cli.lookalikes import Lookalikes
 from clerk_async.cli.messages import STDIN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
 
     from clerk_async.cli.output import Output
 
@@ -35,6 +35,28 @@ COUNTED_AT_MOST: Final = 200_000_000
 _WANTED: Final = {"--from": SESSIONS, "--users-from": USERS}
 
 _Batch = list[str] | BaseException | None
+
+
+class Reread(Collection[str]):
+    """The ids of a file, counted and read anew as often as is asked for.
+
+    Args:
+        read: Reads them.
+        size: How many there are, duplicates included.
+    """
+
+    def __init__(self, read: Callable[[], Iterator[str]], size: int) -> None:
+        self._read = read
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[str]:
+        return self._read()
+
+    def __contains__(self, value: object) -> bool:
+        return any(one == value for one in self)
 
 
 class Ids:
@@ -63,7 +85,7 @@ class Ids:
         tally: Tally | None = None,
         is_stdin: bool = False,
         lookalikes: Lookalikes | None = None,
-        again: Callable[[], Iterator[str]] | None = None,
+        again: Reread | None = None,
     ) -> None:
         self.source = source
         self.wanted = wanted
@@ -111,7 +133,13 @@ class Ids:
             return self.total
         if self._again is None:
             return None
-        return _count((one for one in self._again() if one not in done), Lookalikes(self.wanted))
+        left = (one for one in self._again if one not in done)
+        return _count(left, Lookalikes(self.wanted))[0]
+
+    @property
+    def whole(self) -> Reread | None:
+        """All of them, to be read as often as is asked for; None where that can't be done."""
+        return self._again
 
     def all(self) -> list[str]:
         """Read all ahead, where they are known to be few; nothing is lost."""
@@ -232,10 +260,10 @@ def ids_from(
         return Ids(
             arguments,
             source="the arguments",
-            total=_count(iter(arguments), lookalikes),
+            total=_count(iter(arguments), lookalikes)[0],
             wanted=wanted,
             lookalikes=lookalikes,
-            again=lambda: iter(arguments),
+            again=Reread(lambda: iter(arguments), len(arguments)),
         )
     tally = Tally()
     if path == STDIN:
@@ -243,18 +271,19 @@ def ids_from(
         return Ids(ids, source="stdin", total=None, wanted=wanted, tally=tally, is_stdin=True)
     descriptor = open_file(path)
 
-    def again() -> Iterator[str]:
+    def read() -> Iterator[str]:
         second = open_file(path)
         try:
             yield from _parse(second, path, column, wanted, Tally())
         finally:
             os.close(second)
 
-    total = None
+    total, again = None, None
     status = os.fstat(descriptor)
     is_counted = stat.S_ISREG(status.st_mode) and status.st_size <= COUNTED_AT_MOST
     if is_counted:
-        total = _count(_parse(descriptor, path, column, wanted, tally), lookalikes)
+        total, size = _count(_parse(descriptor, path, column, wanted, tally), lookalikes)
+        again = Reread(read, size)
         os.lseek(descriptor, 0, os.SEEK_SET)
     return Ids(
         _parse(descriptor, path, column, wanted, Tally() if is_counted else tally),
@@ -263,19 +292,20 @@ def ids_from(
         wanted=wanted,
         tally=tally,
         lookalikes=lookalikes,
-        again=again if is_counted else None,
+        again=again,
     )
 
 
-def _count(ids: Iterator[str], lookalikes: Lookalikes) -> int:
-    """Count each id once, as far as a run knows duplicates."""
+def _count(ids: Iterator[str], lookalikes: Lookalikes) -> tuple[int, int]:
+    """Count each id once, as far as a run knows duplicates; and all of them."""
     duplicates = Duplicates()
-    count = 0
+    count = size = 0
     for one in ids:
+        size += 1
         if not duplicates.saw(one):
             count += 1
             lookalikes.note(one)
-    return count
+    return count, size
 
 
 def _parse(

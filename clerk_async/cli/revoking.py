@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, TypedDict
 
 import attrs
@@ -21,6 +22,7 @@ from clerk_async.cli.journals import Resume, done_by, new_journal, remove_small
 from clerk_async.cli.lookalikes import Lookalikes
 from clerk_async.cli.progress import number
 from clerk_async.cli.rates import ASK_ABOVE, default_rate_limit, rate_limit_of
+from clerk_async.config import SHARED_STATE_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -187,8 +189,11 @@ class _ByIds:
     async def start(self, sessions: AsyncSessionsApi, run: BulkRun) -> RevocationReport:
         """Do what was asked for."""
         assert self.ids is not None  # noqa: S101 - it has no other input
+        whole = None
+        if os.environ.get(SHARED_STATE_VARIABLE):
+            whole = self.ids.whole  # which the run denies as a whole before it sends the first
         return await sessions.revoke_many(
-            self.given or self.ids.read(run.interrupts.wait),
+            self.given or whole or self.ids.read(run.interrupts.wait),
             journal=self.journal,
             dry_run=self.options.dry_run,
             max_failures=self.options.max_failures,

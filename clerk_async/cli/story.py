@@ -135,7 +135,7 @@ async def _play(
         out.result(out.good(out.strong(f"It worked, in {took}.")) + " With your own instance:")
         out.result("  export CLERK_SECRET_KEY=sk_…")
         out.result("  clerk-async revoke-all --users-from leaked.txt --dry-run")
-        out.result("  clerk-async revoke-all --users-from leaked.txt --journal job.jsonl")
+        out.result("  clerk-async revoke-all --users-from leaked.txt")
     else:
         out.result(out.bad("Something that had to hold does not: this is a bug in clerk-async."))
     return DONE if is_good else FAILED
@@ -223,7 +223,7 @@ async def _revoke(
     if not out.is_json:
         out.result(
             out.strong("2. Revoke") + " them, many at once, leaving a fifth of the rate limit "
-            "to the live product"
+            "to the product"
         )
     view = progress_view(progress, out, len(planned))
     try:
