@@ -23,7 +23,7 @@ _SHARES: Final = {
 }
 """How many of a case's calls a slow client makes, so that no measurement takes many seconds."""
 
-Kind = Literal["async", "sync", "bulk", "decode", "tokens", "process", "construct"]
+Kind = Literal["async", "sync", "bulk", "decode", "tokens", "requests", "process", "construct"]
 
 
 @attrs.frozen
@@ -137,12 +137,52 @@ CASES: Final = (
         (OURS, "bare signature check", CLERK),
         2_000,
     ),
+    Case(
+        "token-first-org",
+        "token verification, first, with an organization",
+        "tokens",
+        (OURS, "bare signature check", "joserfc", "PyJWT", CLERK),
+        500,
+    ),
+    Case(
+        "token-first-8",
+        "token verification, first, from 8 threads",
+        "tokens",
+        (OURS, "bare signature check", "joserfc", "PyJWT", CLERK),
+        2_000,
+        8,
+        group="token-threads",
+    ),
+    Case(
+        "token-again-8",
+        "token verification, repeated, from 8 threads",
+        "tokens",
+        (OURS, "bare signature check", CLERK),
+        20_000,
+        8,
+        group="token-threads",
+    ),
+    Case(
+        "request-bearer",
+        "authenticate_request, bearer token",
+        "requests",
+        (OURS, CLERK),
+        2_000,
+    ),
+    Case("request-cookie", "authenticate_request, cookies", "requests", (OURS, CLERK), 2_000),
     Case("import", "import", "process", (OURS, "bare Python", "aiohttp", CLERK), 2),
     Case(
         "ready",
         "import and a ready client",
         "process",
         (OURS, f"{OURS}, sync", "bare Python", CLERK),
+        2,
+    ),
+    Case(
+        "ready-verify",
+        "import and a ready verifier",
+        "process",
+        (OURS, "bare Python", "aiohttp", CLERK),
         2,
     ),
     Case(
@@ -210,7 +250,25 @@ BARS: Final = (
         figure="time",
         at_least=False,
     ),
+    Bar(
+        "first token check with an organization, time of the bare signature check's",
+        "token-first-org",
+        2.2,
+        "bare signature check",
+        figure="time",
+        at_least=False,
+    ),
     Bar("repeated token check, of clerk-backend-api", "token-again", 20, CLERK),
+    Bar("authenticate_request, bearer token, of clerk-backend-api", "request-bearer", 10, CLERK),
+    Bar("authenticate_request, cookies, of clerk-backend-api", "request-cookie", 7, CLERK),
+    Bar(
+        "ready verifier, time of aiohttp's import",
+        "ready-verify",
+        0.5,
+        "aiohttp",
+        figure="time",
+        at_least=False,
+    ),
     Bar("import, seconds", "import", 0.05, figure="time", at_least=False),
     Bar(
         "ready client, time of clerk-backend-api's",

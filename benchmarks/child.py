@@ -34,7 +34,9 @@ def _worker_for(kind: str, client: str) -> Callable[[Job], Sample]:
         case "decode":
             from benchmarks.work_local import run_decode as run  # noqa: PLC0415
         case "tokens":
-            from benchmarks.work_local import run_tokens as run  # noqa: PLC0415
+            from benchmarks.work_tokens import run_tokens as run  # noqa: PLC0415
+        case "requests":
+            from benchmarks.work_tokens import run_requests as run  # noqa: PLC0415
         case _:
             from benchmarks.work_local import run_process as run  # noqa: PLC0415
     return run

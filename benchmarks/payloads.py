@@ -5,10 +5,21 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-__all__ = ["ID", "SESSION", "TOKEN", "USER", "session", "session_list", "session_page"]
+__all__ = ["ID", "JWT_KEY", "SESSION", "TOKEN", "USER", "session", "session_list", "session_page"]
 
 USER: Final = f"user_{1:027d}"
 """Whose all sessions are: lists are asked for by it."""
+JWT_KEY: Final = """-----BEGIN PUBLIC KEY-----
+MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAsLbtB/zpJnxoEDi/aBhp
+sPmk7jdb9fYXndikhL4WxP8dLCDy3G7PKWmXtlZkW43x3J7hsBavhLGZTMqGvy6q
+V/xTqqPjg/5ANqBYMuVM46aIQv9FhUIQAjk10peXfYj6mdBC+mficAitog1W51Rb
+4PyGqnscuTI0rH1RYbr6wOHda4QXRnwjbXrN//PNJC4yQNHBDabdfTEvTXaLuzvC
+G/SLBVGa+NEN4yRcMJLaCUKLfoM+QUTf/6YR7kQNljZiLlAWNgYWQrQe6BVXoZ9q
+Cy9cDKdpyCHq9gDvX7eeHgpxRECkmZzWo0JUI53qJS82quZdywwi7fRDGVFs6uEF
+AQIDAQAB
+-----END PUBLIC KEY-----
+"""
+"""A public key for programs that get ready and verify nothing: nobody has its private one."""
 _BORN: Final = 1_760_000_000_000
 
 

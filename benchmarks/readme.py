@@ -21,7 +21,7 @@ END: Final = "<!-- end of figures -->\n"
 _PEERS: Final = ("aiohttp", "httpx", "requests", "http.client", CLERK)
 _NAMES: Final = {"aiohttp": "bare aiohttp"}
 _ON_THE_NETWORK: Final = ("async", "sync")
-_WITHOUT_ONE: Final = ("decode", "tokens", "construct", "process")
+_WITHOUT_ONE: Final = ("decode", "tokens", "requests", "construct", "process")
 _PACKAGES: Final = ("aiohttp", "msgspec", "httpx", "requests", CLERK, "uvloop", "cryptography")
 
 _MEASURED: Final = (

@@ -8,14 +8,23 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-__all__ = ["HEADERS", "SECRET_KEY", "Job", "Sample", "Stopwatch", "peak_mib", "session_ids"]
+__all__ = [
+    "HEADERS",
+    "SECRET_KEY",
+    "Job",
+    "Sample",
+    "Stopwatch",
+    "peak_mib",
+    "session_ids",
+    "timed",
+]
 
 SECRET_KEY: Final = "sk_test_benchmark"  # noqa: S105 - a static server asks for none
 HEADERS: Final = {"Authorization": f"Bearer {SECRET_KEY}", "Clerk-API-Version": "2026-05-12"}
@@ -104,3 +113,15 @@ class Stopwatch:
             p50 = statistics.median(times)
             p99 = statistics.quantiles(times, n=100)[98]
         return Sample(count, wall, cpu, p50, p99, peak_mib())
+
+
+def timed(call: Callable[[Any], object], inputs: Sequence[Any]) -> Sample:
+    """Time one call for each of the inputs."""
+    times: list[float] = []
+    clock = time.perf_counter
+    watch = Stopwatch()
+    for each in inputs:
+        start = clock()
+        call(each)
+        times.append(clock() - start)
+    return watch.stop(len(inputs), times)

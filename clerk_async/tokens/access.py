@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _ORG: Final = "org:"
 _CLAIMED_SCOPES: Final = {"o": "o", "u": "u", "ou": "ou", "uo": "ou"}
+_MOST_DIGITS: Final = 600  # as many as Python reads in any case
+_OF_ORGANIZATIONS: Final = frozenset({"o", "ou", "uo"})
 _ASKED_SCOPES: Final = {"o": "o", "org": "o", "organization": "o", "u": "u", "user": "u"}
 
 _PRESETS: Final[Mapping[str, tuple[str, float]]] = {
@@ -60,25 +62,26 @@ def granted_permissions(features: str, permissions: str, feature_map: str) -> li
 
     Source: https://clerk.com/docs/guides/sessions/session-tokens
     """
-    entries = [entry.partition(":") for entry in features.split(",")] if features else []
+    entries = features.split(",") if features else []
     masks = feature_map.split(",")
     if len(masks) != len(entries):
-        entries = [entry for entry in entries if "o" in _CLAIMED_SCOPES.get(entry[0], "")]
+        entries = [entry for entry in entries if entry.partition(":")[0] in _OF_ORGANIZATIONS]
         if len(masks) != len(entries):
             return []
-    names = [(1 << bit, name) for bit, name in enumerate(permissions.split(",")) if name]
+    names = permissions.split(",")
     granted: list[str] = []
-    for (scope, _, feature), digits in zip(entries, masks, strict=True):
-        if not feature or "o" not in _CLAIMED_SCOPES.get(scope, ""):
+    for entry, digits in zip(entries, masks, strict=True):
+        scope, _, feature = entry.partition(":")
+        if scope not in _OF_ORGANIZATIONS or not feature:
             continue
-        if not (digits.isascii() and digits.isdigit()):
+        if not (digits.isdigit() and digits.isascii() and len(digits) <= _MOST_DIGITS):
             continue
-        try:
-            mask = int(digits)
-        except ValueError:  # more digits than Python reads
-            continue
+        mask = int(digits)
         prefix = f"{_ORG}{feature}:"
-        granted += [prefix + name for bit, name in names if mask & bit]
+        for name in names:
+            if mask & 1 and name:
+                granted.append(prefix + name)
+            mask >>= 1
     return granted
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from types import MappingProxyType
-from typing import Any, Final, cast
+from types import MappingProxyType, NoneType
+from typing import Any, Final, TypeAlias, cast
 
 import attrs
 
@@ -24,6 +24,10 @@ from clerk_async.tokens.refusals import malformed
 _LAST_SECOND: Final = 253_402_300_799  # the end of the year 9999, where datetime ends
 _VERSION_2: Final = 2
 _FACTORS: Final = 2
+_TEXTS: Final = ("sid", "iss", "jti", "azp", "sts", "pla", "fea")
+_TEXTS_OF_AN_ORGANIZATION: Final = ("id", "slg", "rol", "per", "fpm")
+_TEXT_OR_NONE: Final = frozenset({str, NoneType})
+_MAX_SHARED: Final = 256
 _CONTAINERS: Final = frozenset({dict, list})
 
 
@@ -217,10 +221,15 @@ class SessionClaims:
         return (read_claims, (self._thawed_raw(),))
 
 
-def read_claims(payload: dict[str, Any]) -> SessionClaims:
+Shared: TypeAlias = dict[tuple[str, str, str], frozenset[str]]
+"""Permissions that were unfolded before: most members of an organization have the same."""
+
+
+def read_claims(payload: dict[str, Any], shared: Shared | None = None) -> SessionClaims:
     """Type the claims of a token whose signature and rules hold (`Rules`); no rule stands here.
 
-    The payload becomes the claims' own, and is frozen.
+    The payload becomes the claims' own, and is frozen. Permissions that others have as well are
+    taken from `shared`, and put there.
 
     Raises:
         TokenVerificationError: If a claim that access depends on has a wrong type.
@@ -229,13 +238,11 @@ def read_claims(payload: dict[str, Any]) -> SessionClaims:
     version = get("v", 1)
     if type(version) is not int:
         raise malformed("its version is not an integer")
-    features = _text(payload, "fea")
-    session_id, issuer, status = _text(payload, "sid"), _text(payload, "iss"), _text(payload, "sts")
-    token_id, party, plan = _text(payload, "jti"), _text(payload, "azp"), _text(payload, "pla")
-    factors, actor = _factor_verification_age(get("fva")), _actor(get("act"))
-    organization = _organization(payload, version, features or "")
-    issued_at, expires_at = _moment_or_none(get("iat")), _moment(payload["exp"])
-    not_before = _moment_or_none(get("nbf"))
+    texts = _texts(payload, _TEXTS)
+    session_id, issuer, token_id, party, status, plan, features = texts
+    issued_at, expires_at, not_before = get("iat"), get("exp"), get("nbf")
+    factors, actor = get("fva"), get("act")
+    organization = _organization(payload, version, features or "", shared)
     try:
         raw = _freeze(payload)
     except RecursionError:
@@ -244,15 +251,15 @@ def read_claims(payload: dict[str, Any]) -> SessionClaims:
         payload["sub"],
         session_id,
         issuer,
-        issued_at,
-        expires_at,
-        not_before,
+        None if issued_at is None else _moment(issued_at),
+        _moment(expires_at),
+        None if not_before is None else _moment(not_before),
         token_id,
         party,
         version,
         status,
-        factors,
-        actor,
+        None if factors is None else _factor_verification_age(factors),
+        None if actor is None else _actor(actor),
         organization,
         plan,
         tuple(features.split(",")) if features else (),
@@ -266,15 +273,19 @@ def _iso(moment: datetime | None) -> str | None:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _moment_or_none(seconds: object) -> datetime | None:
-    return None if seconds is None else _moment(seconds)
-
-
 def _moment(seconds: object) -> datetime:
     """Turn a NumericDate (RFC 7519, section 2) of whole seconds into a datetime."""
     if type(seconds) is not int or not 0 <= seconds <= _LAST_SECOND:
         raise malformed("a time in it is not an integer of seconds that a calendar knows")
     return datetime.fromtimestamp(seconds, UTC)
+
+
+def _texts(claims: Mapping[str, Any], names: tuple[str, ...]) -> list[str | None]:
+    texts = list(map(claims.get, names))
+    if not _TEXT_OR_NONE.issuperset(map(type, texts)):
+        for name in names:
+            _text(claims, name)
+    return texts
 
 
 def _text(claims: Mapping[str, Any], name: str) -> str | None:
@@ -294,16 +305,16 @@ def _factor_verification_age(value: object) -> tuple[int, int] | None:
     return (first, second)
 
 
-def _actor(value: object) -> Actor | None:
-    if value is None:
-        return None
+def _actor(value: object) -> Actor:
     if not isinstance(value, dict):
         raise malformed("its claim act is not an object")
     act = cast("dict[str, Any]", value)
     return Actor(_text(act, "sub"), _text(act, "sid"), _text(act, "iss"))
 
 
-def _organization(payload: Mapping[str, Any], version: int, features: str) -> Organization | None:
+def _organization(
+    payload: Mapping[str, Any], version: int, features: str, shared: Shared | None
+) -> Organization | None:
     if version < _VERSION_2:
         organization_id = _text(payload, "org_id")
         if not organization_id:
@@ -322,31 +333,35 @@ def _organization(payload: Mapping[str, Any], version: int, features: str) -> Or
         return None
     if not isinstance(value, dict):
         raise malformed("its claim o is not an object")
-    organization = cast("dict[str, Any]", value)
-    organization_id = _text(organization, "id")
+    texts = _texts(cast("dict[str, Any]", value), _TEXTS_OF_AN_ORGANIZATION)
+    organization_id, slug, role, permissions, feature_map = texts
     if not organization_id:
         return None
-    return Organization(
-        organization_id,
-        _text(organization, "slg"),
-        _role(_text(organization, "rol")),
-        frozenset(
-            granted_permissions(
-                features, _text(organization, "per") or "", _text(organization, "fpm") or ""
-            )
-        ),
-    )
+    folded = (features, permissions or "", feature_map or "")
+    return Organization(organization_id, slug, _role(role), _permissions(folded, shared))
+
+
+def _permissions(folded: tuple[str, str, str], shared: Shared | None) -> frozenset[str]:
+    granted = None if shared is None else shared.get(folded)
+    if granted is None:
+        granted = frozenset(granted_permissions(*folded))
+        if shared is not None:
+            if len(shared) >= _MAX_SHARED:
+                shared.clear()
+            shared[folded] = granted
+    return granted
 
 
 def _role(role: str | None) -> str | None:
-    return with_org(role) if role else role
+    if not role or ":" not in role:
+        return role and f"org:{role}"
+    return with_org(role)
 
 
 def _freeze(members: dict[str, Any]) -> Mapping[str, Any]:
     """Freeze claims where they are: nobody else has them yet."""
-    for name, value in members.items():
-        if type(value) in _CONTAINERS:
-            members[name] = _frozen(value)
+    for name in [name for name, value in members.items() if type(value) in _CONTAINERS]:
+        members[name] = _frozen(members[name])
     return MappingProxyType(members)
 
 

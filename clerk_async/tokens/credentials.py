@@ -18,7 +18,9 @@ import attrs
 from clerk_async.errors import InvalidArgumentError
 
 _MAX_SESSION_COOKIES: Final = 16
-_COOKIE = re.compile(r"__(session|client_uat|refresh)(?:_([A-Za-z0-9_-]{8}))?[ \t]*=([^;]*)")
+_SESSION, _CLIENT_UAT, _REFRESH = _OWN_COOKIES = "__session", "__client_uat", "__refresh"
+_SUFFIXED = re.compile(r"(__session|__client_uat|__refresh)_([A-Za-z0-9_-]{8})")
+_BLANKS: Final = " \t"
 _SECONDS = re.compile(r"[0-9]{1,32}")
 _COOKIE_LENGTH: Final = len("cookie")
 _AUTHORIZATION_LENGTH: Final = len("authorization")
@@ -63,10 +65,10 @@ class Credentials:
             return (SessionCookie(self.bearer),)
         sessions: list[tuple[str, str | None]] = []
         signed_in_at: dict[str | None, int] = {}
-        for kind, suffix, value in _own_cookies(self.cookies):
-            if kind == "session":
+        for name, suffix, value in _own_cookies(self.cookies):
+            if name == _SESSION:
                 sessions.append((value, suffix))
-            elif kind == "client_uat" and suffix not in signed_in_at and _SECONDS.fullmatch(value):
+            elif name == _CLIENT_UAT and suffix not in signed_in_at and _SECONDS.fullmatch(value):
                 signed_in_at[suffix] = int(value)
         plain = signed_in_at.get(None)
         return [
@@ -96,9 +98,9 @@ class Credentials:
     def refresh_token_for(self, suffix: str | None) -> str | None:
         """Return the refresh token that belongs to a session cookie of this suffix."""
         tokens: dict[str | None, str] = {}
-        for kind, name, value in _own_cookies(self.cookies):
-            if kind == "refresh":
-                tokens.setdefault(name, value)
+        for name, its_suffix, value in _own_cookies(self.cookies):
+            if name == _REFRESH:
+                tokens.setdefault(its_suffix, value)
         found = tokens.get(suffix) or tokens.get(None)
         if found is None and len(tokens) == 1:
             return next(iter(tokens.values()))
@@ -146,8 +148,8 @@ def read_credentials(request: object) -> Credentials:
 
 def session_cookie_of(line: str) -> SessionCookie | None:
     """Return the session cookie that a Set-Cookie line sets, if it is one."""
-    for kind, suffix, value in _own_cookies(line.partition(";")[0]):
-        return SessionCookie(value, suffix) if kind == "session" else None
+    for name, suffix, value in _own_cookies(line.partition(";")[0]):
+        return SessionCookie(value, suffix) if name == _SESSION else None
     return None
 
 
@@ -158,35 +160,39 @@ def _bearer(value: str) -> str | None:
     return token if token and scheme.lower() == "bearer" else None
 
 
-def _own_cookies(header: str) -> Iterator[tuple[str, str | None, str]]:
-    """Find Clerk's cookies: the kind, the suffix and the value of each that has one."""
-    for match in _COOKIE.finditer(header):
-        before = match.start() - 1
-        while before >= 0 and header[before] in " \t":
-            before -= 1
-        if before >= 0 and header[before] != ";":
-            continue  # within the name or the value of another cookie
-        kind, suffix, value = match.groups()
-        value = value.strip(" \t")
-        if len(value) > 1 and value[0] == value[-1] == '"':
+def _own_cookies(header: str) -> list[tuple[str, str | None, str]]:
+    """Find Clerk's cookies: the name without its suffix, the suffix and the value of each."""
+    found: list[tuple[str, str | None, str]] = []
+    for pair in header.split(";"):
+        if not pair.lstrip(_BLANKS).startswith("__"):
+            continue
+        name, _, value = pair.partition("=")
+        name, value, suffix = name.strip(_BLANKS), value.strip(_BLANKS), None
+        if name not in _OWN_COOKIES:
+            match = _SUFFIXED.fullmatch(name)
+            if match is None:
+                continue
+            name, suffix = match.groups()
+        if value[:1] == '"' == value[-1:] and len(value) > 1:
             value = value[1:-1]
         if value:
-            yield kind, suffix, value
+            found.append((name, suffix, value))
+    return found
 
 
 def _headers_of(request: object) -> Iterable[tuple[Any, Any]]:
-    """Give the headers as pairs; names and values may be bytes, values lists."""
-    source = _header_source(request)
-    environ = cast("Mapping[str, object]", source)
-    if isinstance(source, Mapping) and _is_environ(environ):
-        return _environ_headers(environ)
-    items = getattr(environ, "items", None)
-    return cast("Iterable[tuple[Any, Any]]", items() if callable(items) else source)
+    """Return the headers as pairs; names and values may be bytes, values lists."""
+    headers = getattr(request, "headers", None)
+    if headers is None:
+        headers = _header_source(request)
+        if isinstance(headers, Mapping) and _is_environ(cast("Mapping[str, object]", headers)):
+            return _environ_headers(cast("Mapping[str, object]", headers))
+    items = getattr(cast("object", headers), "items", None)
+    return cast("Iterable[tuple[Any, Any]]", items() if callable(items) else headers)
 
 
 def _header_source(request: object) -> object:
-    # Attributes first: Starlette's and aiohttp's requests are mappings too, of other things.
-    for name in ("headers", "META", "environ"):
+    for name in ("META", "environ"):
         source = getattr(request, name, None)
         if source is not None:
             return source

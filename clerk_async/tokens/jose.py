@@ -7,7 +7,6 @@ about keys is never followed; it only picks, by `kid`, among the keys of the ver
 
 from __future__ import annotations
 
-import binascii
 from typing import Any, Final, NamedTuple, cast
 
 import msgspec
@@ -24,7 +23,7 @@ _ALPHABET: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456
 _TO_STANDARD: Final = bytes.maketrans(b"-_", b"+/")
 # By length modulo 4, the characters that leave no stray bits behind (RFC 4648, section 3.5).
 _LAST_OF: Final = {0: frozenset(_ALPHABET), 2: frozenset(b"AQgw"), 3: frozenset(_ALPHABET[::4])}
-_PADDING: Final = (b"", b"", b"==", b"=")
+_PADDED: Final = (b'"', b'"', b'=="', b'="')
 
 # Each would change how the token is read, or bring its own key (RFC 7515, section 4.1; RFC 7797;
 # RFC 7516; RFC 7519, section 5.2).
@@ -49,6 +48,7 @@ _NOT_TOKENS: Final = {
 _ABSENT: Final = object()
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
+_decode_bytes = msgspec.json.Decoder(bytes).decode  # base64, in half the time of binascii
 
 
 class Header(NamedTuple):
@@ -122,7 +122,7 @@ def canonical_base64url(segment: bytes) -> bytes | None:
         return b""
     if rest == 1 or segment[-1] not in _LAST_OF[rest]:
         return None
-    return binascii.a2b_base64(segment.translate(_TO_STANDARD) + _PADDING[rest])
+    return _decode_bytes(b'"' + segment.translate(_TO_STANDARD) + _PADDED[rest])
 
 
 def json_object(segment: bytes, what: str) -> dict[str, Any]:

@@ -40,6 +40,7 @@ class Verifier(Generic[SourceT]):
     _client: str
     _is_async: bool
     _recent: Recent
+    _authenticate: Callable[..., Any] | None = None
 
     @staticmethod
     def _home() -> Home | None:
@@ -169,11 +170,11 @@ class Verifier(Generic[SourceT]):
         if check is not None:
             check.check_knowledge()
 
-    @staticmethod
-    def _authenticate() -> Callable[..., Any]:
+    def _load_authenticate(self) -> Callable[..., Any]:
         """Load what reads requests with the first of them, because `verify` does without."""
         from clerk_async.tokens.requests import authenticate  # noqa: PLC0415
 
+        self._authenticate = authenticate
         return authenticate
 
     @property

@@ -21,7 +21,7 @@ _WELL_KNOWN: Final = "/.well-known/jwks.json"
 
 
 class Keys(Protocol):
-    """What a verifier asks of its keys: a fixed one, or those that are fetched."""
+    """What a verification asks of its keys: `FetchedKeys`, or the one key of `FixedKey`."""
 
     def find(self, kid: str | None) -> Generator[KeysNeeded, None, VerificationKey]:
         """Find the key of this id."""

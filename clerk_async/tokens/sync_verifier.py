@@ -119,7 +119,7 @@ class TokenVerifier(Verifier[SessionsSource]):
         """
         if self._link is not None and not self._link.is_running:
             self._start_link()
-        steps: Steps[RequestState] = self._authenticate()(
+        steps: Steps[RequestState] = (self._authenticate or self._load_authenticate())(
             self._verification,
             request,
             check_session=check_session,

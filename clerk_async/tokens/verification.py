@@ -22,7 +22,7 @@ from clerk_async.errors import (
     TokenVerificationError,
 )
 from clerk_async.reasons import TokenVerificationReason as Reason
-from clerk_async.tokens.claims import SessionClaims, read_claims
+from clerk_async.tokens.claims import SessionClaims, Shared, read_claims
 from clerk_async.tokens.denied import max_age_of
 from clerk_async.tokens.jose import (
     Compact,
@@ -166,6 +166,7 @@ class Verification:
         self.tally = Tally()
         self._cache = TokenCache(cache_size)
         self._headers: dict[bytes, Header] = {}
+        self._shared: Shared = {}
         self._clock = clock
         _alive.add(self)
         on_reset(self.forget)
@@ -312,7 +313,7 @@ class Verification:
             raise
         claims = examined.claims
         if claims is None:
-            claims = examined.claims = read_claims(examined.payload)
+            claims = examined.claims = read_claims(examined.payload, self._shared)
             self._cache.put(examined)
         if claims.status == "pending" and not self._accepts_pending(accept_pending):
             raise pending()

@@ -114,15 +114,14 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
         """
         if self._link is not None and not self._link.is_running:
             self._start_link()
-        return await self._run(
-            self._authenticate()(
-                self._verification,
-                request,
-                check_session=check_session,
-                refresh_if_expired=refresh_if_expired,
-                accept_pending=accept_pending,
-            )
+        steps: Steps[RequestState] = (self._authenticate or self._load_authenticate())(
+            self._verification,
+            request,
+            check_session=check_session,
+            refresh_if_expired=refresh_if_expired,
+            accept_pending=accept_pending,
         )
+        return await self._run(steps)
 
     async def warm_up(self) -> None:
         """Fetch the keys now, at the start of an app, so that no request waits for them.
