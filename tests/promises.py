@@ -134,6 +134,7 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
         "any-sdk": "Any Clerk SDK works against it; every refusal of a refresh has its code; its window is exact",
         "fake-ends": "It ends wholly, also for those who were forked, and wherever Ctrl-C strikes",
         "fake-not-kinder": "Its tokens and cookies are no kinder than the service's: kinds, authorized parties, suffixes",
+        "fake-webhooks": "It signs and sends events as Clerk does, one for each change of state",
         "try-it": "`fake-server` serves a made-up company or given sessions, with templates, faults and latency, to try everything on",
         "fake-claims": "Roles, permissions, features and plans are in its tokens as Clerk encodes them; `make_claims` returns the same without a token",
         "fake-plugin": "One server for all tests, begun anew for each; clients made at import use it, and forget",

@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from .record import ReceivedRequest
     from .state import FakeSession
     from .tokens import make_claims
+    from .webhooks import Delivery
 
 __all__ = [
+    "Delivery",
     "FakeClerk",
     "FakeSession",
     "Fault",
@@ -41,6 +43,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Delivery": "webhooks",
     "FakeClerk": "fake",
     "FakeSession": "state",
     "Fault": "faults",

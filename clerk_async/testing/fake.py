@@ -17,6 +17,7 @@ from .server import Server
 from .settings import Settings
 from .state import ORIGIN, Sessions, State, wall_clock
 from .tokens import Tokens
+from .webhooks import Webhooks
 from .wire import Wire
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ LIVE_SECRET_KEY = "sk_live_FakeClerkFakeClerkFakeClerkFakeClerk00"  # noqa: S105
 _SESSIONS_PER_USER = 4
 
 
-class FakeClerk(Server, Tokens):
+class FakeClerk(Server, Tokens, Webhooks):
     """A stateful Clerk instance on loopback, in a thread and event loop of its own.
 
     Any Clerk SDK that is pointed at `base_url` with `secret_key` works against it. It serves sync
@@ -110,7 +111,9 @@ class FakeClerk(Server, Tokens):
         self._monotonic = function("monotonic", monotonic)
         self._requests: list[ReceivedRequest] = []
         Server.__init__(self, port, ssl_context)
-        Tokens.__init__(self, State(seed=seed, clock=function("clock", clock)), seed=seed, kid=kid)
+        state = State(seed=seed, clock=function("clock", clock))
+        Tokens.__init__(self, state, seed=seed, kid=kid)
+        Webhooks.__init__(self, state, seed=seed)
         self._drawn_from = f"faults {seed}"
         self._drawn = random.Random(self._drawn_from)  # noqa: S311 - a seed repeats them
         self._armed = Armed(self._drawn)
@@ -130,6 +133,7 @@ class FakeClerk(Server, Tokens):
         self._drawn.seed(self._drawn_from)
         self._back_to_the_first_key()
         self._gauges.begin()
+        self._forget_webhooks()
         self._state.clear()
         self._requests.clear()
         self._fill(self._begins_with)
@@ -347,8 +351,7 @@ class FakeClerk(Server, Tokens):
 
     def remove_user(self, user_id: str) -> None:
         """Forget a user; the sessions stay."""
-        with self._state.lock:
-            self._state.users.discard(user_id)
+        self._state.remove_user(user_id)
 
     def add_template(self, name: str, claims: Mapping[str, Any], *, lifetime: int = 60) -> None:
         """Define a JWT template; `{{user.id}}`, `{{session.id}}` and `{{org.id}}` are filled in.

@@ -56,6 +56,7 @@ def _lead_to_fake(config: pytest.Config) -> None:
         "CLERK_SECRET_KEY": fake.secret_key,
         "CLERK_API_URL": fake.base_url.removesuffix("/v1"),
         "CLERK_JWT_KEY": None,
+        "CLERK_WEBHOOK_SIGNING_SECRET": fake.webhook_secret,
     }
     with suppress(CryptographyMissingError):  # without which nothing can verify tokens either
         variables["CLERK_JWT_KEY"] = fake.jwt_key

@@ -9,6 +9,7 @@ import socket
 import ssl
 import threading
 import weakref
+from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -70,6 +71,7 @@ class _Run:
         self._gauges = gauges
         self._tls = tls
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._calls: deque[Callable[[], object]] = deque()
         self._listening: socket.socket | None = None
         self._stopping = asyncio.Event()
         self._server: _Counting | None = None
@@ -102,9 +104,14 @@ class _Run:
 
     def call(self, function: Callable[[], object]) -> None:
         """Run something in the thread's loop, soon; dropped if the loop has ended."""
+        self._calls.append(function)  # the loop looks here when it begins
         with suppress(RuntimeError):
             if self._loop is not None:
-                self._loop.call_soon_threadsafe(function)
+                self._loop.call_soon_threadsafe(self._do_calls)
+
+    def _do_calls(self) -> None:
+        while self._calls:
+            self._calls.popleft()()
 
     def _serve_until_stopped(self) -> None:
         try:
@@ -114,6 +121,7 @@ class _Run:
         assert self.wire is not None  # noqa: S101 - `begin` sets it
         self._loop = loop = asyncio.new_event_loop()
         cast("Any", loop).time = monotonic  # a frozen clock would keep it from waking up
+        loop.call_soon(self._do_calls)
         try:
             loop.run_until_complete(self._serve(loop, listening, self.wire))
             loop.run_until_complete(loop.shutdown_asyncgens())
@@ -276,6 +284,14 @@ class Server:
         return self._port
 
     # What its wire shows
+
+    def _call_in_loop(self, function: Callable[[], object]) -> bool:
+        """Run something in the server's loop, soon; False if there is none."""
+        run = self._running()
+        if run is None or run.is_ending:
+            return False
+        run.call(function)
+        return True
 
     def drop_connections(self) -> None:
         """Close every connection from this side, idle ones too, and go on listening."""

@@ -90,6 +90,15 @@ def _plan(name: str, plan: str | None) -> None:
         _features(name, tuple((plan or "").split(",")))
 
 
+def _tell(session: FakeSession, _: Any, status: str) -> str:
+    """Tell who watches that a session has another status, once it has."""
+    if status != session.status:
+        object.__setattr__(session, "status", status)
+        if session._on_status is not None:  # noqa: SLF001 - of this file
+            session._on_status(session)  # noqa: SLF001 - likewise
+    return status
+
+
 def _tasks(name: str, value: list[dict[str, Any]] | None) -> None:
     for task in must_be(name, value, list, None) or ():
         json_object(name, task)
@@ -121,7 +130,11 @@ class FakeSession:
     user_id: str = field(on_setattr=setters.frozen, validator=validator(_id))
     client_id: str = field(on_setattr=setters.frozen, validator=validator(_id))
     created_at: int = field(on_setattr=setters.frozen, converter=milliseconds)
-    status: str = field(converter=_plain, validator=validator(_id))
+    status: str = field(
+        converter=_plain,
+        validator=validator(_id),
+        on_setattr=[setters.convert, setters.validate, _tell],
+    )
     updated_at: int = field(converter=milliseconds)
     last_active_at: int = field(converter=milliseconds)
     expire_at: int = field(converter=milliseconds)
@@ -146,6 +159,7 @@ class FakeSession:
         validator=within(int, least=1),
     )
     refresh_token: str = field(default="", repr=False, validator=of(str))
+    _on_status: Callable[[FakeSession], None] | None = field(default=None, init=False, repr=False)
 
     def as_json(self) -> dict[str, Any]:
         """The session as the service sends it."""
@@ -176,6 +190,7 @@ class State:
         self.templates: dict[str, tuple[dict[str, Any], int]] = {}
         self.consumed: set[str] = set()
         self.sessions: dict[str, FakeSession] = {}
+        self.on_event: Callable[[str, FakeSession | None, str | None], None] | None = None
         self._clock = clock
         self._random = random.Random(f"ids {seed}")  # noqa: S311 - ids that a seed repeats
         self._order = 0
@@ -255,7 +270,26 @@ class State:
                 (self._by_client, session.client_id),
             ):
                 insort(index.setdefault(owner, []), entry, key=lambda e: e[:2])
-            return session
+            session._on_status = self._tell_of  # noqa: SLF001 - of this file
+        self._tell_of(session, "created")
+        return session
+
+    def _tell_of(self, session: FakeSession, created: str = "") -> None:
+        """Tell of a change that Clerk has an event for."""
+        kind = created if session.status == "active" else session.status
+        if self.on_event is None or kind not in (
+            {"created", "pending"} if created else {"pending", "ended", "removed", "revoked"}
+        ):
+            return
+        self.on_event(f"session.{kind}", session, None)
+
+    def remove_user(self, user_id: str) -> None:
+        """Forget a user; the sessions stay."""
+        with self.lock:
+            was_known = user_id in self.users
+            self.users.discard(user_id)
+        if was_known and self.on_event is not None:
+            self.on_event("user.deleted", None, user_id)
 
     def remove(self, session_id: str) -> None:
         """Purge a session, as the service does with old ones; unknown ids are ignored."""

@@ -1,0 +1,294 @@
+"""The events that a fake instance signs and sends, as Clerk does through Svix.
+
+The envelope and the events: https://clerk.com/docs/guides/development/webhooks/overview. The
+signature: https://www.standardwebhooks.com, with Svix's names of the headers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import random
+from collections import deque
+from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+from attrs import define, field
+
+from .checks import json_object, milliseconds, must_be
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+    from .gauges import Gauges
+    from .state import FakeSession, State
+
+Message: TypeAlias = tuple[dict[str, str], bytes]
+"""The headers and the body of one request."""
+
+SESSION_EVENTS = (
+    "session.created",
+    "session.pending",
+    "session.ended",
+    "session.removed",
+    "session.revoked",
+)
+_TIMEOUT = 15.0
+"""Seconds that a receiver may take; Svix waits as long."""
+
+
+@define(eq=False)
+class Delivery:
+    """One event that `FakeClerk.send_webhooks_to` sends.
+
+    Attributes:
+        type: Such as `session.revoked`.
+        url: Where to.
+        headers: Its headers, the signature among them.
+        body: Its body.
+        is_done: Whether it has been tried.
+        status: What the receiver answered; None before that, and if it could not be reached.
+        error: Why it could not be reached; None otherwise.
+    """
+
+    type: str
+    url: str
+    headers: dict[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+    is_done: bool = False
+    status: int | None = None
+    error: str | None = None
+
+
+class Webhooks:
+    """The events of a fake instance; `FakeClerk` is one."""
+
+    _gauges: Gauges
+
+    def __init__(self, state: State, *, seed: int) -> None:
+        self._state = state
+        self._event_ids = random.Random(f"webhooks {seed}")  # noqa: S311 - opens nothing but fakes
+        self._signing_key = self._event_ids.randbytes(24)
+        self._receiver: str | None = None
+        self._deliveries: list[Delivery] = []
+        self._outbox: deque[Delivery] = deque()
+        self._is_delivering = False
+        self._delivering: asyncio.Task[None] | None = None
+
+    def _call_in_loop(self, function: Callable[[], object]) -> bool:
+        raise NotImplementedError
+
+    @property
+    def webhook_secret(self) -> str:
+        """What events are signed with: `whsec_…`, as `CLERK_WEBHOOK_SIGNING_SECRET` holds it."""
+        return f"whsec_{base64.b64encode(self._signing_key).decode('ascii')}"
+
+    @property
+    def instance_id(self) -> str:
+        """The instance that events name."""
+        return f"ins_{hashlib.sha256(self._signing_key).hexdigest()[:27]}"
+
+    @property
+    def deliveries(self) -> list[Delivery]:
+        """What `send_webhooks_to` sends, oldest first: a list that grows, and may be cleared."""
+        return self._deliveries
+
+    def webhook(
+        self,
+        type: str,  # noqa: A002 - the envelope's own name
+        session: FakeSession | str | None = None,
+        *,
+        user_id: str | None = None,
+        data: Mapping[str, Any] | None = None,
+        happened_at: datetime | int | None = None,
+        sent_at: datetime | int | None = None,
+        message_id: str | None = None,
+        secret: str | None = None,
+    ) -> Message:
+        """Return the headers and the body of an event, as Clerk signs and sends it.
+
+        Example:
+            ```python
+            headers, body = fake.webhook("session.revoked", session)
+            headers, body = fake.webhook("user.deleted", user_id="user_1")
+            ```
+
+        Args:
+            type: Such as `session.revoked`, `user.deleted`, or any other, with its `data`.
+            session: Whose event it is: the session, or its id. The event tells the status that
+                its name says, whatever the session's is.
+            user_id: The user, for `user.deleted`.
+            data: Other data than the usual.
+            happened_at: The event's own time: an aware datetime, or Unix milliseconds; now by
+                default.
+            sent_at: The delivery's time, which the signature covers, likewise.
+            message_id: The delivery's id; a new one by default. A repeated delivery has the same.
+            secret: Another signing secret (`whsec_…`), as while one is rotated.
+
+        Raises:
+            KeyError: If there is no such session.
+            TypeError: If an argument is of a wrong type, or one that the event needs is missing.
+            ValueError: If a time has no time zone, or the secret is none.
+        """
+        if data is None:
+            data = self._usual_data(type, session, user_id)
+        now = self._state.now()
+        happened = now if happened_at is None else milliseconds(happened_at)
+        sent = now if sent_at is None else milliseconds(sent_at)
+        body = msgspec.json.encode(
+            {
+                "data": json_object("data", data),
+                "event_attributes": {
+                    "http_request": {"client_ip": "203.0.113.7", "user_agent": "FakeClerk"}
+                },
+                "instance_id": self.instance_id,
+                "object": "event",
+                "timestamp": happened,
+                "type": must_be("type", type, str),
+            }
+        )
+        if message_id is None:
+            message_id = f"msg_{self._event_ids.getrandbits(128):032x}"
+        return _signed(body, message_id, sent // 1000, self._key_of(secret)), body
+
+    def _usual_data(
+        self,
+        type_: str,
+        session: FakeSession | str | None,
+        user_id: str | None,
+    ) -> dict[str, Any]:
+        if type_ == "user.deleted":
+            if user_id is None:
+                raise TypeError("user.deleted needs user_id=")
+            return {"object": "user", "id": must_be("user_id", user_id, str), "deleted": True}
+        if type_ not in SESSION_EVENTS:
+            raise TypeError(f"{type_} needs data=: only session events and user.deleted are known")
+        if session is None:
+            raise TypeError(f"{type_} needs a session")
+        whose = self._state.sessions[session] if isinstance(session, str) else session
+        told = whose.as_json()
+        if type_ != "session.created":
+            told["status"] = type_.removeprefix("session.")
+        return {**told, "user": _user(whose)}
+
+    def _key_of(self, secret: str | None) -> bytes:
+        if secret is None:
+            return self._signing_key
+        try:
+            return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+        except (AttributeError, binascii.Error):
+            raise ValueError("secret must be whsec_ and base64") from None
+
+    # Sending them
+
+    def send_webhooks_to(self, url: str | None) -> None:
+        """Send an event for each change of state from now on, one after the other; None: no more.
+
+        Sent are `session.created` and `session.pending` for a session that is put in so, by a
+        request or a test; `session.revoked`, `session.ended`, `session.removed` and
+        `session.pending` for one that becomes so; `user.deleted` for a user that is removed. Each
+        is tried once: `deliveries` shows what came of it, and `wait_for` wakes when one is done.
+
+        Args:
+            url: The receiver's URL.
+
+        Raises:
+            ValueError: If it is no URL of http or https.
+        """
+        if url is not None:
+            parts = urlsplit(must_be("url", url, str))
+            if parts.scheme not in {"http", "https"} or not parts.hostname:
+                raise ValueError(f"url must be that of a receiver, not {url!r}")
+        self._receiver = url
+        self._state.on_event = None if url is None else self._send
+
+    def _send(self, type_: str, session: FakeSession | None, user_id: str | None) -> None:
+        url = self._receiver
+        if url is None:
+            return
+        headers, body = self.webhook(type_, session, user_id=user_id)
+        delivery = Delivery(type_, url, headers, body)
+        self._deliveries.append(delivery)
+        self._outbox.append(delivery)
+        if not self._call_in_loop(self._begin_to_deliver):
+            self._outbox.clear()
+            delivery.is_done, delivery.error = True, "the fake is not running"
+
+    def _forget_webhooks(self) -> None:
+        self.send_webhooks_to(None)
+        self._outbox.clear()
+        self._deliveries.clear()
+
+    def _begin_to_deliver(self) -> None:
+        if not self._is_delivering:
+            self._is_delivering = True
+            self._delivering = asyncio.get_running_loop().create_task(self._deliver_all())
+
+    async def _deliver_all(self) -> None:
+        try:
+            while self._outbox:
+                await self._deliver(self._outbox.popleft())
+        finally:  # without a turn of the loop since the last look
+            self._is_delivering = False
+
+    async def _deliver(self, delivery: Delivery) -> None:
+        timeout = aiohttp.ClientTimeout(total=_TIMEOUT)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout) as http,
+                http.post(delivery.url, data=delivery.body, headers=delivery.headers) as answer,
+            ):
+                delivery.status = answer.status
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            delivery.error = f"{type(error).__name__}: {error}"
+        except asyncio.CancelledError:
+            delivery.error = "the fake was stopped"
+            raise
+        finally:
+            delivery.is_done = True
+            self._gauges.tell()
+
+
+def _signed(body: bytes, message_id: str, sent_at: int, key: bytes) -> dict[str, str]:
+    signed = f"{message_id}.{sent_at}.".encode() + body
+    signature = base64.b64encode(hmac.digest(key, signed, "sha256")).decode("ascii")
+    return {
+        "content-type": "application/json",
+        "svix-id": message_id,
+        "svix-timestamp": str(sent_at),
+        "svix-signature": f"v1,{signature}",
+    }
+
+
+def _user(session: FakeSession) -> dict[str, Any]:
+    """The user that a session event tells of; the fake knows nothing of them but the id."""
+    return {
+        "object": "user",
+        "id": session.user_id,
+        **dict.fromkeys(_NOTHING.split()),
+        **dict.fromkeys(_FALSE.split(), False),
+        **dict.fromkeys(_TRUE.split(), True),
+        **{name: [] for name in _NONE_OF.split()},
+        **{name: {} for name in ("public_metadata", "private_metadata", "unsafe_metadata")},
+        **dict.fromkeys(_TIMES.split(), session.created_at),
+    }
+
+
+_NOTHING = """
+    external_id username first_name last_name primary_email_address_id primary_phone_number_id
+    primary_web3_wallet_id mfa_enabled_at mfa_disabled_at lockout_expires_in_seconds
+    verification_attempts_remaining legal_accepted_at create_organizations_limit
+"""
+_FALSE = "has_image two_factor_enabled totp_enabled backup_code_enabled banned locked"
+_TRUE = "password_enabled delete_self_enabled create_organization_enabled"
+_NONE_OF = """
+    email_addresses phone_numbers web3_wallets passkeys external_accounts saml_accounts
+    enterprise_accounts
+"""
+_TIMES = "created_at updated_at last_sign_in_at last_active_at"
