@@ -27,6 +27,7 @@ CALLS = (
     "revoke_stream",
     "revoke_all",
 )
+VERIFYING = ("verify", "authenticate", "refresh")
 MAKING = ("make", "first_call", "close")
 HANDLERS = ("close_it", "call", "call_differently", "use_another", "drop_another", "log")
 
@@ -39,7 +40,13 @@ def strike(
     token = fake.mint(fake.sessions[ids[0]], expires_in=6000)
     ended = subprocess.run(
         [sys.executable, str(STRIKES), scenario, kind, action, str(at_most)],
-        env={**environment(fake), "TOKEN": token, "IDS": " ".join(ids)},
+        env={
+            **environment(fake),
+            "IDS": " ".join(ids),
+            "TOKEN": token,
+            "EXPIRED": fake.expired_token(fake.sessions[ids[0]]),
+            "JWT_KEY": fake.jwt_key,
+        },
         capture_output=True,
         text=True,
         timeout=290,
@@ -56,21 +63,21 @@ def strike(
 
 
 @pytest.mark.promise("interruptions")
-@pytest.mark.parametrize("scenario", [*CALLS, *MAKING])
+@pytest.mark.parametrize("scenario", [*CALLS, *MAKING, *VERIFYING])
 def test_ctrl_c_may_strike_at_any_line(scenario: str, fake: FakeClerk) -> None:
     """It comes out soon, other threads and later calls go on, and nothing is left or printed."""
     assert strike(fake, scenario, "lines") > 4
 
 
 @pytest.mark.promise("interruptions")
-@pytest.mark.parametrize("scenario", ["get", "first_call", "close"])
+@pytest.mark.parametrize("scenario", ["get", "first_call", "close", *VERIFYING])
 def test_ctrl_c_may_strike_between_any_two_steps(scenario: str, fake: FakeClerk) -> None:
     """Even between two steps of the interpreter within a line."""
     assert strike(fake, scenario, "steps", at_most=80) > 40
 
 
 @pytest.mark.promise("interruptions")
-@pytest.mark.parametrize("scenario", [*CALLS, "first_call", "close"])
+@pytest.mark.parametrize("scenario", [*CALLS, "first_call", "close", *VERIFYING])
 def test_ctrl_c_may_strike_at_any_instant(scenario: str, fake: FakeClerk) -> None:
     """By a real signal, in whatever the thread is doing, Python's own code included."""
     assert strike(fake, scenario, "instants", at_most=80) > 0
@@ -98,3 +105,11 @@ def test_a_signal_handler_may_use_a_client_anywhere(
 def test_a_signal_handler_may_use_a_client_at_any_instant(action: str, fake: FakeClerk) -> None:
     """By a real signal, while the thread below makes a client's first call."""
     assert strike(fake, "first_call", "instants", action, at_most=80) > 0
+
+
+@pytest.mark.promise("signal-handlers")
+@pytest.mark.parametrize("kind", ["lines", "steps", "instants"])
+@pytest.mark.parametrize("scenario", ["verify", "authenticate"])
+def test_a_signal_handler_may_use_a_verifier(scenario: str, kind: str, fake: FakeClerk) -> None:
+    """The one that the thread below is using, whose keys are just being fetched."""
+    assert strike(fake, scenario, kind, "verify_too") > 0

@@ -7,6 +7,7 @@ import collections
 import contextlib
 import contextvars
 import gc
+import itertools
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -318,7 +319,7 @@ def test_hooks_see_the_callers_context(fake: FakeClerk) -> None:
             list(client.iterate(user_id="u"))
             request_id.reset(token)
         client.get(session)
-    assert seen == ["one", "one", "two", "two", "none"]
+    assert [value for value, _ in itertools.groupby(seen)] == ["one", "two", "none"]
 
 
 @pytest.mark.promise("caller-thread")

@@ -592,7 +592,7 @@ def test_the_sync_verifier_waits_for_a_background_fetch_only_where_it_must() -> 
     assert verifier.verify(token()).user_id == "user_1"
     flight = verifier._fetched._current[None]
     stub.gate.set()
-    flight.landed.result(10)
+    assert flight.landed.wait(10)
     assert verifier.key_status().age == 0
     ages.now += MAX_AGE
     stub.goes_down()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from clients import ONCE, client_of, sync_client_of
-from token_samples import NOW, PARTY, Clock, SyncStub, claims, token, until
+from token_samples import Clock, until
 
 from clerk_async import (
     AsyncTokenVerifier,
@@ -28,7 +28,7 @@ from clerk_async.tokens.key_set import Flight, Home
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from clerk_async import AsyncSessionsApi, Cookies, RequestState, SessionsApi
+    from clerk_async import AsyncSessionsApi, SessionsApi
     from clerk_async.testing import FakeSession
 
 ORIGIN = "http://localhost:3000"
@@ -372,7 +372,7 @@ def expired_headers(fake: FakeClerk, session: FakeSession) -> dict[str, str]:
 
 def waiters(verifier: TokenVerifier) -> int:
     """Count the threads that wait for a refresh of another."""
-    return sum(len(future._condition._waiters) for future in list(verifier._under_way.values()))
+    return sum(len(errand._done._waiting) for errand in list(verifier._under_way.values()))
 
 
 async def test_requests_of_one_page_share_a_refresh(
@@ -422,50 +422,13 @@ def test_threads_share_a_refresh_too(fake: FakeClerk, sync_sessions: SessionsApi
             asked = [pool.submit(ask) for _ in range(4)]
             waiting.wait(10)
             give_up = time.monotonic() + 10
-            while waiters(verifier) < 3 or not fake.requests:
+            while waiters(verifier) < 4 or not fake.requests:
                 assert time.monotonic() < give_up
                 time.sleep(0)
             fake.release()
             assert {future.result(10) for future in asked} == {status}
         assert [request.operation for request in fake.requests] == ["refresh"]
         assert not verifier._under_way
-
-
-class Interrupted(SyncStub):
-    """A client whose refresh ends with Ctrl-C."""
-
-    begun = threading.Event()
-    pressed = threading.Event()
-
-    def refresh(self, session_id: str, **body: Any) -> Cookies:  # noqa: ARG002 - the same as of any client
-        self.begun.set()
-        self.pressed.wait(10)
-        raise KeyboardInterrupt
-
-
-def test_an_interrupted_refresh_leaves_nobody_waiting() -> None:
-    """The interruption is that thread's alone; to the others the refresh has failed."""
-    stub = Interrupted()
-    verifier = TokenVerifier(sessions=stub, authorized_parties=[PARTY], clock=Clock())
-    cookies = f"__session={token(claims(exp=NOW - 60))}; __refresh=r1"
-
-    def ask() -> RequestState:
-        return verifier.authenticate_request({"cookie": cookies}, refresh_if_expired=True)
-
-    with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(ask)
-        assert stub.begun.wait(10)
-        second = pool.submit(ask)
-        give_up = time.monotonic() + 10
-        while not waiters(verifier):
-            assert time.monotonic() < give_up
-            time.sleep(0)
-        stub.pressed.set()
-        with pytest.raises(KeyboardInterrupt):
-            first.result(10)
-        state = second.result(10)
-    assert (state.status, state.reason) == ("unknown", "session-refresh-failed")
-    assert not verifier._under_way
 
 
 def test_sync_code_refreshes_too(fake: FakeClerk, sync_sessions: SessionsApi) -> None:

@@ -34,14 +34,20 @@ class Latch:
 
     def __init__(self) -> None:
         self.is_open: bool = False
-        self._waiting: collections.deque[_thread.LockType] = collections.deque()
+        self._waiting: collections.deque[Callable[[], object]] = collections.deque()
 
     def open(self) -> None:
         """Let go of all who wait, and of all who come."""
         self.is_open = True
         with contextlib.suppress(IndexError):
             while True:
-                self._waiting.popleft().release()
+                self._waiting.popleft()()
+
+    def tell(self, callback: Callable[[], object]) -> None:
+        """Have something called, in whichever thread, when it opens; at once if it is open."""
+        self._waiting.append(callback)
+        if self.is_open:  # maybe before the other thread saw who waits
+            self.open()
 
     def wait(self, seconds: float = math.inf) -> bool:
         """Wait until it is open; false if it did not open in time."""
@@ -49,7 +55,7 @@ class Latch:
             return True
         mine = _thread.allocate_lock()  # of nobody else's: a handler that waits too has its own
         mine.acquire()
-        self._waiting.append(mine)
+        self._waiting.append(mine.release)
         waited = 0.0
         while not self.is_open and waited < seconds:
             step = min(SLICE, seconds - waited)
@@ -58,7 +64,7 @@ class Latch:
             waited += step  # not by a clock: tests of users freeze theirs
         if not self.is_open:
             with contextlib.suppress(ValueError):
-                self._waiting.remove(mine)
+                self._waiting.remove(mine.release)
         return self.is_open
 
 
@@ -90,16 +96,26 @@ class Errand(Generic[T]):
         """Whether somebody has started its thread."""
         return self._is_sent
 
-    def send(self) -> None:
+    def send(self, *, or_here: bool = True) -> None:
         """Start the thread, unless that has been done; whoever waits does this before.
+
+        Args:
+            or_here: Whether to do the work in this thread where no other can be had, such as at
+                the end of the interpreter.
 
         Raises:
             RuntimeError: If no thread can be had.
         """
         if self._is_sent:
             return
-        # Not Thread.start here: it holds locks that the new thread needs before it is of use.
-        _thread.start_new_thread(self._enter, ())
+        try:
+            # Not Thread.start here: it holds locks that the new thread needs to be of use.
+            _thread.start_new_thread(self._enter, ())
+        except RuntimeError:
+            if not or_here:
+                raise
+            if self._claim.acquire(blocking=False):
+                self._do()
         # Only now: where this thread is interrupted before, another starts one as well, and the
         # first of them to come does the work.
         self._is_sent = True
@@ -113,18 +129,13 @@ class Errand(Generic[T]):
         if self._done.wait(seconds) and self._thread is not None:
             self._thread.join(_JOIN)
 
-    def outcome(self) -> T:
-        """Give the result, or raise what the work raised."""
+    def result(self) -> T:
+        """See to it that it is done, wait, and return what came of it, or raise it."""
+        self.send()
+        self._done.wait()
         if self._error is not None:
             raise self._error
         return cast("T", self._result)
-
-    def do_here(self) -> None:
-        """Do the work in this thread, where there can be no other; unless it is being done."""
-        if self._claim.acquire(blocking=False):
-            self._do()
-            if self._error is not None and not isinstance(self._error, Exception):
-                raise self._error  # Ctrl-C
 
     def _enter(self) -> None:
         """Give the work to a thread that `threading` knows, so that dumps and debuggers name it."""

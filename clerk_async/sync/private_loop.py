@@ -237,7 +237,7 @@ class PrivateLoop:
 
     def _start(self) -> None:
         try:
-            self._thread.send()
+            self._thread.send(or_here=False)
         except RuntimeError as error:  # too many, or on Python 3.12 the main one has ended
             raise ClientClosedError(f"the client can't start its thread: {error}") from None
 

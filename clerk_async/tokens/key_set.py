@@ -21,8 +21,8 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Generator, Mapping
-from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import attrs
@@ -39,6 +39,7 @@ from clerk_async.tokens.refusals import Counter, cut, mismatch, refused, unavail
 
 if TYPE_CHECKING:
     from clerk_async.errors import KeysUnavailableError
+    from clerk_async.http.errand import Errand, Latch
 
 logger: logging.Logger = logging.getLogger("clerk_async.tokens")
 
@@ -104,7 +105,7 @@ class Flight:
     """One fetch, that any number of tasks and threads may wait for.
 
     Attributes:
-        landed: Done once the fetch has ended, in whichever way.
+        landed: Open once the fetch has ended, in whichever way.
         failed: Whether it ended without keys.
         is_slow: Whether somebody has lost patience with it, so that nobody else need wait.
         home: The event loop that carries it out; None if a thread of its own does.
@@ -112,15 +113,22 @@ class Flight:
         has_begun: Whether it is being carried out; an interruption may strike just before that.
     """
 
-    __slots__ = ("failed", "has_begun", "home", "is_slow", "landed", "since")
+    __slots__ = ("_carrier", "failed", "has_begun", "home", "is_slow", "landed", "since")
 
     def __init__(self, home: Home | None, since: float) -> None:
+        from clerk_async.http.errand import Latch  # noqa: PLC0415 - loaded by the first FetchedKeys
+
+        self._carrier: dict[None, Errand[None]] = {}
         self.home = home
         self.since = since
-        self.landed: Future[None] = Future()
+        self.landed: Latch = Latch()
         self.failed = False
         self.is_slow = False
         self.has_begun = False
+
+    def carried_by(self, errand: Errand[None]) -> Errand[None]:
+        """Return what carries it out in a thread: this errand, unless there was one before."""
+        return self._carrier.setdefault(None, errand)
 
 
 class KeysNeeded(NamedTuple):
@@ -150,6 +158,7 @@ class FetchedKeys:
         clock: Callable[[], float],
         home: Callable[[], Home | None],
     ) -> None:
+        import_module("clerk_async.http.errand")  # not within a loop, which it would hold up
         self._source = source
         self._ttl = key_ttl
         self._refresh_after = key_ttl * _REFRESH_AT
@@ -245,7 +254,7 @@ class FetchedKeys:
             if needed.patience == 0:
                 return
             waited = needed.flight
-            waited.is_slow = not waited.landed.done()
+            waited.is_slow = not waited.landed.is_open
         raise self._nothing_to_go_by()
 
     def _renew(self, waited: Flight | None) -> KeysNeeded | None:
@@ -383,8 +392,7 @@ class FetchedKeys:
         if self._current.get(None) is flight:
             self._ended += 1
             self._current.pop(None, None)
-        with suppress(InvalidStateError):  # that was done already
-            flight.landed.set_result(None)
+        flight.landed.open()
 
     def forget(self) -> None:
         """Begin anew, between two tests: no keys, no failures, nothing known to be unknown."""

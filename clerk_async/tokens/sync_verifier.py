@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextvars
+import math
 import os
-import threading
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as WaitTimeoutError
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from clerk_async.errors import ClerkError, ClientClosedError
-from clerk_async.tokens.key_set import LOOK_AGAIN, Flight, KeysNeeded
+from clerk_async.errors import ClerkError
+from clerk_async.tokens.key_set import Flight, KeysNeeded
 from clerk_async.tokens.settings import Verifier
 from clerk_async.tokens.sources import SessionsSource, fetch_published
 from clerk_async.tokens.verification import Need, RefreshNeeded, SessionNeeded, Steps
@@ -20,6 +17,7 @@ from clerk_async.under_test import new_event_loop
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from clerk_async.http.errand import Errand
     from clerk_async.models import Session
     from clerk_async.tokens.claims import SessionClaims
     from clerk_async.tokens.requests import RequestState
@@ -183,6 +181,9 @@ class TokenVerifier(Verifier[SessionsSource]):
 
         A refresh uses its token up: whoever came second would be signed out.
         """
+        late = self._recent.get(need.shared_by)
+        if late:  # an answer without cookies is asked for again
+            return late
         return self._once(
             need.shared_by,
             # Only now: who was under way just before is done, and has left its answer there.
@@ -197,23 +198,17 @@ class TokenVerifier(Verifier[SessionsSource]):
     def _once(self, shared_by: tuple[str, ...], ask: Callable[[], T]) -> T:
         """Ask the service once for all who need the same at the same time."""
         key = (os.getpid(), *shared_by)  # a forked child waits for no thread left behind
-        ours = Future[T]()
-        first: Future[T] = self._under_way.setdefault(key, ours)
-        if first is not ours:
-            return first.result()
-        try:
-            answer = ask()
-        except ClerkError as error:
-            ours.set_exception(error)
-            raise
-        except BaseException:  # Ctrl-C in this thread is no news for the others
-            ours.set_exception(ClientClosedError("the call was interrupted"))
-            raise
-        else:
-            ours.set_result(answer)
-            return answer
-        finally:
-            self._under_way.pop(key, None)
+
+        def work() -> T:
+            try:
+                return ask()
+            finally:
+                self._under_way.pop(key, None)
+
+        errand: Errand[T] = self._under_way.setdefault(
+            key, _errand("clerk_async: asking the service", work)
+        )
+        return errand.result()
 
     def _refresh(self, need: RefreshNeeded, sessions: SessionsSource) -> Sequence[str]:
         answer = sessions.refresh(
@@ -229,27 +224,11 @@ class TokenVerifier(Verifier[SessionsSource]):
 
     def _meet_keys(self, need: KeysNeeded) -> None:
         flight = need.flight
-        if need.start:
-            # A thread of its own: Ctrl-C in who waits must not end the fetch for the others. A
-            # daemon, as a program need not wait for keys in order to end.
-            run = contextvars.copy_context().run
-            thread = threading.Thread(
-                target=run, args=(self._fly, flight), name="clerk_async: fetching keys", daemon=True
-            )
-            try:
-                thread.start()
-            except RuntimeError:  # no thread can be had, as at the end of the interpreter
-                self._fly(flight)
-            except BaseException:  # Ctrl-C, before anybody carries it out
-                self._fetched.abandon(flight)
-                raise
-            flight.has_begun = True
-        left = float("inf") if need.patience is None else need.patience
-        while left > 0 and not self._fetched.abandon_if_stranded(flight):
-            with suppress(WaitTimeoutError):
-                flight.landed.result(min(left, LOOK_AGAIN))
-                return
-            left -= LOOK_AGAIN
+        # Whoever waits sees to it that it is carried out: who decided on it may be interrupted.
+        errand = _errand("clerk_async: fetching keys", lambda: self._fly(flight))
+        flight.carried_by(errand).send()
+        if need.patience != 0:
+            flight.landed.wait(math.inf if need.patience is None else need.patience)
 
     def _fetch(self) -> bytes:
         if self._sessions is not None:
@@ -266,3 +245,15 @@ class TokenVerifier(Verifier[SessionsSource]):
             self._fetched.fail(flight, error)
         else:
             self._fetched.land(flight, body)
+
+
+def _errand(name: str, work: Callable[[], T]) -> Errand[T]:
+    """Give work a thread of its own, with this one's context.
+
+    Ctrl-C in who waits must not end it for the others, and a program need not wait for it in order
+    to end.
+    """
+    from clerk_async.http.errand import Errand  # noqa: PLC0415 - on first use
+
+    context = contextvars.copy_context()
+    return Errand(name, lambda: context.run(work))

@@ -7,10 +7,11 @@ session) and gets the answer back, so that the async and the sync verifier share
 from __future__ import annotations
 
 import os
-import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import attrs
@@ -105,43 +106,41 @@ class Examined:
 class TokenCache:
     """At most `size` tokens that passed; the oldest makes room.
 
-    Reading takes no lock. Remembering does, but never waits for it: it may be held by the thread
-    that a signal has interrupted, or by none that a forked child has.
+    It takes no lock: whoever holds one may be interrupted, and never let go. Each entry has one of
+    `size` places instead; an interruption may cost a place.
     """
 
     def __init__(self, size: int) -> None:
-        self._size = size
+        self.size = size
         self._entries: dict[str, Examined] = {}
-        self._lock = threading.Lock()
+        self._free: deque[None] = deque()
+        self._taken = count(1).__next__
         self.get: Callable[[str], Examined | None] = self._entries.get
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def put(self, entry: Examined) -> None:
-        """Remember a token that passed, unless somebody else is remembering one right now."""
-        entries, lock = self._entries, self._lock
-        if self._size < 1 or not lock.acquire(blocking=False):
-            return
-        try:
-            while len(entries) >= self._size and entry.token not in entries:
-                with suppress(StopIteration, RuntimeError):  # another thread drops one meanwhile
-                    entries.pop(next(iter(entries)), None)
-            entries[entry.token] = entry
-        finally:
-            lock.release()
+        """Remember a token that passed."""
+        self.drop(entry.token)
+        if self._has_place() and self._entries.setdefault(entry.token, entry) is not entry:
+            self._free.append(None)  # another thread has remembered it meanwhile
+
+    def _has_place(self) -> bool:
+        """Take a place: one that became free, one that nobody had yet, or the oldest entry's."""
+        with suppress(IndexError):
+            self._free.pop()
+            return True
+        is_taken, entries = self._taken() <= self.size, self._entries
+        while entries and not is_taken:
+            with suppress(StopIteration, RuntimeError):  # another thread drops one meanwhile
+                is_taken = entries.pop(next(iter(entries)), None) is not None
+        return is_taken
 
     def drop(self, token: str) -> None:
         """Forget a token."""
-        self._entries.pop(token, None)
-
-    def forget(self) -> None:
-        """Begin anew, between two tests."""
-        self._entries.clear()
-
-    def after_fork(self) -> None:
-        """In a forked child: whoever held the lock is not here."""
-        self._lock = threading.Lock()
+        if self._entries.pop(token, None) is not None:
+            self._free.append(None)
 
 
 class Verification:
@@ -379,13 +378,12 @@ class Verification:
 
     def forget(self) -> None:
         """Begin anew, between two tests."""
-        self._cache.forget()
+        self._cache = TokenCache(self._cache.size)
         self.keys.forget()
         self.tally = Tally()
 
     def after_fork(self) -> None:
-        """In a forked child: locks and fetches were the parent's."""
-        self._cache.after_fork()
+        """In a forked child: fetches were the parent's."""
         self.keys.after_fork()
 
 

@@ -224,11 +224,11 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
             return
         landed = loop.create_future()
 
-        def wake(_: object) -> None:
+        def wake() -> None:
             with suppress(RuntimeError):  # this loop has ended meanwhile
                 loop.call_soon_threadsafe(_settle, landed)
 
-        flight.landed.add_done_callback(wake)
+        flight.landed.tell(wake)
         left = float("inf") if need.patience is None else need.patience
         while left > 0 and not self._fetched.abandon_if_stranded(flight):
             if (await asyncio.wait([landed], timeout=min(left, LOOK_AGAIN)))[0]:
