@@ -60,6 +60,7 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
     },
     "Between processes": {
         "shared-limit": "All processes on a key share one window of the rate limit, caps and single calls included",
+        "window-script": "The script that keeps the window agrees with a plain model of it, and scripts that break one of its rules do not",
         "pauses-of-all": "A 429's pause, and what a neighbour leaves of the limit, hold for all of them",
         "redis-away": "While Redis is away a process goes on with its share, says so once, and closes within a bound",
         "shared-settings": "A shared state that can't be used is refused at once, and who shares nothing loads nothing of it",

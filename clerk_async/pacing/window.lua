@@ -18,11 +18,11 @@ end
 
 -- A clock that never goes back, however Redis's is set.
 local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000) + number('shift')
-local behind = number('now') - now
-if behind > 0 then
-  redis.call('HINCRBY', STATE, 'shift', behind)
-  now = now + behind
+local shift = number('shift')
+local now = time[1] * 1000 + math.floor(time[2] / 1000) + shift
+if now < number('now') then
+  shift = shift + number('now') - now
+  now = number('now')
 end
 
 local function settle()
@@ -31,7 +31,7 @@ end
 
 local function begin()
   redis.call('DEL', STATE, PLACES, RECORDS, LEASES)
-  redis.call('HSET', STATE, 'epoch', message.nonce, 'shift', number('shift'))
+  redis.call('HSET', STATE, 'epoch', message.nonce)
   settle()
 end
 
@@ -89,7 +89,7 @@ end
 if #dead > 0 and redis.call('ZCARD', LEASES) == 0 then
   settle() -- nobody got through for so long: the others may have gone on alone
 end
-redis.call('HSET', STATE, 'now', now)
+redis.call('HSET', STATE, 'now', now, 'shift', shift)
 
 local record = record_of(id)
 if record and record.seq < message.heard then

@@ -1,0 +1,260 @@
+"""The window's script against a plain model of it: any messages, at any times, in any order."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from hypothesis import HealthCheck, Phase, find, given, settings
+from hypothesis import strategies as st
+from window_model import WindowModel
+
+from clerk_async.pacing.key_window import SCRIPT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from redis_servers import RedisServer
+
+CLOCK: Final = "redis.call('TIME')"
+MADE_UP: Final = "redis.call('HMGET', 'clock', 'seconds', 'micro')"
+KEYS: Final = ("window", "places", "members", "leases", "feed")
+PER: Final = 1000
+KINDS: Final = ("single", "run", "cap7")
+
+
+class Scripted:
+    """A script in a real Redis whose clock is made up, and the model beside it."""
+
+    def __init__(self, server: RedisServer, script: str = SCRIPT) -> None:
+        import redis  # noqa: PLC0415 - for these tests alone
+
+        self.redis: Any = redis.Redis(port=server.port)
+        self.script: Any = self.redis.register_script(script.replace(CLOCK, MADE_UP))
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin with nothing."""
+        self.redis.flushall()
+        self.model = WindowModel()
+        self.clock = 1_800_000_000_000
+
+    def forget(self) -> None:
+        """Let the server lose its memory, as after a restart."""
+        self.redis.flushall()
+        self.model = WindowModel()
+
+    def run(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Run the script alone."""
+        clock = {"seconds": self.clock // 1000, "micro": self.clock % 1000 * 1000}
+        self.redis.hset("clock", mapping=clock)
+        reply: dict[str, Any] = json.loads(self.script(keys=KEYS, args=[json.dumps(message)]))
+        reply["granted"] = list(reply["granted"])
+        return reply
+
+    def agree(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Run both, and compare what they answer."""
+        expected = self.model.run(message, self.clock)
+        found = self.run(message)
+        assert found == expected, message
+        return found
+
+
+@pytest.fixture
+def scripted(redis_server: RedisServer) -> Iterator[Scripted]:
+    """Give the script and its model."""
+    made = Scripted(redis_server)
+    yield made
+    made.redis.close()
+
+
+counts = st.integers(min_value=0, max_value=12)
+kinds = st.sampled_from(KINDS)
+held = st.dictionaries(kinds, st.integers(min_value=1, max_value=9), max_size=3)
+done = st.lists(
+    st.fixed_dictionaries({"kind": kinds, "count": st.integers(1, 9), "age": st.integers(0, 1200)}),
+    max_size=3,
+)
+cooling = st.lists(
+    st.fixed_dictionaries(
+        {"kind": kinds, "count": st.integers(1, 9), "left": st.integers(-5, 1001)}
+    ),
+    max_size=3,
+)
+wants = st.lists(
+    st.sampled_from(["run", "cap7"]).flatmap(
+        lambda kind: st.fixed_dictionaries(
+            {
+                "kind": st.just(kind),
+                "count": st.integers(1, 40),
+                "cap": st.just(7 if kind == "cap7" else 0),
+            }
+        )
+    ),
+    max_size=2,
+)
+news = st.one_of(
+    st.just({}),
+    st.fixed_dictionaries(
+        {"pause": st.integers(0, 3000), "reason": st.sampled_from(["rate_limited", "unavailable"])}
+    ),
+    st.fixed_dictionaries({"level": st.integers(-1, 20), "age": st.integers(-1000, 1000)}),
+    st.fixed_dictionaries({"raise": st.integers(1, 5), "refusals": st.integers(0, 3)}),
+)
+acts = st.sampled_from(["tell"] * 6 + ["join"] * 2 + ["bye"])
+
+
+@st.composite
+def steps(draw: st.DrawFn) -> tuple[Any, ...]:
+    """Draw what happens next: time goes by, somebody says something, or Redis forgets."""
+    what = draw(st.sampled_from(["message"] * 8 + ["wait"] * 4 + ["back", "forget"]))
+    if what == "wait":
+        return what, draw(st.sampled_from([1, 7, 50, 400, 999, 1000, 3001, 20_000]))
+    if what == "back":
+        return what, draw(st.sampled_from([1, 500, 3_600_000]))
+    if what == "forget":
+        return (what,)
+    return (
+        what,
+        draw(st.sampled_from(["a", "b", "ab"])),  # one name begins another
+        draw(acts),
+        draw(st.sampled_from([1] * 8 + [0, -1, 2])),  # by how much its number goes up
+        draw(st.sampled_from(["known"] * 8 + ["other"])),
+        {
+            "held": draw(held),
+            "done": draw(done),
+            "cooling": draw(cooling),
+            "wants": draw(wants),
+            "allowed": draw(st.integers(1, 20)),
+            "least": draw(st.integers(1, 3)),
+            "late": draw(st.sampled_from([0] * 8 + [1])),
+            "news": draw(news),
+        },
+    )
+
+
+class Talk:
+    """Keeps the numbers that processes would keep, so that most messages make sense."""
+
+    def __init__(self, scripted: Scripted) -> None:
+        self.scripted = scripted
+        self.seq: dict[str, int] = {}
+        self.heard: dict[str, int] = {}
+        self.epoch: dict[str, str] = {}
+        self.nonces = 0
+
+    def message(
+        self, name: str, act: str, by: int = 1, whose: str = "known", **told: Any
+    ) -> dict[str, Any]:
+        """Make a message."""
+        self.seq[name] = seq = max(0, self.seq.get(name, 0) + by)
+        self.nonces += 1
+        late = told.pop("late", 0)
+        given = {"news": {}, **told}
+        return {
+            "id": name,
+            "act": act,
+            "nonce": f"n{self.nonces}",
+            "epoch": self.epoch.get(name, "") if whose == "known" else "another",
+            "seq": seq,
+            "heard": self.heard.get(name, 0),
+            "clock": self.scripted.clock + {"a": 0, "b": 700, "ab": -700}[name],
+            "latest": self.scripted.clock + self.scripted.model.shift + (-1 if late else 250),
+            "per": PER,
+            "lease": 3000,
+            "settle": 600,
+            "idle": 86_400_000,
+            "keep": 3_600_000,
+            "ticks": 20,
+            "allowed": 10,
+            "least": 1,
+            "held": {},
+            "done": [],
+            "cooling": [],
+            "wants": [],
+            **given,
+        }
+
+    def heard_of(self, message: dict[str, Any], reply: dict[str, Any]) -> None:
+        """Take an answer as a process does."""
+        name = message["id"]
+        self.epoch[name] = reply["epoch"]
+        if reply["verdict"] == "ok":
+            self.heard[name] = message["seq"]
+
+
+@pytest.mark.promise("window-script")
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(st.lists(steps(), min_size=1, max_size=40))
+def test_the_script_does_what_the_model_does(scripted: Scripted, story: list[Any]) -> None:
+    """Whatever is said: held and told places, joins, goodbyes, late and repeated messages."""
+    play(scripted, story)
+
+
+def play(scripted: Scripted, story: list[Any]) -> None:
+    """Let a story happen, and compare what is answered at each step."""
+    scripted.begin()
+    talk = Talk(scripted)
+    for what, *details in story:
+        if what == "wait":
+            scripted.clock += details[0]
+        elif what == "back":
+            scripted.clock -= details[0]
+        elif what == "forget":
+            scripted.forget()
+        else:
+            name, act, by, whose, told = details
+            message = talk.message(name, act, by, whose, **told)
+            talk.heard_of(message, scripted.agree(message))
+
+
+MUTANTS: Final = {
+    "a client's clock": ("time[1] * 1000 + math.floor(time[2] / 1000)", "message.clock"),
+    "from the acquisition": (
+        "held[want.kind] = (held[want.kind] or 0) + count",
+        "cool(id, want.kind, count, now + message.per)",
+    ),
+    "no epoch": ("record and message.epoch == epoch", "record"),
+    "no wait after a loss": ("redis.call('HSET', STATE, 'epoch', message.nonce)\n  settle()", ""),
+    "no wait after an absence": ("  settle() -- nobody", "  -- nobody"),
+    "a late command grants": ("now < settled or now > message.latest", "now < settled"),
+    "a repeated message counts": ("elseif message.seq <= record.seq then", "elseif false then"),
+    "forgotten answers go unnoticed": ("record.seq < message.heard", "false"),
+    "the dead keep their places": ("for index = 1, #dead, 2 do", "for index = 1, 0, 2 do"),
+    "the dead free them at once": ("free_at + record.per)", "free_at)"),
+    "a clock that goes back": ("now = number('now')", ""),
+    "joining adds": ("give_back(mine)", ""),
+    "another's name": ("#id + 1) == id .. ' '", "#id) == id"),
+    "no cap": ("if want.cap > 0", "if false"),
+    "single calls are not expected": ("math.max(0, expected - single)", "0"),
+    "single calls leave nothing": (", message.least - (used - single))", ")"),
+    "a shorter pause ends a longer one": ("now + news.pause > number('paused')", "true"),
+    "an old level is raised": ("news.refusals == number('refusals')", "true"),
+}
+
+
+@pytest.mark.promise("window-script")
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_script_that_is_wrong_disagrees(redis_server: RedisServer, mutant: str) -> None:
+    """Each rule of the window is one that the model would miss."""
+    right, wrong = MUTANTS[mutant]
+    assert SCRIPT.count(right) == 1
+    scripted = Scripted(redis_server, SCRIPT.replace(right, wrong))
+
+    def disagrees(story: list[Any]) -> bool:
+        try:
+            play(scripted, story)
+        except AssertionError:
+            return True
+        return False
+
+    search = settings(
+        max_examples=3000, deadline=None, database=None, phases=[Phase.generate], derandomize=True
+    )
+    find(st.lists(steps(), min_size=5, max_size=40), disagrees, settings=search)
+    scripted.redis.close()
