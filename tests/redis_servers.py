@@ -111,7 +111,8 @@ class RedisServer:
         import redis  # noqa: PLC0415 - for these tests alone
 
         try:
-            with redis.Redis(port=self.port, password=self._password) as client:
+            client: Any = redis.Redis(port=self.port, password=self._password)
+            with client:
                 return client.execute_command(*words)
         except redis.ConnectionError as error:
             raise OSError(str(error)) from None

@@ -14,7 +14,7 @@ from clerk_async import AsyncSessionsApi, NotFoundError, RateLimit, SharedState
 from clerk_async.testing import FakeClerk, Fault
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, Callable
 
     from redis_servers import RedisServer
 
@@ -35,7 +35,7 @@ def client(fake: FakeClerk, url: str, **options: Any) -> AsyncSessionsApi:
 @contextlib.asynccontextmanager
 async def clients(
     fake: FakeClerk, url: str, count: int, **options: Any
-) -> AsyncIterator[list[AsyncSessionsApi]]:
+) -> AsyncGenerator[list[AsyncSessionsApi]]:
     """Give some clients that have met."""
     async with contextlib.AsyncExitStack() as stack:
         made = [await stack.enter_async_context(client(fake, url, **options)) for _ in range(count)]

@@ -94,8 +94,8 @@ wants = st.lists(
     ),
     max_size=2,
 )
-news = st.one_of(
-    st.just({}),
+news: st.SearchStrategy[dict[str, Any]] = st.one_of(
+    st.just(dict[str, Any]()),
     st.fixed_dictionaries(
         {"pause": st.integers(0, 3000), "reason": st.sampled_from(["rate_limited", "unavailable"])}
     ),
@@ -127,6 +127,7 @@ def steps(draw: st.DrawFn) -> tuple[Any, ...]:
             "cooling": draw(cooling),
             "wants": draw(wants),
             "allowed": draw(st.integers(1, 20)),
+            "company": draw(st.sampled_from([0, 0, 1, 2, 4])),
             "least": draw(st.integers(1, 3)),
             "late": draw(st.sampled_from([0] * 8 + [1])),
             "news": draw(news),
@@ -151,7 +152,7 @@ class Talk:
         self.seq[name] = seq = max(0, self.seq.get(name, 0) + by)
         self.nonces += 1
         late = told.pop("late", 0)
-        given = {"news": {}, **told}
+        given: dict[str, Any] = {"news": {}, **told}
         return {
             "id": name,
             "act": act,
@@ -168,6 +169,8 @@ class Talk:
             "keep": 3_600_000,
             "ticks": 20,
             "allowed": 10,
+            "limit": 20,
+            "company": 0,
             "least": 1,
             "held": {},
             "done": [],
@@ -220,7 +223,7 @@ MUTANTS: Final = {
         "cool(id, want.kind, count, now + message.per)",
     ),
     "no epoch": ("record and message.epoch == epoch", "record"),
-    "no wait after a loss": ("redis.call('HSET', STATE, 'epoch', message.nonce)\n  settle()", ""),
+    "no wait after a loss": ("now, 'shift', shift)\n  settle()", "now, 'shift', shift)"),
     "no wait after an absence": ("  settle() -- nobody", "  -- nobody"),
     "a late command grants": ("now < settled or now > message.latest", "now < settled"),
     "a repeated message counts": ("elseif message.seq <= record.seq then", "elseif false then"),
@@ -230,11 +233,14 @@ MUTANTS: Final = {
     "a clock that goes back": ("now = number('now')", ""),
     "joining adds": ("give_back(mine)", ""),
     "another's name": ("#id + 1) == id .. ' '", "#id) == id"),
+    "nobody is missed": ("message.company > 1", "false"),
+    "missed for ever": ("now < number('missed') then", "number('missed') > 0 then"),
     "no cap": ("if want.cap > 0", "if false"),
     "single calls are not expected": ("math.max(0, expected - single)", "0"),
     "single calls leave nothing": (", message.least - (used - single))", ")"),
     "a shorter pause ends a longer one": ("now + news.pause > number('paused')", "true"),
-    "an old level is raised": ("news.refusals == number('refusals')", "true"),
+    "each refusal counts": ("now < number('refused') then", "false then"),
+    "an old level is raised": ("news.refusals == number('refusals') and", ""),
 }
 
 

@@ -187,8 +187,9 @@ async def test_a_client_of_your_own_is_used_and_left_open(redis_server: RedisSer
     """As where a URL is not enough; in whatever protocol, with answers decoded or not."""
     import redis.asyncio  # noqa: PLC0415
 
+    make: Any = redis.asyncio.Redis
     for options in ({}, {"decode_responses": True}, {"protocol": 3}):
-        theirs = redis.asyncio.Redis(port=redis_server.port, **options)
+        theirs = make(port=redis_server.port, **options)
         state = SharedState(client=theirs, namespace="own")
         async with AsyncSessionsApi(KEY, shared_state=state) as sessions:
             link = sessions._link

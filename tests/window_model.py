@@ -54,6 +54,8 @@ class WindowModel:
     refusals: int = 0
     level: int = 0
     refused: int = 0
+    company: int = 0
+    missed: int = 0
     forgotten: int = 0
 
     def used(self, kind: str | None = None) -> int:
@@ -152,6 +154,10 @@ class WindowModel:
         for place in message["cooling"]:
             self._cool(message["id"], place["kind"], place["count"], now + place["left"], now)
         self._store(message, Counter(message["held"]), now)
+        if message["company"] > 1:
+            known = self.company if now < self.missed else 0
+            self.company = max(known, message["company"])
+            self.missed = now + message["per"]
 
     def _store(self, message: Message, held: Counter[str], now: int) -> None:
         is_running = bool(message["wants"]) or any(
@@ -178,15 +184,16 @@ class WindowModel:
         return granted, wait
 
     def _expect(self, message: Message, arrived: int, now: int) -> int:
-        tick = max(1, message["per"] // message["ticks"])
+        tick: int = max(1, message["per"] // message["ticks"])
         index = now // tick
         if index != self.tick:
             self.before = self.since if index == self.tick + 1 else 0
             self.since = 0
         self.tick = index
         self.since += arrived
-        left = 1 - (now % tick) / tick
-        return math.ceil((self.since + self.before * left) * message["per"] / tick)
+        left: float = 1 - (now % tick) / tick
+        expected = (self.since + self.before * left) * int(message["per"]) / tick
+        return math.ceil(expected)
 
     def _grant(
         self, message: Message, held: Counter[str], expected: int, now: int
@@ -194,10 +201,17 @@ class WindowModel:
         singles = self.used("single")
         kept = max(0, expected - singles)
         runs = self.used() - singles
-        room = max(message["allowed"] - self.used() - kept, message["least"] - runs)
-        granted = list[int]()
+        missing = 0
+        if now < self.missed:
+            running = max(1, sum(each.is_running for each in self.members.values()))
+            limit: int = message["limit"]
+            missing = limit * max(0, self.company - running) // self.company
+        room = message["allowed"] - self.used() - kept - missing
+        if not missing:
+            room = max(room, message["least"] - runs)
+        granted: list[int] = []
         for want in message["wants"]:
-            count = min(want["count"], room)
+            count: int = min(want["count"], room)
             if want["cap"] > 0:
                 count = min(count, want["cap"] - self.used(want["kind"]))
             if now < self.settled or now > message["latest"]:
@@ -222,7 +236,10 @@ class WindowModel:
     def _take_news(self, news: Message, now: int) -> None:
         if "pause" in news and now + news["pause"] > self.paused:
             self.paused, self.reason = now + news["pause"], news["reason"]
-        if "level" in news:
+        level = news.get("level", -1)
+        if level >= 0 and self.level >= 0 and now < self.refused:
+            self.level = max(self.level, level)
+        elif "level" in news:
             self.refusals += 1
             self.level, self.refused = news["level"], now - news["age"]
         elif "raise" in news and news["refusals"] == self.refusals and self.level >= 0:

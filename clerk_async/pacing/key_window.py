@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import attrs
 
+from clerk_async.pacing.news import News
 from clerk_async.pacing.ramp import LEAST_SHARE, Ramp
 from clerk_async.pacing.window import TOO_MANY_REQUESTS, SendWindow
 
@@ -35,8 +36,9 @@ SCRIPT: Final = files("clerk_async.pacing").joinpath("window.lua").read_text(enc
 
 BEAT: Final = 1.0
 """Seconds between two messages of a process that has nothing to tell."""
-BEAT_WITH_PLACES: Final = 0.25
-"""The same of one that uses places of the window."""
+BEAT_OF_USERS: Final = 0.15
+"""The same of one that has or wants places: what it knows of the others is never older, and counts
+when Redis goes away."""
 LEASE: Final = 3.0
 """Seconds of silence after which a process is taken for dead, and its places come back."""
 SETTLE: Final = 0.6
@@ -62,7 +64,7 @@ class Claim:
 
     Attributes:
         limit: The gate's own.
-        wanted: Tells how many places it could use now.
+        wanted: Tells how many places it could use now, those in hand included.
         let_out: Called when there may be places.
         kind: What its places are counted as.
         cap: How many of this kind all processes may use; 0 for no cap but the window's.
@@ -101,17 +103,16 @@ class KeyWindow:
         ramp: What is left of the limit beside neighbours that don't share it.
         mode: See the module.
         standing: What the last answer said.
-        paused_until: When the last pause that was heard of ends.
+        news: What refusals told this process and the others.
         on_due: Called when a message is due sooner than was said.
     """
 
     def __init__(self, limit: RateLimit, *, timeout: float, keep: float) -> None:
         self.limit = limit
         self.ramp: Ramp = Ramp(limit.count, limit.per)
+        self.news: News = News(self.ramp)
         self.mode: Mode = "new"
         self.standing: Standing = Standing()
-        self.paused_until: float = -math.inf
-        self.pause_reason: PauseReason = "rate_limited"
         self.on_due: Callable[[], None] = _do_nothing
         self._timeout = timeout
         self._keep = keep
@@ -126,9 +127,6 @@ class KeyWindow:
         self._books = {kind: SendWindow(self.limit.per) for kind in [*self._books, SINGLE, RUN]}
         self._seq = self._heard = 0
         self._epoch = ""
-        self._refusals = self._verdicts = self._raised = 0
-        self._pause: tuple[float, str] | None = None
-        self._told_pause: tuple[float, str] | None = None
         self.restart(0.0)
 
     def restart(self, now: float) -> None:
@@ -150,7 +148,6 @@ class KeyWindow:
         self._ask_at = -math.inf
         self._redis: tuple[int, float] = (0, now)
         self._asked: list[tuple[Claim, int]] = []
-        self._told_level = False
 
     # -- what gates and calls do ---------------------------------------------------------------
 
@@ -187,9 +184,8 @@ class KeyWindow:
         return self._delay_alone(claim, now)
 
     def _delay_alone(self, claim: Claim, now: float) -> float:
-        others = self.standing
-        runners = max(1, others.running + (not self._was_running))
-        left = min(self.limit.count - others.singles, self.ramp.allowance(now))
+        runners = self._runners()
+        left = min(self.limit.count - self.standing.singles, self.ramp.allowance(now))
         runs = [books for kind, books in self._books.items() if kind != SINGLE]
         if sum(books.used(now) for books in runs) + 1 > max(1, left // runners):
             return min(books.free_at() for books in runs) - now
@@ -197,6 +193,10 @@ class KeyWindow:
         if claim.cap and own.used(now) + 1 > max(1, claim.cap // runners):
             return own.free_at() - now
         return 0.0
+
+    def _runners(self) -> int:
+        """How many processes had runs when Redis answered last, and this one."""
+        return max(1, self.standing.running + (not self._was_running))
 
     def take(self, claim: Claim) -> None:
         """Note that a gate lets one out."""
@@ -225,9 +225,9 @@ class KeyWindow:
         """Note that it is no longer in flight."""
         self._leave(SINGLE, now, has_arrived=status != TOO_MANY_REQUESTS)
 
-    def pause(self, until: float, reason: str) -> None:
+    def pause(self, until: float, reason: PauseReason) -> None:
         """Tell all that the service wants nothing until a time."""
-        self._pause = (until, reason)
+        self.news.pause(until, reason)
         self.hurry()
 
     def hurry(self) -> None:
@@ -244,19 +244,15 @@ class KeyWindow:
 
     def due(self, now: float) -> float:
         """When the next message should leave."""
-        if self._is_joining or self._pause is not None:
+        if self._is_joining or self.news.is_urgent:
             return now
-        has_places = any(books.used(now) for books in self._books.values())
-        due = self._last_at + (BEAT_WITH_PLACES if has_places else BEAT)
-        if self._is_changed or self._has_news():
+        is_busy = bool(self._asked) or any(each.used(now) for each in self._books.values())
+        due = self._last_at + (BEAT_OF_USERS if is_busy else BEAT)
+        if self._is_changed or self.news.is_waiting:
             due = min(due, self._last_at + self._gap)
-        if due > now and any(claim.wanted(now) > 0 for claim in self._claims):
+        if due > now and any(claim.wanted(now) > claim.in_hand for claim in self._claims):
             due = min(due, self._ask_at)
         return due
-
-    def _has_news(self) -> bool:
-        ramp = self.ramp
-        return ramp.verdicts != self._verdicts or ramp.raised != self._raised
 
     def message(self, now: float, *, is_last: bool = False) -> bytes:
         """Make the message that is due; what it tells is not told again unless it fails."""
@@ -264,11 +260,10 @@ class KeyWindow:
         self._seq += 1
         self._asked = []
         for claim in self._claims:
-            books = self._books[claim.kind]
-            books.in_flight -= claim.in_hand  # not to be used now, or they would have been
-            claim.in_hand = 0
-            if not is_joining and not is_last and (count := claim.wanted(now)) > 0:
-                self._asked.append((claim, count))
+            wanted = 0 if is_last else claim.wanted(now)
+            self._give_back(claim, claim.in_hand - wanted)
+            if wanted > claim.in_hand and not is_joining:
+                self._asked.append((claim, wanted - claim.in_hand))
         limit = self.limit
         told: dict[str, Any] = {
             "id": self._id,
@@ -284,6 +279,7 @@ class KeyWindow:
             "idle": _milliseconds(IDLE),
             "keep": _milliseconds(self._keep),
             "ticks": TICKS,
+            "limit": limit.count,
             "least": max(1, int(limit.count * LEAST_SHARE)),
             "allowed": int(self.ramp.allowance(now)),
             "held": {kind: each.in_flight for kind, each in self._books.items() if each.in_flight},
@@ -292,9 +288,10 @@ class KeyWindow:
                 {"kind": claim.kind, "count": count, "cap": claim.cap}
                 for claim, count in self._asked
             ],
-            "news": self._news(now),
+            "news": self.news.told(now, is_alone=self.mode == "alone"),
         }
         if is_joining:
+            told["company"] = self._runners() if self._heard else 0
             told["cooling"] = [
                 {"kind": kind, "count": count, "left": _milliseconds(free_at - now) + 1}
                 for kind, books in self._books.items()
@@ -309,6 +306,11 @@ class KeyWindow:
         self._last_at = now
         return json.dumps(told).encode()
 
+    def _give_back(self, claim: Claim, count: int) -> None:
+        if count > 0:
+            claim.in_hand -= count
+            self._books[claim.kind].in_flight -= count
+
     def _done_now(self, now: float) -> list[dict[str, Any]]:
         age = int((now - self._done_at) * 1000)
         return [
@@ -317,37 +319,21 @@ class KeyWindow:
             if count
         ]
 
-    def _news(self, now: float) -> dict[str, Any]:
-        ramp = self.ramp
-        news: dict[str, Any] = {"refusals": self._refusals}
-        if self._pause is not None and self._pause[0] > now:
-            news["pause"], news["reason"] = _milliseconds(self._pause[0] - now), self._pause[1]
-        level, refused_at = ramp.level
-        self._told_level = ramp.verdicts != self._verdicts
-        if self._told_level:
-            news["level"] = -1 if level == math.inf else int(level)
-            news["age"] = int((now - refused_at) * 1000)
-        elif ramp.raised != self._raised:
-            news["raise"] = ramp.raised - self._raised
-        self._verdicts, self._raised = ramp.verdicts, ramp.raised
-        self._told_pause, self._pause = self._pause, None
-        return news
-
     def heard(self, text: bytes | str, sent_at: float, now: float) -> None:
         """Take the answer to the last message."""
         reply: dict[str, Any] = json.loads(text)
         self._failures = 0
-        self._told_pause = None
         self._redis = (int(reply["now"]), sent_at)
         self._epoch, was = str(reply["epoch"]), self._epoch
         if self._epoch != was and was:
-            self._refusals = 0  # and what they left is known to those alone who met them
-            self._verdicts = self.ramp.verdicts if self.ramp.level[0] == math.inf else -1
+            self.news.forgotten()
         if reply["verdict"] != "ok":
             self._is_joining = True
             return
         self._heard = self._seq
         self._is_joining = False
+        if self.mode == "alone":
+            self.news.came_back(now)
         self.mode = "together"
         self.standing = Standing(
             used=int(reply["used"]),
@@ -357,22 +343,8 @@ class KeyWindow:
             running=int(reply["running"]),
         )
         self.ramp.runners = max(1, self.standing.running)
-        self._follow(reply, now)
+        self.news.heard(reply, now)
         self._take_grants(reply, now)
-
-    def _follow(self, reply: dict[str, Any], now: float) -> None:
-        refusals, level = int(reply["refusals"]), float(reply["level"])
-        is_new = refusals != self._refusals and not self._told_level
-        if is_new or (refusals and level >= 0 and level != self.ramp.level[0]):
-            refused_at = now - int(reply["age"]) / 1000
-            self.ramp.follow(math.inf if level < 0 else level, refused_at, now, is_new=is_new)
-        self._refusals = refusals
-        if reply["pause"]:
-            self.pause_reason = (
-                "unavailable" if reply["reason"] == "unavailable" else "rate_limited"
-            )
-            self.paused_until = now + int(reply["pause"]) / 1000
-            self.ramp.pause(self.paused_until, self.pause_reason)
 
     def _take_grants(self, reply: dict[str, Any], now: float) -> None:
         granted = list(reply["granted"])
@@ -384,11 +356,14 @@ class KeyWindow:
         wait = int(reply["wait"])
         self._ask_at = now
         if is_unmet:
-            self._ask_at += max(self._gap, wait / 1000 if wait >= 0 else self.limit.per / 10)
+            # all who run ask again about twice for each place that comes free
+            apart = self.standing.running * self.limit.per / (2 * self.limit.count)
+            apart = min(max(self._gap, apart), self.limit.per / 4)
+            self._ask_at += max(apart, wait / 1000 if wait >= 0 else self.limit.per / 10)
         for claim in self._claims:
             claim.let_out()
-            if claim.in_hand:
-                self._change()  # it was turned away meanwhile: others may have them
+            if claim.in_hand > claim.wanted(now):
+                self._change()  # who waited was turned away meanwhile: others may have them
 
     def failed(self, now: float) -> bool:
         """Note that a message got no answer; true if that is when Redis counts as away.
@@ -397,9 +372,7 @@ class KeyWindow:
         """
         self._failures += 1
         self._is_joining = True
-        self._pause = self._pause or self._told_pause
-        if self._told_level:
-            self._verdicts = -1
+        self.news.failed()
         if self.mode == "new":
             self.mode = "alone"
         elif self.mode == "together":

@@ -69,17 +69,17 @@ class SharedGate(Gate):
 
     def _let_out(self) -> None:
         super()._let_out()
-        if self._waiting and self._wanted(self._now()) > 0:
+        if self._waiting and self._wanted(self._now()) > self._claim.in_hand:
             self._keys.on_due()
 
     def _wanted(self, now: float) -> int:
-        """How many places could be used now."""
+        """How many places could be used now, or as soon as they may leave beside a neighbour."""
         ramp = self._ramp
-        if not self._waiting or now < ramp.paused_until or now < ramp.next_at:
+        if not self._waiting or now < ramp.paused_until:
             return 0
         most = min(len(self._waiting), int(ramp.concurrency) - self._keys.in_flight)
         if self._has_own_window:
             most = min(most, self.limit.count - self._window.used(now))
-        if ramp.level[0] < self._keys.limit.count:
-            most = min(most, 1)  # beside a neighbour they leave one by one
-        return max(0, most - self._claim.in_hand)
+        if ramp.allowance(now) < self._keys.limit.count:
+            most = min(most, 1)  # one by one
+        return max(0, most)

@@ -31,7 +31,7 @@ end
 
 local function begin()
   redis.call('DEL', STATE, PLACES, RECORDS, LEASES)
-  redis.call('HSET', STATE, 'epoch', message.nonce)
+  redis.call('HSET', STATE, 'epoch', message.nonce, 'now', now, 'shift', shift)
   settle()
 end
 
@@ -68,8 +68,7 @@ local function record_of(owner)
 end
 
 -- Who says nothing for so long is taken for dead: what it held may have arrived until now.
-local function bury(owner, free_at)
-  local record = record_of(owner)
+local function bury(owner, record, free_at)
   for kind, count in pairs(record.held) do
     cool(owner, kind, count, free_at + record.per)
   end
@@ -84,7 +83,7 @@ end
 give_back(redis.call('ZRANGEBYSCORE', PLACES, '-inf', now))
 local dead = redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'WITHSCORES')
 for index = 1, #dead, 2 do
-  bury(dead[index], tonumber(dead[index + 1]))
+  bury(dead[index], record_of(dead[index]), tonumber(dead[index + 1]))
 end
 if #dead > 0 and redis.call('ZCARD', LEASES) == 0 then
   settle() -- nobody got through for so long: the others may have gone on alone
@@ -149,7 +148,7 @@ if message.act == 'bye' then
       change(kind, -count)
     end
     record.held = {}
-    bury(id, now)
+    bury(id, record, now)
   end
 elseif message.act == 'join' then
   if record and message.seq <= record.seq then
@@ -175,6 +174,12 @@ elseif message.act == 'join' then
       cool(id, place.kind, place.count, now + place.left)
     end
     store(message.held)
+    if message.company > 1 then
+      -- it comes back from an absence of Redis: of those that were running then, some may have
+      -- gone on alone and ended since, and nobody told what they used last
+      local company = now < number('missed') and number('company') or 0
+      redis.call('HSET', STATE, 'company', math.max(company, message.company), 'missed', now + message.per)
+    end
   end
 elseif not is_known then
   verdict = 'join'
@@ -208,8 +213,16 @@ else
 
   if #message.wants > 0 then
     local used, single = number('used'), number('used:single')
-    local kept = math.max(0, expected - single)
-    local room = math.max(message.allowed - used - kept, message.least - (used - single))
+    local kept, missing = math.max(0, expected - single), 0
+    if now < number('missed') then
+      local company = number('company')
+      local gone = math.max(0, company - math.max(1, number('running')))
+      missing = math.floor(message.limit * gone / company)
+    end
+    local room = message.allowed - used - kept - missing
+    if missing == 0 then
+      room = math.max(room, message.least - (used - single))
+    end
     local unmet = false
     local settled = number('settled')
     for _, want in ipairs(message.wants) do
@@ -251,10 +264,13 @@ if news and message.act ~= 'bye' and verdict ~= 'old' then
     redis.call('XADD', FEED, '*', 'look', '1')
     redis.call('PEXPIRE', FEED, message.keep)
   end
-  if news.level then
+  local level = number('level')
+  if news.level and news.level >= 0 and level >= 0 and now < number('refused') then
+    redis.call('HSET', STATE, 'level', math.max(level, news.level)) -- one refusal, met by several
+  elseif news.level then
     redis.call('HINCRBY', STATE, 'refusals', 1)
     redis.call('HSET', STATE, 'level', news.level, 'refused', now - news.age)
-  elseif news.raise and news.refusals == number('refusals') and number('level') >= 0 then
+  elseif news.raise and news.refusals == number('refusals') and level >= 0 then
     redis.call('HINCRBY', STATE, 'level', news.raise)
   end
 end

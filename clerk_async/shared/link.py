@@ -53,6 +53,7 @@ class Link:
         state: Where they meet.
         namespace: What names the instance there.
         limit: The window of the key.
+        connect: Makes what speaks to Redis in the running loop.
 
     Attributes:
         denials: The client's list of denials.
@@ -60,7 +61,14 @@ class Link:
         feed: Its end of the feed.
     """
 
-    def __init__(self, state: SharedState, namespace: str, limit: RateLimit) -> None:
+    def __init__(
+        self,
+        state: SharedState,
+        namespace: str,
+        limit: RateLimit,
+        *,
+        connect: Callable[[SharedState], RedisConnection] = RedisConnection,
+    ) -> None:
         # braces: in a cluster all keys of an instance are in one place
         name = f"clerk_async:{{{state.namespace or namespace}}}:"
         stream = f"{name}feed"
@@ -69,6 +77,7 @@ class Link:
         self.denials.is_watched = True
         self.feed: Feed = Feed(self.denials, (stream, f"{name}standing"))
         self._state = state
+        self._connect = connect
         self._keys = (
             *(f"{name}{key}" for key in ("window", "places", "members", "leases")),
             stream,
@@ -120,7 +129,7 @@ class Link:
         self._wake, self._has_tried = asyncio.Event(), asyncio.Event()
         self._told.clear()
         self._is_connected = False
-        self._connection = connection = RedisConnection(self._state)
+        self._connection = connection = self._connect(self._state)
         self._tasks = [
             self._task(loop, self._keep_window(connection)),
             self._task(loop, self.feed.send(connection)),
@@ -274,10 +283,10 @@ class Link:
             if self._has_been_away:
                 logger.info("the shared state is back: the limit is shared again")
             self._is_connected, self._has_been_away = True, False
-        if window.paused_until > now and self._on_pause is not None:
+        if window.news.paused_until > now and self._on_pause is not None:
             brake = self._on_pause()
             if brake is not None:
-                brake(window.paused_until - now)
+                brake(window.news.paused_until - now)
 
     def _note_absence(self, loop: asyncio.AbstractEventLoop, error: AwayError) -> None:
         if self.window.failed(loop.time()):

@@ -177,6 +177,7 @@ def _check_url(url: object) -> None:
 
 def _make_client(url: str) -> Any:
     import redis  # noqa: PLC0415 - see _check_extra
+    from redis.asyncio import Redis  # noqa: PLC0415
     from redis.asyncio.retry import Retry  # noqa: PLC0415
     from redis.backoff import NoBackoff  # noqa: PLC0415
 
@@ -184,7 +185,7 @@ def _make_client(url: str) -> Any:
     name: dict[str, Any] = {"lib_name": None, "lib_version": None}
     if hasattr(redis, "DriverInfo"):  # since 7.2
         name = {"driver_info": None}
-    return redis.asyncio.Redis.from_url(  # pyright: ignore[reportUnknownMemberType] - its options
+    return Redis.from_url(  # pyright: ignore[reportUnknownMemberType] - its options
         url,
         protocol=2,
         retry=Retry(NoBackoff(), 0),  # when to try again is decided by us
