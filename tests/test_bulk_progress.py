@@ -227,6 +227,25 @@ def test_the_counts_of_a_report_add_up_to_its_total() -> None:
     RevocationReport().raise_for_failures()
 
 
+async def test_a_sweep_counts_its_users_and_those_whom_the_service_does_not_know(
+    fake: FakeClerk,
+) -> None:
+    """A user whose sessions have ended is known; each is counted once, stragglers or not."""
+    for _ in range(3):
+        fake.add_session(user_id="user_1")
+    fake.add_session(user_id="user_ended", status="ended")
+    users = ["user_1", "user_ended", "user_none", "user_nil", "user_1"]
+    seen: list[int] = []
+    async with bulk_client(fake) as client:
+        report = await client.revoke_all(
+            user_ids=users, on_progress=lambda progress: seen.append(progress.users)
+        )
+    assert (report.revoked, report.users, report.users_without_sessions) == (3, 4, 2)
+    assert (seen[0], seen[-1]) == (0, 4)
+    async with bulk_client(fake) as client:
+        assert (await client.revoke_many(["sess_1"])).users == 0
+
+
 def test_statuses_are_their_strings() -> None:
     """In comparisons, in f-strings and in JSON."""
     assert RevocationStatus("revoked") is RevocationStatus.REVOKED

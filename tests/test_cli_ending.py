@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cli_programs import Terminal
+from cli_programs import Terminal, run
 
 from clerk_async.testing import FakeClerk, Fault
 
@@ -260,3 +260,64 @@ def test_ids_of_another_instance_are_no_success(cli: InProcess, option: tuple[st
     ended = cli("revoke", *ids, *option)
     assert (ended.code, "instance of this key" in ended.err) == (1, True)
     assert "Done:" not in ended.err
+
+
+@pytest.mark.promise("cli-true-endings")
+@pytest.mark.parametrize("option", [(), ("--json",), ("--dry-run",), ("--quiet",), ("--yes",)])
+def test_users_without_a_session_of_any_status_are_no_success(
+    cli: InProcess, tmp_path: Path, option: tuple[str, ...]
+) -> None:
+    """Of another instance, or no users at all: nobody was signed out."""
+    add(cli.fake, 2, "user_known")
+    for given in (
+        ("--user", "user_1", "user_2"),
+        ("--users-from", write(tmp_path / "users", ["user_1", "user_2"])),
+        ("--client", "client_none"),
+    ):
+        ended = cli("revoke-all", *given, *option)
+        assert (ended.code, "a session of any status" in ended.err) == (1, True), ended
+        assert "Done:" not in ended.err
+        if option == ("--json",):
+            assert len(ended.records[-1]["warnings"]) == 1
+
+
+def test_users_whose_sessions_have_all_ended_are_a_success(cli: InProcess) -> None:
+    """A repeated run is green, and so is one beside users without any session."""
+    for user_id, status in (("user_1", "ended"), ("user_2", "revoked"), ("user_2", "expired")):
+        cli.fake.add_session(user_id=user_id, status=status)
+    ended = cli("revoke-all", "--user", "user_1", "user_2")
+    assert (ended.code, ended.err.startswith("Done: no sessions")) == (0, True)
+    ended = cli("revoke-all", "--user", "user_1", "user_2", "user_3")
+    assert ended.code == 0
+    assert "1 of 3 users have no session of any status" in ended.err
+
+
+@pytest.mark.promise("cli-true-endings")
+@pytest.mark.parametrize("option", [(), ("--dry-run",), ("--json",)])
+@pytest.mark.parametrize(
+    ("given", "cause"),
+    [
+        ("anna@example.com", "looks like an e-mail address: anna@example.com"),
+        ("sess_2abc", "looks like a session id: sess_2abc (revoke takes sessions)"),
+        ("org_2abc", "looks like an organization id"),
+    ],
+)
+def test_users_that_look_like_something_else_are_no_success(
+    fake: FakeClerk, cli: InProcess, given: str, cause: str, option: tuple[str, ...]
+) -> None:
+    """Even beside others whose sessions were revoked; from a pipe, too."""
+    add(fake, 2)
+    ended = cli("revoke-all", "--user", "user_1", given, *option)
+    assert (ended.code, cause in ended.err) == (1, True), ended.err
+    assert "Done:" not in ended.err
+    stdin = f"user_1\n{given}\n"
+    piped = run(fake, "revoke-all", "--users-from", "-", *option, stdin=stdin)
+    assert (piped.code, cause in piped.err) == (1, True), piped.err
+
+
+def test_users_that_the_service_knows_may_look_like_anything(cli: InProcess) -> None:
+    """Imported ones may have ids of their own kind."""
+    add(cli.fake, 2, "anna@example.com")
+    cli.fake.add_session(user_id="0815", status="ended")
+    ended = cli("revoke-all", "--user", "anna@example.com", "0815")
+    assert (ended.code, ended.err.startswith("Done: 2 revoked")) == (0, True)

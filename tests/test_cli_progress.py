@@ -39,6 +39,7 @@ def snapshot(
     elapsed: float = 10.0,
     pause: RevocationPause | None = None,
     not_attempted: int = 0,
+    users: int = 0,
 ) -> RevocationProgress:
     """Make a snapshot of a run at fifty a second."""
     return RevocationProgress(
@@ -54,6 +55,7 @@ def snapshot(
         eta=None if total is None else (total - done) / 50,
         pause=pause,
         elapsed=elapsed,
+        users=users,
     )
 
 
@@ -65,13 +67,14 @@ def show(
     width: int = 120,
     total: int | None = None,
     fastest: float | None = None,
+    users: int | None = None,
 ) -> str:
     """Give what is drawn for snapshots."""
     screen = Screen(is_terminal=is_terminal)
     monkeypatch.setattr("sys.stderr", screen)
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("TERM", "xterm")
-    view = progress_view(mode, Output(), total, fastest)
+    view = progress_view(mode, Output(), total, fastest, users)
     for one in snapshots:
         view.update(one)
     drawn = screen.getvalue()
@@ -225,6 +228,19 @@ def test_an_outage_is_a_line_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = show(monkeypatch, *shots, is_terminal=False)
     assert [line.partition(":")[0] for line in drawn.splitlines()] == ["1 s", "5 s"]
     assert drawn.count("can't connect, retrying") == 2
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_while_users_are_listed_their_number_is_told(
+    monkeypatch: pytest.MonkeyPatch, *, is_terminal: bool
+) -> None:
+    """How many sessions there are is known at the end of that."""
+    shots = [snapshot(total=None, users=213), snapshot(total=None, users=213, elapsed=20)]
+    drawn = show(monkeypatch, *shots, users=701, is_terminal=is_terminal)
+    assert "213 of 701 users" in drawn
+    assert "46 s left" in drawn or "about 45 s left" in drawn or "23 s left" in drawn
+    listed = show(monkeypatch, snapshot(users=701), users=701, is_terminal=is_terminal)
+    assert "users" not in listed
 
 
 def test_none_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,7 +134,7 @@ class Ledger:
     def report(
         self,
         *,
-        resumed: int,
+        work: Work,
         throttled: int,
         elapsed: float,
         stopped_by: StopReason | None,
@@ -144,9 +144,11 @@ class Ledger:
         self._failures.sort(key=lambda entry: entry[0])
         counts = {status.value: count for status, count in self.counts.items()}
         return RevocationReport(
-            total=self.told + resumed,
+            total=self.told + work.resumed,
             **counts,
-            resumed=resumed,
+            resumed=work.resumed,
+            users=work.users,
+            users_without_sessions=work.users_without_sessions,
             failures=tuple(outcome for _, outcome in self._failures),
             throttled=throttled,
             elapsed=elapsed,
@@ -199,4 +201,5 @@ class Meter:
             eta=eta,
             pause=None if pause is None else RevocationPause(seconds=pause[0], reason=pause[1]),
             elapsed=now - started_at,
+            users=work.users,
         )

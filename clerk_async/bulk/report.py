@@ -92,6 +92,7 @@ class RevocationProgress:
         eta: Seconds until the end at this rate; None while `total` or the rate isn't known.
         pause: Why nothing gets done at the moment; None while something does.
         elapsed: Seconds since the start.
+        users: How many users `revoke_all` has listed so far; a client counts as one.
     """
 
     done: int
@@ -102,6 +103,7 @@ class RevocationProgress:
     eta: float | None
     pause: RevocationPause | None
     elapsed: float
+    users: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -126,6 +128,9 @@ class RevocationReport:
             `deadline` or `should_stop`; None if nothing did.
         exhausted: Whether the input was read to its end. A list is, even where the run was stopped;
             an iterator is left where it was.
+        users: How many users `revoke_all` has listed; a client counts as one.
+        users_without_sessions: How many of these have no session of any status: the service doesn't
+            know them, or has forgotten all that they had.
     """
 
     total: int = 0
@@ -141,6 +146,8 @@ class RevocationReport:
     elapsed: float = 0.0
     stopped_by: StopReason | None = None
     exhausted: bool = True
+    users: int = 0
+    users_without_sessions: int = 0
 
     @property
     def ok(self) -> bool:

@@ -146,7 +146,7 @@ class BulkRun:
         if self._trouble is not None:
             raise self._trouble
         return self._ledger.report(
-            resumed=self._work.resumed,
+            work=self._work,
             throttled=self._pacer.throttled,
             elapsed=loop.time() - self._started_at,
             stopped_by=self._stopped_by,

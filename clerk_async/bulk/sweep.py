@@ -196,6 +196,7 @@ class Sweep(Work):
             return
         walk = owner.walk
         walk.begin_again()
+        has_any = False
         lingering: set[str] = set()
         # a look that finds somebody is not the last one, which alone has to be complete
         while not walk.is_over and not (owner.found and walk.end is not None and not self._dry_run):
@@ -206,6 +207,7 @@ class Sweep(Work):
                 limit=walk.limit,
                 offset=walk.offset,
             )
+            has_any |= bool(page.data or page.unreadable)
             for entry in walk.take(page):
                 if isinstance(entry, UnreadableItem) and entry.id is None:
                     owner.nameless.append(entry.error)
@@ -214,6 +216,8 @@ class Sweep(Work):
                 break
         if not owner.looks:
             self._trust.learn(walk)
+            self.users += 1
+            self.users_without_sessions += not has_any
         self._note_listed(owner)
         owner.looks += 1
         if self._pick(owner):

@@ -98,6 +98,8 @@ class Work:
         lockout: What is found is denied there.
         resumed: How many an earlier run of the journal had done.
         index: How many jobs have been given a place in the order of the report.
+        users: How many users were listed.
+        users_without_sessions: How many of these have no session of any status.
     """
 
     def __init__(self, items: Iterable[object] | AsyncIterable[object]) -> None:
@@ -107,6 +109,8 @@ class Work:
         self.lockout: Lockout | None = None
         self.resumed: int = 0
         self.index: int = 0
+        self.users: int = 0
+        self.users_without_sessions: int = 0
 
     @property
     def is_read(self) -> bool:

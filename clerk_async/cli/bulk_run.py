@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Self, TypedDict
 import attrs
 
 from clerk_async.bulk.report import RevocationReport, RevocationStatus
+from clerk_async.cli.columns import SESSIONS
 from clerk_async.cli.exits import is_out_of_reach
 from clerk_async.cli.interrupts import Interrupts
 from clerk_async.cli.outcomes import outcome_record
@@ -55,6 +56,7 @@ class BulkRun:
         resume: Prints how to go on later.
         fastest: Sessions per second, at the most.
         max_failures: How many failures stop it; None for any number.
+        users: How many users there are, where their sessions are to be listed.
         lookalikes: Counts what was not found and looks like something else; None to count nothing.
         interrupts: Ctrl-C and its like.
         count: How many outcomes there were.
@@ -69,6 +71,7 @@ class BulkRun:
     resume: Callable[[], None]
     fastest: float
     max_failures: int | None = None
+    users: int | None = None
     lookalikes: Lookalikes | None = None
     interrupts: Interrupts = attrs.field(init=False)
     count: int = attrs.field(default=0, init=False)
@@ -86,7 +89,7 @@ class BulkRun:
 
     def __attrs_post_init__(self) -> None:
         self.interrupts = Interrupts(self.out, self.resume)
-        self._view = progress_view(self.progress, self.out, self.total, self.fastest)
+        self._view = progress_view(self.progress, self.out, self.total, self.fastest, self.users)
 
     @property
     def hooks(self) -> Hooks:
@@ -138,8 +141,9 @@ class BulkRun:
 
     async def _note(self, outcome: RevocationOutcome) -> None:
         self.count += 1
-        if self.lookalikes is not None and outcome.status in _UNSEEN and outcome.session_id:
-            self.lookalikes.note(outcome.session_id)
+        found = self.lookalikes
+        if found is not None and found.wanted is SESSIONS and outcome.status in _UNSEEN:
+            found.note(outcome.session_id or "")
         if outcome.status is RevocationStatus.FAILED:
             self._failed += 1
             self._is_over |= refuses_key(outcome.error) or self._failed == self.max_failures

@@ -118,6 +118,14 @@ class Ending:
         """Why it looks as if the wrong thing had been asked for."""
         report = self.report
         warnings = [] if self.run.lookalikes is None else self.run.lookalikes.warnings
+        if report.users and report.users == report.users_without_sessions and not report.total:
+            whose, ids = "none of these users has", "users"
+            if self.ids is None:
+                whose, ids = "this client has not", "a client"
+            warnings.append(
+                f"{whose} a session of any status: are these ids of {ids}, and of the instance of "
+                "this key?"
+            )
         others = report.revoked or report.already_inactive or report.failed or report.resumed
         if report.not_found and not others:
             warnings.append(
@@ -188,6 +196,9 @@ class Ending:
         if report.throttled:
             told += f"; {number(report.throttled)} requests were answered 429 and sent again"
         out.note(told, is_painted=True)
+        if 0 < report.users_without_sessions < report.users:
+            none, users = number(report.users_without_sessions), number(report.users)
+            out.note(f"{none} of {users} users have no session of any status")
         if self.ids is not None and self.ids.tally.skipped:
             skipped = self.ids.tally.skipped
             out.note(

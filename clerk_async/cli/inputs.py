@@ -146,6 +146,11 @@ class Ids:
         self._ahead.extend(self._ids)
         return list(self._ahead)
 
+    def _met(self, one: str) -> str:
+        if self.total is None:  # else they were all looked at before
+            self.lookalikes.note(one)
+        return one
+
     async def read(
         self, asked_to_stop: Callable[[], Coroutine[Any, Any, None]]
     ) -> AsyncIterator[str]:
@@ -155,7 +160,7 @@ class Ids:
             asked_to_stop: Waits until the run shall stop.
         """
         while self._ahead:
-            yield self._ahead.popleft()
+            yield self._met(self._ahead.popleft())
         loop = asyncio.get_running_loop()
         batches: asyncio.Queue[_Batch] = asyncio.Queue(2)
         # A thread, because a read may wait for long; a daemon, so that the program can end.
@@ -178,7 +183,7 @@ class Ids:
                 if isinstance(batch, BaseException):
                     raise batch
                 for session_id in batch:
-                    yield session_id
+                    yield self._met(session_id)
         finally:
             stopped.cancel()
 

@@ -85,6 +85,15 @@ class Lookalikes:
         return warnings
 
     @property
+    def examples(self) -> dict[tuple[str, str], str]:
+        """One of each kind."""
+        return {kind: example for kind, (_, example) in self._found.items()}
+
+    def drop(self, kind: tuple[str, str]) -> None:
+        """Forget a kind: the service knows such ids."""
+        del self._found[kind]
+
+    @property
     def has_strangers(self) -> bool:
         """Whether one is known to be something else, rather than merely odd."""
         return any(kind != _OTHERS for kind in self._found)

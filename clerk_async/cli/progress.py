@@ -78,11 +78,19 @@ class ProgressView:
         total: How many sessions there are, where the library can't know.
         fastest: Sessions per second, at the most, over the whole run: a window's first burst is
             faster. None where there is no telling.
+        users: How many users there are to be listed first.
     """
 
-    def __init__(self, out: Output, total: int | None = None, fastest: float | None = None) -> None:
+    def __init__(
+        self,
+        out: Output,
+        total: int | None = None,
+        fastest: float | None = None,
+        users: int | None = None,
+    ) -> None:
         self._out = out
         self._total = total
+        self._users = users
         self._fastest = math.inf if fastest is None else fastest
 
     def update(self, progress: RevocationProgress) -> None:
@@ -100,37 +108,48 @@ class ProgressView:
     def _total_of(self, progress: RevocationProgress) -> int | None:
         return self._total if progress.total is None else progress.total
 
+    def _listed(self, progress: RevocationProgress) -> str:
+        """Say how many users were listed, while some are not: how many sessions there are, too."""
+        if not self._users or progress.users >= self._users or progress.total is not None:
+            return ""
+        return f"{number(progress.users)} of {number(self._users)} users"
+
     def _eta_of(self, progress: RevocationProgress) -> float | None:
         eta = progress.eta
         if eta is None and self._total is not None and progress.rate > 0:
             eta = max(0, self._total - progress.done) / min(progress.rate, self._fastest)
+        if self._users and progress.users and self._listed(progress):
+            eta = progress.elapsed * (self._users - progress.users) / progress.users
         if eta and progress.pause is not None:
             eta = max(eta, progress.pause.seconds)
         return eta
 
 
 class _Bar(ProgressView):
-    def __init__(self, out: Output, total: int | None = None, fastest: float | None = None) -> None:
-        super().__init__(out, total, fastest)
-        self._time_left = TimeLeft()
+    _time_left: TimeLeft | None = None
 
     def _show(self, progress: RevocationProgress) -> None:
         err = self._out.err
         total = self._total_of(progress)
-        words = [(_done(progress.done, total), "")]
+        listed = self._listed(progress)
+        part = progress.done / total if total else 0.0
+        if listed and self._users:
+            part = progress.users / self._users
+        words = [(listed or _done(progress.done, total), "")]
         room = terminal_width() - 1
-        bar_room = max(BAR_LEAST, min(BAR_MOST, room // 4)) if total else 0
+        bar_room = max(BAR_LEAST, min(BAR_MOST, room // 4)) if total or listed else 0
         if progress.pause is not None:
             left = room - bar_room - len(words[0][0]) - 2 * len(_GAP)
             words.append((_pause(progress.pause, left), "yellow"))
         line, used = "", 0
-        if total and bar_room + sum(len(_GAP) + len(word) for word, _ in words) <= room:
-            line = self._bar(min(1.0, progress.done / total), bar_room)
+        if bar_room and bar_room + sum(len(_GAP) + len(word) for word, _ in words) <= room:
+            line = self._bar(min(1.0, part), bar_room)
             used = bar_room
         if progress.rate > 0:
             words.append((f"{progress.rate:.0f}/s", ""))
         eta = None
         if progress.elapsed >= TOLD_AFTER:
+            self._time_left = self._time_left or TimeLeft()
             eta = self._time_left.follow(self._eta_of(progress), progress.elapsed)
         words.append((f"{about(eta)} left" if eta else duration(progress.elapsed), ""))
         words += [
@@ -168,6 +187,7 @@ class _Lines(ProgressView):
             return
         self._told_at = progress.elapsed
         parts = [f"{_done(progress.done, self._total_of(progress))} sessions"]
+        parts = [listed, *parts] if (listed := self._listed(progress)) else parts
         parts += [
             f"{number(progress.counts[status])} {word}"
             for status, word, _ in _WORDS
@@ -183,7 +203,11 @@ class _Lines(ProgressView):
 
 
 def progress_view(
-    mode: Mode | None, out: Output, total: int | None = None, fastest: float | None = None
+    mode: Mode | None,
+    out: Output,
+    total: int | None = None,
+    fastest: float | None = None,
+    users: int | None = None,
 ) -> ProgressView:
     """Make what was asked for; by default a bar where stderr is a terminal, else lines."""
     if out.is_quiet:
@@ -191,7 +215,7 @@ def progress_view(
     if mode is None:
         mode = "bar" if out.err.can_redraw else "text"
     kinds: dict[Mode, type[ProgressView]] = {"none": ProgressView, "bar": _Bar, "text": _Lines}
-    return kinds[mode](out, total, fastest)
+    return kinds[mode](out, total, fastest, users)
 
 
 def number(value: int) -> str:

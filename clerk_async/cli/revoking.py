@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypedDict
 
 import attrs
@@ -20,9 +21,10 @@ from clerk_async.cli.filters import Filters
 from clerk_async.cli.inputs import ids_from
 from clerk_async.cli.journals import Resume, done_by, new_journal, remove_small
 from clerk_async.cli.lookalikes import Lookalikes
-from clerk_async.cli.progress import number
+from clerk_async.cli.progress import number, progress_view
 from clerk_async.cli.rates import ASK_ABOVE, default_rate_limit, rate_limit_of
 from clerk_async.config import SHARED_STATE_VARIABLE
+from clerk_async.errors import ClerkError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -115,6 +117,7 @@ class _ByIds:
     journal: Journal | None = attrs.field(default=None, init=False)
     done: set[str] = attrs.field(factory=set[str], init=False)
     left: int | None = attrs.field(default=None, init=False)
+    _lookalikes: Lookalikes = attrs.field(factory=lambda: Lookalikes(SESSIONS), init=False)
 
     @property
     def kind(self) -> RunKind:
@@ -125,6 +128,21 @@ class _ByIds:
     def total(self) -> int | None:
         """How many sessions there are, where the library can't know."""
         return None if self.ids is None else self.ids.total
+
+    @property
+    def users(self) -> int | None:
+        """How many users are to be listed, as far as that is known."""
+        return None
+
+    @property
+    def lookalikes(self) -> Lookalikes | None:
+        """What looks like something else: here the run itself notes what it didn't find."""
+        return self._lookalikes
+
+    async def look_at_lookalikes(
+        self, sessions: AsyncSessionsApi, report: RevocationReport | None
+    ) -> None:
+        """Find out whether the service knows what looks like something else."""
 
     @property
     def must_ask(self) -> bool:
@@ -210,7 +228,6 @@ class _ByIds:
             filters=self.filters,
             is_stdin=ids is not None and ids.is_stdin,
         )
-        lookalikes = Lookalikes(SESSIONS) if self.kind == "revoke_many" else None
         limit = self.limit or default_rate_limit(endpoint(self.settings))
         run = BulkRun(
             out,
@@ -219,10 +236,12 @@ class _ByIds:
             resume.tell,
             limit.count / limit.per,
             options.max_failures,
-            lookalikes,
+            self.users,
+            self.lookalikes,
         )
         async with run:
             run.report = await self.start(sessions, run)
+        await self.look_at_lookalikes(sessions, run.report)
         if run.report is None:
             out.error(f"{run.trouble}; the run ended there")
             resume.tell()
@@ -260,6 +279,32 @@ class _OfUsers(_ByIds):
         """See `_ByIds`."""
         return None
 
+    @property
+    def users(self) -> int | None:
+        """See `_ByIds`."""
+        return None if self.ids is None else self.ids.total
+
+    @property
+    def lookalikes(self) -> Lookalikes | None:
+        """See `_ByIds`; here they are noted as they are read."""
+        return None if self.ids is None else self.ids.lookalikes
+
+    async def look_at_lookalikes(
+        self, sessions: AsyncSessionsApi, report: RevocationReport | None
+    ) -> None:
+        """See `_ByIds`; one of each kind stands for all of it."""
+        found = self.lookalikes
+        if found is None:
+            return
+        for kind, example in found.examples.items():
+            is_known = report is None or not report.users_without_sessions
+            if not is_known:
+                with suppress(ClerkError):
+                    page = await sessions.list(user_id=example, limit=1)
+                    is_known = bool(page.data or page.unreadable)
+            if is_known:
+                found.drop(kind)
+
     async def prepare(self, sessions: AsyncSessionsApi, question: Question) -> None:
         """Count the sessions if the users are few, so that listing them first is cheap."""
         if not self.must_ask:
@@ -272,9 +317,19 @@ class _OfUsers(_ByIds):
             question.ask(f"Revoke every live session of {ids.count} users from {ids.source}", ids)
             return
         users = None if ids is None else ids.all()
-        report = await sessions.revoke_all(
-            user_ids=users, journal=self.journal, dry_run=True, **self._selection()
+        view = progress_view(
+            self.options.progress, self.settings.out, users=None if users is None else len(users)
         )
+        try:
+            report = await sessions.revoke_all(
+                user_ids=users,
+                journal=self.journal,
+                dry_run=True,
+                on_progress=view.update,
+                **self._selection(),
+            )
+        finally:
+            view.close()
         for failure in report.failures:
             if failure.error is not None:
                 raise failure.error  # without the sessions of all there is no telling
