@@ -302,11 +302,9 @@ class Operations:
         jwt = self._tokens._token(session, party=origin)  # noqa: SLF001 - of the same fake
         if body.get("format") != "cookie":
             return encode({"object": "token", "jwt": jwt})
-        suffix = ""
-        if suffixed:
-            key = publishable_key(self._tokens.issuer, production=self._settings.production)
-            suffix = f"_{cookie_suffix(key)}"
-        cookies = refresh_cookies(session, jwt, suffix, self._state.client_uat(session.client_id))
+        key = publishable_key(self._tokens.issuer, production=self._settings.production)
+        uat = self._state.client_uat(session.client_id)
+        cookies = refresh_cookies(session, jwt, cookie_suffix(key), uat, suffixed=suffixed)
         return encode({"object": "cookies", "cookies": cookies})
 
     def _session(self, call: Call) -> FakeSession:

@@ -134,13 +134,19 @@ def _check_age(claims: dict[str, Any], now: float, max_age: float) -> None:
         )
 
 
-def refresh_cookies(session: FakeSession, jwt: str, suffix: str, client_uat: int) -> list[str]:
-    """The Set-Cookie lines of a refresh that asked for cookies, named with the suffix, if any."""
+def refresh_cookies(
+    session: FakeSession, jwt: str, suffix: str, client_uat: int, *, suffixed: bool
+) -> list[str]:
+    """The Set-Cookie lines of a refresh that asked for cookies, with the suffix or without.
+
+    The refresh token's cookie always has it: Clerk's SDKs look for no other.
+    """
     attributes = "Path=/; Max-Age=31536000; Secure; SameSite=Lax"
+    its = f"_{suffix}" if suffixed else ""
     return [
-        f"__session{suffix}={jwt}; {attributes}",
-        f"__refresh{suffix}={session.refresh_token}; {attributes}; HttpOnly",
-        f"__client_uat{suffix}={client_uat}; {attributes}",
+        f"__session{its}={jwt}; {attributes}",
+        f"__refresh_{suffix}={session.refresh_token}; {attributes}; HttpOnly",
+        f"__client_uat{its}={client_uat}; {attributes}",
     ]
 
 
