@@ -87,7 +87,7 @@ def test_an_interruption_between_two_callbacks_loses_no_outcome(
             return work
 
     monkeypatch.setattr(
-        "clerk_async.sync.loop_thread.collections", SimpleNamespace(deque=Interrupted)
+        "clerk_async.sync.caller_thread.collections", SimpleNamespace(deque=Interrupted)
     )
     ids = add_sessions(fake, 200)
     fake.inject(Fault.delayed(0.05, operation="revoke", count=None))

@@ -66,10 +66,10 @@ class LoopThread:
             ClientClosedError: If this was closed.
             WrongLoopError: If the caller is the loop's own thread, which would wait for itself.
         """
-        private = self._private
+        pid = os.getpid()
+        private = self._privates.get(pid)
         if private is None:
             refuse_green_threads()
-            pid = os.getpid()
             self.forget_parents(but=pid)  # after a fork that Python isn't told of, as uWSGI's
             private = self._privates.setdefault(pid, PrivateLoop(self._name, self._on_close))
         if self._is_closed:

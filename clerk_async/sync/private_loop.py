@@ -181,14 +181,17 @@ class PrivateLoop:
         if self.is_closing:
             raise ClientClosedError("this client was closed")
         self._arrivals.append(crossing)
-        turn = self._turn
-        if self.loop is None:
+        turn, loop = self._turn, self.loop
+        if loop is None:
             self._start()
         elif self._woken_in != turn:
-            self.call_soon(self._receive)
-            # Only now, and only for the turn that was seen before: whoever finds it can be sure
-            # that the loop was woken, and has not looked since.
-            self._woken_in = turn
+            try:
+                loop.call_soon_threadsafe(self._receive)
+                # Only now, and only for the turn that was seen before: whoever finds it can be sure
+                # that the loop was woken, and has not looked since.
+                self._woken_in = turn
+            except RuntimeError:  # closed: `_refuse_all` comes, or has come and set `is_over`
+                pass
         if self.is_over:
             raise ClientClosedError("this client was closed")
 
