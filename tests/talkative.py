@@ -179,7 +179,8 @@ class Talkative:
         number = self.connections
         self._open.append(writer)
         self.met.release()
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        gone = (OSError, asyncio.IncompleteReadError, asyncio.CancelledError)
+        with contextlib.suppress(*gone):
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).removesuffix(b"\r\n\r\n")
                 found = _LENGTH.search(head)
