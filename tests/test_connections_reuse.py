@@ -214,12 +214,18 @@ async def test_what_is_never_sent_twice_survives_a_connection_that_was_dead_alre
 
 @pytest.mark.promise("own-answers")
 @pytest.mark.parametrize("is_read", [False, True], ids=["in the socket", "read"])
-async def test_a_server_that_speaks_first_is_not_taken_for_answering(*, is_read: bool) -> None:
+@pytest.mark.parametrize("what", ["an answer", "the end"])
+async def test_a_server_that_speaks_first_is_not_taken_for_answering(
+    what: str, *, is_read: bool
+) -> None:
     """What stands on a connection before the first request answers nobody: nothing is sent."""
 
     async def speak(*_: Any) -> None:
         await asyncio.to_thread(server.met.acquire)
-        await asyncio.to_thread(server.say, ANOTHERS)
+        if what == "the end":
+            await asyncio.to_thread(server.end)
+        else:
+            await asyncio.to_thread(server.say, ANOTHERS)
         if is_read:
             await let_the_loop_read()
 

@@ -51,7 +51,8 @@ _Failure = ApiError | TransportError | ResponseDecodeError
 _E = TypeVar("_E", bound=_Failure)
 
 _SUCCESS: Final = range(200, 300)
-_REFUSALS: Final = frozenset({*range(400, 500), UNAVAILABLE})
+_FIRST_REFUSAL: Final = 400
+_REFUSALS: Final = frozenset({*range(_FIRST_REFUSAL, 500), UNAVAILABLE})
 """The statuses that say that the service did nothing; a 500 does not, nor a stray 101."""
 
 
@@ -137,6 +138,8 @@ class _Call:
             elif outcome.status in _SUCCESS:
                 return self._succeeded(outcome)
             else:
+                if outcome.status < _FIRST_REFUSAL:  # the answer with a body may follow
+                    outcome.distrust()
                 failure = api_error(
                     outcome.status,
                     outcome.body,

@@ -81,15 +81,13 @@ class Connector(aiohttp.TCPConnector):
     def _first_use(
         self, connection: aiohttp.connector.Connection, protocol: Any
     ) -> aiohttp.connector.Connection:
-        poll = _poll_of(protocol)
-        is_plain = protocol.transport.get_extra_info("sslcontext") is None  # TLS begins with more
-        if protocol.should_close or (is_plain and poll(0)):
+        if protocol.should_close or not protocol.is_connected() or _is_spoken_on(protocol):
             connection.close()
             raise SpokeFirstError("the connection ended, or something was said on it, too early")
         for known in list(self._polls):
             if not known.is_connected():
                 del self._polls[known]
-        self._polls[protocol] = poll
+        self._polls[protocol] = _poll_of(protocol)
         attempt = self._attempts.current()
         if attempt is not None:
             attempt.is_connecting = False
@@ -98,12 +96,21 @@ class Connector(aiohttp.TCPConnector):
 
 def _poll_of(protocol: Any) -> Callable[[int], object]:
     """Give what tells whether a connection's socket has something to be read, or has ended."""
-    number: int = protocol.transport.get_extra_info("socket").fileno()
+    sock = protocol.transport.get_extra_info("socket")
+    if sock is None:  # another kind of transport
+        return bool
+    number: int = sock.fileno()
     if not hasattr(select, "poll"):  # Windows
         return lambda _: select.select([number], [], [], 0)[0]
     poll = select.poll()
     poll.register(number, select.POLLIN)
     return poll.poll
+
+
+def _is_spoken_on(protocol: Any) -> bool:
+    """Whether a new connection has something to be read; not with TLS, which begins with more."""
+    is_plain = protocol.transport.get_extra_info("sslcontext") is None
+    return is_plain and bool(_poll_of(protocol)(0))
 
 
 def _is_spent(protocol: Any, poll: Callable[[int], object]) -> object:
@@ -142,7 +149,7 @@ def _idle(connector: Any, url: URL) -> list[Any]:
     return [
         entry[0]
         for key, queue in pools.items()
-        if (key.host, key.port) == (url.raw_host, url.port)
+        if (getattr(key, "host", None), getattr(key, "port", None)) == (url.raw_host, url.port)
         for entry in queue
         if entry[0].is_connected()
     ]

@@ -51,8 +51,6 @@ CONNECT_SHARE: Final = 0.98
 """The part of a short attempt that connecting may use, so that it is told from a late answer."""
 
 _FIRST_ERROR_STATUS: Final = 300
-_BODILESS: Final = frozenset({101, 204, 205, 304})
-"""What says by its status that it has no body: none of them answers any request of ours."""
 _FIRST_SERVER_ERROR: Final = 500
 _REFUSAL: Final = re.compile("_ALERT_(?:[A-Z_]*CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED)")
 _STRICT_CODES: Final = range(80, 95)
@@ -187,7 +185,8 @@ class Wire:
         else:
             if attempt.has_rung:  # somebody on the way has swallowed it
                 task.uncancel()
-            return self._answered(response, content)
+            protocol = getattr(response, "_protocol", None)
+            return Answer(response.status, response.headers, content, protocol)
         finally:
             self._timer.finish(attempt)
         # Out here, as nothing may be chained to it, nor stay a local: aiohttp's own quote headers.
@@ -198,14 +197,6 @@ class Wire:
             return Answer(response.status, response.headers, b"")
         del failure, response
         raise told
-
-    def _answered(self, response: aiohttp.ClientResponse, content: bytes) -> Answer:
-        status = response.status
-        protocol = getattr(response, "_protocol", None)
-        answer = Answer(status, response.headers, content, protocol)
-        if status in _BODILESS:  # an answer with a body may follow
-            answer.distrust()
-        return answer
 
     def _url_of(self, path: str, query: str) -> URL:
         """Put path and query behind the base URL, without parsing what is encoded already."""
