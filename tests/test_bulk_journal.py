@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from bulk_client import add_sessions, bulk_client, live, sends, until
+from programs import run_program
 
 from clerk_async import AsyncSessionsApi, InvalidArgumentError, Journal, JournalError
 from clerk_async.testing import FakeClerk, Fault
@@ -402,3 +403,165 @@ async def test_nothing_of_the_key_is_told_by_an_error_of_the_journal(path: Path)
         with pytest.raises(JournalError) as caught:
             await client.revoke_many(["sess_1"], journal=path)
     assert "planted" not in f"{caught.value!r} {caught.value.__cause__!r}"
+
+
+@pytest.mark.parametrize("kind", ["a folder that may not be entered", "a name that is too long"])
+def test_a_path_that_cannot_be_looked_at_is_an_error_of_the_journal(
+    kind: str, fake: FakeClerk, tmp_path: Path
+) -> None:
+    """Of its path, its folder and its links as well: no system error comes out as it is."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    path = closed / "job.jsonl" if kind.startswith("a folder") else tmp_path / ("x" * 300)
+    ended = run_program(
+        """
+        import os, sys
+        from pathlib import Path
+        from clerk_async import JournalError, SessionsApi
+        base_url, key, path = sys.argv[1:]
+        with SessionsApi(key, base_url=base_url) as client:
+            client.revoke_many(["sess_none"])
+            if os.geteuid() == 0:
+                for folder in list(Path(path).parents)[:-2]:
+                    if folder.name != "closed":
+                        folder.chmod(0o755)
+                os.seteuid(65534)
+            elif "closed" in path:
+                Path(path).parent.chmod(0)
+            for dry_run in (False, True):
+                try:
+                    client.revoke_many(["sess_1"], journal=path, dry_run=dry_run)
+                except JournalError as error:
+                    print("refused:", str(error).rpartition(": ")[2])
+        """,
+        None,
+        fake.base_url,
+        fake.secret_key,
+        str(path),
+    )
+    assert ended.code == 0, ended.err
+    why = "Permission denied" if kind.startswith("a folder") else "File name too long"
+    assert ended.out.splitlines() == [f"refused: {why}"] * 2
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can give a file away")
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_a_journal_of_another_user_is_refused(
+    fake: FakeClerk, path: Path, *, dry_run: bool
+) -> None:
+    """Its owner may have written that sessions are done which are not."""
+    ids = add_sessions(fake, 2)
+    await _run(fake, ids[:1], path)
+    os.chown(path, 65534, 65534)
+    before = path.read_bytes()
+    with pytest.raises(JournalError, match="belongs to another user"):
+        await _run(fake, ids, path, dry_run=dry_run)
+    assert path.read_bytes() == before
+    assert live(fake) == {ids[1]}
+
+
+@pytest.mark.may_block
+@pytest.mark.parametrize("how", ["removed", "replaced", "moved"])
+async def test_a_file_that_goes_while_it_is_used_ends_the_run(
+    how: str, fake: FakeClerk, path: Path
+) -> None:
+    """A second run would not find what is written into it."""
+    ids = add_sessions(fake, 20)
+    told: list[RevocationOutcome] = []
+
+    def lose(outcome: RevocationOutcome) -> None:
+        told.append(outcome)
+        if len(told) == 5:
+            if how == "moved":
+                path.rename(path.with_suffix(".old"))
+            else:
+                path.unlink()
+            if how == "replaced":
+                path.write_text("")
+
+    with pytest.raises(JournalError, match="removed or replaced"):
+        await _run(fake, ids, path, on_outcome=lose, concurrency=1)
+    assert len(told) == 6
+    assert len(live(fake)) == 14
+
+
+@pytest.mark.may_block
+async def test_a_file_that_goes_at_the_very_end_is_noticed(fake: FakeClerk, path: Path) -> None:
+    """After the last line, when the file is closed."""
+    with pytest.raises(JournalError, match="removed or replaced"):
+        await _run(fake, add_sessions(fake, 1), path, on_outcome=lambda _: path.unlink())
+
+
+async def test_a_program_may_change_its_folder_while_a_run_goes_on(
+    fake: FakeClerk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative path means the folder in which the run began."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    report = await _run(
+        fake,
+        add_sessions(fake, 5),
+        "job.jsonl",
+        on_outcome=lambda _: os.chdir(tmp_path / "elsewhere"),
+    )
+    assert report.ok
+    assert len(_lines(tmp_path / "job.jsonl")) == 6
+
+
+def _descriptors_of(path: Path) -> int:
+    return sum(os.path.realpath(link) == str(path) for link in Path("/proc/self/fd").iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
+@pytest.mark.parametrize("goes_on", [True, False])
+@pytest.mark.parametrize("turns", [1, 2, 5])
+def test_a_run_that_is_cancelled_while_its_journal_opens_lets_it_go(
+    fake: FakeClerk, path: Path, turns: int, *, goes_on: bool
+) -> None:
+    """At once in the same loop, and also if the loop ends before the thread that opens it."""
+    ids = add_sessions(fake, 3)
+    asyncio.run(_run(fake, ids[:1], path))
+    with path.open("a") as file:
+        for number in range(60_000):
+            file.write(f'{{"id": "sess_old{number}", "status": "revoked"}}\n')
+
+    async def cut() -> None:
+        async with bulk_client(fake) as client:
+            run = asyncio.create_task(client.revoke_many(ids, journal=path))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            run.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await run
+            if goes_on:
+                report = await client.revoke_many(ids[:2], journal=path)
+                assert report.resumed == 1
+
+    asyncio.run(cut())
+    assert _descriptors_of(path) == 0
+    assert asyncio.run(_run(fake, ids, path)).ok
+
+
+def test_without_fchmod_and_flock_a_journal_is_kept_all_the_same(
+    fake: FakeClerk, path: Path
+) -> None:
+    """As on Windows, where older Pythons have neither."""
+    ids = add_sessions(fake, 3)
+    ended = run_program(
+        """
+        import os, sys
+        del os.fchmod, os.geteuid
+        sys.modules["fcntl"] = None
+        from clerk_async import SessionsApi
+        base_url, key, path, *ids = sys.argv[1:]
+        with SessionsApi(key, base_url=base_url) as client:
+            print(client.revoke_many(ids[:2], journal=path).revoked)
+            print(client.revoke_many(ids, journal=path).resumed)
+        """,
+        None,
+        fake.base_url,
+        fake.secret_key,
+        str(path),
+        *ids,
+    )
+    assert (ended.code, ended.out.split()) == (0, ["2", "2"]), ended.err

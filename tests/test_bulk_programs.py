@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from bulk_client import add_sessions, bulk_client, live, sends
 from bulk_stage import most_in_any_window
+from programs import run_program
 
 from clerk_async import RateLimit, SessionsApi
 from clerk_async.testing import FakeClerk, Fault
@@ -192,3 +193,61 @@ async def test_on_the_wire_beside_a_second_client_nothing_is_lost() -> None:
         assert report.revoked == 800
         assert set(ids).isdisjoint(live(fake))
         assert report.throttled <= 0.05 * (800 + report.throttled)
+
+
+@pytest.mark.promise("true-outcomes")
+@pytest.mark.parametrize("kind", ["sync", "async", "cancelled", "stream"])
+def test_a_report_comes_though_no_descriptor_is_left(
+    kind: str, fake: FakeClerk, tmp_path: Path
+) -> None:
+    """At the end of a run nothing is opened or imported for the first time."""
+    ids = [fake.add_session().id for _ in range(20)]
+    ended = run_program(
+        """
+        import asyncio, os, resource, sys
+        from clerk_async import AsyncSessionsApi, RateLimit, SessionsApi
+        kind, base_url, key, path, *ids = sys.argv[1:]
+        late = []
+        class Spy:
+            def find_spec(self, name, *_):
+                late.append(name)
+        class Told(list):
+            def append(self, outcome):
+                super().append(outcome)
+                if len(self) == 1:
+                    used = max(map(int, os.listdir("/proc/self/fd")))
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (used, used))
+                    sys.meta_path.insert(0, Spy())
+        told = Told()
+        options = {"journal": path, "on_outcome": told.append, "concurrency": 1}
+        settings = {"base_url": base_url, "rate_limit": RateLimit(9999, per=1.0)}
+        async def main():
+            async with AsyncSessionsApi(key, **settings) as client:
+                if kind == "stream":
+                    print(len([each async for each in client.revoke_stream(ids, **options)]))
+                    return
+                run = asyncio.ensure_future(client.revoke_many(ids, **options))
+                if kind == "cancelled":
+                    while len(told) < 10:
+                        await asyncio.sleep(0)
+                    run.cancel()
+                try:
+                    print((await run).revoked)
+                except asyncio.CancelledError:
+                    print("cancelled")
+        if kind == "sync":
+            with SessionsApi(key, **settings) as client:
+                print(client.revoke_many(ids, **options).revoked)
+        else:
+            asyncio.run(main())
+        print(late)
+        """,
+        None,
+        kind,
+        fake.base_url,
+        fake.secret_key,
+        str(tmp_path / "job.jsonl"),
+        *ids,
+    )
+    assert ended.err == ""
+    assert ended.out.splitlines() == ["cancelled" if kind == "cancelled" else "20", "[]"]

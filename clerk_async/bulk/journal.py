@@ -30,7 +30,9 @@ What is decided
   its session is sent again. Empty lines are skipped. An empty file is a new journal.
 - A first line that is no header, a header of another version, of another kind of run, or of another
   instance, a symbolic link, anything but a regular file, a file or folder that can't be written,
-  and a file that another run holds: `JournalError` before any request, the file left as it is.
+  a file of another user, and a file that another run holds: `JournalError` before any request,
+  the file left as it is.
+- A file that is removed or replaced while a run uses it: `JournalError`, as for a full disk.
 - A line that can't be written (a full disk, a quota, a lost mount): the run ends, with what is in
   flight finished first, and raises `JournalError`. What was cut short is torn, see above.
 - Two runs at once: the second is refused; the lock is flock(2)'s, so it goes when the process does.
@@ -44,12 +46,21 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import anyio
 import attrs
 
-from clerk_async.bulk.journal_file import append, line_for, open_file, trouble
+from clerk_async.bulk.journal_file import (
+    OpeningCancelledError,
+    append,
+    check_place,
+    line_for,
+    open_file,
+    trouble,
+)
 from clerk_async.errors import InvalidArgumentError
 from clerk_async.http.daemon import in_thread
 from clerk_async.under_test import monotonic
@@ -60,6 +71,8 @@ if TYPE_CHECKING:
 
 SYNC_INTERVAL: Final = 1.0
 """Seconds between two fsyncs."""
+LET_GO_GRACE: Final = 2.0
+"""Seconds that a run which is cancelled waits for its journal to be let go of."""
 THREAD: Final = "clerk_async journal"
 
 
@@ -160,11 +173,16 @@ class OpenJournal:
         else:
             os.close(fd)
 
+    def _make_safe(self, fd: int) -> None:
+        if not self._is_synced:
+            os.fsync(fd)
+        check_place(fd, self._path)
+
     async def close(self) -> None:
         """Make it safe on the disk and let it go.
 
         Raises:
-            JournalError: If the disk refuses.
+            JournalError: If the disk refuses, or the file was removed or replaced.
         """
         fd, self._fd = self._fd, -1
         if fd < 0:
@@ -172,8 +190,7 @@ class OpenJournal:
         try:
             if self._syncing is not None:
                 await asyncio.wait([self._syncing])
-            if not self._is_synced:
-                await in_thread(THREAD, lambda: os.fsync(fd))
+            await in_thread(THREAD, lambda: self._make_safe(fd))
         except OSError as error:
             raise trouble("could not be made safe on the disk", self._path, error) from None
         finally:
@@ -188,27 +205,62 @@ async def open_journal(
     Raises:
         JournalError: If it can't be read, written or trusted; see the module's text.
     """
+    opening = _Opening()
 
-    def work() -> OpenJournal | None:
-        opened = open_file(
-            journal.path,
-            accept_other_key=journal.accept_other_key,
-            instance=instance,
-            run=run,
-            for_writing=for_writing,
-        )
-        return None if opened is None else OpenJournal(journal.path, *opened)
+    def work() -> None:
+        try:
+            path = journal.path.absolute()  # a program may change its folder meanwhile
+            opened = open_file(
+                path,
+                accept_other_key=journal.accept_other_key,
+                instance=instance,
+                run=run,
+                for_writing=for_writing,
+                is_wanted=lambda: opening.is_wanted,
+            )
+        except OSError as error:
+            raise trouble("can't be used", journal.path, error) from None
+        except OpeningCancelledError:
+            return
+        if opened is not None:
+            opening.bring(OpenJournal(path, *opened))
 
-    opening = in_thread(THREAD, work)
+    done = in_thread(THREAD, work)
     try:
-        return await asyncio.shield(opening)
+        await asyncio.shield(done)
     except asyncio.CancelledError:
-        opening.add_done_callback(_let_go)
+        opening.give_up()
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait([done], timeout=LET_GO_GRACE)
         raise
+    except BaseException:
+        opening.give_up()
+        raise
+    return opening.opened
 
 
-def _let_go(opening: asyncio.Future[OpenJournal | None]) -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        opened = opening.result()
+class _Opening:
+    """A journal on its way from the thread that opens it to a run that may be gone by then.
+
+    Whoever comes last closes it: the thread if the run is gone, the run if it goes later, also
+    where its loop is closed without another turn.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.is_wanted: bool = True
+        self.opened: OpenJournal | None = None
+
+    def bring(self, opened: OpenJournal) -> None:
+        with self._lock:
+            if self.is_wanted:
+                self.opened = opened
+                return
+        opened.abandon()
+
+    def give_up(self) -> None:
+        with self._lock:
+            self.is_wanted = False
+            opened, self.opened = self.opened, None
         if opened is not None:
             opened.abandon()

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import stat
-import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -17,23 +16,31 @@ from clerk_async.bulk.report import RevocationStatus
 from clerk_async.errors import JournalError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
     from typing import BinaryIO
 
-if sys.platform != "win32":  # there two runs at once are not noticed
+try:
     import fcntl
+except ImportError:  # Windows: there two runs at once are not noticed
+    fcntl = None  # type: ignore[assignment]
 
 RunKind = Literal["revoke_many", "revoke_all"]
 
 _log = logging.getLogger("clerk_async")
 
 VERSION: Final = 1
+BREATH: Final = 1000
+"""After so many lines whoever reads a journal asks whether it is still wanted."""
 _HEADER_START: Final = b'{"clerk_async_journal":'
 _DONE: Final = frozenset(status.value for status in RevocationStatus if status.is_done)
 _KNOWN: Final = _DONE | {RevocationStatus.FAILED.value}
 # a FIFO would keep us waiting for its other end
 _FLAGS: Final = (
-    getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_BINARY", 0)
 )
 
 
@@ -59,18 +66,39 @@ def line_for(session_id: str, status: RevocationStatus) -> bytes:
     )
 
 
+class OpeningCancelledError(Exception):
+    """Nobody wants the journal any more; it never leaves this room."""
+
+
 def append(fd: int, line: bytes, path: Path) -> None:
     """Write a line in one go.
 
     Raises:
-        JournalError: If it can't be written whole.
+        JournalError: If it can't be written whole, or the file was removed or replaced: the next
+            run would not find the line.
     """
     try:
+        check_place(fd, path)
         written = os.write(fd, line)
     except OSError as error:
         raise trouble("can't be written", path, error) from None
     if written != len(line):
         raise JournalError(f"the journal {path} can't be written: the disk is full")
+
+
+def check_place(fd: int, path: Path) -> None:
+    """See that a file that is open is still the one that its path names.
+
+    Raises:
+        JournalError: If it was removed or replaced.
+        OSError: If that can't be told.
+    """
+    try:
+        is_same = os.path.samestat(os.fstat(fd), os.lstat(path))
+    except FileNotFoundError:
+        is_same = False
+    if not is_same:
+        raise JournalError(f"the journal {path} was removed or replaced while it was in use")
 
 
 def trouble(what: str, path: Path, error: OSError) -> JournalError:
@@ -79,7 +107,13 @@ def trouble(what: str, path: Path, error: OSError) -> JournalError:
 
 
 def open_file(
-    path: Path, *, accept_other_key: bool, instance: str, run: RunKind, for_writing: bool
+    path: Path,
+    *,
+    accept_other_key: bool,
+    instance: str,
+    run: RunKind,
+    for_writing: bool,
+    is_wanted: Callable[[], bool] = lambda: True,
 ) -> tuple[int, set[str]] | None:
     """Open, lock and read a journal, or begin one: the descriptor and the ids that are done.
 
@@ -87,15 +121,21 @@ def open_file(
 
     Raises:
         JournalError: If it can't be read, written or trusted.
+        OpeningCancelledError: If `is_wanted` said no meanwhile.
     """
-    fd = _open(path, for_writing=for_writing)
+    try:
+        fd = _open(path, for_writing=for_writing)
+    except OSError as error:
+        raise trouble("can't be opened", path, error) from None
     if fd is None:
         return None
     try:
+        _check_kind(fd, path)
         if for_writing:
             _lock(fd, path)
+        check_place(fd, path)
         with open(fd, "rb", closefd=False) as file:
-            found = _read(file, path, run)
+            found = _read(file, path, run, is_wanted)
         if not accept_other_key:
             _check_key(found, instance, path)
         if not for_writing:
@@ -119,19 +159,25 @@ def _open(path: Path, *, for_writing: bool) -> int | None:
     try:
         fd = os.open(path, access | _FLAGS, 0o600)
     except OSError as error:
-        if path.is_symlink():
+        if os.path.islink(path):  # noqa: PTH114 - Path's own raises before Python 3.13
             raise JournalError(f"the journal {path} is a symbolic link: name the file") from None
         if isinstance(error, FileNotFoundError) and not for_writing and path.parent.is_dir():
             return None
-        raise trouble("can't be opened", path, error) from None
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise JournalError(f"the journal {path} is not a regular file")
+        raise
     return fd
 
 
+def _check_kind(fd: int, path: Path) -> None:
+    facts = os.fstat(fd)
+    if not stat.S_ISREG(facts.st_mode):
+        raise JournalError(f"the journal {path} is not a regular file")
+    if hasattr(os, "geteuid") and facts.st_uid != os.geteuid():
+        # whoever owns it may have written what this run would skip
+        raise JournalError(f"the journal {path} belongs to another user")
+
+
 def _lock(fd: int, path: Path) -> None:
-    if sys.platform == "win32":
+    if fcntl is None:
         return
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -152,10 +198,12 @@ class _Found:
     unreadable: int = 0
 
 
-def _read(file: BinaryIO, path: Path, run: RunKind) -> _Found:
+def _read(file: BinaryIO, path: Path, run: RunKind, is_wanted: Callable[[], bool]) -> _Found:
     found = _Found()
     tail = b""
-    for raw in file:
+    for number, raw in enumerate(file):
+        if number % BREATH == 0 and not is_wanted():
+            raise OpeningCancelledError
         if not raw.endswith(b"\n"):
             tail = raw
             break
@@ -229,7 +277,7 @@ def _check_key(found: _Found, instance: str, path: Path) -> None:
 
 def _prepare(fd: int, path: Path, found: _Found) -> None:
     """Make a file that was read ready for further lines."""
-    with contextlib.suppress(PermissionError):  # another owner's file that we may write
+    if hasattr(os, "fchmod"):  # not on Windows before Python 3.13
         os.fchmod(fd, 0o600)
     if found.whole < os.fstat(fd).st_size:
         os.ftruncate(fd, found.whole)

@@ -117,6 +117,7 @@ class BulkRun:
                 for_writing=not options.dry_run,
             )
             self._work.journal = self._ledger.journal
+        anyio.CancelScope()  # imports what it needs now: at the end no descriptor may be left
         timer = ticker = None
         if options.deadline == 0:
             self.stop("deadline")

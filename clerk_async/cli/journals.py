@@ -69,10 +69,10 @@ def done_by(journal: Journal, *, instance: str, run: RunKind, dry_run: bool) -> 
         JournalError: If it can't be used.
     """
     path = journal.path
-    if not dry_run and not (path.exists() or path.is_symlink()):
+    if not dry_run and not os.path.lexists(path):  # Path's own raise where one may not look
         folder = path.parent
         if not os.access(folder, os.W_OK | os.X_OK):
-            why = "is no folder that can be written" if folder.exists() else "doesn't exist"
+            why = "is no folder that can be written" if os.path.exists(folder) else "doesn't exist"  # noqa: PTH110
             raise JournalError(f"the journal {path} can't be made: {folder} {why}")
         return set()
     opened = open_file(
