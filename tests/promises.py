@@ -108,6 +108,7 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
         "step-up": "Re-verification, plans and features follow Clerk's own rules",
         "forgeries": "Every forgery is refused, algorithms are pinned, two instances share nothing",
         "one-fetch": "One fetch for all who wait; unknown kids and bad signatures cost hardly any",
+        "browser": "In a real browser a page that was left open stays signed in with one refresh, in two tabs; a sign-out in one tab is one in the other",
         "key-outage": "In an outage the last good keys serve, up to a stated age; then the state is unknown, not signed out, and the error tells its cause",
         "token-cache": "A remembered token is checked again each time and dies with its key",
         "token-versions": "Both token versions read alike; claims can't be changed",
