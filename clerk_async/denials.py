@@ -254,8 +254,8 @@ class Denials:
         """Now, in the time that orders changes: microseconds."""
         return self._zero + int(self._clock() * _MICRO)
 
-    def set_time(self, now: int, *, is_first: bool) -> None:
-        """Go by the time of all processes from now on.
+    def set_time(self, now: int, *, is_first: bool) -> int:
+        """Go by the time of all processes from now on, and return how far what was done here moved.
 
         Args:
             now: That time, microseconds.
@@ -263,10 +263,10 @@ class Denials:
         """
         shift = now - self.time()
         if abs(shift) < _SAME_TIME:
-            return
+            return 0
         self._zero += shift
         if not is_first:
-            return
+            return 0
         self._latest += shift
         for table in (self._sessions, self._allowed_sessions):
             for key in table:
@@ -276,6 +276,7 @@ class Denials:
         for cuts in (self._session_cuts, self._user_cuts, self._sign_ins):
             for subject, moments in cuts.items():
                 cuts[subject] = tuple((at + shift, until) for at, until in moments)
+        return shift
 
     @property
     def has_standing(self) -> bool:
@@ -387,7 +388,7 @@ def _sign_in_cut(user: str, at: int, before: float) -> Change:
 
 
 def _of_user(user: str | None, at: int, **told: Any) -> Change:
-    if user in {None, EVERYONE}:
+    if user is None or user == EVERYONE:
         return Change(at, "everyone", **told)
     return Change(at, "user", (user,), **told)
 

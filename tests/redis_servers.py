@@ -106,7 +106,7 @@ class RedisServer:
         self.kill()
         self.start()
 
-    def command(self, *words: str) -> Any:
+    def command(self, *words: str | bytes) -> Any:
         """Send a command, and return its answer as redis-py does."""
         import redis  # noqa: PLC0415 - for these tests alone
 

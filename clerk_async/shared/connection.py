@@ -113,7 +113,11 @@ class RedisConnection:
         for each in [*idle, *busy]:
             each._writer = None  # noqa: SLF001 - or it would warn that nobody closed it
         transports = [writer.transport for writer in writers if writer is not None]
-        let_go(transports, None if is_parents or self.loop.is_closed() else self.loop)
+        is_gone = is_parents or self.loop.is_closed()
+        let_go(transports, None if is_gone else self.loop)
+        for transport in transports if is_gone else ():
+            with contextlib.suppress(AttributeError):  # another kind of loop
+                transport._closing = True  # noqa: SLF001 - or its writer would reach for the loop
 
 
 @contextlib.asynccontextmanager

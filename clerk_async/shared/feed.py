@@ -103,6 +103,7 @@ class Feed:
     def restart(self) -> None:
         """Begin in another loop or process; what was read is known, and what is pending is sent."""
         self._origin = secrets.token_hex(8)
+        self._loop: asyncio.AbstractEventLoop | None = asyncio._get_running_loop()  # noqa: SLF001
         self.is_current: bool = False
         self._knows_time = False
         self.read_at: float = -math.inf
@@ -138,7 +139,12 @@ class Feed:
             for first in range(0, len(change.ids), IDS_PER_ENTRY):
                 ids = change.ids[first : first + IDS_PER_ENTRY]
                 self._waiting.append(attrs.evolve(change, ids=ids))
-        self._wake.set()
+        loop = self._loop
+        if loop is asyncio._get_running_loop():  # noqa: SLF001 - documented, for such a question
+            self._wake.set()
+        elif loop is not None:  # which may be another thread's, or gone: the next one sends it
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._wake.set)
 
     async def send(self, connection: RedisConnection) -> None:
         """Add what is to be added, as long as the task runs."""
@@ -146,9 +152,9 @@ class Feed:
         wait = RETRY_AFTER[0]
         while True:
             self._wake.clear()
-            self._bundle()
             try:
                 if self._knows_time:  # else changes would have a time of their own
+                    self._bundle()
                     await self._refill(loop.time())
                     for number in self._due(loop.time()):
                         await self._send(connection, number, self._pending[number])
@@ -159,7 +165,7 @@ class Feed:
                 continue
             if not any(each.sent_at < 0 for each in self._pending.values()):
                 self._has_sent.set()
-            if not self._waiting:
+            if not (self._waiting and self._knows_time):
                 with suppress(TimeoutError):
                     async with asyncio.timeout(RESEND_AFTER if self._pending else None):
                         await self._wake.wait()
@@ -240,8 +246,12 @@ class Feed:
     async def _check(self, connection: RedisConnection, loop: asyncio.AbstractEventLoop) -> None:
         """See whether the stream is still the one that was read; if not, read it from the start."""
         seconds, micro = await connection.command("TIME")
-        self._denials.set_time(int(seconds) * 1_000_000 + int(micro), is_first=not self._has_time)
+        now = int(seconds) * 1_000_000 + int(micro)
+        if shift := self._denials.set_time(now, is_first=not self._has_time):
+            moved = [attrs.evolve(each, at=each.at + shift) for each in self._waiting]
+            self._waiting = collections.deque(moved)
         self._has_time = self._knows_time = True
+        self._wake.set()
         last = await self._last_id(connection)
         stands = int(await connection.command("HLEN", self._standing)) > 0
         has_lost = _order(last) < _order(self._position) or (

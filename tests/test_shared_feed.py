@@ -1,0 +1,333 @@
+"""Denials between clients and processes: a real Redis, cut connections, memory that is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from programs import run_program
+
+from clerk_async import (
+    AsyncSessionsApi,
+    AsyncTokenVerifier,
+    DenialsUnavailableError,
+    SharedState,
+    TokenVerificationError,
+)
+from clerk_async.denials import Denials
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from redis_servers import RedisServer
+
+    from clerk_async.testing import FakeClerk
+
+KEY = "sk_test_feed"
+
+
+async def until(holds: Callable[[], object], seconds: float = 10.0) -> None:
+    """Wait until something holds."""
+    async with asyncio.timeout(seconds):
+        while not holds():  # noqa: ASYNC110 - it comes from another process
+            await asyncio.sleep(0.005)
+
+
+def client(url: str, **options: Any) -> AsyncSessionsApi:
+    """Make a client that shares its denials."""
+    return AsyncSessionsApi(KEY, shared_state=SharedState(url, **options))
+
+
+@contextlib.asynccontextmanager
+async def clients(url: str, count: int) -> AsyncGenerator[list[AsyncSessionsApi]]:
+    """Give some clients that know what the others deny."""
+    async with contextlib.AsyncExitStack() as stack:
+        made = [await stack.enter_async_context(client(url)) for _ in range(count)]
+        for each in made:
+            await each._catch_up()
+        yield made
+
+
+def refuses(sessions: AsyncSessionsApi, session_id: str, **claims: Any) -> bool:
+    """Tell whether a client's verifiers refuse a token."""
+    told: dict[str, Any] = {
+        "user_id": "user_1",
+        "issued_at": time.time(),
+        "first_factor_age": 5,
+        **claims,
+    }
+    return sessions._denials.refuses(session_id, skew=0.0, **told)
+
+
+def stream(sessions: AsyncSessionsApi) -> str:
+    """Name a client's stream."""
+    assert sessions._link is not None
+    return sessions._link.feed._stream
+
+
+@pytest.mark.promise("shared-denials")
+async def test_what_one_denies_the_others_refuse(redis_server: RedisServer) -> None:
+    """Sessions, users, everyone and sign-ins; and what is allowed again."""
+    now = datetime.now(UTC)
+    kinds: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({"session_id": "sess_1"}, {}),
+        ({"user_id": "user_2"}, {"user_id": "user_2", "issued_at": time.time() - 9}),
+        ({"everyone": True}, {"issued_at": time.time() - 9}),
+        (
+            {"user_id": "user_3", "signed_in_before": now},
+            {"user_id": "user_3", "issued_at": time.time() + 90},
+        ),
+        ({"everyone": True, "signed_in_before": now}, {"issued_at": time.time() + 90}),
+    ]
+    async with clients(redis_server.url, 2) as (one, other):
+        for arguments, claims in kinds:
+            name = "sess_1" if "session_id" in arguments else "sess_other"
+            assert not refuses(other, name, **claims)
+            await one.deny(**arguments)
+            refused = partial(refuses, other, name, **claims)
+            await until(refused)
+            await one.allow(**arguments)
+            await until(lambda refused=refused: not refused())  # type: ignore[misc]
+        assert other.shared_status().denied == one.shared_status().denied == 0
+
+
+@pytest.mark.promise("shared-denials")
+async def test_who_starts_later_knows_what_was_denied_before(redis_server: RedisServer) -> None:
+    """The stream is replayed; sign-ins are cut off for good, stream or none."""
+    async with client(redis_server.url) as one:
+        await one.deny(session_id="sess_1")
+        await one.deny(user_id="user_9", signed_in_before=datetime.now(UTC))
+        key = stream(one)
+    async with clients(redis_server.url, 1) as (late,):
+        assert refuses(late, "sess_1")
+        assert refuses(late, "sess_2", user_id="user_9")
+    redis_server.command("DEL", key)  # as if all of it were older than `keep`
+    async with clients(redis_server.url, 1) as (later,):
+        assert not refuses(later, "sess_1")
+        assert refuses(later, "sess_2", user_id="user_9")
+
+
+@pytest.mark.promise("shared-denials")
+async def test_a_denial_that_is_sent_late_does_not_undo_a_later_allow(
+    redis_server: RedisServer,
+) -> None:
+    """Both are made while Redis answers nobody; whichever it reads first, the later one counts."""
+    async with clients(redis_server.url, 3) as (one, other, third):
+        redis_server.freeze()
+        await one.deny(session_id="sess_1")
+        await one.deny(session_id="sess_2")
+        await other.allow(session_id="sess_1")
+        assert refuses(one, "sess_1")
+        redis_server.thaw()
+        await until(lambda: all(refuses(each, "sess_2") for each in (one, other, third)))
+        await until(lambda: not refuses(one, "sess_1"))
+        assert not refuses(other, "sess_1")
+        assert not refuses(third, "sess_1")
+
+
+@pytest.mark.promise("shared-denials")
+async def test_after_redis_lost_its_memory_whoever_holds_a_denial_sends_it_again(
+    redis_server: RedisServer,
+) -> None:
+    """Also one whose sender is gone, and what must stand."""
+    async with clients(redis_server.url, 2) as (holder, _):
+        async with client(redis_server.url) as gone:
+            await gone.deny(session_id="sess_1")
+            await gone.deny(everyone=True, signed_in_before=datetime.fromtimestamp(5, UTC))
+            await until(lambda: holder.shared_status().denied == 2)
+        redis_server.restart()
+        await until(lambda: redis_server.command("EXISTS", stream(holder)))
+        async with clients(redis_server.url, 1) as (new,):
+            await until(lambda: refuses(new, "sess_1"))
+            await until(lambda: refuses(new, "sess_2", issued_at=6.0))
+
+
+@pytest.mark.promise("shared-denials")
+async def test_what_was_denied_while_redis_was_away_is_sent_when_it_is_back(
+    redis_server: RedisServer,
+) -> None:
+    """It acts here at once."""
+    async with clients(redis_server.url, 2) as (one, other):
+        redis_server.kill()
+        await one.deny(session_id="sess_1")
+        assert refuses(one, "sess_1")
+        redis_server.start()
+        await until(lambda: refuses(other, "sess_1"))
+
+
+@pytest.mark.promise("shared-denials")
+async def test_none_is_missed_over_cut_connections(redis_server: RedisServer) -> None:
+    """Redis drops every client again and again while 300 sessions are denied."""
+    async with clients(redis_server.url, 2) as (one, other):
+        for number in range(300):
+            await one.deny(session_id=f"sess_{number}")
+            if number % 10 == 0:
+                redis_server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        await until(lambda: other.shared_status().denied == 300)
+
+
+async def test_many_are_sent_in_few_entries(redis_server: RedisServer) -> None:
+    """50,000 sessions are locked out elsewhere in moments."""
+    async with clients(redis_server.url, 2) as (one, other):
+        one._denials.deny_sessions(f"sess_{number}" for number in range(50_000))
+        await until(lambda: other.shared_status().denied == 50_000, 30.0)
+        assert int(redis_server.command("XLEN", stream(one))) == 250
+
+
+@pytest.mark.promise("unreadable-entries")
+async def test_an_unreadable_entry_is_dropped_and_logged_once(
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever somebody else writes there; what comes after it is read."""
+    future = int((time.time() + 3600) * 1e6)
+    bad = [
+        b"no json",
+        b"{}",
+        b"[1]",
+        b'[{"at": 1}]',
+        b'[{"at": -1, "of": "session", "ids": ["sess_x"]}]',
+        b'[{"at": 1, "of": "planet", "ids": ["sess_x"]}]',
+        b'[{"at": "1", "of": "session", "ids": ["sess_x"]}]',
+        b'[{"at": 1, "of": "session", "ids": [7]}]',
+        b'[{"at": 1, "of": "session", "ids": [""]}]',
+        b'[{"at": 1, "of": "user", "ids": []}]',
+        b"\xff\xfe",
+        json.dumps([{"at": future, "of": "session", "ids": ["sess_x"]}]).encode(),
+        json.dumps([{"at": 1, "of": "session", "ids": ["sess_x" * 100]}]).encode(),
+    ]
+    async with clients(redis_server.url, 2) as (one, other):
+        for text in bad:
+            redis_server.command("XADD", stream(one), "*", "from", "x", "number", "1", "all", text)
+        redis_server.command("XADD", stream(one), "*", "other", "field")
+        await one.deny(session_id="sess_after")
+        await until(lambda: refuses(other, "sess_after"))
+        assert other.shared_status().denied == 1
+    told = [each for each in caplog.records if "unreadable" in each.getMessage()]
+    assert len(told) == 2  # once for each client
+    assert "sess_x" not in caplog.text
+
+
+async def test_the_stream_is_trimmed_by_time(redis_server: RedisServer) -> None:
+    """It holds what `keep` holds, and goes by itself when nobody adds to it."""
+    async with client(redis_server.url, keep=0.2) as one:
+        for number in range(300):  # entries go by the hundred
+            one._denials.deny_sessions([f"sess_{number}"])
+            await one._tell_denials()
+        await asyncio.sleep(0.3)
+        await one.deny(session_id="sess_last")
+        assert int(redis_server.command("XLEN", stream(one))) <= 101
+        assert 0 < int(redis_server.command("PTTL", stream(one))) <= 61_000
+
+
+async def test_clocks_that_differ_do_not_change_the_order(redis_server: RedisServer) -> None:
+    """Who is an hour ahead denies, and who is not allows: the later act counts."""
+    async with clients(redis_server.url, 1) as (one,):
+        ahead = client(redis_server.url)
+        ahead._denials._zero += 3_600_000_000
+        async with ahead:
+            ahead._denials.deny_sessions(["sess_before"])  # not yet in touch
+            await ahead._catch_up()
+            await ahead.deny(session_id="sess_1")
+            await until(lambda: refuses(one, "sess_1") and refuses(one, "sess_before"))
+            await one.allow(session_id="sess_1")
+            await one.allow(session_id="sess_before")
+            await until(lambda: not refuses(ahead, "sess_1"))
+            await until(lambda: not refuses(ahead, "sess_before"))
+
+
+@pytest.mark.promise("closed-verifier")
+async def test_a_closed_verifier_says_that_it_can_not_know(
+    fake: FakeClerk, redis_server: RedisServer
+) -> None:
+    """Older knowledge than `denials_max_age` raises; a request is unknown, never signed out."""
+    session = fake.add_session(user_id="user_1")
+    async with AsyncSessionsApi(
+        fake.secret_key, base_url=fake.base_url, shared_state=redis_server.url
+    ) as sessions:
+        token = (await sessions.create_token(session.id)).jwt
+        closed = AsyncTokenVerifier(sessions=sessions, denials_max_age=1.0)
+        opened = AsyncTokenVerifier(sessions=sessions)
+        await closed.warm_up()
+        await closed.verify(token)
+        redis_server.freeze()
+        await until(lambda: sessions._link is not None and sessions._link.age() > 1.0)
+        with pytest.raises(DenialsUnavailableError) as caught:
+            await closed.verify(token)
+        assert caught.value.reason == "denials-unavailable"
+        state = await closed.authenticate_request({"Authorization": f"Bearer {token}"})
+        assert (state.status, state.reason) == ("unknown", "denials-unavailable")
+        await opened.verify(token)
+        await sessions.deny(session_id=session.id)  # acts here, whatever Redis does
+        with pytest.raises(TokenVerificationError) as refused:
+            await opened.verify(token)
+        assert refused.value.reason == "session-revoked"
+        redis_server.thaw()
+        await until(lambda: sessions._link is not None and sessions._link.age() < 1.0)
+        await sessions.allow(session_id=session.id)
+        await closed.verify(token)
+
+
+@pytest.mark.promise("shared-denials")
+def test_a_forked_child_goes_on_by_itself(fake: FakeClerk, redis_server: RedisServer) -> None:
+    """It hears of what its parent denies later, the parent of what it denies; both end quietly."""
+    ended = run_program(
+        """
+        import os, sys, time
+        from clerk_async import SessionsApi
+        sessions = SessionsApi(shared_state=sys.argv[1])
+        def wait_for(session_id):
+            ends = time.monotonic() + 10
+            while not sessions._async._denials.denies(session_id):
+                assert time.monotonic() < ends, session_id
+                time.sleep(0.01)
+        sessions.deny(session_id="sess_before")
+        child = os.fork()
+        if not child:
+            assert sessions._async._denials.denies("sess_before")
+            sessions.deny(session_id="sess_child")
+            wait_for("sess_parent")
+            sys.exit(0)
+        wait_for("sess_child")
+        sessions.deny(session_id="sess_parent")
+        print(os.waitpid(child, 0)[1])
+        """,
+        fake,
+        redis_server.url,
+    )
+    assert (ended.out, ended.err) == ("0\n", "")
+
+
+def test_a_list_that_is_sent_whole_is_the_same_list() -> None:
+    """Whatever it holds, and nothing of it where another has it already."""
+    one, other = Denials(), Denials()
+    one.deny_sessions(f"sess_{number}" for number in range(450))
+    one.deny_sessions(["sess_a"])
+    one.deny_sessions(["sess_p"], issued_until=7.0)
+    one.deny_user("user_1", issued_until=8.0)
+    one.deny_user("user_2")
+    one.deny_user(None, issued_until=9.0)
+    one.cut_off_sign_ins("user_3", before=10.0)
+    one.cut_off_sign_ins(None, before=11.0)
+    one.allow_user("user_4")
+    told = list(one.changes(not_in=other))
+    assert max(len(change.ids) for change in told) <= 200
+    other.is_watched = True
+    for change in told:
+        other.apply(change)
+    assert list(one.changes(not_in=other)) == []
+    assert list(other.changes(not_in=one)) == []
+    assert len(one) == len(other) == 457
+
+
+def test_nobody_logs_what_others_deny(caplog: pytest.LogCaptureFixture) -> None:
+    """Ids of sessions and users stay out of the logs."""
+    with caplog.at_level(logging.DEBUG):
+        Denials().deny_sessions(["sess_1"])
+    assert caplog.text == ""
