@@ -103,6 +103,7 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
         "revoke-all": "`revoke_all` skips nobody while lists change or lie, is ok only if its last look found nobody, and never means everybody",
     },
     "Tokens": {
+        "judges": "Three other libraries judge as we do, but for a table of differences, each on purpose",
         "token-kinds": "Only session tokens sign anybody in: none of a JWT template, of a machine or of a category to come",
         "client-uat": "A browser that has signed out, or signed in anew, is believed before the session token that it still sends",
         "missing-azp": "A token without azp is refused unless that is allowed, a foreign one always; expiry is told first",
