@@ -10,6 +10,7 @@ import ipaddress
 import math
 import os
 import re
+import socket
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -29,6 +30,7 @@ SHARED_STATE_VARIABLE: Final = "CLERK_ASYNC_SHARED_STATE"
 
 _LIVE_KEY_PREFIX: Final = "sk_live_"
 _VERSION = re.compile(r"\d{4}-\d{2}-\d{2}")
+_OLD_IPV4 = re.compile(r"(?:0[xX][0-9a-fA-F]+|[0-9]+)(?:\.(?:0[xX][0-9a-fA-F]+|[0-9]+)){0,3}")
 
 
 def check_number(
@@ -271,14 +273,35 @@ def _check_url(name: str, value: object, *, allow_insecure: bool) -> str:
             f"{name} is http://, which would send the secret key in the clear: "
             "use https://, or pass allow_insecure=True if you must"
         )
-    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+    host = parts.netloc.partition(":")[0]  # aiohttp knows the usual form of an address alone
+    netloc = parts.netloc.replace(host, _usual_address(host), 1) if host else parts.netloc
+    return f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address never leaves this machine."""
-    if host == "localhost" or host.endswith(".localhost"):
+    """Whether a host name or address never leaves this machine, however it is spelled."""
+    if is_localhost(host):
         return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(_usual_address(host))
     except ValueError:
         return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
+def _usual_address(host: str) -> str:
+    """Return an IPv4 address in its usual form: to the system, 127.1 and 0x7f000001 are one too."""
+    text = host.removesuffix(".")
+    if not _OLD_IPV4.fullmatch(text):
+        return host
+    try:
+        return socket.inet_ntoa(socket.inet_aton(text))
+    except OSError:
+        return host
+
+
+def is_localhost(host: str) -> bool:
+    """Whether a name stands for this machine (RFC 6761, section 6.3)."""
+    name = host.lower().removesuffix(".")
+    return name == "localhost" or name.endswith(".localhost")

@@ -333,7 +333,7 @@ class RequestTimeoutError(TransportError, TimeoutError):
 
 
 class ResponseDecodeError(_CallError):
-    """The service answered 200 with a body that can't be read as what was asked for.
+    """An answer came that can't be read as what was asked for; its status was no error.
 
     So is an answer about another session, user or client than the one asked for. Sent once: a
     request that was answered is never repeated for it.
@@ -341,7 +341,7 @@ class ResponseDecodeError(_CallError):
     Attributes:
         json_path: Where in the body, such as `$.data[3].status`; `$` for the whole of it.
         session_id: The session's id, if it could be read all the same.
-        status: The HTTP status of the answer.
+        status: The HTTP status of the answer; 0 if even that could not be read.
     """
 
     json_path: str

@@ -31,6 +31,7 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
         "no-secret-in-frames": "Nor in the locals of our frames, as far as the key, a proxy's login and cookies go",
         "no-secret-printed": "Nor in what the command line prints",
         "no-pickled-clients": "Clients and verifiers refuse to be pickled or copied",
+        "loopback": "Loopback is never proxied, by environment or argument, however it is spelled: no key leaves",
         "raw-errors": "The raw value stays on `errors`; errors cross processes",
     },
     "Requests and answers": {
@@ -44,6 +45,8 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
         "useless-bodies": "A body of no use is a ResponseDecodeError, never an empty list",
         "complete-iteration": "`iterate` gives every session once, whatever ends, begins or is revoked meanwhile and whatever totals say; a list without an end is an error",
         "own-answers": "Each call gets the answer to its own request: a connection on which anything came unasked is not used again",
+        "readable-answers": "Headers up to 64 KiB are read, and gzip and deflate in each of their forms",
+        "unreadable-once": "What can't be parsed is told with the reason and sent once; an error status that came counts",
         "bounded-answers": "No redirect is followed, no cookie kept, no body read without bound",
     },
     "Retries and time": {

@@ -7,11 +7,22 @@ import base64
 import contextlib
 import socket
 import threading
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 if TYPE_CHECKING:
     import ssl
     from types import TracebackType
+
+    from clerk_async.testing import FakeClerk
+
+
+ELSEWHERE: Final = "0.0.0.0"
+"""Counts as another machine, to which proxies are used, and leads to this one on Linux."""
+
+
+def fake_elsewhere(fake: FakeClerk) -> dict[str, Any]:
+    """Return the options of a client to which the fake is on another machine."""
+    return {"base_url": f"http://{ELSEWHERE}:{fake.port}/v1", "allow_insecure": True}
 
 
 class Relay:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from clients import MODES, Ended, Mode, Time, run
-from relays import ConnectProxy, TlsFront
+from relays import ELSEWHERE, ConnectProxy, TlsFront, fake_elsewhere
 from test_tls_certificates import AUTHORITY, PAST, client_context, server_context
 
 from clerk_async import ConfigurationError, ConnectError, RequestTimeoutError, Timeouts
@@ -25,7 +25,8 @@ def through(
     mode: Mode, fake: FakeClerk, front: TlsFront, operation: str = "get", **options: Any
 ) -> Ended:
     """Make a call over TLS."""
-    options = {"base_url": front.base_url, "ssl_context": client_context(), **options}
+    elsewhere = front.base_url.replace("localhost", ELSEWHERE)
+    options = {"base_url": elsewhere, "ssl_context": client_context(), **options}
     return run(mode, fake, operation, **options)
 
 
@@ -51,7 +52,7 @@ def test_a_call_goes_through_the_proxy(
         ended = through(mode, fake, front, proxy=url if source == "argument" else None)
         assert ended.error is None
         (head,) = proxy.heads
-        assert head.startswith(f"CONNECT localhost:{front.port} HTTP/1.1\r\n")
+        assert head.startswith(f"CONNECT {ELSEWHERE}:{front.port} HTTP/1.1\r\n")
         assert ("Proxy-Authorization: Basic " in head) is (login is not None)
         assert "\r\nAuthorization:" not in head
         assert fake.secret_key not in head
@@ -80,7 +81,7 @@ def test_the_proxy_of_the_environment_can_be_passed_by(
     with TlsFront(fake.port, server_context()) as front, ConnectProxy() as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"http://{proxy.address}")
         if way == "NO_PROXY":
-            monkeypatch.setenv("NO_PROXY", "example.com,localhost")
+            monkeypatch.setenv("NO_PROXY", f"example.com,{ELSEWHERE}")
         assert through(mode, fake, front, trust_env=way != "trust_env").error is None
         assert proxy.heads == []
 
@@ -172,7 +173,7 @@ def test_tls_that_fails_behind_the_proxy_is_final(
     mode: Mode, fake: FakeClerk, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The tunnel changes nothing about certificates."""
-    expired = server_context(AUTHORITY.issue_cert("localhost", not_after=PAST))
+    expired = server_context(AUTHORITY.issue_cert(ELSEWHERE, not_after=PAST))
     with TlsFront(fake.port, expired) as front, ConnectProxy(LOGIN) as proxy:
         error = through(mode, fake, front, proxy=f"http://{QUOTED}@{proxy.address}").error
         assert isinstance(error, ConnectError)
@@ -193,6 +194,6 @@ def test_a_proxy_that_is_no_http_url_is_refused(
 ) -> None:
     """From the environment too, the error is ours and doesn't quote the URL."""
     monkeypatch.setenv("HTTP_PROXY", url)
-    error = run(mode, fake, "get").error
+    error = run(mode, fake, "get", **fake_elsewhere(fake)).error
     assert isinstance(error, ConfigurationError)
     assert_silent(error, caplog, fake)

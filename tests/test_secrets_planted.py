@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 from clients import MODES, ONCE, Call, Mode, run
+from relays import fake_elsewhere
 
 import clerk_async
 from clerk_async import (
@@ -22,8 +23,8 @@ from clerk_async import (
     SessionsApi,
 )
 from clerk_async.config import Endpoint, RateLimit
+from clerk_async.http.failures import _told
 from clerk_async.http.operations import verify_request
-from clerk_async.http.transport import _told
 from clerk_async.redaction import redact
 from clerk_async.testing import FakeClerk, Fault
 
@@ -221,6 +222,7 @@ async def test_no_frame_of_ours_holds_the_key(way: str, fault: str, fake: FakeCl
         if way == "session":
             options["client_session"] = theirs
         if way == "proxy":
+            options |= fake_elsewhere(fake)
             options["proxy"] = f"http://user:PLANTED@127.0.0.1:{fake.port}"
         call = asyncio.to_thread(get_in_thread, options) if way == "thread" else get(options)
         with pytest.raises(ClerkError) as raised:

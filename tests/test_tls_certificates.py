@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from relays import Refusing, TlsFront
+from relays import ELSEWHERE, Refusing, TlsFront
 from served_apps import LIMIT, assert_clean, program
 
 from clerk_async import ConnectError
@@ -35,7 +35,7 @@ PAST: Final = datetime(2020, 1, 1, tzinfo=UTC)
 def server_context(certificate: trustme.LeafCert | None = None) -> ssl.SSLContext:
     """Make what a server needs."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    (certificate or AUTHORITY.issue_cert("localhost")).configure_cert(context)
+    (certificate or AUTHORITY.issue_cert("localhost", ELSEWHERE)).configure_cert(context)
     return context
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 from clients import MODES, ONCE, Mode, client_of, run
+from relays import ELSEWHERE, fake_elsewhere
 
 from clerk_async import (
     ApiError,
@@ -28,7 +29,7 @@ from clerk_async import (
     ServerError,
 )
 from clerk_async.http import connections
-from clerk_async.http.transport import MAX_BODY
+from clerk_async.http.bodies import MAX_BODY
 from clerk_async.testing import FakeClerk, Fault
 
 if TYPE_CHECKING:
@@ -244,7 +245,7 @@ def test_a_proxy_from_argument_or_environment(
     """Argument before environment; trust_env=False and NO_PROXY mean straight on."""
     with FakeClerk() as proxy:
         url = f"http://user:p%40ss@127.0.0.1:{proxy.port}"
-        options: dict[str, Any] = {"retry": ONCE}
+        options: dict[str, Any] = {"retry": ONCE, **fake_elsewhere(fake)}
         if given == "argument":
             options["proxy"] = url
         else:
@@ -252,7 +253,7 @@ def test_a_proxy_from_argument_or_environment(
         if given == "ignored":
             options["trust_env"] = False
         if given == "no_proxy":
-            monkeypatch.setenv("no_proxy", "127.0.0.1")
+            monkeypatch.setenv("no_proxy", ELSEWHERE)
         run("async", fake, "get", **options)
         through: list[ReceivedRequest] = list(proxy.requests)
     if given in {"argument", "environment"}:

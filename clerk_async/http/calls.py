@@ -37,8 +37,6 @@ from clerk_async.pacing.window import TOO_MANY_REQUESTS, UNAVAILABLE, SendRefuse
 from clerk_async.redaction import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from clerk_async.config import RetryPolicy, Timeouts
     from clerk_async.http.client_state import ClientState
     from clerk_async.http.operations import Request
@@ -122,13 +120,12 @@ class _Call:
     async def run(self) -> Answer:
         """Attempt after attempt, until one settles the call."""
         request = self.request
-        headers, body = request.own_headers(), request.encoded_body()
         wait: float | None = None
         while True:
             try:
                 if wait is not None:
                     await self._pause(wait)
-                outcome = await self._attempt(headers, body)
+                outcome = await self._attempt()
             except SendRefused:
                 if self.last is None:
                     raise
@@ -176,16 +173,14 @@ class _Call:
         logger.debug(
             "%s %s: %s after %.0f ms, attempts %d, trace id %s",
             self.request.operation.method,
-            self.request.path,
+            redact(self.request.path),
             ending,
             (self.shared.clock() - began) * 1000,
             self.attempts,
             redact(trace_id, (*self.request.secrets, *self.shared.secrets)) if trace_id else None,
         )
 
-    async def _attempt(
-        self, headers: Mapping[str, str] | None, body: bytes | None
-    ) -> Answer | TransportError | ResponseDecodeError:
+    async def _attempt(self) -> Answer | TransportError | ResponseDecodeError:
         """Wait for our turn, then send once; what is raised here ends the call."""
         pacer, request, timeouts = self.pacer, self.request, self.timeouts
         peers = self.shared.peers if pacer is None and request.operation.is_limited else None
@@ -212,8 +207,6 @@ class _Call:
                 self.attempts += 1
                 answer = await self.wire.send(
                     request,
-                    headers,
-                    body,
                     task=self.task,
                     limit=limit,
                     connect=timeouts.connect,

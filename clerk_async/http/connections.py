@@ -11,13 +11,17 @@ all that were idle beside it.
 
 from __future__ import annotations
 
+import re
 import select
 import socket
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_exceptions import HttpProcessingError
 
 from clerk_async.http.daemon import look_up
 
@@ -37,9 +41,44 @@ connection-limits/), and the address translation of the big clouds forgets one a
 earliest.
 """
 
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([2-5]\d\d)[ \r\n]")
+
 
 class SpokeFirstError(aiohttp.ClientConnectionError):
     """A connection that was just made is of no use, before anything was sent on it."""
+
+
+class UnparsableBodyError(aiohttp.ClientPayloadError):
+    """The body of an answer stopped making sense on its way."""
+
+
+class _Protocol(ResponseHandler):
+    """Remembers how an answer begins, in case the rest of it can't be parsed.
+
+    And tells whoever reads the body: aiohttp leaves them waiting until the time is up.
+    """
+
+    _begun_for: object = None
+    _beginning: bytes = b""
+
+    def data_received(self, data: bytes) -> None:
+        if self._begun_for is not self._parser:  # each request has a parser of its own
+            self._begun_for, self._beginning = self._parser, data
+        ResponseHandler.data_received(self, data)  # super() would be one more call a request
+
+    def set_exception(self, exc: Any, *args: Any, **options: Any) -> None:
+        super().set_exception(exc, *args, **options)
+        if isinstance(exc, HttpProcessingError):
+            unparsable: Any = exc
+            unparsable.beginning = self._beginning
+            if self._payload is not None and not self._payload.is_eof():
+                self._payload.set_exception(UnparsableBodyError(exc.message), exc)
+
+
+def status_of(error: BaseException) -> int:
+    """Return the status of an answer that can't be parsed; 0 if none had come."""
+    found = _STATUS_LINE.match(getattr(error.__cause__, "beginning", b""))
+    return int(found[1]) if found else 0
 
 
 class Connector(aiohttp.TCPConnector):
@@ -57,6 +96,9 @@ class Connector(aiohttp.TCPConnector):
             resolver=_Resolver(),
             **options,
         )
+        if hasattr(self, "_factory"):
+            factory: Any = partial(_Protocol, loop=self._loop)
+            self._factory = factory
         self._attempts = timer
         self._polls: dict[Any, Callable[[int], object]] = {}
 

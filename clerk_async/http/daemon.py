@@ -12,6 +12,8 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from clerk_async.config import is_localhost
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -49,11 +51,13 @@ def in_thread(name: str, work: Callable[[], T]) -> asyncio.Future[T]:
 
 
 async def look_up(host: str, port: int, family: socket.AddressFamily) -> list[Any]:
-    """Give what `socket.getaddrinfo` does for a stream.
+    """Return what `socket.getaddrinfo` does for a stream.
 
     Raises:
         OSError: If the name is unknown, or can't be one.
     """
+    if is_localhost(host):
+        host = "localhost"  # nobody else is asked where `api.localhost` is
 
     def work() -> list[Any]:
         try:

@@ -17,6 +17,7 @@ import msgspec
 from clerk_async.config import VERIFY_API_VERSION, check_integer
 from clerk_async.errors import InvalidArgumentError
 from clerk_async.models import Token
+from clerk_async.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,6 +88,7 @@ class Request:
     __slots__ = (
         "body",
         "client_id",
+        "headers",
         "operation",
         "path",
         "query",
@@ -114,20 +116,19 @@ class Request:
         self.session_id: object = session_id
         self.user_id: object = None
         self.client_id: object = None
-
-    def own_headers(self) -> Mapping[str, str] | None:
-        """Give the headers that differ from the client's own."""
-        headers = {} if self.body is None else {"Content-Type": "application/json"}
-        if self.operation.api_version is not None:
-            headers["Clerk-API-Version"] = self.operation.api_version
-        return headers or None
+        # those that differ from the client's own
+        self.headers: dict[str, str] | None = None
+        if body is not None:
+            self.headers = {"Content-Type": "application/json"}
+            if operation.api_version is not None:
+                self.headers["Clerk-API-Version"] = operation.api_version
 
     def encoded_body(self) -> bytes | None:
         """Give the body as JSON."""
         return None if self.body is None else msgspec.json.encode(self.body)
 
     def __repr__(self) -> str:
-        return f"Request({self.operation.name}, {self.path!r})"
+        return f"Request({self.operation.name}, {redact(self.path)!r})"
 
 
 def path_segment(name: str, value: object) -> str:

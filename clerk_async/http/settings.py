@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 import attrs
 
-from clerk_async.config import Endpoint, check_integer
+from clerk_async.config import Endpoint, check_integer, is_loopback
 from clerk_async.errors import ConfigurationError
 from clerk_async.version import __version__
 
@@ -174,17 +174,62 @@ def parse_proxy(name: str, value: object) -> Proxy:
     return Proxy(f"{parts.scheme}://{address}", headers)
 
 
+def proxy_to_use(settings: WireSettings) -> Proxy | None:
+    """Find the proxy of the argument or of the environment; None if there is none to use.
+
+    There never is one to this machine: plain http:// is allowed to it because nothing leaves it,
+    and a proxy elsewhere could not come back here.
+
+    Raises:
+        ConfigurationError: If the proxy that the environment names can't be used.
+    """
+    if _is_to_this_machine(settings.base_url):
+        return None
+    if settings.proxy is not None or settings.client_session or not settings.trust_env:
+        return settings.proxy
+    return proxy_of_environment(settings.base_url)
+
+
 def proxy_of_environment(base_url: str) -> Proxy | None:
-    """Find the proxy that the environment names for a URL; None where it names none.
+    """Find the proxy that the environment names for a URL; None if it names none, or on loopback.
 
     Raises:
         ConfigurationError: If what it names can't be used.
     """
+    named = None if _is_to_this_machine(base_url) else _named_in_environment(base_url)
+    return None if named is None else parse_proxy(*named)
+
+
+def refuse_their_proxy(settings: WireSettings, session: aiohttp.ClientSession) -> None:
+    """Refuse a session that was handed in if it would send the key away in the clear.
+
+    Its proxy, its own or the environment's, can't be passed by for a single request.
+
+    Raises:
+        ConfigurationError: If it would use a proxy for plain http:// to this machine.
+    """
+    base_url = settings.base_url
+    if base_url.startswith("https:") or not _is_to_this_machine(base_url):
+        return
+    has_own = getattr(session, "_default_proxy", None) is not None
+    if has_own or (session.trust_env and _named_in_environment(base_url) is not None):
+        raise ConfigurationError(
+            "the client_session that was handed in would send the secret key in the clear to a "
+            "proxy, on its way to this machine: make it without proxy= and trust_env=, or add the "
+            "host to NO_PROXY"
+        )
+
+
+def _is_to_this_machine(base_url: str) -> bool:
+    return is_loopback(urlsplit(base_url).hostname or "")
+
+
+def _named_in_environment(base_url: str) -> tuple[str, str] | None:
     target = urlsplit(base_url)
     if urllib.request.proxy_bypass(target.netloc):
         return None
     proxies = urllib.request.getproxies()
     for kind in (target.scheme, "all"):
         if url := proxies.get(kind):
-            return parse_proxy(f"the proxy of {kind.upper()}_PROXY", url)
+            return f"the proxy of {kind.upper()}_PROXY", url
     return None

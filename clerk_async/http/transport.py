@@ -1,8 +1,8 @@
 """Sends one attempt through aiohttp, and turns what happens into our own terms.
 
 A `Wire` belongs to one event loop: a session with its connection pool. It makes no decisions; when
-to send again is decided in `clerk_async.http.calls`. Only this file and
-`clerk_async.http.connections` know aiohttp.
+to send again is decided in `clerk_async.http.calls`. Only this file, `clerk_async.http.connections`
+and `clerk_async.http.failures` know aiohttp.
 """
 
 from __future__ import annotations
@@ -10,23 +10,20 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import re
-import ssl
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import aiohttp
-from aiohttp.http_exceptions import ContentEncodingError
 from yarl import URL
 
 from clerk_async.errors import (
     ClientClosedError,
     ConfigurationError,
-    ConnectError,
     ConnectionLostError,
     RequestTimeoutError,
     ResponseDecodeError,
 )
 from clerk_async.http.attempt_timer import AttemptTimer
+from clerk_async.http.bodies import read_body
 from clerk_async.http.connections import (
     Connector,
     break_off,
@@ -35,8 +32,8 @@ from clerk_async.http.connections import (
     emptied,
     let_go,
 )
-from clerk_async.http.settings import proxy_of_environment
-from clerk_async.redaction import redact
+from clerk_async.http.failures import drop_frames, translated
+from clerk_async.http.settings import proxy_to_use, refuse_their_proxy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,17 +42,13 @@ if TYPE_CHECKING:
     from clerk_async.http.operations import Request
     from clerk_async.http.settings import Proxy, WireSettings
 
-MAX_BODY: Final = 64 * 2**20
-"""Bytes of a body, after decompression, that are read at the most; a full page is 0.5 MB."""
+MAX_HEADER: Final = 2**16
+"""Bytes of one header that are read at the most, as curl and Go do; aiohttp's own bound is 8190."""
+MAX_HEADERS: Final = 1000
 CONNECT_SHARE: Final = 0.98
 """The part of a short attempt that connecting may use, so that it is told from a late answer."""
 
 _FIRST_ERROR_STATUS: Final = 300
-_FIRST_SERVER_ERROR: Final = 500
-_REFUSAL: Final = re.compile("_ALERT_(?:[A-Z_]*CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED)")
-_STRICT_CODES: Final = range(80, 95)
-"""OpenSSL's verdicts of a strict check alone: from a path length without its key usage (80) to
-explicit curve parameters (94), in the header x509_vfy.h."""
 _OF_THE_WIRE: Final = (aiohttp.ClientError, OSError)
 _FORESEEN: Final = (*_OF_THE_WIRE, RuntimeError, ResponseDecodeError)
 
@@ -111,8 +104,7 @@ class Wire:
         self._has_headers = is_ours and proxy is None  # the session sends them by itself
         self._options: dict[str, Any] = {"allow_redirects": False}
         if not is_ours:  # and may have been made to do otherwise
-            self._options["raise_for_status"] = False
-            self._options["auto_decompress"] = True
+            self._options.update(_READING, raise_for_status=False)
             self._options["skip_auto_headers"] = _SKIPPED_HEADERS
         if proxy is not None:
             self._options["proxy"] = URL(proxy.url)
@@ -134,8 +126,6 @@ class Wire:
     async def send(
         self,
         request: Request,
-        headers: Mapping[str, str] | None,
-        body: bytes | None,
         *,
         task: asyncio.Task[Any],
         limit: float | None,
@@ -145,15 +135,13 @@ class Wire:
 
         Args:
             request: What to send.
-            headers: Its own, which differ from the client's, or None.
-            body: Its body, encoded, or None.
             task: The running one.
             limit: Seconds for the whole attempt with its body.
             connect: Seconds to make a connection, where there's none to reuse.
 
         Raises:
             TransportError: If no whole answer came.
-            ResponseDecodeError: If the answer is larger than anything we'd read.
+            ResponseDecodeError: If an answer came that can't be read.
             ClientClosedError: If the session was closed by its owner.
             ConfigurationError: If the owner's session adds credentials of its own.
         """
@@ -169,18 +157,24 @@ class Wire:
             response = await self._session.request(
                 request.operation.method,
                 self._url_of(request.path, request.query),
-                data=body,
                 # in no local of ours: reports of errors may show those
-                headers=headers if self._has_headers else {**self._headers, **(headers or {})},
+                data=None if request.body is None else request.encoded_body(),
+                headers=(
+                    request.headers
+                    if self._has_headers
+                    else {**self._headers, **(request.headers or {})}
+                ),
                 timeout=timeout,
                 **self._options,
             )
-            content = await _read(response)
+            content = await read_body(response)
         except BaseException as error:
             if response is not None:
                 response.close()
             failure = self._foreseen(error, attempt, cancelled_before)
             if failure is None:
+                response = None  # its repr shows cookies
+                drop_frames(error)
                 raise
         else:
             if attempt.has_rung:  # somebody on the way has swallowed it
@@ -190,13 +184,22 @@ class Wire:
         finally:
             self._timer.finish(attempt)
         # Out here, as nothing may be chained to it, nor stay a local: aiohttp's own quote headers.
-        told = self._translated(failure, is_connecting=attempt.is_connecting)
-        if _tells_of_a_dead_pool(told):
-            distrust(self._session.connector, self._root)
+        told = self._told(failure, attempt)
         if response is not None and response.status >= _FIRST_ERROR_STATUS:
             return Answer(response.status, response.headers, b"")
+        if isinstance(told, ResponseDecodeError) and told.status >= _FIRST_ERROR_STATUS:
+            return Answer(told.status, {}, b"")
         del failure, response
         raise told
+
+    def _told(self, failure: Exception, attempt: Attempt) -> Exception:
+        """Say in our own terms what has befallen an attempt, and draw the consequence."""
+        if isinstance(failure, RuntimeError | ValueError) and not isinstance(failure, _OF_THE_WIRE):
+            return self._theirs(failure)
+        told = translated(failure, is_connecting=attempt.is_connecting)
+        if _tells_of_a_dead_pool(told):
+            distrust(self._session.connector, self._root)
+        return told
 
     def _url_of(self, path: str, query: str) -> URL:
         """Put path and query behind the base URL, without parsing what is encoded already."""
@@ -229,35 +232,6 @@ class Wire:
         if len(self._timeouts) < 16:  # noqa: PLR2004 - the usual ones; deadlines vary endlessly
             self._timeouts[connect] = timeout
         return timeout
-
-    def _translated(  # noqa: PLR0911 - a table
-        self, error: Exception, *, is_connecting: bool
-    ) -> Exception:
-        """Say in our own terms what a low-level exception means for this request."""
-        if isinstance(error, ResponseDecodeError):
-            return error
-        if isinstance(error.__cause__, ContentEncodingError):
-            return ResponseDecodeError("the body of the answer isn't what its encoding says")
-        if isinstance(error, RuntimeError | ValueError) and not isinstance(error, _OF_THE_WIRE):
-            return self._theirs(error)
-        if isinstance(error, aiohttp.ConnectionTimeoutError):
-            return RequestTimeoutError("no connection within the time allowed", phase="connect")
-        if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError):
-            return RequestTimeoutError("no whole answer within the time allowed", phase="response")
-        if isinstance(error, aiohttp.ClientSSLError) or _refuses_us(error):
-            return ConnectError(f"TLS failed: {_told(error)} ({_remedy(error)})", is_final=True)
-        if isinstance(error, aiohttp.ClientHttpProxyError):
-            return ConnectError(
-                f"the proxy refused to connect: {error.status}",
-                is_final=error.status < _FIRST_SERVER_ERROR,  # a repeat mends no credentials
-            )
-        if isinstance(error, aiohttp.ClientConnectorError):
-            return ConnectError(
-                f"can't connect to {error.host}:{error.port}: {_why(error.os_error)}"
-            )
-        if is_connecting:  # as where a proxy hangs up, or answers CONNECT with what is no HTTP
-            return ConnectError(f"can't connect: {_told(error)}")
-        return ConnectionLostError(f"the connection was lost: {_told(error)}")
 
     def _theirs(self, error: Exception) -> Exception:
         """Say what is wrong with a session that was handed in."""
@@ -300,79 +274,23 @@ def _tells_of_a_dead_pool(error: Exception) -> bool:
     )
 
 
-def _refuses_us(error: Exception) -> bool:
-    """Whether the server's TLS turned us away after we had begun to speak.
-
-    In TLS 1.3 a server judges the client's certificate last, and reads no request before
-    (RFC 8446, section 4.4.2).
-    """
-    cause = error.__cause__
-    return isinstance(cause, ssl.SSLError) and bool(_REFUSAL.search(cause.reason or ""))
-
-
-def _remedy(error: Exception) -> str:
-    """Say what to do about a failure of TLS."""
-    refused = getattr(error, "certificate_error", None)
-    if getattr(refused, "verify_code", 0) in _STRICT_CODES:
-        return (
-            "Python 3.13 and later check certificates strictly, and this authority's don't pass: "
-            "have them issued anew, or hand in an ssl_context without ssl.VERIFY_X509_STRICT"
-        )
-    if "SSL_CERT_FILE" in os.environ:
-        return (
-            "if your network has its own certificate authority, it must be in the file that this "
-            "program was told of, or in an ssl_context"
-        )
-    return (
-        "if your network has its own certificate authority, SSL_CERT_FILE or ssl_context tells us "
-        "of it"
-    )
-
-
-def _told(error: Exception) -> str:
-    """Give an exception's own words, without what they may quote of the request."""
-    if isinstance(error, aiohttp.ClientResponseError):
-        return f"the answer isn't HTTP ({type(error).__name__})"
-    return redact(str(error)) or type(error).__name__
-
-
-def _why(error: OSError) -> str:
-    """Say why there's no connection, in the system's words rather than asyncio's."""
-    if error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno)
-    return redact(error.strerror or str(error)) or type(error).__name__
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """Read a body up to MAX_BODY bytes."""
-    length = response.content_length
-    if length is not None and length <= MAX_BODY and "Content-Encoding" not in response.headers:
-        return await response.read()
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in response.content.iter_any():
-        size += len(chunk)
-        if size > MAX_BODY or (length or 0) > MAX_BODY:
-            response.close()
-            raise ResponseDecodeError(
-                f"the body of the answer is larger than {MAX_BODY} bytes", status=response.status
-            )
-        chunks.append(chunk)
-    response.release()
-    return b"".join(chunks)
-
-
 _SKIPPED_HEADERS: Final = ("Content-Type",)  # a POST without a body has no type
+_READING: Final[dict[str, Any]] = {
+    "auto_decompress": False,  # see `clerk_async.http.bodies`
+    "max_line_size": MAX_HEADER,
+    "max_field_size": MAX_HEADER,
+    "max_headers": MAX_HEADERS,
+}
 
 
 def open_wire(settings: WireSettings) -> Wire:
     """Make a wire in the running loop, around the user's session or one of our own."""
-    proxy = settings.proxy
     timer = AttemptTimer(asyncio.get_running_loop())
-    if settings.client_session is not None:
-        return Wire(settings, settings.client_session, timer, is_ours=False, proxy=proxy)
-    if proxy is None and settings.trust_env:  # once: aiohttp's own look costs a thread a request
-        proxy = proxy_of_environment(settings.base_url)
+    proxy = proxy_to_use(settings)  # once: aiohttp's own look costs a thread a request
+    theirs = settings.client_session
+    if theirs is not None:
+        refuse_their_proxy(settings, theirs)
+        return Wire(settings, theirs, timer, is_ours=False, proxy=proxy)
     connector = Connector(timer, ssl=settings.ssl_context or True)
     session = aiohttp.ClientSession(
         connector=connector,
@@ -381,6 +299,7 @@ def open_wire(settings: WireSettings) -> Wire:
         cookie_jar=aiohttp.DummyCookieJar(),
         skip_auto_headers=_SKIPPED_HEADERS,
         trace_configs=list(settings.trace_configs),
+        **_READING,
     )
     if hasattr(session, "_retry_connection"):
         session._retry_connection = False  # noqa: SLF001 - every send is ours to decide and to count
