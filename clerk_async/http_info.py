@@ -99,8 +99,10 @@ class AsyncSessionsWithHttpInfo:
         )
         return await self._ask(request, decode_refreshed)
 
-    async def revoke(self, session_id: str) -> ApiResponse[Session]:
+    async def revoke(self, session_id: str, *, user_id: str | None = None) -> ApiResponse[Session]:
         """Revoke a session: its user must sign in again."""
+        if user_id is not None:
+            await self._check_owner(session_id, user_id)
         try:
             response = await self._ask(operations.revoke_request(session_id), decode_session)
         except NotFoundError:
@@ -108,6 +110,17 @@ class AsyncSessionsWithHttpInfo:
             raise
         self._denials.deny_revoked(session_id)
         return response
+
+    async def _check_owner(self, session_id: str, user_id: str) -> None:
+        operations.path_segment("user_id", user_id)
+        found = await self.get(session_id)
+        if found.data.user_id != user_id:
+            raise NotFoundError(
+                f"404: user {user_id} has no session {session_id}",
+                method="GET",
+                path=operations.for_session(operations.GET, session_id).path,
+                attempts=found.attempts,
+            )
 
     def verify(
         self, session_id: str, token: str | Token

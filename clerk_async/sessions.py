@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from clerk_async.bulk.methods import AsyncBulkRevocation
@@ -23,7 +24,7 @@ from clerk_async.http import operations
 from clerk_async.http.calls import Calls
 from clerk_async.http.client_state import ClientState
 from clerk_async.http.decode import decode_page, decode_refreshed, decode_session, decode_token
-from clerk_async.http.paging import Walk, iterate_pages
+from clerk_async.http.paging import Walk, check_where, iterate_pages
 from clerk_async.http.settings import wire_settings
 from clerk_async.http_info import VERIFY_ADVICE, AsyncSessionsWithHttpInfo
 from clerk_async.sharing import AsyncSharing
@@ -232,7 +233,7 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing):
         )
         return self._reader.value(decode_refreshed, await self._calls.call(request), request)
 
-    async def revoke(self, session_id: str) -> Session:
+    async def revoke(self, session_id: str, *, user_id: str | None = None) -> Session:
         """Revoke a session: its user must sign in again.
 
         Session tokens that were issued already stay valid until they expire, 60 s by default; but a
@@ -241,7 +242,11 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing):
 
         Args:
             session_id: Such as `sess_…`.
+            user_id: Only if it is this user's, which one `get` finds out first; if it isn't, that
+                is a `NotFoundError`, and nothing is revoked. None: whoever's it is.
         """
+        if user_id is not None:
+            return (await self.with_http_info.revoke(session_id, user_id=user_id)).data
         request = operations.revoke_request(session_id)
         try:
             answer = await self._calls.call(request)
@@ -303,6 +308,7 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing):
         client_id: str | None = None,
         user_id: str | None = None,
         status: SessionStatus | str | None = None,
+        where: Callable[[Session], object] | None = None,
         page_size: int = DEFAULT_PAGE_SIZE,
         on_unreadable: Callable[[UnreadableItem], object] | None = None,
     ) -> AsyncGenerator[Session, None]:
@@ -317,6 +323,7 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing):
             client_id: Those of this client.
             user_id: Those of this user.
             status: Those with this status.
+            where: Those of which this function is true; what it raises ends the iteration.
             page_size: Sessions per request, 1 to 500; 1 counts as 2, because pages overlap.
             on_unreadable: Called with each entry that is no session; without it they are logged.
 
@@ -326,24 +333,17 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing):
         """
         low, high = operations.LIMIT_BOUNDS
         check_integer("page_size", page_size, low=low, high=high)
+        check_where(where)
         walk = Walk(page_size)
-
-        def request_at(offset: int) -> operations.Request:
-            return operations.list_request(
-                client_id=client_id,
-                user_id=user_id,
-                status=status,
-                limit=walk.limit,
-                offset=offset,
-            )
-
-        request_at(0)
+        filters = {"client_id": client_id, "user_id": user_id, "status": status}
+        request_at = partial(operations.list_request, **filters, limit=walk.limit)
+        request_at(offset=0)
 
         async def fetch(offset: int) -> SessionPage:
-            request = request_at(offset)
+            request = request_at(offset=offset)
             return self._reader.value(decode_page, await self._calls.call(request), request)
 
-        return iterate_pages(walk, fetch, on_unreadable)
+        return iterate_pages(walk, fetch, where, on_unreadable)
 
     # --- options and life ---
 

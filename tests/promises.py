@@ -104,6 +104,7 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
         "kill-9": "kill -9 loses nothing and claims nothing; a second run goes on",
         "foreign-journals": "A journal of another instance or kind is refused and left alone",
         "revoke-all": "`revoke_all` skips nobody while lists change or lie, is ok only if its last look found nobody, and never means everybody",
+        "where": "`where`, `keep_newest` and `user_id` spare whom they should; what can't say whom it means ends the run before anything is revoked",
     },
     "Tokens": {
         "judges": "Three other libraries judge as we do, but for a table of differences, each on purpose",

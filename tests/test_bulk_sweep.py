@@ -184,6 +184,10 @@ async def test_a_malformed_user_among_many_is_a_failed_outcome_and_no_request(
         {"user_id": "user_1", "last_active_before": "yesterday"},
         {"user_id": "user_1", "actor": 5},
         {"user_id": "user_1", "actor": ""},
+        {"user_id": "user_1", "where": "BR"},
+        {"user_id": "user_1", "keep_newest": -1},
+        {"user_id": "user_1", "keep_newest": True},
+        {"user_id": "user_1", "keep_newest": "2"},
     ],
 )
 async def test_arguments_are_checked_before_any_request(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
     from datetime import datetime
 
     from clerk_async.bulk.journal import Journal
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from clerk_async.bulk.report import RevocationOutcome, RevocationReport
     from clerk_async.bulk.target import RevocationTarget
     from clerk_async.config import RateLimit
+    from clerk_async.models import Session
 
 
 class AsyncBulkRevocation:
@@ -130,6 +131,8 @@ class AsyncBulkRevocation:
         created_before: datetime | None = None,
         last_active_before: datetime | None = None,
         actor: str | bool | None = None,
+        where: Callable[[Session], object] | None = None,
+        keep_newest: int | None = None,
         concurrency: int | None = None,
         rate_limit: RateLimit | None = None,
         journal: str | os.PathLike[str] | Journal | None = None,
@@ -153,6 +156,11 @@ class AsyncBulkRevocation:
             created_before: Only those created before this aware datetime.
             last_active_before: Only those last active before it.
             actor: Only those impersonated by this user id; True for by anybody, False for by none.
+            where: Only those of which this function is true, asked once for each live session that
+                the other filters mean. What it raises ends the run with that error. All users are
+                listed before the first session is revoked then, so nothing was revoked yet, unless
+                it raises for a session that began meanwhile.
+            keep_newest: Spare so many of each user's newest sessions, of those that are meant.
             concurrency: Requests at once at the most; default: found out from the latency.
             rate_limit: Taken as it is; default: the client's, else four fifths of the key's limit.
             journal: A file to keep the outcomes in, so that a second run goes on where this one
@@ -181,6 +189,8 @@ class AsyncBulkRevocation:
             created_before=created_before,
             last_active_before=last_active_before,
             actor=actor,
+            where=where,
+            keep_newest=keep_newest,
         )
         options = RunOptions(
             concurrency=concurrency,

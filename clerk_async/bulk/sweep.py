@@ -13,24 +13,26 @@ Users come in as workers have nothing else to do, so that memory doesn't grow wi
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import AsyncIterable, Iterable
-from datetime import datetime
+import asyncio
+from collections import Counter, deque
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 from attrs.validators import optional
 
 from clerk_async.bulk.intake import check_input
-from clerk_async.bulk.work import Job, Owner, Work
+from clerk_async.bulk.work import Job, Owner, RunEnded, Work
+from clerk_async.config import check_integer
 from clerk_async.errors import ClerkError, InvalidArgumentError
 from clerk_async.http.operations import check_session_id, path_segment
-from clerk_async.http.paging import Trust, Walk
-from clerk_async.models import UnreadableItem
+from clerk_async.http.paging import Trust, Walk, check_where, is_meant
+from clerk_async.models import Session, UnreadableItem
 
 if TYPE_CHECKING:
     from clerk_async.bulk.target import RevocationTarget
-    from clerk_async.models import Session, SessionPage
+    from clerk_async.models import SessionPage
     from clerk_async.pacing.gate import Lane
 
 PAGE_SIZE: Final = 500
@@ -39,6 +41,7 @@ LINGER_PAUSES: Final = (0.25, 0.5, 1.0)
 """Seconds before each further look at sessions that are listed as live though they were revoked."""
 LOOKS_AT_MOST: Final = 100
 """A user who is signed in anew at each look is looked at so often."""
+_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 
 def _exceptions(session_ids: Iterable[str]) -> frozenset[str]:
@@ -65,6 +68,14 @@ def _ids(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     check_input(attribute.name, value)
 
 
+def _where(_: object, __: attrs.Attribute[Any], value: object) -> None:
+    check_where(value)
+
+
+def _count(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    check_integer(attribute.name, value, low=0)
+
+
 def _id(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     path_segment(attribute.name, value)
 
@@ -83,6 +94,9 @@ class Selection:
         created_before: Only those created before this time.
         last_active_before: Only those last active before this time.
         actor: Only those in which this user impersonates another; True: anybody, False: nobody.
+        where: Only those of which this is true; asked once for each session.
+        keep_newest: Spare so many of each user's newest sessions, of those that are meant.
+        run_where: What calls `where`, for some sessions at once; None if it is called as it is.
 
     Raises:
         InvalidArgumentError: If one of them can't be used, or neither a user nor a client is given.
@@ -99,6 +113,9 @@ class Selection:
     created_before: datetime | None = attrs.field(default=None, validator=optional(_aware))
     last_active_before: datetime | None = attrs.field(default=None, validator=optional(_aware))
     actor: str | bool | None = attrs.field(default=None, validator=optional(_actor))
+    where: Callable[[Session], object] | None = attrs.field(default=None, validator=_where)
+    keep_newest: int | None = attrs.field(default=None, validator=optional(_count))
+    run_where: Callable[..., Awaitable[list[bool] | None]] | None = None
 
     def __attrs_post_init__(self) -> None:
         if self.user_id is None and self.user_ids is None and self.client_id is None:
@@ -113,8 +130,46 @@ class Selection:
         """Whether a client's sessions are meant, whoever's they are."""
         return self.user_id is None and self.user_ids is None
 
+    async def judge(self, sessions: list[Session], judged: dict[str, bool]) -> None:
+        """Ask `where` about each of these sessions, and note what it says.
+
+        Raises:
+            RunEnded: If it raised, or nobody is there any more to ask it.
+        """
+        if self.where is None or not sessions:
+            return
+        verdicts: list[bool] | None
+        try:
+            if self.run_where is None:
+                verdicts = self._ask(sessions)
+            else:
+                verdicts = await self.run_where(self._ask, sessions)
+        except Exception as error:  # noqa: BLE001 - the user's own: the run raises it
+            raise RunEnded(error) from None
+        if verdicts is None:
+            raise RunEnded(asyncio.CancelledError())
+        judged.update((each.id, verdict) for each, verdict in zip(sessions, verdicts, strict=True))
+
+    def _ask(self, sessions: list[Session]) -> list[bool]:
+        return [is_meant(self.where, session) for session in sessions]
+
+    def without_newest(self, found: dict[str, Session | None]) -> list[str]:
+        """Return the ids that go: all but each user's newest, of those that can be read."""
+        keep = self.keep_newest
+        if keep is None:
+            return list(found)
+        readable = [session for session in found.values() if session is not None]
+        readable.sort(key=lambda session: session.created_at or _LONG_AGO, reverse=True)
+        kept: set[str] = set()
+        counts = Counter[str | None]()
+        for session in readable:
+            counts[session.user_id] += 1
+            if counts[session.user_id] <= keep:
+                kept.add(session.id)
+        return [session_id for session_id in found if session_id not in kept]
+
     def has(self, session: Session) -> bool:
-        """Whether this live session is to be revoked."""
+        """Whether this live session is meant, as far as the filters other than `where` go."""
         if not session.status.is_live or session.id in self.except_session_ids:
             return False
         if self.created_before is not None:
@@ -150,6 +205,12 @@ class Sweep(Work):
         self._again: deque[Job] = deque()
         self._unlisted = 0
         self._trust = Trust()
+        self._undenied: list[str] = []
+
+    @property
+    def _is_held_back(self) -> bool:
+        """Whether nothing may be revoked yet, because `where` may still raise."""
+        return self._selection.where is not None and not self.exhausted
 
     @property
     def exhausted(self) -> bool:
@@ -158,13 +219,16 @@ class Sweep(Work):
 
     async def take(self) -> Job | None:
         """Return a session that was found, else a user to list, else one to look at again."""
-        while not self._ready and not self._again:
+        while self._is_held_back or not (self._ready or self._again):
             read = await self._input.read()
             if read is None:
                 break
             job = self._user_job(read[0])
             if job is not None:
                 return job
+        if self._is_held_back:
+            return None
+        self._deny([])
         if self._ready:
             return self._ready.popleft()
         return self._again.popleft() if self._again else None
@@ -181,6 +245,8 @@ class Sweep(Work):
         if job.is_listing:  # it can't be listed: what was found till then goes all the same
             owner.is_given_up = True
             self._note_listed(owner)
+            if self._selection.keep_newest is not None:
+                owner.found.clear()  # the newest may be among those that were not read
             self._pick(owner)
             return
         if job.session_id is not None:
@@ -198,8 +264,7 @@ class Sweep(Work):
         walk.begin_again()
         has_any = False
         lingering: set[str] = set()
-        # a look that finds somebody is not the last one, which alone has to be complete
-        while not walk.is_over and not (owner.found and walk.end is not None and not self._dry_run):
+        while not walk.is_over and not self._comes_back(owner):
             page = await self._target.list_page(
                 lane,
                 user_id=owner.user_id,
@@ -210,8 +275,8 @@ class Sweep(Work):
             has_any |= bool(page.data or page.unreadable)
             for entry in walk.take(page):
                 if isinstance(entry, UnreadableItem) and entry.id is None:
-                    owner.nameless.append(entry.error)
-            lingering |= self._find(page, owner)
+                    owner.broken.append((None, entry.error))
+            lingering |= await self._find(page, owner)
             if self._trust.believes(walk):
                 break
         if not owner.looks:
@@ -227,36 +292,53 @@ class Sweep(Work):
         elif lingering:
             await self._wait_for(owner, lingering, lane)
 
-    def _find(self, page: SessionPage, owner: Owner) -> set[str]:
+    def _comes_back(self, owner: Owner) -> bool:
+        """Whether this look is not the last one, which alone has to be complete."""
+        if owner.walk.end is None or self._dry_run:
+            return False
+        return bool(self._selection.without_newest(owner.found))
+
+    async def _find(self, page: SessionPage, owner: Owner) -> set[str]:
         """Add what is meant on a page; returns those that should be gone by now."""
-        lingering: set[str] = set()
-        for session in page.data:
-            if not self._selection.has(session):
-                continue
-            if session.id not in owner.handled:
+        selection = self._selection
+        live = [session for session in page.data if selection.has(session)]
+        lingering = {session.id for session in live if owner.handled.get(session.id)}
+        await selection.judge([each for each in live if each.id not in owner.judged], owner.judged)
+        for session in live:
+            if session.id not in owner.handled and owner.judged.get(session.id, True):
                 owner.found[session.id] = session
-            elif owner.handled[session.id]:
-                lingering.add(session.id)
         for item in page.unreadable:
             session_id = item.session_id
-            if session_id is None or session_id in self._selection.except_session_ids:
+            if session_id is None or session_id in selection.except_session_ids:
                 continue
-            if session_id not in owner.handled:
+            if session_id in owner.handled:
+                continue
+            if selection.where is None:
                 owner.found[session_id] = None
+            else:  # nobody can say whether it is meant
+                owner.handled[session_id] = False
+                owner.broken.append((session_id, item.error))
         return lingering
 
     def _pick(self, owner: Owner) -> bool:
         """Make jobs of what a look has found; returns whether there are any."""
-        for error in owner.nameless:
-            self._add(owner, Job(0, None, error, owner=owner))
-        for session_id in owner.found:
+        meant = self._selection.without_newest(owner.found)
+        for session_id, error in owner.broken:
+            self._add(owner, Job(0, session_id, error, owner=owner))
+        for session_id in meant:
             owner.handled[session_id] = False
             self._add(owner, Job(0, session_id, owner=owner))
-        if self.lockout is not None:
-            self.lockout.deny(list(owner.found))
-        has_found = bool(owner.nameless or owner.found)
-        owner.nameless, owner.found = [], {}
+        self._deny(meant)
+        has_found = bool(owner.broken or meant)
+        owner.broken, owner.found = [], {}
         return has_found
+
+    def _deny(self, session_ids: list[str]) -> None:
+        self._undenied += session_ids
+        if self._undenied and not self._is_held_back:
+            if self.lockout is not None:
+                self.lockout.deny(self._undenied)
+            self._undenied = []
 
     async def _wait_for(self, owner: Owner, lingering: set[str], lane: Lane) -> None:
         """Look once more for sessions that are listed as live after they were revoked."""

@@ -42,9 +42,9 @@ class Owner:
         user_id: The user; None if a client is swept whatever the user.
         walk: The way through the list of sessions, which each look takes once more.
         found: The sessions that this look means, by their ids; None for one that can't be read.
-        spared: The ids that `where` doesn't mean.
+        judged: What `where` said of each session.
         handled: The ids that were picked so far, and whether each is done.
-        nameless: The errors of entries without an id that nobody was told of yet.
+        broken: The entries that can't be read or judged and nobody was told of yet: id and error.
         outstanding: How many of those that were picked have no outcome yet.
         looks: How many looks there were.
         lingering: How many looks in a row found nobody but such as were revoked.
@@ -55,9 +55,11 @@ class Owner:
     user_id: str | None
     walk: Walk
     found: dict[str, Session | None] = attrs.field(factory=dict[str, "Session | None"])
-    spared: set[str] = attrs.field(factory=set[str])
+    judged: dict[str, bool] = attrs.field(factory=dict[str, bool])
     handled: dict[str, bool] = attrs.field(factory=dict[str, bool])
-    nameless: list[ClerkError] = attrs.field(factory=list["ClerkError"])
+    broken: list[tuple[str | None, ClerkError]] = attrs.field(
+        factory=list[tuple["str | None", "ClerkError"]]
+    )
     outstanding: int = 0
     looks: int = 0
     lingering: int = 0

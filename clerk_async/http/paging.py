@@ -23,13 +23,14 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator
 from typing import TYPE_CHECKING, Final
 
-from clerk_async.errors import ResponseDecodeError
+from clerk_async.errors import InvalidArgumentError, ResponseDecodeError
 from clerk_async.models import UnreadableItem
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import Callable
 
     from clerk_async.models import Session, SessionPage
 
@@ -281,9 +282,45 @@ def _in_order(page: SessionPage) -> list[Session | UnreadableItem]:
     return entries
 
 
+def check_where(where: object) -> None:
+    """Refuse a `where` that can't judge a session.
+
+    Raises:
+        InvalidArgumentError: If it can't be called, or is a coroutine function, whose coroutine
+            would be true of every session.
+    """
+    if where is None:
+        return
+    if not callable(where):
+        raise InvalidArgumentError(f"where must be callable, not {type(where).__name__}")
+    if any(map(inspect.iscoroutinefunction, (where, type(where).__call__))):
+        raise InvalidArgumentError("where must be an ordinary function, not a coroutine function")
+
+
+def is_meant(where: Callable[[Session], object] | None, session: Session) -> bool:
+    """Whether `where` means a session; without one every session is meant.
+
+    Raises:
+        InvalidArgumentError: If it returns what is true of every session: something to await, or
+            a generator.
+        Exception: Whatever it raises.
+    """
+    if where is None:
+        return True
+    answer = where(session)
+    if isinstance(answer, Awaitable | Generator | AsyncGenerator):
+        if isinstance(answer, Coroutine):
+            answer.close()
+        raise InvalidArgumentError(
+            f"where must say whether a session is meant: it returned a {type(answer).__name__}"
+        )
+    return bool(answer)
+
+
 async def iterate_pages(
     walk: Walk,
     fetch: Callable[[int], Awaitable[SessionPage]],
+    where: Callable[[Session], object] | None,
     on_unreadable: Callable[[UnreadableItem], object] | None,
 ) -> AsyncGenerator[Session, None]:
     """Yield every session that was there at the start and is not gone, each once.
@@ -291,6 +328,7 @@ async def iterate_pages(
     Args:
         walk: A new one.
         fetch: Returns the page at an offset.
+        where: Says which sessions are meant; None for all.
         on_unreadable: Called with each entry that is no session; without it they are logged.
 
     Raises:
@@ -300,7 +338,8 @@ async def iterate_pages(
         offset = walk.offset
         for entry in walk.take(await fetch(offset)):
             if not isinstance(entry, UnreadableItem):
-                yield entry
+                if is_meant(where, entry):
+                    yield entry
             elif on_unreadable is None:
                 logger.warning(
                     "entry %d of a list is left out: %s", offset + entry.index, entry.error

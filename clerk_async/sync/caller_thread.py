@@ -229,14 +229,19 @@ def _take(iterator: Iterator[str]) -> tuple[list[str], bool, Exception | None]:
     return chunk, True, None
 
 
-def iterated(caller: CallerThread, items: AsyncGenerator[T, None]) -> Generator[T, None, None]:
-    """Iterate over an async generator from this thread; leaving early ends it properly."""
+def iterated(
+    caller: CallerThread,
+    items: AsyncGenerator[T, None],
+    is_meant: Callable[[T], bool] = lambda _: True,
+) -> Generator[T, None, None]:
+    """Iterate from this thread over what is meant; leaving early ends it properly."""
     try:
         while True:
             item = caller.serve(BULK_GRACE, _next_of, items)
             if item is _END:
                 return
-            yield cast("T", item)
+            if is_meant(cast("T", item)):
+                yield cast("T", item)
     finally:
         # An interruption may have left it running, closing the client has ended it already, and
         # where a fork has left it behind the loop that it belongs to sees to it.

@@ -7,9 +7,11 @@ thread of its own. Only signatures are carried across.
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from clerk_async.config import DEFAULT_API_VERSION, DEFAULT_POOL_SIZE
+from clerk_async.http.paging import check_where, is_meant
 from clerk_async.http_info import VERIFY_ADVICE
 from clerk_async.sessions import (
     DEFAULT_PAGE_SIZE,
@@ -169,9 +171,9 @@ class SessionsApi(Sharing):
             suffixed_cookies=suffixed_cookies,
         )
 
-    def revoke(self, session_id: str) -> Session:
+    def revoke(self, session_id: str, *, user_id: str | None = None) -> Session:
         """Revoke a session: its user must sign in again."""
-        return self._thread.call(self._async.revoke, session_id)
+        return self._thread.call(self._async.revoke, session_id, user_id=user_id)
 
     def verify(self, session_id: str, token: str | Token) -> Session:
         """Verify a session token over the network: deprecated by Clerk, use a verifier instead."""
@@ -201,6 +203,7 @@ class SessionsApi(Sharing):
         client_id: str | None = None,
         user_id: str | None = None,
         status: SessionStatus | str | None = None,
+        where: Callable[[Session], object] | None = None,
         page_size: int = DEFAULT_PAGE_SIZE,
         on_unreadable: Callable[[UnreadableItem], object] | None = None,
     ) -> Iterator[Session]:
@@ -213,7 +216,8 @@ class SessionsApi(Sharing):
             page_size=page_size,
             on_unreadable=in_caller_thread(caller, "on_unreadable", on_unreadable),
         )
-        return iterated(caller, pages)
+        check_where(where)
+        return iterated(caller, pages, partial(is_meant, where))
 
     def revoke_many(
         self,
@@ -298,6 +302,8 @@ class SessionsApi(Sharing):
         created_before: datetime | None = None,
         last_active_before: datetime | None = None,
         actor: str | bool | None = None,
+        where: Callable[[Session], object] | None = None,
+        keep_newest: int | None = None,
         concurrency: int | None = None,
         rate_limit: RateLimit | None = None,
         journal: str | os.PathLike[str] | Journal | None = None,
@@ -327,6 +333,9 @@ class SessionsApi(Sharing):
             created_before=created_before,
             last_active_before=last_active_before,
             actor=actor,
+            where=where,
+            keep_newest=keep_newest,
+            run_where=caller.run,
         )
         options = RunOptions(
             concurrency=concurrency,

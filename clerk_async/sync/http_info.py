@@ -88,9 +88,9 @@ class SessionsWithHttpInfo:
             suffixed_cookies=suffixed_cookies,
         )
 
-    def revoke(self, session_id: str) -> ApiResponse[Session]:
+    def revoke(self, session_id: str, *, user_id: str | None = None) -> ApiResponse[Session]:
         """Revoke a session: its user must sign in again."""
-        return self._thread.call(self._async.revoke, session_id)
+        return self._thread.call(self._async.revoke, session_id, user_id=user_id)
 
     def verify(self, session_id: str, token: str | Token) -> ApiResponse[Session]:
         """Verify a session token over the network: deprecated by Clerk, use a verifier instead."""
