@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 from datetime import UTC, datetime
 from typing import Any
@@ -143,6 +144,104 @@ def test_claims_compare_pickle_and_copy() -> None:
     assert hash(again) == hash(told)
     assert copy.deepcopy(told) == told
     assert again.raw["custom"]["a"][1]["b"] is None
+
+
+FULL: dict[str, Any] = {
+    "act": {"sub": "user_9", "sid": "sess_9", "iss": "https://dashboard.clerk.com"},
+    "fea": "o:dashboard,u:beta",
+    "o": {"id": "org_1", "slg": "acme", "rol": "admin", "per": "manage,read", "fpm": "3"},
+    "pla": "u:free,o:pro",
+    "roles": ["a", {"b": [1]}],
+}
+
+
+def test_claims_as_json() -> None:
+    """`to_dict` uses the names of the attributes, ISO times, and the claims as they came."""
+    told = verified(**FULL)
+    data = told.to_dict()
+    assert data == {
+        "user_id": "user_1",
+        "session_id": "sess_1",
+        "issuer": ISSUER,
+        "issued_at": "2027-01-15T08:00:00.000Z",
+        "expires_at": "2027-01-15T08:01:00.000Z",
+        "not_before": "2027-01-15T07:59:50.000Z",
+        "token_id": "0123456789abcdef0123",
+        "authorized_party": PARTY,
+        "version": 2,
+        "status": "active",
+        "factor_verification_age": [3, -1],
+        "actor": {
+            "user_id": "user_9",
+            "session_id": "sess_9",
+            "issuer": "https://dashboard.clerk.com",
+        },
+        "organization": {
+            "id": "org_1",
+            "slug": "acme",
+            "role": "org:admin",
+            "permissions": ["org:dashboard:manage", "org:dashboard:read"],
+        },
+        "plan": "u:free,o:pro",
+        "features": ["o:dashboard", "u:beta"],
+        "raw": claims(**FULL),
+    }
+    assert json.loads(json.dumps(data)) == data
+    assert list(data) == [field.name for field in attrs.fields(SessionClaims)]
+    data["raw"]["roles"].append("admin")
+    assert told.to_dict() == verified(**FULL).to_dict()
+
+
+def test_claims_with_little_in_them_as_json() -> None:
+    """What a token does not tell is null, and an early time is still an ISO one."""
+    made = VERIFIER.verify(token({"sub": "user_1", "exp": NOW + 1, "iat": 0}))
+    data = made.to_dict()
+    assert (data["issued_at"], data["not_before"]) == ("1970-01-01T00:00:00.000Z", None)
+    assert (data["organization"], data["actor"], data["features"]) == (None, None, [])
+    assert data["factor_verification_age"] is None
+    assert data["raw"] == {"sub": "user_1", "exp": NOW + 1, "iat": 0}
+
+
+def test_claims_are_values_for_pydantic() -> None:
+    """As a field, in lists and on their own they serialize as `to_dict` does, with a schema."""
+    pydantic: Any = pytest.importorskip("pydantic")
+    told = verified(**FULL)
+    adapter = pydantic.TypeAdapter(list[SessionClaims])
+    assert adapter.dump_python([told], mode="json") == [told.to_dict()]
+    assert json.loads(adapter.dump_json([told])) == [told.to_dict()]
+    made = pydantic.create_model(
+        "Me", claims=(SessionClaims, ...), other=(SessionClaims | None, None)
+    )
+    assert made(claims=told).model_dump(mode="json")["claims"] == told.to_dict()
+    schema = made.model_json_schema(mode="serialization")
+    described = schema["properties"]["claims"]
+    assert list(described["properties"]) == list(told.to_dict()) == described["required"]
+    with pytest.raises(pydantic.ValidationError):
+        made(claims=told.to_dict())
+
+
+def test_claims_are_the_answer_of_a_fastapi_route() -> None:
+    """Annotated as what the route returns, they need no helper, and OpenAPI shows them."""
+    fastapi: Any = pytest.importorskip("fastapi")
+    client_of: Any = pytest.importorskip("fastapi.testclient").TestClient
+    app = fastapi.FastAPI()
+    told = verified(**FULL)
+
+    def me() -> SessionClaims:
+        return told
+
+    def everybody() -> list[SessionClaims]:
+        return [told]
+
+    me.__annotations__["return"] = SessionClaims
+    everybody.__annotations__["return"] = list[SessionClaims]
+    app.get("/me")(me)
+    app.get("/everybody")(everybody)
+    client = client_of(app)
+    assert client.get("/me").json() == told.to_dict()
+    assert client.get("/everybody").json() == [told.to_dict()]
+    answer = client.get("/openapi.json").json()["paths"]["/me"]["get"]["responses"]["200"]
+    assert "organization" in answer["content"]["application/json"]["schema"]["properties"]
 
 
 def test_the_repr_shows_no_custom_claims() -> None:

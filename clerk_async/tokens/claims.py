@@ -5,6 +5,7 @@ The claims: https://clerk.com/docs/guides/sessions/session-tokens
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType, NoneType
@@ -213,6 +214,27 @@ class SessionClaims:
             "raw": self._thawed_raw(),
         }
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: object, _handler: object) -> dict[str, Any]:
+        """Let pydantic serialize claims as `to_dict` does, as in the answer of a FastAPI route.
+
+        A core schema is a plain dict, so that pydantic itself need not be there. Claims are not
+        made from data: only a verifier makes them.
+        https://docs.pydantic.dev/latest/concepts/types/#customizing-validation-with-__get_pydantic_core_schema__
+        """
+        serialization = {"type": "function-plain", "function": cls.to_dict}
+        return {"type": "is-instance", "cls": cls, "serialization": serialization}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _schema: object, _handler: object) -> dict[str, Any]:
+        """Describe what `to_dict` returns, for OpenAPI."""
+        return {
+            "title": cls.__name__,
+            "type": "object",
+            "properties": copy.deepcopy(_JSON_PROPERTIES),  # pydantic works on what it gets
+            "required": list(_JSON_PROPERTIES),
+        }
+
     def _thawed_raw(self) -> dict[str, Any]:
         return cast("dict[str, Any]", _thawed(self.raw))
 
@@ -265,6 +287,32 @@ def read_claims(payload: dict[str, Any], shared: Shared | None = None) -> Sessio
         tuple(features.split(",")) if features else (),
         raw,
     )
+
+
+_STRING: Final = {"type": "string"}
+_TEXT: Final = {"type": ["string", "null"]}
+_TIME: Final = {"type": ["string", "null"], "format": "date-time"}
+_STRINGS: Final = {"type": "array", "items": _STRING}
+_ACTOR: Final = {"user_id": _TEXT, "session_id": _TEXT, "issuer": _TEXT}
+_ORGANIZATION: Final = {"id": _STRING, "slug": _TEXT, "role": _TEXT, "permissions": _STRINGS}
+_JSON_PROPERTIES: Final[dict[str, dict[str, Any]]] = {
+    "user_id": _STRING,
+    "session_id": _TEXT,
+    "issuer": _TEXT,
+    "issued_at": _TIME,
+    "expires_at": {"type": "string", "format": "date-time"},
+    "not_before": _TIME,
+    "token_id": _TEXT,
+    "authorized_party": _TEXT,
+    "version": {"type": "integer"},
+    "status": _TEXT,
+    "factor_verification_age": {"type": ["array", "null"], "items": {"type": "integer"}},
+    "actor": {"type": ["object", "null"], "properties": _ACTOR},
+    "organization": {"type": ["object", "null"], "properties": _ORGANIZATION},
+    "plan": _TEXT,
+    "features": _STRINGS,
+    "raw": {"type": "object", "additionalProperties": True},
+}
 
 
 def _iso(moment: datetime | None) -> str | None:
