@@ -419,6 +419,21 @@ async def test_trace_hooks_see_each_send(fake: FakeClerk) -> None:
     assert seen == ["GET 500", "GET 200"]
 
 
+async def test_trace_hooks_see_the_body(fake: FakeClerk) -> None:
+    """Without hooks a short body is taken as it lies there; with them aiohttp hands it on."""
+    seen: list[bytes] = []
+
+    async def on_chunk(_: Any, __: Any, params: aiohttp.TraceResponseChunkReceivedParams) -> None:
+        seen.append(params.chunk)
+
+    trace = aiohttp.TraceConfig()
+    trace.on_response_chunk_received.append(on_chunk)
+    session = fake.add_session().id
+    async with client_of(fake, trace_configs=[trace]) as client:
+        await client.get(session)
+    assert json.loads(b"".join(seen))["id"] == session
+
+
 # --- what of aiohttp isn't public -----------------------------------------------------------------
 
 

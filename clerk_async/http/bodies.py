@@ -29,8 +29,14 @@ _STEP: Final = 2**18
 _FIRST_ERROR_STATUS: Final = 300
 
 
-async def read_body(response: aiohttp.ClientResponse) -> bytes:
+async def read_body(response: aiohttp.ClientResponse, *, is_traced: bool) -> bytes:
     """Read a whole body.
+
+    A short one has usually come with its head, and its connection is back in the pool already.
+
+    Args:
+        response: Whose.
+        is_traced: Whether hooks of aiohttp's are to see its pieces.
 
     Raises:
         ResponseDecodeError: If it is too large, or isn't packed as its encoding says.
@@ -38,6 +44,9 @@ async def read_body(response: aiohttp.ClientResponse) -> bytes:
     """
     length = response.content_length
     if length is not None and length <= MAX_BODY and "Content-Encoding" not in response.headers:
+        content = response.content
+        if content.is_eof() and response.connection is None and not is_traced:
+            return content.read_nowait()
         return await response.read()
     packing = response.headers.get("Content-Encoding", "").strip().lower()
     unpacked = _Unpacked(packing, response.status)

@@ -102,6 +102,7 @@ class Wire:
         self._prefix = self._root.raw_path.rstrip("/")
         self._headers = settings.headers
         self._has_headers = is_ours and proxy is None  # the session sends them by itself
+        self._is_traced = not is_ours or bool(settings.trace_configs)
         self._options: dict[str, Any] = {"allow_redirects": False}
         if not is_ours:  # and may have been made to do otherwise
             self._options.update(_READING, raise_for_status=False)
@@ -167,7 +168,7 @@ class Wire:
                 timeout=timeout,
                 **self._options,
             )
-            content = await read_body(response)
+            content = await read_body(response, is_traced=self._is_traced)
         except BaseException as error:
             if response is not None:
                 response.close()
