@@ -132,6 +132,8 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
         "cli-own-journal": "A run of more than 25 sessions keeps a journal of its own, and the printed command resumes with it",
         "cli-true-endings": "A run's end is told in numbers that add up; nothing that only waits is called failed, nothing that is live is called done",
         "interrupted-runs": "Ctrl-C finishes what is in flight and prints how to resume; a closed stdout is quiet",
+        "inherited-signals": "SIGINT, SIGTERM and SIGHUP stop a run gently, unless they were ignored when it started",
+        "second-ctrl-c": "A second Ctrl-C leaves at once, in the midst of a write too",
         "typed-messages": "Messages name options, never the library's parameters",
         "id-sources": "Ids come from lines, CSV and JSON lines of many kinds; a file that can't be read whole sends nothing, a bad line in a pipe ends the run with what was done",
         "doubted-key": "Where not one session is found, it doubts the key, and the exit code says so",

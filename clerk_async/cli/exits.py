@@ -8,7 +8,7 @@ code  meaning
 2     usage: an argument, a file or a setting is wrong, or nobody confirmed
 3     the service refused the secret key
 4     the service or the network is out of reach
-130   interrupted by Ctrl-C or SIGTERM; the command that resumes is printed
+130   interrupted by Ctrl-C, SIGTERM or SIGHUP; the command that resumes is printed
 ====  ==============================================================================
 """
 

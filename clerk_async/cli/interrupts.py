@@ -1,4 +1,8 @@
-"""Ctrl-C and SIGTERM: the first stops a run gently, the second ends the program at once."""
+"""Ctrl-C and its like: the first stops a run gently, the second ends the program at once.
+
+They are Ctrl-C, SIGTERM and SIGHUP (a terminal that goes away), but for those that were ignored
+when the program started: `nohup`, and shells that start it in the background, mean that.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ import asyncio
 import os
 import signal
 import threading
-from typing import TYPE_CHECKING, Any, Self
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from clerk_async.cli.exits import INTERRUPTED
 
@@ -17,8 +22,11 @@ if TYPE_CHECKING:
     from clerk_async.cli.output import Output
 
 
+_NAMES: Final = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
 class Interrupts:
-    """Listens for Ctrl-C and SIGTERM while it is entered, in a running loop of the main thread.
+    """Listens for such signals while it is entered, in a running loop of the main thread.
 
     Args:
         out: Where to say that it was heard.
@@ -50,8 +58,10 @@ class Interrupts:
         self._asked = asyncio.Event()
         if threading.current_thread() is threading.main_thread():
             # Not loop.add_signal_handler: the second must be heard by a loop that is stuck, too.
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._hear)
+            for name in _NAMES:
+                number = getattr(signal, name, None)  # Windows has fewer
+                if number is not None and signal.getsignal(number) not in {signal.SIG_IGN, None}:
+                    self._before[number] = signal.signal(number, self._hear)
         return self
 
     def __exit__(
@@ -64,11 +74,14 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _hear(self, _: int, __: FrameType | None) -> None:
+        # It may have struck in the midst of a write, whose stream takes no other then: what is to
+        # be told is told by the loop, or past the stream's buffer.
         if self.is_asked:
             self._leave_at_once()
         self.is_asked = True
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._tell)
+            with suppress(RuntimeError):  # it has just been closed: the program ends anyway
+                self._loop.call_soon_threadsafe(self._tell)
 
     def _tell(self) -> None:
         if self._asked is not None:
@@ -76,6 +89,9 @@ class Interrupts:
         self._out.error("stopping: what is in flight is finished first (Ctrl-C again: at once)")
 
     def _leave_at_once(self) -> None:
+        if self._out.err.is_direct:  # pressed once more, while nobody reads the last words
+            os._exit(INTERRUPTED)
+        self._out.err.is_direct = True
         self._out.clear_live()
         self._out.error("interrupted at once: what was in flight may or may not have happened")
         if self._resume is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import select
 import shutil
 import sys
 import threading
@@ -45,6 +46,8 @@ _IN_JSON: Final = {
 }
 _CLEAR_LINE: Final = "\r\x1b[2K"
 _WIDTH_UNKNOWN: Final = 80
+LAST_WORDS: Final = 0.2
+"""Seconds that a reader who is slow may keep the end of the program waiting."""
 WAITING_AT_MOST: Final = 1000
 """So many lines may wait; then whoever has another waits himself."""
 
@@ -62,6 +65,8 @@ class Stream:
         self.has_colour: bool = self.can_redraw and not os.environ.get("NO_COLOR")
         encoding = (getattr(stream, "encoding", None) or "ascii").lower()
         self.has_unicode: bool = encoding.replace("-", "") == "utf8"
+        self.is_direct: bool = False  # past Python's buffer, for a handler that interrupted a write
+        self._encoding = encoding
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             with suppress(OSError, ValueError):  # it writes what waits first; the next write tells
@@ -71,11 +76,24 @@ class Stream:
         """Write and flush, or do nothing once nobody reads any more."""
         if not self.is_open or self._stream is None:
             return
+        if self.is_direct:
+            self._write_directly(text)
+            return
         try:
             self._stream.write(text)
             self._stream.flush()
         except (OSError, ValueError) as error:
             self.let_go(error)
+
+    def _write_directly(self, text: str) -> None:
+        data = text.encode(self._encoding, "backslashreplace")
+        try:
+            if sys.platform != "win32":
+                self.is_open = bool(select.select([], [self._descriptor], [], LAST_WORDS)[1])
+            if self.is_open:
+                os.write(self._descriptor, data)
+        except (OSError, ValueError):
+            self.is_open = False
 
     def let_go(self, error: OSError | ValueError) -> None:
         """Write nothing any more, and say why unless the reader has just gone."""

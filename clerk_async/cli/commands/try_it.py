@@ -134,7 +134,9 @@ def fake_server_command(
         serving.write_lines(write_users, serving.users_of(fake))
     if write_ids is not None:
         serving.write_lines(write_ids, fake.sessions)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.getsignal(signal.SIGTERM)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with contextlib.suppress(KeyboardInterrupt), fake:
             print("\n".join(serving.how_to_reach(fake)), flush=True)  # noqa: T201 - a fake's key

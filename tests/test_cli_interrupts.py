@@ -1,0 +1,171 @@
+"""Signals on the command line: which are heard, and that hearing them disturbs no write."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from cli_programs import command_line, environment
+
+if TYPE_CHECKING:
+    from clerk_async.testing import FakeClerk
+
+pytestmark = pytest.mark.slow
+
+
+def write_ids(fake: FakeClerk, path: Path, count: int) -> Path:
+    """Make sessions of one user, and write their ids."""
+    ids = [fake.add_session(user_id="user_1").id for _ in range(count)]
+    path.write_text("\n".join(ids))
+    return path
+
+
+def is_revoking(fake: FakeClerk) -> bool:
+    """Whether the run has begun, and not only the checks before it."""
+    return any(request.operation == "revoke" for request in fake.requests)
+
+
+HEARD = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
+@pytest.mark.promise("inherited-signals")
+@pytest.mark.parametrize("name", HEARD)
+@pytest.mark.parametrize("command", ["revoke", "revoke-all"])
+def test_a_signal_that_was_ignored_from_the_start_stays_ignored(
+    fake: FakeClerk, tmp_path: Path, name: str, command: str
+) -> None:
+    """As under `nohup`, and in the background of a script, whose Ctrl-C is meant for another."""
+    number = getattr(signal, name)
+    ids = write_ids(fake, tmp_path / "ids", 60)
+    arguments = ["revoke", "--from", str(ids)]
+    if command == "revoke-all":
+        arguments = ["revoke-all", "--user", "user_1"]
+    fake.latency = 0.02
+    with subprocess.Popen(
+        command_line([*arguments, "--yes", "--rate", "60/1"]),
+        env=environment(fake),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_IGN),  # noqa: PLW1509 - one thread
+    ) as program:
+        fake.wait_for(lambda: is_revoking(fake), timeout=30)
+        program.send_signal(number)
+        program.send_signal(number)
+        told = program.communicate(timeout=40)[1]
+    assert program.returncode == 0, told
+    assert {session.status for session in fake.sessions.values()} == {"revoked"}
+    assert "stopping" not in told
+
+
+@pytest.mark.promise("inherited-signals")
+@pytest.mark.parametrize("name", HEARD)
+def test_a_signal_stops_a_run_and_prints_how_to_go_on(
+    fake: FakeClerk, tmp_path: Path, name: str
+) -> None:
+    """Whoever closes the terminal stops it, too: what is in flight is finished."""
+    ids = write_ids(fake, tmp_path / "ids", 400)
+    with subprocess.Popen(
+        command_line(["revoke", "--from", str(ids), "--yes", "--rate", "20/1"]),
+        env=environment(fake),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+    ) as program:
+        fake.wait_for(lambda: is_revoking(fake), timeout=30)
+        program.send_signal(getattr(signal, name))
+        told = program.communicate(timeout=40)[1]
+    assert program.returncode == 130, told
+    assert "stopping: what is in flight is finished first" in told
+    assert "To go on" in told
+
+
+DRAWING = """
+    import asyncio, os, sys
+    from clerk_async.cli.interrupts import Interrupts
+    from clerk_async.cli.output import Output
+
+    async def main():
+        out = Output()
+        with Interrupts(out, lambda: out.error("To go on, run this")):
+            print("drawing", flush=True)
+            number = 0
+            while True:
+                number += 1
+                out.live(f"{number:7} " + "of many " * 20)
+                if not number % 50:
+                    await asyncio.sleep(0)
+
+    asyncio.run(main())
+"""
+
+
+def start_drawing() -> subprocess.Popen[bytes]:
+    """Start a program that does nothing but redraw its bar."""
+    program = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(DRAWING)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+    )
+    assert program.stdout is not None
+    assert program.stdout.readline() == b"drawing\n"
+    return program
+
+
+@pytest.mark.promise("second-ctrl-c")
+def test_the_second_ctrl_c_leaves_from_the_midst_of_a_write() -> None:
+    """The bar is being written to somebody who does not read: the write can't even end."""
+    with start_drawing() as program:
+        stuck = Path(f"/proc/{program.pid}/wchan")
+        give_up = time.monotonic() + 10
+        while not (stuck.exists() and "pipe" in stuck.read_text()) and time.monotonic() < give_up:
+            time.sleep(0.01)
+        program.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+        pressed = time.monotonic()
+        while program.poll() is None:
+            assert time.monotonic() < pressed + 20, "it does not leave"
+            program.send_signal(signal.SIGINT)
+            time.sleep(0.05)
+        assert program.stderr is not None
+        told = program.stderr.read()
+    assert program.returncode == 130
+    assert b"Traceback" not in told
+    assert b"Error" not in told
+
+
+@pytest.mark.promise("second-ctrl-c")
+@pytest.mark.timeout(180)
+def test_the_second_ctrl_c_leaves_whatever_is_being_drawn() -> None:
+    """At twenty instants, while the bar is drawn: no stream is written to within a write."""
+    for number in range(20):
+        with start_drawing() as program:
+            assert program.stderr is not None
+            stderr = program.stderr
+            told: list[bytes] = []
+            reader = threading.Thread(target=lambda told=told, err=stderr: told.append(err.read()))
+            reader.start()
+            time.sleep(0.0013 * number)
+            program.send_signal(signal.SIGINT)
+            while True:  # two that come together count as one
+                program.send_signal(signal.SIGINT)
+                with suppress(subprocess.TimeoutExpired):
+                    program.wait(0.3)
+                    break
+            reader.join()
+        assert program.returncode == 130, told[0][-500:]
+        assert b"Traceback" not in told[0]
+        assert b"interrupted at once" in told[0]
+        assert told[0].rstrip().endswith(b"To go on, run this")
