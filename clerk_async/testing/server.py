@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
+import signal
 import socket
 import ssl
 import threading
 import weakref
 from collections import deque
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import anyio.to_thread
@@ -20,7 +21,7 @@ from .checks import must_be
 from .gauges import Gauges, monotonic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from types import TracebackType
 
     from aiohttp.web_protocol import RequestHandler
@@ -174,6 +175,23 @@ class _Run:
         os.close(nowhere)
 
 
+@contextmanager
+def _without_ctrl_c() -> Generator[None]:
+    """Let a Ctrl-C wait: a thread whose start it breaks off would be listed for good."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if came:
+            signal.raise_signal(signal.SIGINT)
+
+
 class Server:
     """A server on loopback, in a thread and event loop of its own; `FakeClerk` is one."""
 
@@ -207,8 +225,9 @@ class Server:
                 run = self._run = _Run(self._gauges, self._tls)
                 _RUNNING.add(run)
                 atexit.register(self.stop)
-                self._port = run.listen(self._port)
-                run.begin(self._make_wire())
+                with _without_ctrl_c():
+                    self._port = run.listen(self._port)
+                    run.begin(self._make_wire())
             except BaseException:
                 self.stop()
                 raise
