@@ -133,8 +133,9 @@ class TestSetting:
     def test_each_test_begins_anew(self, suite: Suite, order: tuple[str, str]) -> None:
         """What one test does to the service, and what clients remember of it, no other meets."""
         meddle = """
+            from datetime import UTC, datetime
             import pytest
-            from clerk_async import RateLimitedError
+            from clerk_async import RateLimitedError, TokenVerificationError
             from clerk_async.testing import Fault
             import app
 
@@ -154,6 +155,11 @@ class TestSetting:
                 assert app.sessions.revoke_many(ids, concurrency=20).revoked == 20
                 assert [request.operation for request in fake.requests].count("jwks") == 1
                 # and now whatever may be remembered
+                app.sessions.deny(user_id="user_1")
+                app.sessions.deny(everyone=True, signed_in_before=datetime.now(UTC))
+                with pytest.raises(TokenVerificationError):
+                    app.verifier.verify(fake.mint(session))
+                assert app.sessions.shared_status().denied > 20
                 fake.rotate_keys(keep_old=False)
                 fake.latency, fake.rate_limit = (0.0, 0.001), (1, 1000.0)
                 fake.add_template("mine", {})
