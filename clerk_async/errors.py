@@ -370,7 +370,10 @@ class ClientClosedError(ClerkError):
 
 
 class WrongLoopError(ClerkError):
-    """The client is in use in another event loop that is running: each loop needs its own."""
+    """The client is in use in another event loop that is running: each loop needs its own.
+
+    Also where none of asyncio's is running, such as under trio.
+    """
 
 
 class TokenVerificationError(ClerkError):

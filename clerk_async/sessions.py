@@ -23,6 +23,7 @@ from clerk_async.errors import NotFoundError
 from clerk_async.http import operations
 from clerk_async.http.calls import Calls
 from clerk_async.http.client_state import ClientState
+from clerk_async.http.daemon import running_loop
 from clerk_async.http.decode import decode_page, decode_refreshed, decode_session, decode_token
 from clerk_async.http.paging import Walk, check_where, iterate_pages
 from clerk_async.http.settings import wire_settings
@@ -389,6 +390,7 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing):
             await self._shared.aclose()
 
     async def __aenter__(self) -> Self:
+        running_loop()
         return self
 
     async def __aexit__(

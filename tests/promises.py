@@ -90,6 +90,7 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
         "sync-surroundings": "Fork, threads, Ctrl-C, running loops, green threads",
         "interruptions": "Ctrl-C comes out within milliseconds wherever it strikes, unless something is in flight; other threads' calls and later ones go on, and nothing is left",
         "signal-handlers": "A signal handler may close a client, or use one, while the main thread is anywhere in our code",
+        "asyncio-only": 'Under trio, or without any loop, each entrance says "asyncio only"',
         "caller-thread": "Called from its own loop it says so; callbacks run in the caller's thread",
         "many-threads": "Sixteen threads share clients and verifiers, with and without the GIL",
         "real-servers": "Real servers, worker pools, notebooks",

@@ -29,6 +29,7 @@ from clerk_async.bulk.verdict import (
 )
 from clerk_async.bulk.work import RunEnded
 from clerk_async.errors import JournalError, RateLimitedError
+from clerk_async.http.daemon import running_loop
 from clerk_async.http.error_bodies import refuses_key
 from clerk_async.http.retry import is_passing
 from clerk_async.pacing.gate import RunPacer
@@ -106,7 +107,7 @@ class BulkRun:
             ClerkError: If the client was closed, or belongs to another loop.
             Exception: What the input raised; everything in flight was finished before.
         """
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         self._started_at = loop.time()
         options = self._options
         if options.journal is not None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
+from clerk_async.http.daemon import running_loop
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine
 
@@ -78,7 +80,7 @@ async def told_by(
     Raises:
         Exception: What the run raises.
     """
-    task = asyncio.get_running_loop().create_task(run())
+    task = running_loop().create_task(run())
     task.add_done_callback(stream.end)
     try:
         while (outcome := await stream.get()) is not None:

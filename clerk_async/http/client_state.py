@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 from clerk_async.errors import ClientClosedError, WrongLoopError
+from clerk_async.http.daemon import running_loop
 from clerk_async.http.decode import Reader
 from clerk_async.http.retry import RetryQuota
 from clerk_async.under_test import monotonic, on_reset, sleep, wall_clock
@@ -99,9 +100,9 @@ class ClientState:
 
         Raises:
             ClientClosedError: If the client was closed.
-            WrongLoopError: If it is in use in another loop that is running.
+            WrongLoopError: If it is in use in another loop that is running, or none runs here.
         """
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         wire = self._wire
         if wire is not None and wire.loop is loop and not wire.is_closing:
             return wire
@@ -143,11 +144,12 @@ class ClientState:
 
     async def aclose(self) -> None:
         """Close for good; calls in flight end with ClientClosedError."""
+        loop = None if self._wire is None else running_loop()
         self.is_closed = True
         wire, self._wire = self._wire, None
         if wire is None:
             pass
-        elif wire.loop is asyncio.get_running_loop() and wire.pid == os.getpid():
+        elif wire.loop is loop and wire.pid == os.getpid():
             await wire.aclose()
         elif wire.is_dead:
             wire.abandon()

@@ -13,11 +13,27 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from clerk_async.config import is_localhost
+from clerk_async.errors import WrongLoopError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 T = TypeVar("T")
+
+
+def running_loop() -> asyncio.AbstractEventLoop:
+    """Return the event loop that we are called in.
+
+    Raises:
+        WrongLoopError: If it is not asyncio's, or there is none.
+    """
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise WrongLoopError(
+            "asyncio only: the async clients and verifiers need a running asyncio event loop, and "
+            "there is none here. Under trio or curio, use the sync ones in a worker thread."
+        ) from None
 
 
 def in_thread(name: str, work: Callable[[], T]) -> asyncio.Future[T]:

@@ -16,6 +16,7 @@ from clerk_async.errors import (
     DenialsUnavailableError,
     KeysUnavailableError,
     TokenVerificationError,
+    WrongLoopError,
 )
 from clerk_async.reasons import TokenVerificationReason as Reason
 from clerk_async.tokens.claims import SessionClaims
@@ -188,7 +189,7 @@ def _try(
             yield from verification.check_session(
                 claims, max_age, accept_pending=asked.accept_pending
             )
-    except ConfigurationError:
+    except (ConfigurationError, WrongLoopError):
         raise
     except ClerkError as error:
         return _Refusal(cookie, error, examined)
@@ -242,7 +243,7 @@ def _refresh(verification: Verification, need: RefreshNeeded, asked: Asked) -> S
     """Get a new token for an expired one, and verify it like any other."""
     try:
         lines = tuple(cast("Sequence[str]", (yield need)))
-    except ConfigurationError:
+    except (ConfigurationError, WrongLoopError):
         raise
     except ClerkError as error:
         is_refused, reason = failure_of(error)

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from clerk_async.errors import ClerkError
+from clerk_async.http.daemon import running_loop
 from clerk_async.tokens.key_set import LOOK_AGAIN, Flight, KeysNeeded
 from clerk_async.tokens.settings import Verifier
 from clerk_async.tokens.sources import AsyncSessionsSource, fetch_published
@@ -40,7 +41,7 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
 
     _client = "AsyncSessionsApi"
     _is_async = True
-    _home = staticmethod(asyncio.get_running_loop)
+    _home = staticmethod(running_loop)
 
     async def verify(
         self, token: str, *, check_session: float = False, accept_pending: bool | None = None
@@ -191,7 +192,7 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
         self, shared_by: tuple[str, ...], ask: Callable[[], Coroutine[Any, Any, T]]
     ) -> T:
         """Ask the service once for all who need the same at the same time."""
-        loop, under_way = asyncio.get_running_loop(), self._under_way
+        loop, under_way = running_loop(), self._under_way
         key = (loop, *shared_by)
         task: asyncio.Task[T] | None = under_way.get(key)
         if task is None:
@@ -214,7 +215,7 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
         return self._recent.keep(need.shared_by, answer)
 
     async def _meet_keys(self, need: KeysNeeded) -> None:
-        flight, loop = need.flight, asyncio.get_running_loop()
+        flight, loop = need.flight, running_loop()
         if need.start:
             # A task of its own: who gave up waiting must not end the fetch for the others.
             task = loop.create_task(self._fly(flight), name="clerk_async: fetching keys")
