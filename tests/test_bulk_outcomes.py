@@ -132,12 +132,14 @@ async def test_a_look_that_tells_nothing_leaves_the_revocations_own_error(fake: 
     session_id = add_sessions(fake, 1)[0]
     fake.inject(Fault.not_json(operation="revoke"))
     fake.inject(Fault.status(429, retry_after=30, operation="get", count=None))
+    told: list[RevocationOutcome] = []
     async with bulk_client(fake) as client:
-        report = await client.revoke_many([session_id], deadline=0.5)
+        report = await client.revoke_many([session_id], deadline=0.5, on_outcome=told.append)
     assert not live(fake)
-    (failure,) = report.failures
-    assert isinstance(failure.error, ResponseDecodeError)
-    assert (failure.attempts, report.throttled, report.stopped_by) == (1, 1, "deadline")
+    (left,) = told
+    assert left.status == "not_attempted"
+    assert isinstance(left.error, ResponseDecodeError)
+    assert (left.attempts, report.throttled, report.stopped_by) == (1, 1, "deadline")
 
 
 async def test_a_key_that_is_refused_at_the_look_stops_the_run(fake: FakeClerk) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -18,6 +19,7 @@ from clerk_async import (
     ConnectionLostError,
     PermissionDeniedError,
     RateLimit,
+    ServerError,
 )
 from clerk_async.testing import Fault
 from clerk_async.testing.limits import SlidingWindow
@@ -154,13 +156,17 @@ async def test_should_stop_is_asked_before_each_send(fake: FakeClerk, kind: str)
 
 @pytest.mark.promise("stops")
 async def test_should_stop_is_asked_before_each_repeat_too(fake: FakeClerk) -> None:
-    """The third attempt is not made; the session has failed with the second's error."""
+    """The third attempt is not made; the session is left, with the second's error."""
     ids = add_sessions(fake, 1)
     fake.inject(Fault.status(500, operation="revoke", count=None))
+    told: list[RevocationOutcome] = []
     async with bulk_client(fake) as client:
-        report = await client.revoke_many(ids, should_stop=lambda: len(fake.requests) == 2)
+        report = await client.revoke_many(
+            ids, should_stop=lambda: len(fake.requests) == 2, on_outcome=told.append
+        )
     assert report.stopped_by == "should_stop"
-    assert [failure.attempts for failure in report.failures] == [2]
+    assert (report.failed, report.not_attempted) == (0, 1)
+    assert [(each.attempts, type(each.error)) for each in told] == [(2, ServerError)]
     assert len(fake.requests) == 2
 
 
@@ -255,8 +261,10 @@ def test_a_deadline_that_comes_after_the_last_outcome_stops_nothing() -> None:
     assert report.ok
 
 
-async def test_a_callback_that_raises_a_cancellation_cancels_the_run(fake: FakeClerk) -> None:
-    """It awaits something that was cancelled: never swallowed, and no worker dies in silence."""
+async def test_a_callback_that_raises_a_cancellation_is_logged_and_the_report_comes(
+    fake: FakeClerk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It awaits something that was cancelled, which is no cancellation of the run."""
     ids = add_sessions(fake, 50)
     never = asyncio.get_running_loop().create_future()
     never.cancel()
@@ -268,9 +276,10 @@ async def test_a_callback_that_raises_a_cancellation_cancels_the_run(fake: FakeC
             await never
 
     async with bulk_client(fake) as client:
-        with pytest.raises(asyncio.CancelledError):
-            await client.revoke_many(ids, on_outcome=on_outcome, concurrency=4)
-    assert len(told) == sum(sends(fake).values()) < 15
+        report = await client.revoke_many(ids, on_outcome=on_outcome, concurrency=4)
+    assert (report.revoked, report.ok) == (50, True)
+    assert len(told) == 50
+    assert ["on_outcome raised" in record.message for record in logged(caplog)] == [True]
 
 
 async def test_a_should_stop_that_raises_stops_nothing_and_is_logged_once(
@@ -285,18 +294,21 @@ async def test_a_should_stop_that_raises_stops_nothing_and_is_logged_once(
 
 
 def test_a_retry_that_waits_is_given_up_when_the_run_stops() -> None:
-    """Its last error is its outcome; a stop doesn't wait two minutes for a Retry-After."""
+    """It is left, with its last error; a stop doesn't wait two minutes for a Retry-After."""
 
     async def main() -> None:
         service = Service(SlidingWindow(5, 100.0))
         client = Client(service, limit=RateLimit(1000, per=1.0))
-        report = await revoke_many(client, [f"sess_{number}" for number in range(20)], deadline=9)
+        told: list[RevocationOutcome] = []
+        ids = [f"sess_{number}" for number in range(20)]
+        report = await revoke_many(client, ids, deadline=9, on_outcome=told.append)
         assert report.stopped_by == "deadline"
         assert report.elapsed < 10
         assert report.revoked == 5
-        assert report.failed + report.not_attempted == 15
-        assert report.failed == report.throttled
-        assert all(failure.attempts == 1 for failure in report.failures)
+        assert (report.failed, report.not_attempted) == (0, 15)
+        tried = [each for each in told if each.attempts and each.status == "not_attempted"]
+        assert len(tried) == report.throttled
+        assert all(each.attempts == 1 and each.error is not None for each in tried)
 
     simulate(main())
 
@@ -428,3 +440,145 @@ async def test_no_task_is_left_whatever_ended_the_run(fake: FakeClerk) -> None:
         run.cancel()
         await asyncio.wait([run])
         assert asyncio.all_tasks() == before
+
+
+async def _hangs_in_its_end(ids: list[str]) -> AsyncIterator[str]:
+    try:
+        for session_id in ids:
+            yield session_id
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.Event().wait()
+
+
+async def _swallows_cancellations(ids: list[str]) -> AsyncIterator[str]:
+    for session_id in ids:
+        yield session_id
+    while True:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+
+@pytest.mark.promise("stops")
+@pytest.mark.parametrize("source", [_hangs_in_its_end, _swallows_cancellations])
+@pytest.mark.parametrize("how", ["deadline", "should_stop", "max_failures", "cancel", "stream"])
+async def test_an_input_that_does_not_let_go_is_left_behind(
+    source: Any, how: str, fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each outcome is told, and the report comes; such as a clean-up whose pool is gone."""
+    monkeypatch.setattr("clerk_async.bulk.run.CANCEL_GRACE", 0.05)
+    monkeypatch.setattr("clerk_async.bulk.intake.LAST_GRACE", 0.05)
+    ids = add_sessions(fake, 3)
+    told: list[RevocationOutcome] = []
+    every: dict[str, dict[str, Any]] = {
+        "deadline": {"deadline": 0.3},
+        "should_stop": {"should_stop": lambda: len(told) == 3},
+        "max_failures": {"max_failures": 1},
+    }
+    options = every.get(how, {})
+    if how == "max_failures":
+        fake.inject(Fault.status(422, operation="revoke", session_id=ids[2]))
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # what is left complains
+    async with bulk_client(fake) as client, asyncio.timeout(20):
+        if how == "stream":
+            async for outcome in client.revoke_stream(source(ids)):
+                told.append(outcome)
+                if len(told) == 3:
+                    break
+        else:
+            run = asyncio.create_task(
+                client.revoke_many(source(ids), on_outcome=told.append, **options)
+            )
+            await until(lambda: len(told) == 3)
+            if how == "cancel":
+                run.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await run
+            else:
+                report = await run
+                assert report.stopped_by == how
+                assert report.total == 3
+    assert len(told) == 3
+
+
+@pytest.mark.promise("stops")
+async def test_a_should_stop_that_never_answers_keeps_no_run_from_its_deadline(
+    fake: FakeClerk,
+) -> None:
+    """The answer is of no use any more."""
+    ids = add_sessions(fake, 10)
+
+    async def should_stop() -> bool:
+        await asyncio.Event().wait()
+        return False
+
+    async with bulk_client(fake) as client, asyncio.timeout(20):
+        report = await client.revoke_many(ids, should_stop=should_stop, deadline=0.2)
+    assert (report.stopped_by, report.not_attempted) == ("deadline", 10)
+
+
+@pytest.mark.promise("stops")
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("name", ["on_outcome", "on_progress", "should_stop"])
+def test_a_callback_that_ends_the_program_lets_the_run_end_first(
+    error: type[BaseException], name: str, fake: FakeClerk, tmp_path: Path
+) -> None:
+    """What is in flight is finished and journaled, then the interruption goes on."""
+    ids = add_sessions(fake, 20)
+    path = tmp_path / "job.jsonl"
+
+    def callback(*_: object) -> None:
+        if sum(sends(fake).values()) >= 5:
+            raise error
+
+    async def main() -> None:
+        async with bulk_client(fake) as client:
+            options: Any = {name: callback}
+            await client.revoke_many(ids, journal=path, concurrency=2, **options)
+
+    fake.latency = 0.1
+    with pytest.raises(error):
+        asyncio.run(main())
+    revoked = len(ids) - len(live(fake))
+    assert 5 <= revoked < 20
+    assert len(path.read_text().splitlines()) == 1 + revoked
+
+
+@pytest.mark.parametrize("name", ["on_outcome", "should_stop"])
+async def test_a_callback_may_do_a_bulk_run_of_its_own(name: str, fake: FakeClerk) -> None:
+    """It waits for no place that the run around it holds."""
+    ids, inner = add_sessions(fake, 6), add_sessions(fake, 6)
+    reports: list[RevocationReport] = []
+    limit = RateLimit(1, per=0.05)
+    async with bulk_client(fake, rate_limit=limit) as client, asyncio.timeout(30):
+
+        async def callback(*_: object) -> bool:
+            if inner:
+                mine = [inner.pop()]
+                reports.append(await client.revoke_many(mine))
+            return False
+
+        options: Any = {name: callback}
+        report = await client.revoke_many(ids, **options)
+    assert (report.revoked, report.ok) == (6, True)
+    assert [each.revoked for each in reports] == [1] * 6
+    assert not live(fake)
+
+
+async def test_what_waits_for_another_round_is_left_by_a_stop(fake: FakeClerk) -> None:
+    """It has failed for a reason that passes; so has a second look at a session, or at a user."""
+    ids = add_sessions(fake, 20)
+    for session_id in ids[:5]:
+        fake.inject(Fault.status(503, operation="revoke", session_id=session_id, count=None))
+    told: list[RevocationOutcome] = []
+    async with bulk_client(fake) as client:
+        report = await client.revoke_many(
+            ids,
+            concurrency=1,
+            should_stop=lambda: len(live(fake)) <= 10,
+            on_outcome=told.append,
+        )
+    assert (report.revoked, report.failed, report.not_attempted) == (10, 0, 10)
+    waiting = [each for each in told if each.attempts and each.status == "not_attempted"]
+    assert {each.session_id for each in waiting} == set(ids[:5])
+    assert all(isinstance(each.error, ServerError) for each in waiting)

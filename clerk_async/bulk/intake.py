@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Iterator
-from typing import Final, Generic, TypeVar
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from clerk_async.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
 
 DUPLICATES_WINDOW: Final = 50_000
 """An id is sent once if it comes again within so many ids."""
@@ -16,7 +21,12 @@ PARTS: Final = 176
 BREATH: Final = 256
 """After so many items, whoever took them, the loop gets its turn."""
 
+LAST_GRACE: Final = 0.5
+"""Seconds that who was cancelled for the second time has before the run goes on without them."""
+
 T = TypeVar("T")
+
+_log = logging.getLogger("clerk_async")
 
 
 class Duplicates:
@@ -81,13 +91,14 @@ class Input(Generic[T]):
 
     def __init__(self, values: Iterable[T] | AsyncIterable[T]) -> None:
         self.exhausted: bool = False
-        self.size: int | None = len(values) if isinstance(values, Collection) else None
+        self.size: int | None = None
         self._sync: Iterator[T] | None = None
         self._async: AsyncIterator[T] | None = None
         if isinstance(values, AsyncIterable):
             self._async = aiter(values)
         else:
             self._sync = iter(values)
+            self.size = len(values) if isinstance(values, Collection) else None
         self._is_reading = False
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._taken = 0
@@ -142,3 +153,69 @@ class Input(Generic[T]):
 
     def _go_on(self) -> None:
         self._taken = 0
+
+
+class Patience:
+    """Waits for code of the user's that may take long, until the run is stopped.
+
+    Then it is cancelled, after a grace once more, and in the end left behind: a clean-up that hangs
+    or a driver that swallows cancellations must not keep a run from its end.
+
+    Args:
+        leave: Called with each task that is left behind.
+    """
+
+    def __init__(self, leave: Callable[[asyncio.Task[Any]], object]) -> None:
+        self._leave = leave
+        self._is_over = False
+        self._waiting: set[asyncio.Task[Any]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def wait(self, waiting: Coroutine[Any, Any, T]) -> T | None:
+        """Wait for a result; None as soon as the run is stopped."""
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._waiting.add(task)
+        try:
+            return await waiting
+        except asyncio.CancelledError:
+            if not self._is_over:
+                raise
+            task.uncancel()
+            return None
+        finally:
+            self._waiting.discard(task)
+
+    def end(self, grace: float) -> None:
+        """Cancel whoever waits: now, after the grace, and for the last time soon after that."""
+        self._is_over = True
+        self._cancel()
+        if self._waiting:
+            self._timer = asyncio.get_running_loop().call_later(grace, self._end_again)
+
+    def _end_again(self) -> None:
+        self._cancel()
+        self._timer = asyncio.get_running_loop().call_later(LAST_GRACE, self._leave_behind)
+
+    def _cancel(self) -> None:
+        for task in self._waiting:
+            task.cancel()
+
+    def _leave_behind(self) -> None:
+        for task in list(self._waiting):
+            _log.warning("the input, or should_stop, swallows cancellations: it is left behind")
+            with suppress(RuntimeError, ValueError):  # what takes no cancellation may take this
+                cast("Coroutine[Any, Any, Any]", task.get_coro()).close()
+            self._waiting.discard(task)
+            task.add_done_callback(_look_away)
+            task.cancel()
+            self._leave(task)
+
+    def close(self) -> None:
+        """The run is over: nobody waits any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def _look_away(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()

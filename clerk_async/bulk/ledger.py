@@ -15,6 +15,7 @@ from clerk_async.bulk.report import (
     RevocationReport,
     RevocationStatus,
 )
+from clerk_async.bulk.work import RunEnded
 from clerk_async.errors import JournalError
 
 if TYPE_CHECKING:
@@ -36,6 +37,12 @@ RATE_OVER: Final = 10.0
 SAMPLES: Final = 200
 
 
+def is_async(callback: object) -> bool:
+    """Whether a callback is a coroutine function, or an object that is called like one."""
+    called = getattr(type(callback), "__call__", None)  # noqa: B004 - what it would do
+    return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(called)
+
+
 class Callbacks:
     """Calls what the user gave us: plain functions at once, coroutine functions one at a time."""
 
@@ -44,17 +51,32 @@ class Callbacks:
         self._has_logged: set[str] = set()
 
     async def call(self, name: str, callback: Callable[..., Any], *values: Any) -> Any:
-        """Call and give the answer; None where it raises, which is logged once for each name."""
+        """Call it and return its answer; None if it raises, which is logged once for each name.
+
+        Raises:
+            RunEnded: If it raised what ends a program: KeyboardInterrupt or SystemExit.
+        """
         try:
             answer = callback(*values)
             if inspect.isawaitable(answer):
                 answer = await self._in_turn(answer)
+        except (KeyboardInterrupt, SystemExit) as error:  # the program is to end: so does the run
+            raise RunEnded(error) from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            self._log(name)  # its own: it awaited something that was cancelled
+            return None
         except Exception:  # noqa: BLE001 - a callback's trouble is not the run's
-            if name not in self._has_logged:
-                self._has_logged.add(name)
-                _log.exception("%s raised; the run goes on, and this is logged once", name)
+            self._log(name)
             return None
         return answer
+
+    def _log(self, name: str) -> None:
+        if name not in self._has_logged:
+            self._has_logged.add(name)
+            _log.exception("%s raised; the run goes on, and this is logged once", name)
 
     async def _in_turn(self, answer: Awaitable[Any]) -> Any:
         try:
@@ -123,6 +145,18 @@ class Ledger:
             self.journal = None
             journal.abandon()
             raise
+
+    async def close(self) -> JournalError | None:
+        """Make the journal safe and let it go; returns what kept it from that."""
+        journal, self.journal = self.journal, None
+        if journal is None:
+            return None
+        try:
+            await journal.close()
+        except JournalError as error:
+            _log.warning("%s", error)  # a cancelled run can't raise it
+            return error
+        return None
 
     async def tell(self, outcome: RevocationOutcome) -> None:
         """Tell the callback, then the reader, who may keep us waiting."""

@@ -25,7 +25,10 @@ class RevocationStatus(StrEnum):
     FAILED = "failed"
     """It may still be live; the outcome's `error` says why."""
     NOT_ATTEMPTED = "not_attempted"
-    """The run was stopped before a request for it was sent."""
+    """The run was stopped before its turn, or before its next one: another try would have followed.
+
+    The outcome's `attempts` says how often it was sent, and `error` what the last time came to.
+    """
     PLANNED = "planned"
     """A dry run would have revoked it."""
 
@@ -48,7 +51,7 @@ class RevocationOutcome:
         session_id: The id as it was given; None where something other than a string was given, and
             where sessions of a user could not be listed or one of them had no readable id.
         status: What became of it.
-        error: Why it failed; None for every other status.
+        error: Why it failed, or what it met before a stop; None for every other status.
         attempts: How often its revocation was sent, 0 if never.
         session: The session as the service last gave it back, if it did.
         user_id: Whose session `revoke_all` found it to be; None in other runs.
@@ -118,7 +121,7 @@ class RevocationReport:
         already_inactive: Ended before.
         not_found: Unknown to the service.
         failed: May still be live.
-        not_attempted: Read, but not sent, as the run was stopped.
+        not_attempted: Left as the run was stopped: not sent, or due for another try.
         planned: What a dry run would have revoked.
         resumed: Done by an earlier run of the journal, and so not sent again.
         failures: The outcomes with status `failed`, in the order of the input.

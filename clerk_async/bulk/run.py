@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from clerk_async.bulk.intake import Patience
 from clerk_async.bulk.journal import open_journal
-from clerk_async.bulk.ledger import Callbacks, Ledger, Meter
+from clerk_async.bulk.ledger import Callbacks, Ledger, Meter, is_async
 from clerk_async.bulk.lockout import Lockout
 from clerk_async.bulk.report import RevocationOutcome, RevocationReport, RevocationStatus
 from clerk_async.bulk.stream import OutcomeStream, told_by
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("clerk_async")
 
 CANCEL_GRACE: Final = 2.0
-"""Seconds that a cancelled run leaves to what is in flight."""
+"""Seconds that a cancelled run leaves to what is in flight, and a stopped one to its input."""
 TICK: Final = 0.25
 """Seconds between two progress snapshots."""
 ROUNDS: Final = 2
@@ -79,15 +80,16 @@ class BulkRun:
         self._work = work
         self._kind: RunKind = kind
         limit = options.rate_limit or target.default_rate_limit
-        should_stop = None if options.should_stop is None else self._may_send
-        self._pacer = RunPacer(target.gates.gate(limit), should_stop)
+        ask = options.should_stop
+        may_send = None if ask is None else self._may_send
+        self._pacer = RunPacer(target.gates.gate(limit), may_send, asks_first=is_async(ask))
         self._most_workers = min(options.concurrency or target.pool_size, target.pool_size)
         self._callbacks = Callbacks()
         self._ledger = Ledger(self._callbacks, options.on_outcome)
         self._lockout = work.lockout = Lockout(target.denials, is_dry=options.dry_run)
         self._deferred: deque[Job] = deque()
         self._workers: set[asyncio.Task[None]] = set()
-        self._reading: set[asyncio.Task[None]] = set()
+        self._patience = Patience(self._remove_worker)
         self._idle: list[asyncio.Future[None]] = []
         self._busy = 0
         self._ended: asyncio.Future[None] | None = None
@@ -119,31 +121,28 @@ class BulkRun:
             )
             self._work.journal = self._ledger.journal
         anyio.CancelScope()  # imports what it needs now: at the end no descriptor may be left
-        timer = ticker = None
-        if options.deadline == 0:
-            self.stop("deadline")
-        elif options.deadline is not None:
-            timer = loop.call_later(options.deadline, self.stop, "deadline")
-        if options.on_progress is not None or options.should_stop is not None:
-            ticker = loop.create_task(self._tick())
+        clocks = self._start_clocks()
         try:
             await self._work.deny_input()
             await self._send_all()
             await self._tell_rest()
             if self._trouble is None:
                 await self._tell_progress()
+        except RunEnded as end:
+            self._abort(end)
         except asyncio.CancelledError:
             self.stop(None)
             with anyio.CancelScope(shield=True):
                 await self._wind_up()
             raise
         finally:
-            for clock in (timer, ticker):
-                if clock is not None:
-                    clock.cancel()
+            for clock in clocks:
+                clock.cancel()
+            self._patience.close()
             self._lockout.end()
             with anyio.CancelScope(shield=True):
-                await self._close_journal()
+                if (trouble := await self._ledger.close()) is not None:
+                    self._abort(trouble)
                 await self._pacer.end()
         if self._trouble is not None:
             raise self._trouble
@@ -154,6 +153,17 @@ class BulkRun:
             stopped_by=self._stopped_by,
             exhausted=self._work.exhausted,
         )
+
+    def _start_clocks(self) -> list[asyncio.TimerHandle | asyncio.Task[None]]:
+        loop, options = asyncio.get_running_loop(), self._options
+        clocks: list[asyncio.TimerHandle | asyncio.Task[None]] = []
+        if options.deadline == 0:
+            self.stop("deadline")
+        elif options.deadline is not None:
+            clocks.append(loop.call_later(options.deadline, self.stop, "deadline"))
+        if options.on_progress is not None or options.should_stop is not None:
+            clocks.append(loop.create_task(self._tick()))
+        return clocks
 
     def outcomes(self) -> AsyncGenerator[RevocationOutcome, None]:
         """Run, and give the outcomes in the order in which they are known.
@@ -175,8 +185,7 @@ class BulkRun:
         self._is_stopped = True
         self._stopped_by = reason
         self._pacer.stop()
-        for task in self._reading:
-            task.cancel()
+        self._patience.end(CANCEL_GRACE)
         self._wake()
 
     # -- workers -------------------------------------------------------------------------------
@@ -184,7 +193,7 @@ class BulkRun:
     async def _send_all(self) -> None:
         self._ended = asyncio.get_running_loop().create_future()
         self._add_worker()
-        await self._ended
+        await asyncio.wait([self._ended])
         self._is_over = True
 
     def _add_worker(self) -> None:
@@ -193,17 +202,18 @@ class BulkRun:
         task.add_done_callback(self._remove_worker)
 
     def _remove_worker(self, task: asyncio.Task[None]) -> None:
+        is_ours = task in self._workers  # or was left behind
         self._workers.discard(task)
-        if task.cancelled():  # by a callback or an input that raised it, if not by ourselves
+        if is_ours and task.cancelled():  # by an input that raised it, if not by ourselves
             self._abort(asyncio.CancelledError())
-        elif (error := task.exception()) is not None:
+        elif is_ours and task.done() and (error := task.exception()) is not None:
             self._abort(error)
         if not self._workers and self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
 
     def _abort(self, error: BaseException) -> None:
         if self._trouble is None:
-            self._trouble = error
+            self._trouble = error.error if isinstance(error, RunEnded) else error
         self.stop(None)
 
     async def _work_on(self) -> None:
@@ -212,7 +222,7 @@ class BulkRun:
         lane = self._pacer.lane()
         while not self._is_stopped:
             job = await self._next_job()
-            if job is None:
+            if job is None or self._is_over:
                 return
             if not self._idle and len(self._workers) < self._most_workers:
                 self._add_worker()
@@ -244,21 +254,11 @@ class BulkRun:
         return None
 
     async def _read(self) -> Job | None:
-        task = asyncio.current_task()
-        if task is None or self._is_stopped:
-            return None
-        self._reading.add(task)
         try:
-            return await self._work.take()
-        except asyncio.CancelledError:
-            if not self._is_stopped:
-                raise
-            return None
+            return None if self._is_stopped else await self._patience.wait(self._work.take())
         except Exception as error:  # noqa: BLE001 - the input's own: told when all is finished
             self._abort(error)
             return None
-        finally:
-            self._reading.discard(task)
 
     def _wake(self) -> None:
         idle, self._idle = self._idle, []
@@ -302,8 +302,12 @@ class BulkRun:
             return
         finally:
             self._lockout.tried(job.session_id, lane.sends)
-        if verdict.status is RevocationStatus.NOT_ATTEMPTED and job.attempts:
-            verdict.status, verdict.error = RevocationStatus.FAILED, job.error
+        await self._settle(job, verdict)
+
+    async def _settle(self, job: Job, verdict: Verdict) -> None:
+        """Tell what a round came to, unless there is another one."""
+        if verdict.status is RevocationStatus.NOT_ATTEMPTED and verdict.error is None:
+            verdict.error = job.error
         verdict.attempts += job.attempts
         if (hindrance := verdict.hindrance) is not None:
             if refuses_key(hindrance):
@@ -312,22 +316,22 @@ class BulkRun:
                 job.error = verdict.error
                 job.attempts = verdict.attempts
                 job.may_have_arrived = verdict.may_have_arrived
-                self._deferred.append(job)
-                return
+                if not self._is_stopped:
+                    self._deferred.append(job)
+                    return
+                verdict.status = RevocationStatus.NOT_ATTEMPTED
         await self._tell(job, verdict)
 
     def _gets_another_round(self, job: Job, error: ClerkError) -> bool:
         job.rounds += 1
         most = ROUNDS_WHEN_REFUSED if isinstance(error, RateLimitedError) else ROUNDS
-        return job.rounds < most and not self._is_stopped and is_passing(error)
+        return job.rounds < most and is_passing(error)
 
     async def _list(self, job: Job, lane: Lane) -> None:
         try:
             await self._work.list_sessions(job, lane)
         except SendRefused:
             return
-        except RunEnded as end:
-            self._abort(end.error)
         except Exception as error:  # noqa: BLE001 - sorted here
             if not is_answer(error):
                 self._abort(error)
@@ -337,7 +341,8 @@ class BulkRun:
             if refuses_key(error):
                 self.stop("authentication")
             elif self._gets_another_round(job, error):
-                self._deferred.append(job)
+                if not self._is_stopped:
+                    self._deferred.append(job)
                 return
             await self._tell(job, Verdict(RevocationStatus.FAILED, error))
 
@@ -357,36 +362,35 @@ class BulkRun:
 
     async def _tell_rest(self) -> None:
         """Tell what a stopped run leaves behind."""
-        while self._deferred:
-            job = self._deferred.popleft()
-            await self._tell(job, Verdict(RevocationStatus.FAILED, job.error, job.attempts))
+        await self._tell_deferred()
         if not self._is_stopped or self._is_abandoned or self._trouble is not None:
             return
-        told = 0
         while (rest := await self._work.take_rest()) is not None:
-            verdict = Verdict(RevocationStatus.NOT_ATTEMPTED)
-            if rest.error is not None:
-                verdict = Verdict(RevocationStatus.FAILED, rest.error)
-            await self._tell(rest, verdict)
-            told += 1
-            if told % BREATH == 0:
+            status = RevocationStatus.FAILED if rest.error else RevocationStatus.NOT_ATTEMPTED
+            await self._tell(rest, Verdict(status, rest.error))
+            if self._ledger.told % BREATH == 0:
                 await asyncio.sleep(0)
 
     # -- stopping and progress -----------------------------------------------------------------
 
     async def _may_send(self) -> bool:
         ask = self._options.should_stop
-        if ask and not self._is_stopped and await self._callbacks.call("should_stop", ask):
-            self.stop("should_stop")
+        if ask and not self._is_stopped:
+            answer = self._callbacks.call("should_stop", ask)
+            if await self._patience.wait(answer):
+                self.stop("should_stop")
         return not self._is_stopped
 
     async def _tick(self) -> None:
         """Tell the progress, and ask whether to stop while no send does."""
-        while True:
-            await self._tell_progress()
-            await asyncio.sleep(TICK)
-            if not self._pacer.on_wire:
-                await self._may_send()
+        try:
+            while True:
+                await self._tell_progress()
+                await asyncio.sleep(TICK)
+                if not self._pacer.on_wire:
+                    await self._may_send()
+        except RunEnded as end:
+            self._abort(end)
 
     async def _tell_progress(self) -> None:
         if self._options.on_progress is not None:
@@ -410,21 +414,17 @@ class BulkRun:
             if self._workers:
                 await asyncio.wait(self._workers, timeout=CANCEL_GRACE)
         finally:
-            workers = set(self._workers)
-            for task in workers:
+            for task in self._workers:
                 task.cancel()
-            if workers:
-                await asyncio.wait(workers)
+            if self._workers and self._ended is not None:
+                await asyncio.wait([self._ended])
+            self._is_over = True
+        await self._tell_deferred()
+
+    async def _tell_deferred(self) -> None:
+        """Tell of those that wait for another round: they are left, and not failed."""
         while self._deferred:
             job = self._deferred.popleft()
-            await self._tell(job, Verdict(RevocationStatus.FAILED, job.error, job.attempts))
-
-    async def _close_journal(self) -> None:
-        journal, self._ledger.journal = self._ledger.journal, None
-        if journal is None:
-            return
-        try:
-            await journal.close()
-        except JournalError as error:
-            _log.warning("%s", error)  # a cancelled run can't raise it
-            self._abort(error)
+            if not job.is_listing:
+                left = Verdict(RevocationStatus.NOT_ATTEMPTED, job.error, job.attempts)
+                await self._tell(job, left)

@@ -37,7 +37,7 @@ class Verdict:
     """What one round for one session came to.
 
     Attributes:
-        status: What became of it; `not_attempted` where the run was stopped before the send.
+        status: What became of it; `not_attempted` if the run was stopped before that was known.
         error: Why it failed.
         attempts: How often the revocation was sent in this round.
         session: The session as it came back.
@@ -136,7 +136,8 @@ async def _judge(  # noqa: PLR0911 - a table of answers, one return each
     failed.may_have_arrived = arrived
     try:
         session = await target.get(session_id, lane)
-    except SendRefused:
+    except SendRefused:  # stopped: what became of it is not known
+        failed.status = RevocationStatus.NOT_ATTEMPTED
         return failed
     except NotFoundError:
         return Verdict(RevocationStatus.NOT_FOUND, attempts=attempts)

@@ -213,11 +213,20 @@ class RunPacer:
     Args:
         gate: The window to pass.
         may_send: Asked just before each send; False stops the run.
+        asks_first: Whether to ask before a place is taken, because the answer takes its time: it
+            may even need a place of the same window.
     """
 
-    def __init__(self, gate: Gate, may_send: Callable[[], Awaitable[bool]] | None = None) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        may_send: Callable[[], Awaitable[bool]] | None = None,
+        *,
+        asks_first: bool = False,
+    ) -> None:
         self.gate = gate
         self.may_send = may_send
+        self.asks_first = asks_first
         self.throttled = 0
         self.on_wire: int = 0
         self.misses: int = 0
@@ -295,11 +304,13 @@ class Lane:
         run = self._run
         if run.is_stopped:
             raise SendRefused
+        if run.asks_first and run.may_send is not None and not await run.may_send():
+            raise SendRefused
         ticket = await self._gate.acquire(run)
         if run.is_stopped:
             self._gate.answered(ticket, None, None)
             raise SendRefused
-        if run.may_send is None:
+        if run.may_send is None or run.asks_first:
             return ticket
         is_allowed = False
         try:
