@@ -118,6 +118,28 @@ def test_a_loop_that_ends_leaves_no_other_waiting(fake: FakeClerk) -> None:
     loop.close()
 
 
+def test_loops_that_end_at_once_do_not_begin_a_fetch_each() -> None:
+    """Each takes its fetch in the background along when it ends; the next one waits a little."""
+    ages = Clock(0.0)
+    stub = AsyncStub()
+    verifier = AsyncTokenVerifier(
+        sessions=stub, authorized_parties=[PARTY], clock=Clock(), monotonic=ages
+    )
+    asyncio.run(verifier.warm_up())
+    ages.now = 250.0
+
+    async def verify_and_end() -> None:
+        stub.gate = asyncio.Event()  # the keys are slow to come
+        await verifier.verify(GOOD)
+
+    for _ in range(5):
+        asyncio.run(verify_and_end())
+    assert verifier.key_status().fetches == 2
+    ages.now += 0.3
+    asyncio.run(verify_and_end())
+    assert verifier.key_status().fetches == 3
+
+
 def test_a_loop_that_has_ended_is_not_woken() -> None:
     """Who gave up waiting and went home gets no word, and nobody a traceback."""
     stub = AsyncStub()
@@ -261,14 +283,16 @@ def test_what_was_under_way_at_a_fork_is_not_the_childs() -> None:
 
 def test_of_two_that_decide_on_a_fetch_one_makes_it() -> None:
     """The other one joins it; and who decided before it had ended looks again instead."""
-    verifier = TokenVerifier(sessions=SyncStub(), authorized_parties=[PARTY], clock=Clock())
+    stub = SyncStub()
+    verifier = TokenVerifier(sessions=stub, authorized_parties=[PARTY], clock=Clock())
     keys: Any = verifier._verification.keys
     before = keys._ended
     first, second = keys._take_off(before, patience=None), keys._take_off(before, patience=None)
     assert (first.start, second.start) == (True, False)
     assert second.flight is first.flight
-    keys.land(first.flight, SyncStub().body)
+    keys.land(first.flight, stub.body)
     late = keys._take_off(before, patience=None)
     assert (late.start, late.flight.landed.is_open) == (False, True)
+    verifier._meet_keys(late)
     assert verifier.verify(GOOD).user_id == "user_1"
-    assert verifier.key_status().fetches == 1
+    assert (verifier.key_status().fetches, stub.fetches) == (1, 0)

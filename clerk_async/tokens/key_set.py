@@ -2,9 +2,8 @@
 
 It decides and counts, and others fetch (`Flight`). It belongs to one verifier, and so do its
 keys: a cache shared by the process, with bare key ids, once let the tokens of one instance into
-another. Any number of threads may ask at once. There is no lock, because a signal's handler or a
-forked child could find it taken by somebody who can't go on: the one step that has to be atomic is
-`dict.setdefault`, by which at most one fetch is under way (`_take_off`).
+another. Any number of threads may ask at once, without a lock that a signal's handler or a forked
+child could find taken: by `dict.setdefault` at most one fetch is under way (`_take_off`).
 
 What it decides:
 
@@ -109,8 +108,7 @@ class Flight:
         failed: Whether it ended without keys.
         is_slow: Whether somebody has lost patience with it, so that nobody else need wait.
         home: The event loop that carries it out; None if a thread of its own does.
-        since: When it was decided on, by the clock of the keys.
-        has_begun: Whether it is being carried out; an interruption may strike just before that.
+        since, has_begun: When it was decided on, and whether it is being carried out by now.
     """
 
     __slots__ = ("_carrier", "failed", "has_begun", "home", "is_slow", "landed", "since")
@@ -324,7 +322,7 @@ class FetchedKeys:
             self._fetches.add()
             return KeysNeeded(ours, start=True, patience=patience)
         if flight is ours:
-            self.abandon(ours)
+            self._end(ours)
         return KeysNeeded(flight, start=False, patience=patience)
 
     def _age(self, now: float) -> float | None:
@@ -349,7 +347,7 @@ class FetchedKeys:
             self._last_error = self._last_cause = None
             for kid in keys:
                 self._misses.pop(kid, None)
-        self.abandon(flight)
+        self._end(flight)
 
     def fail(self, flight: Flight, error: BaseException) -> None:
         """Note that a fetch failed: the keys at hand, if any, go on serving."""
@@ -374,7 +372,7 @@ class FetchedKeys:
                 why,
                 "there are none yet" if age is None else f"those at hand are {age:.0f} s old",
             )
-        self.abandon(flight)
+        self._end(flight)
 
     def abandon_if_stranded(self, flight: Flight) -> bool:
         """Forget a fetch whose event loop has ended, or that an interruption kept from beginning.
@@ -388,7 +386,13 @@ class FetchedKeys:
         return True
 
     def abandon(self, flight: Flight) -> None:
-        """Forget a fetch that has ended, or that nobody carries out: who waits looks again."""
+        """Forget a fetch that nobody carries out; who waits for it looks again."""
+        if self._current.get(None) is flight:
+            # Event loops that end soon after they have begun would otherwise begin one each.
+            self._retry_at = self._clock() + _FIRST_RETRY
+        self._end(flight)
+
+    def _end(self, flight: Flight) -> None:
         if self._current.get(None) is flight:
             self._ended += 1
             self._current.pop(None, None)
@@ -399,7 +403,7 @@ class FetchedKeys:
         never = float("-inf")
         flight = self._current.get(None)
         if flight is not None:
-            self.abandon(flight)
+            self._end(flight)
         self._keys, self._fetched_at, self._fresh_until = {}, None, never
         self._failures_in_a_row, self._retry_at, self._unknown_at = 0, never, never
         self._misses.clear()

@@ -224,6 +224,8 @@ class TokenVerifier(Verifier[SessionsSource]):
 
     def _meet_keys(self, need: KeysNeeded) -> None:
         flight = need.flight
+        if flight.landed.is_open:  # another fetch has just ended: nothing is to be carried out
+            return
         # Whoever waits sees to it that it is carried out: who decided on it may be interrupted.
         errand = _errand("clerk_async: fetching keys", lambda: self._fly(flight))
         flight.carried_by(errand).send()
