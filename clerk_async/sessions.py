@@ -174,7 +174,8 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing):
     async def create(self, user_id: str, *, active_organization_id: str | None = None) -> Session:
         """Create a session, for tests: the service refuses it on production instances.
 
-        Never sent again when the first may have arrived: that could make a second session.
+        Never sent again when the first may have arrived. Calls about a new session may raise
+        `NotFoundError` for a moment: call again after half a second, for a few seconds at the most.
 
         Args:
             user_id: Whose session.
@@ -282,7 +283,7 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing):
         """Create a session token.
 
         Args:
-            session_id: The session.
+            session_id: The session; one that was just made may be unknown for a moment (`create`).
             expires_in_seconds: Its lifetime, 30 to 315360000; the service's default is 60.
         """
         request = operations.token_request(session_id, expires_in_seconds)
@@ -294,7 +295,7 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing):
         """Create a token with the claims of a JWT template of the instance.
 
         Args:
-            session_id: The session.
+            session_id: The session; one that was just made may be unknown for a moment (`create`).
             template_name: Such as `custom_hasura`.
             expires_in_seconds: Its lifetime, 30 to 315360000; default: the template's own.
         """

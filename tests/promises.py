@@ -84,7 +84,7 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
         "tls-and-proxies": "TLS failures are final and name the remedy; proxies by argument and environment",
     },
     "The sync client": {
-        "sync-parity": "The same names, parameters, results and summaries",
+        "sync-parity": "The same names, parameters, results and docs",
         "unclosed-programs": "A program that never closes ends by itself, soon and with its own code",
         "nobody-stranded": "Nobody waits for ever: not in a call that comes as the loop ends, nor in a callback when the client is closed, nor in a child that goes on with what its parent began",
         "sync-surroundings": "Fork, threads, Ctrl-C, running loops, green threads",

@@ -1,14 +1,16 @@
-"""The sync client is the async one without await: names, parameters, defaults, types, summaries."""
+"""The sync client is the async one without await: names, parameters, defaults, types, docs."""
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
+from textwrap import dedent
 from typing import Any
 
 import pytest
 
-from clerk_async import AsyncSessionsApi, SessionsApi
+from clerk_async import AsyncSessionsApi, AsyncTokenVerifier, SessionsApi, TokenVerifier
 from clerk_async.http_info import AsyncSessionsWithHttpInfo
 from clerk_async.sync.http_info import SessionsWithHttpInfo
 
@@ -81,13 +83,81 @@ def test_the_same_results(one: type[Any], other: type[Any], name: str) -> None:
     assert here == there
 
 
+IN_SYNC_WORDS = (
+    ("AsyncSessionsApi", "SessionsApi"),
+    ("AsyncTokenVerifier", "TokenVerifier"),
+    ("Any iterable or async iterable;", "Any iterable;"),
+    ("a plain or a coroutine function", "in the caller's thread"),
+    ("await ", ""),
+    ("async ", ""),
+)
+"""What the docs of the async clients say of awaiting, and those of the sync ones in its place."""
+SYNC_ALONE = (
+    "Iterables and callbacks run in the caller's thread. Ctrl-C finishes what is in flight first.",
+)
+"""Paragraphs that only the sync clients need."""
+
+
+def text_of(documented: object) -> str:
+    """Give the whole docs of a method or class, however its lines are broken."""
+    text = " ".join((inspect.getdoc(documented) or "").split())
+    for paragraph in SYNC_ALONE:
+        text = text.replace(f" {paragraph}", "")
+    return text
+
+
+def in_sync_words(text: str) -> str:
+    """Say in sync words what an async client's docs say."""
+    for word, other in IN_SYNC_WORDS:
+        text = text.replace(word, other)
+    return text
+
+
 @pytest.mark.promise("sync-parity")
 @pytest.mark.parametrize(("one", "other", "name"), shared_methods())
-def test_the_same_summary(one: type[Any], other: type[Any], name: str) -> None:
-    """The first line of the docs says the same of both."""
-    there = (inspect.getdoc(getattr(one, name)) or "").splitlines()[0]
-    here = (inspect.getdoc(getattr(other, name)) or "").splitlines()[0]
-    assert here == there
+def test_the_same_docs(one: type[Any], other: type[Any], name: str) -> None:
+    """Not the summary alone: arguments, errors, warnings and all that is said beside them."""
+    here = text_of(getattr(other, name))
+    assert here == in_sync_words(text_of(getattr(one, name)))
+    assert other.__doc__
+    assert name in vars(SessionsWithHttpInfo) or "see `" not in here.lower()
+
+
+@pytest.mark.promise("sync-parity")
+@pytest.mark.parametrize("name", ["verify", "authenticate_request", "warm_up", "key_status"])
+def test_the_same_docs_of_verifiers(name: str) -> None:
+    """An editor shows those of either where it is typed."""
+    here = text_of(getattr(TokenVerifier, name))
+    assert here == in_sync_words(text_of(getattr(AsyncTokenVerifier, name)))
+    assert here
+
+
+def test_the_same_docs_of_the_constructor() -> None:
+    """From the errors of all calls on; but for aiohttp's session, and for what threads may do."""
+    begin = "Every operation can raise"
+    there = text_of(AsyncSessionsApi).partition(begin)[2]
+    here = text_of(SessionsApi).partition(begin)[2]
+    there = re.sub(r"client_session: .*? ssl_context:", "ssl_context:", there)
+    of_threads = ", or gevent or eventlet has patched the threads of this process."
+    here = here.replace(f"an option can't be used{of_threads}", "or an option can't be used.")
+    assert here == in_sync_words(there)
+    assert "Args:" in here
+
+
+def test_closing_is_told_alike() -> None:
+    """Each names the thread or loop that it can't be closed in."""
+    there, here = text_of(AsyncSessionsApi.aclose), text_of(SessionsApi.close)
+    assert here.partition("Raises:")[0] == there.partition("Raises:")[0]
+    assert "WrongLoopError" in here
+
+
+@pytest.mark.parametrize("other", [SessionsApi, SessionsWithHttpInfo, TokenVerifier])
+def test_editors_find_the_docs_in_the_source(other: type[Any]) -> None:
+    """They read files, and run nothing: each docstring is written where its method is."""
+    for cls in other.__mro__[:-1]:
+        for name, method in vars(cls).items():
+            if inspect.isfunction(method) and not name.startswith("_"):
+                assert ast.get_docstring(ast.parse(dedent(inspect.getsource(method))).body[0]), name  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", OPERATIONS)

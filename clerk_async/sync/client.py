@@ -19,36 +19,24 @@ from clerk_async.sessions import (
     DEFAULT_TIMEOUTS,
     AsyncSessionsApi,
 )
-from clerk_async.sync.caller_thread import (
-    BULK_GRACE,
-    CallerThread,
-    in_caller_thread,
-    iterated,
-    read_in_caller_thread,
-    told_in,
-)
+from clerk_async.sync.bulk import BulkRevocation
+from clerk_async.sync.caller_thread import CallerThread, in_caller_thread, iterated
 from clerk_async.sync.http_info import SessionsWithHttpInfo
 from clerk_async.sync.loop_thread import LoopThread
 from clerk_async.sync.sharing import Sharing
 
 if TYPE_CHECKING:
-    import os
     import ssl
     from collections.abc import (
         Callable,
-        Generator,
-        Iterable,
         Iterator,
         Mapping,
         Sequence,
     )
-    from datetime import datetime
     from types import TracebackType
 
     import aiohttp
 
-    from clerk_async.bulk.journal import Journal
-    from clerk_async.bulk.report import RevocationOutcome, RevocationProgress, RevocationReport
     from clerk_async.bulk.target import RevocationTarget
     from clerk_async.config import RateLimit, RetryPolicy, Timeouts
     from clerk_async.models import (
@@ -62,17 +50,41 @@ if TYPE_CHECKING:
     from clerk_async.shared.state import SharedState
 
 
-class SessionsApi(Sharing):
+class SessionsApi(BulkRevocation, Sharing):
     """Clerk's Sessions API for code without an event loop.
 
-    The same as `AsyncSessionsApi`, which see for the arguments and errors, without await. Usable
-    from many threads at once, inside a running loop, and after a fork; it starts a thread with its
-    first call and needs no `close()` for a program to end.
+    One client for a program, used by many threads at once, inside a running loop too, and after a
+    fork: it keeps connections open, retries what is safe to retry, and pauses as a whole when the
+    service says so. Constructing does no I/O. It starts a thread with its first call, and needs no
+    `close()` for a program to end.
 
     Example:
         >>> with SessionsApi("sk_test_…") as sessions:
         ...     for session in sessions.iterate(user_id="user_1"):
         ...         print(session.id, session.status)
+
+    Every operation can raise `ApiError` (by status: see `clerk_async.errors`), `TransportError`,
+    `ResponseDecodeError`, `ClientClosedError` and `WrongLoopError`; before anything is sent,
+    `InvalidArgumentError`.
+
+    Args:
+        secret_key: The instance's key, `sk_test_…` or `sk_live_…`; default: `CLERK_SECRET_KEY`.
+        base_url: With the version path; default: `CLERK_API_URL` (which gets `/v1` where it has no
+            path), else `https://api.clerk.com/v1`.
+        api_version: The `Clerk-API-Version` to ask for.
+        timeout: Seconds for one attempt with its body, or a `Timeouts`.
+        retry: When and how often to try again.
+        pool_size: Connections, and so requests, at once; others wait their turn.
+        rate_limit: For bulk runs, taken as it is; default: four fifths of the key's own limit, or
+            nine tenths with shared state, where single calls are counted too.
+        ssl_context: For your own certificate authorities.
+        proxy: A URL, with credentials if need be.
+        trust_env: Whether `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` count.
+        trace_configs: aiohttp's hooks into its sending.
+        headers: Sent with every request; those that the client sets itself are refused.
+        allow_insecure: Whether a base URL may be http:// on a host that isn't this machine.
+        shared_state: A Redis URL, or a `SharedState`: all processes on the key keep to one rate
+            limit, one pause and one list of denials. Default: `CLERK_ASYNC_SHARED_STATE`.
 
     Raises:
         ConfigurationError: If the key is missing, an option can't be used, or gevent or eventlet
@@ -126,7 +138,19 @@ class SessionsApi(Sharing):
         limit: int | None = None,
         offset: int | None = None,
     ) -> SessionPage:
-        """List sessions, newest first, one page."""
+        """List sessions, newest first, one page.
+
+        The service wants one of `client_id` and `user_id`, and keeps no old inactive sessions.
+
+        Args:
+            client_id: Those of this client.
+            user_id: Those of this user.
+            status: Those with this status; sent as it is. The service's filter knows no `pending`.
+            limit: How many at most, 1 to 500; the service's default is 10.
+            offset: How many to skip; the default is 0.
+
+        Source: https://clerk.com/docs/reference/backend-api/tag/Sessions#operation/GetSessionList
+        """
         return self._thread.call(
             self._async.list,
             client_id=client_id,
@@ -137,13 +161,25 @@ class SessionsApi(Sharing):
         )
 
     def create(self, user_id: str, *, active_organization_id: str | None = None) -> Session:
-        """Create a session, for tests: the service refuses it on production instances."""
+        """Create a session, for tests: the service refuses it on production instances.
+
+        Never sent again when the first may have arrived. Calls about a new session may raise
+        `NotFoundError` for a moment: call again after half a second, for a few seconds at the most.
+
+        Args:
+            user_id: Whose session.
+            active_organization_id: The organization to make active in it.
+        """
         return self._thread.call(
             self._async.create, user_id, active_organization_id=active_organization_id
         )
 
     def get(self, session_id: str) -> Session:
-        """Get a session."""
+        """Get a session.
+
+        Args:
+            session_id: Such as `sess_…`.
+        """
         return self._thread.call(self._async.get, session_id)
 
     def refresh(
@@ -158,7 +194,24 @@ class SessionsApi(Sharing):
         request_originating_ip: str | None = None,
         suffixed_cookies: bool | None = None,
     ) -> Token | Cookies:
-        """Refresh a session with an expired session token and its refresh token."""
+        """Refresh a session with an expired session token and its refresh token.
+
+        An `AuthenticationError` here is about the session, not about the secret key; its `code`
+        says why. Never sent again when the first may have arrived: a refresh token is used up.
+
+        Args:
+            session_id: The session that the token belongs to.
+            expired_token: From the `__session` cookie.
+            refresh_token: From the `__refresh` cookie.
+            request_origin: Must equal the `azp` of the token.
+            request_headers: The headers of the request that is being served, each with one value
+                or a list of them.
+            format: `token` returns a Token, `cookie` returns Cookies.
+            request_originating_ip: Where that request came from.
+            suffixed_cookies: Whether the request's cookies had a suffix (`__session_…`), so that
+                the new ones get it too; None leaves it to the service. Clerk's JavaScript SDK
+                sends it, the published API description does not have it.
+        """
         return self._thread.call(
             self._async.refresh,
             session_id,
@@ -172,16 +225,41 @@ class SessionsApi(Sharing):
         )
 
     def revoke(self, session_id: str, *, user_id: str | None = None) -> Session:
-        """Revoke a session: its user must sign in again."""
+        """Revoke a session: its user must sign in again.
+
+        Session tokens that were issued already stay valid until they expire, 60 s by default; but a
+        success or a 404 also denies the session, so verifiers made with this client refuse them at
+        once, and with shared state those of every process.
+
+        Args:
+            session_id: Such as `sess_…`.
+            user_id: Only if it is this user's, which one `get` finds out first; if it isn't, that
+                is a `NotFoundError`, and nothing is revoked. None: whoever's it is.
+        """
         return self._thread.call(self._async.revoke, session_id, user_id=user_id)
 
     def verify(self, session_id: str, token: str | Token) -> Session:
-        """Verify a session token over the network: deprecated by Clerk, use a verifier instead."""
+        """Verify a session token over the network: deprecated by Clerk, use a verifier instead.
+
+        Always asks for API version 2025-03-12, the last that has it.
+
+        Args:
+            session_id: The session that the token belongs to.
+            token: The session token, as a string or as `create_token` gave it.
+
+        Warns:
+            DeprecationWarning: Always; `TokenVerifier` does it better without the network.
+        """
         warnings.warn(VERIFY_ADVICE, DeprecationWarning, stacklevel=2)
         return self._thread.call(self._async._verify, session_id, token)  # noqa: SLF001
 
     def create_token(self, session_id: str, *, expires_in_seconds: int | None = None) -> Token:
-        """Create a session token."""
+        """Create a session token.
+
+        Args:
+            session_id: The session; one that was just made may be unknown for a moment (`create`).
+            expires_in_seconds: Its lifetime, 30 to 315360000; the service's default is 60.
+        """
         return self._thread.call(
             self._async.create_token, session_id, expires_in_seconds=expires_in_seconds
         )
@@ -189,7 +267,13 @@ class SessionsApi(Sharing):
     def create_token_from_template(
         self, session_id: str, template_name: str, *, expires_in_seconds: int | None = None
     ) -> Token:
-        """Create a token with the claims of a JWT template of the instance."""
+        """Create a token with the claims of a JWT template of the instance.
+
+        Args:
+            session_id: The session; one that was just made may be unknown for a moment (`create`).
+            template_name: Such as `custom_hasura`.
+            expires_in_seconds: Its lifetime, 30 to 315360000; default: the template's own.
+        """
         return self._thread.call(
             self._async.create_token_from_template,
             session_id,
@@ -207,7 +291,25 @@ class SessionsApi(Sharing):
         page_size: int = DEFAULT_PAGE_SIZE,
         on_unreadable: Callable[[UnreadableItem], object] | None = None,
     ) -> Iterator[Session]:
-        """Iterate over all sessions that match, page by page."""
+        """Iterate over all sessions that match, page by page.
+
+        Every session that was there at the start comes once, unless it leaves the list before its
+        turn, whatever happens meanwhile: sessions may end, begin, or be revoked by the loop itself.
+        So pages overlap, the end of the list is looked at twice, and a list costs at least two
+        requests more than it has pages. Sessions that begin meanwhile may come too.
+
+        Args:
+            client_id: Those of this client.
+            user_id: Those of this user.
+            status: Those with this status.
+            where: Those of which this function is true; what it raises ends the iteration.
+            page_size: Sessions per request, 1 to 500; 1 counts as 2, because pages overlap.
+            on_unreadable: Called with each entry that is no session; without it they are logged.
+
+        Raises:
+            ResponseDecodeError: If the list doesn't end, because the service ignores the offset or
+                goes on more than 100,000 sessions beyond what it told of.
+        """
         caller = CallerThread(self._thread)
         pages = self._async.iterate(
             client_id=client_id,
@@ -219,139 +321,6 @@ class SessionsApi(Sharing):
         check_where(where)
         return iterated(caller, pages, partial(is_meant, where))
 
-    def revoke_many(
-        self,
-        session_ids: Iterable[str],
-        *,
-        concurrency: int | None = None,
-        rate_limit: RateLimit | None = None,
-        journal: str | os.PathLike[str] | Journal | None = None,
-        dry_run: bool = False,
-        max_failures: int | None = None,
-        deadline: float | None = None,
-        should_stop: Callable[[], bool] | None = None,
-        on_outcome: Callable[[RevocationOutcome], object] | None = None,
-        on_progress: Callable[[RevocationProgress], object] | None = None,
-    ) -> RevocationReport:
-        """Revoke many sessions at once, as fast as the rate limit allows, and report.
-
-        Iterable and callbacks run in the caller's thread. Ctrl-C finishes what is in flight first.
-        """
-        from clerk_async.bulk.options import RunOptions  # noqa: PLC0415 - on first use
-        from clerk_async.bulk.revoke import revoke_many  # noqa: PLC0415 - likewise
-
-        options = RunOptions(
-            concurrency=concurrency,
-            rate_limit=rate_limit,
-            journal=journal,
-            dry_run=dry_run,
-            max_failures=max_failures,
-            deadline=deadline,
-            should_stop=should_stop,
-            on_outcome=on_outcome,
-            on_progress=on_progress,
-        )
-        caller = CallerThread(self._thread)
-        ids = read_in_caller_thread(caller, "session_ids", session_ids)
-        return caller.serve(BULK_GRACE, revoke_many, self._target(), ids, told_in(caller, options))
-
-    def revoke_stream(
-        self,
-        session_ids: Iterable[str],
-        *,
-        concurrency: int | None = None,
-        rate_limit: RateLimit | None = None,
-        journal: str | os.PathLike[str] | Journal | None = None,
-        dry_run: bool = False,
-        max_failures: int | None = None,
-        deadline: float | None = None,
-        should_stop: Callable[[], bool] | None = None,
-        on_outcome: Callable[[RevocationOutcome], object] | None = None,
-        on_progress: Callable[[RevocationProgress], object] | None = None,
-    ) -> Generator[RevocationOutcome, None, None]:
-        """Revoke many sessions at once, and iterate over the outcomes as they come.
-
-        Iterable and callbacks run in the caller's thread.
-        """
-        from clerk_async.bulk.options import RunOptions  # noqa: PLC0415 - on first use
-        from clerk_async.bulk.revoke import revoke_stream  # noqa: PLC0415 - likewise
-
-        options = RunOptions(
-            concurrency=concurrency,
-            rate_limit=rate_limit,
-            journal=journal,
-            dry_run=dry_run,
-            max_failures=max_failures,
-            deadline=deadline,
-            should_stop=should_stop,
-            on_outcome=on_outcome,
-            on_progress=on_progress,
-        )
-        caller = CallerThread(self._thread)
-        ids = read_in_caller_thread(caller, "session_ids", session_ids)
-        outcomes = revoke_stream(self._target(), ids, told_in(caller, options))
-        return iterated(caller, outcomes)
-
-    def revoke_all(
-        self,
-        *,
-        user_id: str | None = None,
-        user_ids: Iterable[str] | None = None,
-        client_id: str | None = None,
-        except_session_ids: Iterable[str] = (),
-        created_before: datetime | None = None,
-        last_active_before: datetime | None = None,
-        actor: str | bool | None = None,
-        where: Callable[[Session], object] | None = None,
-        keep_newest: int | None = None,
-        concurrency: int | None = None,
-        rate_limit: RateLimit | None = None,
-        journal: str | os.PathLike[str] | Journal | None = None,
-        dry_run: bool = False,
-        max_failures: int | None = None,
-        deadline: float | None = None,
-        should_stop: Callable[[], bool] | None = None,
-        on_outcome: Callable[[RevocationOutcome], object] | None = None,
-        on_progress: Callable[[RevocationProgress], object] | None = None,
-    ) -> RevocationReport:
-        """Revoke every live session of a user, of many users or of a client, and report.
-
-        Iterables and callbacks run in the caller's thread. Ctrl-C finishes what is in flight first.
-        """
-        from clerk_async.bulk.options import RunOptions  # noqa: PLC0415 - on first use
-        from clerk_async.bulk.revoke import revoke_all  # noqa: PLC0415 - likewise
-        from clerk_async.bulk.sweep import Selection  # noqa: PLC0415 - likewise
-
-        caller = CallerThread(self._thread)
-        selection = Selection(
-            user_id=user_id,
-            user_ids=None
-            if user_ids is None
-            else read_in_caller_thread(caller, "user_ids", user_ids),
-            client_id=client_id,
-            except_session_ids=except_session_ids,
-            created_before=created_before,
-            last_active_before=last_active_before,
-            actor=actor,
-            where=where,
-            keep_newest=keep_newest,
-            run_where=caller.run,
-        )
-        options = RunOptions(
-            concurrency=concurrency,
-            rate_limit=rate_limit,
-            journal=journal,
-            dry_run=dry_run,
-            max_failures=max_failures,
-            deadline=deadline,
-            should_stop=should_stop,
-            on_outcome=on_outcome,
-            on_progress=on_progress,
-        )
-        return caller.serve(
-            BULK_GRACE, revoke_all, self._target(), selection, told_in(caller, options)
-        )
-
     def with_options(
         self,
         *,
@@ -359,7 +328,15 @@ class SessionsApi(Sharing):
         retry: RetryPolicy | None = None,
         rate_limit: RateLimit | None = None,
     ) -> Self:
-        """Give a view of this client with other options; None leaves one as it is."""
+        """Give a view of this client with other options; None leaves one as it is.
+
+        It shares the pool, the limits and the pauses, and closing it closes nothing.
+
+        Args:
+            timeout: Seconds for one attempt with its body, or a `Timeouts`.
+            retry: When and how often to try again.
+            rate_limit: For bulk runs.
+        """
         view = type(self).__new__(type(self))
         options = self._async.with_options(timeout=timeout, retry=retry, rate_limit=rate_limit)
         view.__dict__.update({**self.__dict__, "_async": options, "_is_view": True})
@@ -371,7 +348,11 @@ class SessionsApi(Sharing):
         return SessionsWithHttpInfo(self._thread, self._async.with_http_info)
 
     def close(self) -> None:
-        """Close the connections; calls in flight end with `ClientClosedError`. Can be repeated."""
+        """Close the connections; calls in flight end with `ClientClosedError`. Can be repeated.
+
+        Raises:
+            WrongLoopError: If it is called in the client's own thread, as by a trace hook.
+        """
         if not self._is_view:
             self._thread.close()
 
