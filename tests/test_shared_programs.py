@@ -1,0 +1,222 @@
+"""Processes that share a limit: a real service, and a real Redis that gets in trouble.
+
+How long it takes is measured in made-up time (`test_shared_window.py`) and in the benchmarks: here
+other programs share the processors, and asyncio runs in its debug mode.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
+from programs import finish, start
+
+from clerk_async.testing import FakeClerk
+
+if TYPE_CHECKING:
+    import subprocess
+    from types import TracebackType
+
+    from redis_servers import RedisServer
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+
+WORKER = """
+    import asyncio, json, logging, sys, time
+    from clerk_async import AsyncSessionsApi, RateLimit
+    logging.disable(logging.CRITICAL)
+    url, count, per, *ids = sys.argv[1:]
+    async def main():
+        limit = RateLimit(int(count), per=float(per))
+        async with AsyncSessionsApi(shared_state=url, rate_limit=limit) as sessions:
+            print("ready", flush=True)
+            sys.stdin.readline()
+            begun = time.monotonic()
+            report = await sessions.revoke_many(ids)
+            print(json.dumps({
+                "revoked": report.revoked, "failed": report.failed, "throttled": report.throttled,
+                "begun": begun, "ended": time.monotonic(),
+            }))
+    asyncio.run(main())
+"""
+PRODUCT = """
+    import asyncio, json, sys, time
+    from clerk_async import AsyncSessionsApi, RetryPolicy
+    url, seconds, session_id = sys.argv[1:]
+    async def main():
+        times = []
+        async with AsyncSessionsApi(shared_state=url, retry=RetryPolicy(attempts=1)) as sessions:
+            await sessions.get(session_id)
+            print("ready", flush=True)
+            sys.stdin.readline()
+            ends = time.monotonic() + float(seconds)
+            async def call():
+                begun = time.monotonic()
+                await sessions.get(session_id)
+                times.append(time.monotonic() - begun)
+            async with asyncio.TaskGroup() as group:
+                while time.monotonic() < ends:
+                    group.create_task(call())
+                    await asyncio.sleep(1 / 15)
+        print(json.dumps(sorted(times)))
+    asyncio.run(main())
+"""
+
+
+class Workers:
+    """Processes that are ready, and revoke what they were given once they are told to."""
+
+    def __init__(
+        self, fake: FakeClerk, url: str, counts: list[int], limit: tuple[int, float]
+    ) -> None:
+        self.fake = fake
+        self.programs: list[subprocess.Popen[str]] = []
+        for number, count in enumerate(counts):
+            ids = [f"sess_{number}_{each}" for each in range(count)]
+            for each in ids:
+                fake.add_session(session_id=each)
+            self.programs.append(start(WORKER, fake, url, *map(str, limit), *ids))
+
+    def __enter__(self) -> Self:
+        for each in self.programs:
+            assert each.stdout is not None
+            assert each.stdout.readline() == "ready\n"
+        for each in self.programs:
+            assert each.stdin is not None
+            each.stdin.write("\n")
+            each.stdin.flush()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for each in self.programs:
+            if each.poll() is None:
+                each.kill()
+            each.wait()
+            for pipe in (each.stdin, each.stdout, each.stderr):
+                if pipe is not None:
+                    pipe.close()
+
+    def results(self) -> list[dict[str, Any]]:
+        """Wait for their ends, and return what each reports."""
+        ended = [finish(each, limit=90.0) for each in self.programs]
+        assert [each.err for each in ended] == ["" for _ in ended]
+        return [json.loads(each.out) for each in ended]
+
+    @property
+    def refused(self) -> int:
+        """How many requests got a 429."""
+        return sum(request.status == 429 for request in self.fake.requests)
+
+    @property
+    def alive(self) -> int:
+        """How many sessions are not revoked."""
+        return sum(session.status != "revoked" for session in self.fake.sessions.values())
+
+
+def took(results: list[dict[str, Any]]) -> float:
+    """Return the seconds from the first one's begin to the last one's end."""
+    return float(max(each["ended"] for each in results) - min(each["begun"] for each in results))
+
+
+@pytest.mark.promise("shared-limit")
+@pytest.mark.parametrize("counts", [[500] * 4, [1400, 200, 200, 200]], ids=["equal", "uneven"])
+def test_four_processes_on_one_key(counts: list[int], redis_server: RedisServer) -> None:
+    """100 per second: nothing is refused, and all end."""
+    with (
+        FakeClerk(rate_limit=(100, 1.0)) as fake,
+        Workers(fake, redis_server.url, counts, (100, 1.0)) as workers,
+    ):
+        results = workers.results()
+        assert [each["revoked"] for each in results] == counts
+        assert workers.refused == workers.alive == 0
+    assert took(results) <= 2 * 20
+
+
+@pytest.mark.promise("shared-limit")
+def test_four_processes_at_any_latency(redis_server: RedisServer) -> None:
+    """5 to 150 ms: nothing is refused."""
+    with (
+        FakeClerk(rate_limit=(100, 1.0), latency=(0.005, 0.15)) as fake,
+        Workers(fake, redis_server.url, [300] * 4, (100, 1.0)) as workers,
+    ):
+        assert [each["revoked"] for each in workers.results()] == [300] * 4
+        assert workers.refused == workers.alive == 0
+
+
+@pytest.mark.promise("redis-away")
+@pytest.mark.parametrize("trouble", ["kill", "restart", "freeze"])
+def test_trouble_with_redis_loses_nothing(trouble: str, redis_server: RedisServer) -> None:
+    """At a random moment: nothing is told wrongly, and at most 1 % is refused."""
+    counts = [300] * 4
+    with (
+        FakeClerk(rate_limit=(100, 1.0)) as fake,
+        Workers(fake, redis_server.url, counts, (100, 1.0)) as workers,
+    ):
+        time.sleep(random.uniform(1.0, 8.0))
+        if trouble == "kill":
+            redis_server.kill()
+            time.sleep(4.0)
+            redis_server.start()
+        elif trouble == "restart":
+            redis_server.restart()
+        else:
+            redis_server.freeze()
+            time.sleep(4.0)
+            redis_server.thaw()
+        results = workers.results()
+        assert [each["revoked"] for each in results] == counts
+        assert workers.alive == 0
+        assert workers.refused <= 12
+    assert took(results) <= 3 * 12
+
+
+@pytest.mark.promise("redis-away")
+def test_places_of_a_killed_worker_come_back(redis_server: RedisServer) -> None:
+    """SIGKILL at a random moment: nothing is told wrongly, and the others end in time."""
+    with (
+        FakeClerk(rate_limit=(100, 1.0)) as fake,
+        Workers(fake, redis_server.url, [300] * 4, (100, 1.0)) as workers,
+    ):
+        time.sleep(random.uniform(1.0, 8.0))
+        victim = workers.programs.pop()
+        victim.send_signal(signal.SIGKILL)
+        victim.communicate()
+        results = workers.results()
+        assert [each["revoked"] for each in results] == [300] * 3
+        assert workers.refused <= 12
+    assert took(results) <= 3 * 12
+
+
+@pytest.mark.promise("shared-limit")
+def test_a_product_beside_bulk_runs_is_neither_refused_nor_delayed(
+    redis_server: RedisServer,
+) -> None:
+    """15 calls a second beside two runs of 1,200, 1000 per 10 s, the key's own limit."""
+    limit = (900, 10.0)
+    with FakeClerk(rate_limit=(1000, 10.0), production=True, latency=0.02) as fake:
+        product_session = fake.add_session()
+        product = start(PRODUCT, fake, redis_server.url, "25", product_session.id)
+        assert product.stdout is not None
+        assert product.stdout.readline() == "ready\n"
+        assert product.stdin is not None
+        product.stdin.write("\n")
+        product.stdin.flush()
+        with Workers(fake, redis_server.url, [1200] * 2, limit) as workers:
+            ended = finish(product, limit=60.0)
+            assert ended.err == ""
+            assert workers.refused == 0
+            assert [each["revoked"] for each in workers.results()] == [1200] * 2
+            assert workers.refused == 0
+    times = json.loads(ended.out)
+    assert len(times) > 200
+    late = [each for each in times if each > 0.02 + 0.1]
+    assert len(late) <= len(times) / 100, late  # two processors may be busy with other things
