@@ -12,6 +12,7 @@ their claims.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import attrs
@@ -130,8 +131,11 @@ class Denials:
             first_factor_age: Its `fva[0]`, minutes; None where it has none.
             skew: Seconds by which its issuer's clock may be ahead of ours.
         """
-        if session_id is not None and self._sessions and self.denies(session_id):
-            return True
+        sessions = self._sessions
+        if session_id is not None and sessions:
+            at = sessions.get(session_id.encode())
+            if at is not None and not self._has_expired(at):
+                return True
         if not self._has_cuts:
             return False
         issued = -math.inf if issued_at is None else issued_at
@@ -173,13 +177,11 @@ class Denials:
     def _expired_sessions(self) -> int:
         """Count those at the front that are only waiting to be taken out."""
         horizon, count = self.time() - self._keep, 0
-        try:
+        with suppress(RuntimeError):  # another thread has just added one
             for at in self._sessions.values():
                 if at > horizon:
                     break
                 count += 1
-        except RuntimeError:  # another thread has just added one
-            pass
         return count
 
     def deny_revoked(self, session_id: str) -> None:
