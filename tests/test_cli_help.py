@@ -106,7 +106,7 @@ def test_without_the_extra_jwt(fake: FakeClerk, arguments: list[str], code: int)
         class Missing:
             def find_spec(self, name, path=None, target=None):
                 if name.split(".")[0] == "cryptography":
-                    raise ModuleNotFoundError(name)
+                    raise ModuleNotFoundError(name, name=name)
         sys.meta_path.insert(0, Missing())
         from clerk_async.cli import main
         sys.exit(main({arguments!r}))

@@ -198,8 +198,9 @@ class _ByIds:
         if self.ids is None:
             return
         self.left = self.ids.left_after(self.done)
-        is_many = self.ids.has_more_than(ASK_ABOVE) if self.left is None else self.left > ASK_ABOVE
-        if self.must_ask and is_many:
+        if not self.must_ask:
+            return  # nor read ahead: whoever types ids sees each done at once
+        if self.ids.has_more_than(ASK_ABOVE) if self.left is None else self.left > ASK_ABOVE:
             question.about_journal(self.journal, len(self.done), self.left)
             question.about_pace(self.left)
             question.ask(f"Revoke {self.ids.count} sessions from {self.ids.source}", self.ids)
