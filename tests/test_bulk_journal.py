@@ -488,8 +488,12 @@ async def test_a_file_that_goes_while_it_is_used_ends_the_run(
 @pytest.mark.may_block
 async def test_a_file_that_goes_at_the_very_end_is_noticed(fake: FakeClerk, path: Path) -> None:
     """After the last line, when the file is closed."""
+
+    def remove(_: RevocationOutcome) -> None:
+        path.unlink()
+
     with pytest.raises(JournalError, match="removed or replaced"):
-        await _run(fake, add_sessions(fake, 1), path, on_outcome=lambda _: path.unlink())
+        await _run(fake, add_sessions(fake, 1), path, on_outcome=remove)
 
 
 async def test_a_program_may_change_its_folder_while_a_run_goes_on(
@@ -498,12 +502,11 @@ async def test_a_program_may_change_its_folder_while_a_run_goes_on(
     """A relative path means the folder in which the run began."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "elsewhere").mkdir()
-    report = await _run(
-        fake,
-        add_sessions(fake, 5),
-        "job.jsonl",
-        on_outcome=lambda _: os.chdir(tmp_path / "elsewhere"),
-    )
+
+    def leave(_: RevocationOutcome) -> None:
+        os.chdir(tmp_path / "elsewhere")
+
+    report = await _run(fake, add_sessions(fake, 5), "job.jsonl", on_outcome=leave)
     assert report.ok
     assert len(_lines(tmp_path / "job.jsonl")) == 6
 

@@ -16,7 +16,7 @@ from clerk_async.testing import Fault
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from clerk_async import RevocationReport, Session
+    from clerk_async import RevocationOutcome, RevocationReport, Session
     from clerk_async.testing import FakeClerk
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -86,20 +86,24 @@ def _yields(_: Session) -> Generator[bool, None, None]:
     yield False
 
 
+def _returns_a_coroutine(session: Session) -> object:
+    return _is_a_coroutine_function(session)
+
+
+CANNOT_SAY: list[tuple[Callable[[Session], object], type[Exception]]] = [
+    (_raises, ZeroDivisionError),
+    (_raises_an_answer, NotFoundError),
+    (_is_a_coroutine_function, InvalidArgumentError),
+    (_Callable(), InvalidArgumentError),
+    (_returns_a_coroutine, InvalidArgumentError),
+    (_yields, InvalidArgumentError),
+]
+
+
 @pytest.mark.may_block
 @pytest.mark.promise("where")
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(
-    ("where", "error"),
-    [
-        (_raises, ZeroDivisionError),
-        (_raises_an_answer, NotFoundError),
-        (_is_a_coroutine_function, InvalidArgumentError),
-        (_Callable(), InvalidArgumentError),
-        (lambda session: _is_a_coroutine_function(session), InvalidArgumentError),  # noqa: PLW0108
-        (_yields, InvalidArgumentError),
-    ],
-)
+@pytest.mark.parametrize(("where", "error"), CANNOT_SAY)
 async def test_a_where_that_cannot_say_ends_the_run_before_anything_is_revoked(
     mode: Mode, where: Callable[[Session], object], error: type[Exception], fake: FakeClerk
 ) -> None:
@@ -128,13 +132,16 @@ async def test_a_where_that_raises_later_ends_the_run_all_the_same(fake: FakeCle
     def where(session: Session) -> bool:
         return bool(ids.index(session.id) + 1)
 
+    def sign_in(_: RevocationOutcome) -> None:
+        add_sessions(fake, 1, user_id="user_1")
+
     with pytest.raises(ValueError, match="not in list"):
         await _swept(
             "async",
             fake,
             user_id="user_1",
             where=where,
-            on_outcome=lambda _: add_sessions(fake, 1, user_id="user_1"),
+            on_outcome=sign_in,
         )
     assert not live(fake) & set(ids)
 
@@ -143,7 +150,11 @@ async def test_a_session_that_where_cannot_see_is_a_failure(fake: FakeClerk) -> 
     """Its id is known, but nothing that it could be judged by."""
     add_sessions(fake, 3, user_id="user_1")
     fake.inject(Fault.null("status", operation="list", item=1, count=None))
-    report = await _swept("async", fake, user_id="user_1", where=lambda _: True)
+
+    def where(_: Session) -> bool:
+        return True
+
+    report = await _swept("async", fake, user_id="user_1", where=where)
     assert (report.revoked, report.failed) == (2, 1)
     assert report.failures[0].session_id in live(fake)
 

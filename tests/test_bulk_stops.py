@@ -20,6 +20,7 @@ from clerk_async import (
     PermissionDeniedError,
     RateLimit,
     ServerError,
+    SessionsApi,
 )
 from clerk_async.testing import Fault
 from clerk_async.testing.limits import SlidingWindow
@@ -478,7 +479,11 @@ async def test_an_input_that_does_not_let_go_is_left_behind(
     options = every.get(how, {})
     if how == "max_failures":
         fake.inject(Fault.status(422, operation="revoke", session_id=ids[2]))
-    asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # what is left complains
+
+    def quiet(_: asyncio.AbstractEventLoop, __: dict[str, Any]) -> None:
+        """Let what is left behind complain."""
+
+    asyncio.get_running_loop().set_exception_handler(quiet)
     async with bulk_client(fake) as client, asyncio.timeout(20):
         if how == "stream":
             async for outcome in client.revoke_stream(source(ids)):
@@ -582,3 +587,18 @@ async def test_what_waits_for_another_round_is_left_by_a_stop(fake: FakeClerk) -
     waiting = [each for each in told if each.attempts and each.status == "not_attempted"]
     assert {each.session_id for each in waiting} == set(ids[:5])
     assert all(isinstance(each.error, ServerError) for each in waiting)
+
+
+def test_a_callback_of_the_sync_client_may_raise_a_cancellation_too(
+    fake: FakeClerk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged like any other error, and the report comes."""
+    ids = add_sessions(fake, 10)
+
+    def on_outcome(_: RevocationOutcome) -> None:
+        raise asyncio.CancelledError
+
+    with SessionsApi(fake.secret_key, base_url=fake.base_url) as client:
+        report = client.revoke_many(ids, on_outcome=on_outcome)
+    assert (report.revoked, report.ok) == (10, True)
+    assert ["on_outcome raised" in record.message for record in logged(caplog)] == [True]

@@ -413,11 +413,11 @@ async def test_a_user_who_signs_in_again_and_again_is_a_failure_in_the_end(
 ) -> None:
     """Each look finds another session: the run ends, and says that it didn't come to an end."""
     add_sessions(fake, 1, user_id="user_1")
-    report = await _run(
-        fake,
-        user_id="user_1",
-        on_outcome=lambda _: add_sessions(fake, 1, user_id="user_1"),
-    )
+
+    def sign_in(_: RevocationOutcome) -> None:
+        add_sessions(fake, 1, user_id="user_1")
+
+    report = await _run(fake, user_id="user_1", on_outcome=sign_in)
     assert (report.revoked, report.failed, report.ok) == (100, 1, False)
     assert "may be live: 100 looks" in str(report.failures[0].error)
 

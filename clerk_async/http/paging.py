@@ -308,11 +308,12 @@ def is_meant(where: Callable[[Session], object] | None, session: Session) -> boo
     if where is None:
         return True
     answer = where(session)
+    kind = type(answer).__name__
     if isinstance(answer, Awaitable | Generator | AsyncGenerator):
         if isinstance(answer, Coroutine):
             answer.close()
         raise InvalidArgumentError(
-            f"where must say whether a session is meant: it returned a {type(answer).__name__}"
+            f"where must say whether a session is meant: it returned a {kind}"
         )
     return bool(answer)
 

@@ -136,7 +136,7 @@ class _Work:
     def do(self) -> None:
         """Do it, in the caller's thread; what it raises is raised in the loop, but for Ctrl-C."""
         result: Any = None
-        error: Exception | None = None
+        error: BaseException | None = None
         try:
             # begun before, it was interrupted, and nobody asks for its result; nor does anybody
             # whose loop has ended, or was left behind by a fork
@@ -145,11 +145,11 @@ class _Work:
                 result = self._function(*self._args)
         except StopIteration:
             error = RuntimeError("StopIteration left a callback")
-        except Exception as raised:  # noqa: BLE001 - it is handed on, not swallowed
+        except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - it is handed on
             error = raised
         self._private.call_soon(self._settle, result, error)
 
-    def _settle(self, result: Any, error: Exception | None) -> None:
+    def _settle(self, result: Any, error: BaseException | None) -> None:
         if self.done.done():
             return
         if error is None:
