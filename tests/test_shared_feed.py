@@ -331,3 +331,25 @@ def test_nobody_logs_what_others_deny(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         Denials().deny_sessions(["sess_1"])
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_program_that_never_closes_ends_quietly(
+    fake: FakeClerk, redis_server: RedisServer, *, kept: bool
+) -> None:
+    """Its connections to Redis are let go of, whether the client outlives the loop or not."""
+    ended = run_program(
+        """
+        import asyncio, sys
+        from clerk_async import AsyncSessionsApi
+        async def main():
+            sessions = AsyncSessionsApi(shared_state=sys.argv[1])
+            await sessions.deny(session_id="sess_1")
+            return sessions if sys.argv[2] == "True" else None
+        kept = asyncio.run(main())
+        """,
+        fake,
+        redis_server.url,
+        str(kept),
+    )
+    assert (ended.code, ended.out, ended.err) == (0, "", "")

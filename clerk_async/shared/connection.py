@@ -115,6 +115,9 @@ class RedisConnection:
         transports = [writer.transport for writer in writers if writer is not None]
         is_gone = is_parents or self.loop.is_closed()
         let_go(transports, None if is_gone else self.loop)
+        with contextlib.suppress(RuntimeError):
+            if not is_gone:  # a writer that goes before its transport would warn
+                self.loop.call_soon_threadsafe(writers.clear)
         for transport in transports if is_gone else ():
             with contextlib.suppress(AttributeError):  # another kind of loop
                 transport._closing = True  # noqa: SLF001 - or its writer would reach for the loop
