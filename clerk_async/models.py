@@ -6,6 +6,7 @@ came over the wire and makes a datetime when one is looked at, so a long list co
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -14,7 +15,7 @@ from typing import Any, Generic, Self, TypeVar, overload
 import attrs
 
 from clerk_async.errors import InvalidArgumentError, ResponseDecodeError
-from clerk_async.redaction import redact
+from clerk_async.redaction import JsonValue, json_of, redact
 
 T = TypeVar("T")
 
@@ -91,7 +92,7 @@ def _milliseconds(value: datetime | int | None) -> int | None:
 
 
 @attrs.frozen(kw_only=True)
-class SessionActivity:
+class SessionActivity(JsonValue):
     """The device and place of a session's latest activity; None where the service said nothing."""
 
     id: str | None = None
@@ -106,14 +107,14 @@ class SessionActivity:
 
 
 @attrs.frozen(kw_only=True)
-class SessionTask:
+class SessionTask(JsonValue):
     """Something the user must still do before a pending session becomes active."""
 
     key: str
 
 
 @attrs.frozen(init=False, repr=False)
-class Session:
+class Session(JsonValue):
     """A sign-in session.
 
     Only `id` and `status` are always there: every other field is None where the service sent null,
@@ -240,7 +241,7 @@ class UnreadableItem:
 
 
 @attrs.frozen(kw_only=True)
-class SessionPage(Sequence[Session]):
+class SessionPage(Sequence[Session], JsonValue):
     """One page of sessions, newest first; a sequence of them.
 
     Attributes:
@@ -265,6 +266,33 @@ class SessionPage(Sequence[Session]):
     def __getitem__(self, index: slice) -> tuple[Session, ...]: ...
     def __getitem__(self, index: int | slice) -> Session | tuple[Session, ...]:
         return self.data[index]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the page as the service writes it: `data` and `total_count`, ready for JSON."""
+        return {"data": json_of(self.data), "total_count": self.total_count}
+
+    @classmethod
+    def _json_types(cls) -> dict[str, Any]:
+        return {"data": tuple[Session, ...], "total_count": int | None}
+
+    def _repr_html_(self) -> str:
+        """Show the page as a table in a notebook."""
+        columns = ("id", "status", "user_id", "last_active_at", "created_at")
+        head = "".join(f"<th>{column}</th>" for column in columns)
+        rows = "".join(
+            "<tr>" + "".join(f"<td>{_cell(getattr(each, name))}</td>" for name in columns) + "</tr>"
+            for each in self.data
+        )
+        total = "" if self.total_count is None else f" of {self.total_count:,}"
+        return (
+            f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+            f"<p>{len(self.data):,}{total} sessions</p>"
+        )
+
+
+def _cell(value: object) -> str:
+    text = f"{value:%Y-%m-%d %H:%M:%S} UTC" if isinstance(value, datetime) else str(value or "-")
+    return html.escape(redact(text))
 
 
 @attrs.frozen(kw_only=True)

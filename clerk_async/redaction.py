@@ -1,10 +1,18 @@
-"""Hides whatever is shaped like a secret: keys, tokens, cookies; in texts, values and headers."""
+"""What is shown of values: nothing that is shaped like a secret; and their form for JSON.
+
+pydantic is imported by its own hooks alone, which it calls itself.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final
+from datetime import datetime
+from enum import StrEnum
+from types import UnionType
+from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
+
+import attrs
 
 REDACTED: Final = "[redacted]"
 _SHORTEST_SECRET: Final = 4  # a shorter one hides nothing, and stands in the middle of plain words
@@ -124,3 +132,111 @@ def _shown(pairs: Iterable[tuple[str, str]], secrets: Iterable[str]) -> tuple[tu
         (redact(key, secrets), REDACTED if _SECRET_HEADER.search(key) else redact(value, secrets))
         for key, value in pairs
     )
+
+
+class JsonValue:
+    """A frozen attrs value that has a form for JSON.
+
+    As a return annotation of a FastAPI route, in a list, and as a field of a pydantic model, such a
+    value is written as `to_dict` returns it. pydantic takes instances only: nothing that a request
+    holds becomes one.
+    """
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the value as JSON-ready data, as `clerk-async --json` prints it.
+
+        Names are the service's. Times are texts in ISO 8601, in UTC with milliseconds and `Z`.
+        """
+        fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(type(self))  # type: ignore[arg-type]
+        names = [field.name.lstrip("_") for field in fields]
+        return {name: json_of(getattr(self, name)) for name in names}
+
+    @classmethod
+    def _json_types(cls) -> dict[str, Any]:
+        """Return the types of what `to_dict` returns, by name."""
+        hints = get_type_hints(cls)
+        return {
+            field.name.lstrip("_"): datetime | None
+            if field.name.startswith("_")
+            else hints[field.name]
+            for field in attrs.fields(cls)  # type: ignore[arg-type]
+        }
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema  # noqa: PLC0415 - pydantic is there: it calls this
+
+        return core_schema.is_instance_schema(
+            cls,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda value: value.to_dict(),
+                return_schema=handler.generate_schema(_shape_of(cls)),
+                when_used="json",
+            ),
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> Any:
+        return handler(schema["serialization"]["return_schema"])
+
+
+def json_of(value: Any) -> Any:
+    """Return a value of one of our attributes as JSON-ready data."""
+    told = value
+    if isinstance(value, JsonValue):
+        told = value.to_dict()
+    elif isinstance(value, StrEnum):
+        told = value.value
+    elif isinstance(value, datetime):
+        told = value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    elif isinstance(value, tuple):
+        told = [json_of(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+    return told
+
+
+_shapes: dict[type, Any] = {}
+"""One for each class: pydantic gives each a name in a schema, and two would share it."""
+
+
+def _shape_of(cls: type[JsonValue]) -> Any:
+    """Return a typed dictionary of what `to_dict` returns, named after the class."""
+    shape = _shapes.get(cls)
+    if shape is None:
+        from typing_extensions import TypedDict  # noqa: PLC0415 - comes with pydantic
+
+        make: Any = TypedDict
+        types = {name: _json_type(kind) for name, kind in cls._json_types().items()}
+        shape = make(cls.__name__, types)
+        shape.__module__ = cls.__module__
+        shape.__doc__ = (cls.__doc__ or "").partition("\n")[0]
+        _shapes[cls] = shape
+    return shape
+
+
+def _json_type(kind: Any) -> Any:
+    """Return the type that a value has in JSON."""
+    arguments = get_args(kind)
+    match get_origin(kind):
+        case origin if origin in {Union, UnionType}:
+            found: Any = Union[tuple(map(_json_type, arguments))]  # noqa: UP007 - made of a tuple
+        case origin if origin is tuple:
+            found = list[_json_type(arguments[0])]  # type: ignore[misc]
+        case origin if origin is Mapping:
+            found = dict[str, Any]
+        case _:
+            found = _plain_json_type(kind)
+    return found
+
+
+def _plain_json_type(kind: Any) -> Any:
+    if kind is datetime:
+        from pydantic import WithJsonSchema  # noqa: PLC0415 - see the hooks
+
+        return Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
+    if not isinstance(kind, type) or issubclass(kind, StrEnum):
+        return str if isinstance(kind, type) else kind
+    if issubclass(kind, JsonValue):
+        return _shape_of(kind)
+    return kind  # pyright: ignore[reportUnknownVariableType]

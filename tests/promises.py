@@ -41,6 +41,7 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
         "tolerant-decoding": "Nothing is coerced; a bad field costs that field, a bad item that item; unknown statuses stay readable",
         "quiet-log": "A field that the service drops is one log line for each client, not one for each session",
         "tools": "attrs, cattrs and whatever resolves type hints may work on our values at any time",
+        "json-values": "Values are JSON by `to_dict`, and by annotation in FastAPI and pydantic, with a schema; secrets are not",
         "both-lists": "Both shapes of a list are read",
         "useless-bodies": "A body of no use is a ResponseDecodeError, never an empty list",
         "complete-iteration": "`iterate` gives every session once, whatever ends, begins or is revoked meanwhile and whatever totals say; a list without an end is an error",

@@ -133,7 +133,16 @@ def test_each_module_can_be_imported_first() -> None:
 
 
 ROOMS = (
-    ("errors", "models", "config", "version", "reasons", "redaction", "denials", "under_test"),
+    (
+        "errors",
+        "models",
+        "config",
+        "version",
+        "reasons",
+        "redaction",
+        "denials",
+        "under_test",
+    ),
     ("pacing",),
     ("http",),
     ("shared",),

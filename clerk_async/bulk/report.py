@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Any, Final, Literal, NotRequired
 
 import attrs
 
-from clerk_async.errors import ClerkError
+from clerk_async.errors import ApiError, ClerkError
 from clerk_async.models import Session
+from clerk_async.redaction import JsonValue, json_of, redact
 
 StopReason = Literal["authentication", "max_failures", "deadline", "should_stop"]
 
@@ -44,7 +45,7 @@ _DONE: Final = frozenset(
 
 
 @attrs.frozen
-class RevocationOutcome:
+class RevocationOutcome(JsonValue):
     """What became of one session.
 
     Attributes:
@@ -64,9 +65,51 @@ class RevocationOutcome:
     session: Session | None = attrs.field(default=None, repr=False)
     user_id: str | None = None
 
+    def __str__(self) -> str:
+        whose = self.session_id or (f"sessions of {self.user_id}" if self.user_id else "no id")
+        told = f"{whose}: {self.status.value.replace('_', ' ')}"
+        return redact(told if self.error is None else f"{told}: {self.error}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the outcome as `clerk-async --json` prints it, without the session itself.
+
+        `user_id` and `error` (`type` and `message`; of an answer also `status`, `code` and
+        `trace_id`) are there if there is one.
+        """
+        session_id = self.session_id
+        told: dict[str, Any] = {
+            "type": "outcome",
+            "session_id": None if session_id is None else redact(session_id),
+            "status": self.status.value,
+            "attempts": self.attempts,
+        }
+        if self.user_id is not None:
+            told["user_id"] = redact(self.user_id)
+        if self.error is not None:
+            told["error"] = _error_to_dict(self.error)
+        return told
+
+    @classmethod
+    def _json_types(cls) -> dict[str, Any]:
+        return {
+            "type": str,
+            "session_id": str | None,
+            "status": str,
+            "attempts": int,
+            "user_id": NotRequired[str],
+            "error": NotRequired[dict[str, Any]],
+        }
+
+
+def _error_to_dict(error: ClerkError) -> dict[str, Any]:
+    told: dict[str, Any] = {"type": type(error).__name__, "message": redact(str(error))}
+    if isinstance(error, ApiError):
+        told |= {"status": error.status, "code": error.code, "trace_id": error.trace_id}
+    return told
+
 
 @attrs.frozen(kw_only=True)
-class RevocationPause:
+class RevocationPause(JsonValue):
     """Why nothing gets done at the moment.
 
     Attributes:
@@ -82,7 +125,7 @@ class RevocationPause:
 
 
 @attrs.frozen(kw_only=True)
-class RevocationProgress:
+class RevocationProgress(JsonValue):
     """A snapshot of a run.
 
     Attributes:
@@ -106,11 +149,50 @@ class RevocationProgress:
     eta: float | None
     pause: RevocationPause | None
     elapsed: float
+
+    def __str__(self) -> str:
+        total = "" if self.total is None else f" of {self.total:,}"
+        told = f"{self.done:,}{total} sessions done, {self.rate:.1f} per second"
+        if self.eta is not None:
+            told += f", about {self.eta:.0f} s left"
+        if self.pause is not None:
+            told += f"; waiting for {self.pause.seconds:.0f} s ({self.pause.reason})"
+        return told
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the snapshot ready for JSON; `counts` has each status by its name."""
+        counts = {status.value: self.counts.get(status, 0) for status in RevocationStatus}
+        return {
+            "type": "progress",
+            "done": self.done,
+            "total": self.total,
+            "counts": counts,
+            "resumed": self.resumed,
+            "rate": round(self.rate, 3),
+            "eta": None if self.eta is None else round(self.eta, 3),
+            "pause": json_of(self.pause),
+            "elapsed": round(self.elapsed, 3),
+        }
+
+    @classmethod
+    def _json_types(cls) -> dict[str, Any]:
+        return {
+            "type": str,
+            "done": int,
+            "total": int | None,
+            "counts": dict[str, int],
+            "resumed": int,
+            "rate": float,
+            "eta": float | None,
+            "pause": RevocationPause | None,
+            "elapsed": float,
+        }
+
     users: int = 0
 
 
 @attrs.frozen(kw_only=True)
-class RevocationReport:
+class RevocationReport(JsonValue):
     """The end of a run.
 
     The counts of the six statuses and `resumed` add up to `total`.
@@ -161,6 +243,47 @@ class RevocationReport:
             and self.stopped_by is None
             and self.exhausted
         )
+
+    def __str__(self) -> str:
+        counts = [
+            f"{getattr(self, status.value):,} {status.value.replace('_', ' ')}"
+            for status in RevocationStatus
+            if getattr(self, status.value)
+        ]
+        if self.resumed:
+            counts.append(f"{self.resumed:,} done by an earlier run")
+        told = f"{self.total:,} sessions in {self.elapsed:.1f} s: {', '.join(counts) or 'none'}"
+        if self.stopped_by is not None:
+            told += f"; stopped by {self.stopped_by}"
+        return told if self.exhausted else f"{told}; the input was not read to its end"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as the summary that `clerk-async --json` prints, without `failures`."""
+        return {
+            "type": "summary",
+            "total": self.total,
+            **{status.value: getattr(self, status.value) for status in RevocationStatus},
+            "resumed": self.resumed,
+            "throttled": self.throttled,
+            "elapsed": round(self.elapsed, 3),
+            "stopped_by": self.stopped_by,
+            "exhausted": self.exhausted,
+            "ok": self.ok,
+        }
+
+    @classmethod
+    def _json_types(cls) -> dict[str, Any]:
+        return {
+            "type": str,
+            "total": int,
+            **{status.value: int for status in RevocationStatus},
+            "resumed": int,
+            "throttled": int,
+            "elapsed": float,
+            "stopped_by": str | None,
+            "exhausted": bool,
+            "ok": bool,
+        }
 
     def raise_for_failures(self) -> None:
         """Raise unless `ok`.

@@ -11,7 +11,6 @@ from clerk_async.bulk.report import RevocationReport, RevocationStatus
 from clerk_async.cli.columns import SESSIONS
 from clerk_async.cli.exits import is_out_of_reach
 from clerk_async.cli.interrupts import Interrupts
-from clerk_async.cli.outcomes import outcome_record
 from clerk_async.cli.output import BackgroundLines, cell, json_line
 from clerk_async.cli.progress import AWAY, progress_view
 from clerk_async.errors import JournalError
@@ -153,9 +152,9 @@ class BulkRun:
             self._unreached = 0
         out = self.out
         if self._lines is not None:
-            await self._lines.put(json_line(outcome_record(outcome), out.out))
+            await self._lines.put(json_line(outcome.to_dict(), out.out))
         elif out.is_json:
-            out.record(outcome_record(outcome))
+            out.record(outcome.to_dict())
         elif outcome.status is RevocationStatus.PLANNED:
             owner = f"\t{cell(outcome.user_id)}" if outcome.user_id and not out.is_quiet else ""
             out.result(cell(outcome.session_id or "") + owner)

@@ -17,7 +17,7 @@ from clerk_async.cli.exits import (
     exit_code_of_report,
     is_out_of_reach,
 )
-from clerk_async.cli.outcomes import WORDS, summary_record, tell_outcomes, tell_waiting
+from clerk_async.cli.outcomes import WORDS, tell_outcomes, tell_waiting
 from clerk_async.cli.output import paint
 from clerk_async.cli.progress import duration, number
 from clerk_async.errors import BadRequestError, ResponseDecodeError
@@ -161,7 +161,7 @@ class Ending:
         out = self.run.out
         code, warnings = self.code, self.warnings
         if out.is_json:
-            record = {**summary_record(self.report), "exit_code": code, "warnings": warnings}
+            record = {**self.report.to_dict(), "exit_code": code, "warnings": warnings}
             if self.ids is not None:
                 record["skipped"] = self.ids.tally.skipped
             out.record(record)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import attrs
 
@@ -17,7 +17,7 @@ from clerk_async.cli.messages import error_text
 from clerk_async.cli.output import cell
 from clerk_async.cli.progress import number
 from clerk_async.errors import ClerkError, NotFoundError
-from clerk_async.models import SESSION_FIELDS, SessionActivity, SessionStatus
+from clerk_async.models import SessionStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -164,7 +164,7 @@ class _Printer:
             if len(self._rows) == _TABLE_ROWS:
                 self._draw()
         elif self.form == "json":
-            self.out.record(session_record(session))
+            self.out.record(session.to_dict())
         elif self.form == "ids":
             self.out.result(rows.id_line(session))
         else:
@@ -197,23 +197,6 @@ _LINES: Final = {
     "tsv": ("\t".join(rows.TSV_HEADER), rows.tsv_row),
     "csv": (",".join(rows.CSV_HEADER), rows.csv_row),
 }
-
-
-def session_record(session: Session) -> dict[str, Any]:
-    """Make the JSON line of a session: every field that it has, times in ISO 8601."""
-    record: dict[str, Any] = {}
-    for name in SESSION_FIELDS:
-        value: object = getattr(session, name)
-        if isinstance(value, datetime):
-            value = value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        elif isinstance(value, SessionStatus):
-            value = value.value
-        elif isinstance(value, SessionActivity):
-            value = attrs.asdict(value)
-        elif name == "tasks" and session.tasks is not None:
-            value = [attrs.asdict(task) for task in session.tasks]
-        record[name] = value
-    return record
 
 
 async def get_sessions(settings: Settings, session_ids: Sequence[str]) -> int:
@@ -264,7 +247,7 @@ async def get_sessions(settings: Settings, session_ids: Sequence[str]) -> int:
 def show_one(out: Output, session: Session) -> None:
     """Print one session."""
     if out.is_json:
-        out.record(session_record(session))
+        out.record(session.to_dict())
         return
     if out.is_quiet:
         out.result(rows.id_line(session))

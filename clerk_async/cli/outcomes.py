@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from clerk_async.bulk.report import RevocationStatus
 from clerk_async.cli.messages import error_text
 from clerk_async.cli.output import cell
 from clerk_async.cli.progress import number
-from clerk_async.errors import ApiError, ClerkError
 from clerk_async.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from clerk_async.bulk.report import RevocationOutcome, RevocationReport
+    from clerk_async.bulk.report import RevocationOutcome
     from clerk_async.cli.output import Output
 
 SHOWN_AT_MOST: Final = 20
@@ -31,47 +30,6 @@ WORDS: Final = {
 }
 LEFT: Final = "left"
 """What a stopped run says of a session that was not attempted, or that waits for another try."""
-
-
-def outcome_record(outcome: RevocationOutcome) -> dict[str, Any]:
-    """Make the JSON line of an outcome."""
-    session_id = outcome.session_id
-    record: dict[str, Any] = {
-        "type": "outcome",
-        "session_id": None if session_id is None else redact(session_id),
-        "status": outcome.status.value,
-        "attempts": outcome.attempts,
-    }
-    if outcome.user_id is not None:
-        record["user_id"] = redact(outcome.user_id)
-    if outcome.error is not None:
-        record["error"] = error_record(outcome.error)
-    return record
-
-
-def error_record(error: ClerkError) -> dict[str, Any]:
-    """Make what a JSON line says about an error."""
-    record: dict[str, Any] = {"type": type(error).__name__, "message": redact(str(error))}
-    if isinstance(error, ApiError):
-        record["status"] = error.status
-        record["code"] = error.code
-        record["trace_id"] = error.trace_id
-    return record
-
-
-def summary_record(report: RevocationReport) -> dict[str, Any]:
-    """Make the last JSON line of a run."""
-    return {
-        "type": "summary",
-        "total": report.total,
-        **{status.value: getattr(report, status.value) for status in RevocationStatus},
-        "resumed": report.resumed,
-        "throttled": report.throttled,
-        "elapsed": round(report.elapsed, 3),
-        "stopped_by": report.stopped_by,
-        "exhausted": report.exhausted,
-        "ok": report.ok,
-    }
 
 
 def tell_outcomes(

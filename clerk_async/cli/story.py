@@ -12,7 +12,6 @@ import attrs
 
 from clerk_async.cli.exits import DONE, FAILED, INTERRUPTED
 from clerk_async.cli.interrupts import Interrupts
-from clerk_async.cli.outcomes import summary_record
 from clerk_async.cli.output import terminal_width
 from clerk_async.cli.progress import duration, number, progress_view
 from clerk_async.sessions import AsyncSessionsApi
@@ -122,7 +121,7 @@ async def _play(
     findings = _check(fake, story, report)
     is_good = all(holds for holds, _ in findings)
     if out.is_json:
-        record: dict[str, Any] = summary_record(report)
+        record: dict[str, Any] = report.to_dict()
         record["checks"] = [{"holds": holds, "check": text} for holds, text in findings]
         record["ok"] = is_good
         out.record(record)
