@@ -281,8 +281,7 @@ class Sweep(Work):
                 break
         if not owner.looks:
             self._trust.learn(walk)
-            self.users += 1
-            self.users_without_sessions += not has_any
+            self._note_user(has_any=has_any)
         self._note_listed(owner)
         owner.looks += 1
         if self._pick(owner):
@@ -359,8 +358,7 @@ class Sweep(Work):
         self._add(owner, Job(0, None, error, owner=owner))
 
     def _add(self, owner: Owner, job: Job) -> None:
-        self.index += 1
-        job.index = self.index
+        job.index = self._next_place()
         owner.outstanding += 1
         self._ready.append(job)
 

@@ -154,9 +154,22 @@ class Work:
 
     def malformed(self, session_id: str | None, error: InvalidArgumentError) -> Job:
         """Return a job for an item that no request can be made of."""
-        self.index += 1
         error.__traceback__ = None
-        return Job(self.index, session_id, error)
+        return Job(self._next_place(), session_id, error)
+
+    def _next_place(self) -> int:
+        """Give a place in the order of the report."""
+        self.index += 1
+        return self.index
+
+    def _note_resumed(self) -> None:
+        """Note that an earlier run had done one."""
+        self.resumed += 1
+
+    def _note_user(self, *, has_any: bool) -> None:
+        """Note that a user was listed, and whether they have a session of any status."""
+        self.users += 1
+        self.users_without_sessions += not has_any
 
 
 class IdWork(Work):
@@ -209,9 +222,8 @@ class IdWork(Work):
             self._dropped += 1
             return None
         if journal and journal.was_done_earlier(session_id):
-            self.resumed += 1
+            self._note_resumed()
             return None
         if self._ids is None and self.lockout is not None:
             self.lockout.deny((session_id,))
-        self.index += 1
-        return Job(self.index, session_id)
+        return Job(self._next_place(), session_id)

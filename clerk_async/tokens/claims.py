@@ -9,11 +9,12 @@ import copy
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType, NoneType
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, ClassVar, Final, TypeAlias, cast
 
 import attrs
 
 from clerk_async.tokens.access import (
+    Refusal403,
     granted_permissions,
     is_entitled,
     needs_reverification,
@@ -24,7 +25,6 @@ from clerk_async.tokens.refusals import malformed
 
 _LAST_SECOND: Final = 253_402_300_799  # the end of the year 9999, where datetime ends
 _VERSION_2: Final = 2
-_FACTORS: Final = 2
 _TEXTS: Final = ("sid", "iss", "jti", "azp", "sts", "pla", "fea")
 _TEXTS_OF_AN_ORGANIZATION: Final = ("id", "slg", "rol", "per", "fpm")
 _TEXT_OR_NONE: Final = frozenset({str, NoneType})
@@ -177,7 +177,7 @@ class SessionClaims:
         """
         return needs_reverification(self.factor_verification_age, reverification)
 
-    reverification_error = staticmethod(reverification_error)
+    reverification_error: ClassVar[Refusal403] = staticmethod(reverification_error)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the claims as JSON-ready values, by the names of the attributes.
@@ -347,7 +347,7 @@ def _factor_verification_age(value: object) -> tuple[int, int] | None:
     if not isinstance(value, list):
         return None
     ages = cast("list[object]", value)
-    if len(ages) != _FACTORS or not all(type(age) is int for age in ages):
+    if len(ages) != 2 or not all(type(age) is int for age in ages):  # noqa: PLR2004 - two factors
         return None
     first, second = cast("list[int]", ages)
     return (first, second)

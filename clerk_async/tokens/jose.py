@@ -66,10 +66,10 @@ class Compact:
     __slots__ = ("header_segment", "payload_segment", "signature_segment", "signing_input")
 
     def __init__(self, header: bytes, signing_input: bytes, payload: bytes, sig: bytes) -> None:
-        self.header_segment = header
-        self.signing_input = signing_input
-        self.payload_segment = payload
-        self.signature_segment = sig
+        self.header_segment: bytes = header
+        self.signing_input: bytes = signing_input
+        self.payload_segment: bytes = payload
+        self.signature_segment: bytes = sig
 
 
 def plain(token: object) -> str:

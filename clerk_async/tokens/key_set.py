@@ -117,12 +117,12 @@ class Flight:
         from clerk_async.http.errand import Latch  # noqa: PLC0415 - loaded by the first FetchedKeys
 
         self._carrier: dict[None, Errand[None]] = {}
-        self.home = home
-        self.since = since
+        self.home: Home | None = home
+        self.since: float = since
         self.landed: Latch = Latch()
-        self.failed = False
-        self.is_slow = False
-        self.has_begun = False
+        self.failed: bool = False
+        self.is_slow: bool = False
+        self.has_begun: bool = False
 
     def carried_by(self, errand: Errand[None]) -> Errand[None]:
         """Return what carries it out in a thread: this errand, unless there was one before."""

@@ -65,10 +65,10 @@ class VerificationKey:
         is_signed_by: Check,
         source: Mapping[str, Any] | None = None,
     ) -> None:
-        self.kid = kid
-        self.algorithm = algorithm
-        self.is_signed_by = is_signed_by
-        self.source = source
+        self.kid: str | None = kid
+        self.algorithm: str = algorithm
+        self.is_signed_by: Check = is_signed_by
+        self.source: Mapping[str, Any] | None = source
 
 
 class UnusableKey(NamedTuple):

@@ -96,10 +96,10 @@ class Examined:
     def __init__(
         self, token: str, key: VerificationKey, payload: dict[str, Any], *, is_session: bool
     ) -> None:
-        self.token = token
-        self.key = key
-        self.payload = payload
-        self.is_session = is_session
+        self.token: str = token
+        self.key: VerificationKey = key
+        self.payload: dict[str, Any] = payload
+        self.is_session: bool = is_session
         self.claims: SessionClaims | None = None
 
 
@@ -162,7 +162,7 @@ class Verification:
         self.denial_check = denial_check
         self.keys = keys
         self.can_look_up = can_look_up
-        self.tally = Tally()
+        self.tally: Tally = Tally()
         self._cache = TokenCache(cache_size)
         self._headers: dict[bytes, Header] = {}
         self._shared: Shared = {}
