@@ -158,6 +158,7 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
     "The package": {
         "public-surface": "Names, docs and layers are what they are said to be; imports are light",
         "readme-examples": "The README's examples run, its defaults are the real ones",
+        "readme-app": "The README's FastAPI app runs as pasted, and so do its tests",
         "aioresponses": "aioresponses works for those who mock",
         "cost-of-a-call": "A call costs hardly more than bare aiohttp",
         "readme-figures": "The README's benchmark figures are those of the stored results",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import doctest
-import importlib.util
 import inspect
 import re
 import textwrap
@@ -15,7 +14,8 @@ import pytest
 from programs import run_program
 
 import clerk_async
-from clerk_async import AsyncSessionsApi, RetryPolicy, SessionsApi, Timeouts
+from clerk_async import AsyncSessionsApi, SessionsApi
+from clerk_async.http import retry
 from clerk_async.http.operations import OPERATIONS, RetryClass
 
 if TYPE_CHECKING:
@@ -23,10 +23,14 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-RECIPES = re.compile(r"^## Recipes\n.*?(?=^## )", re.DOTALL | re.MULTILINE)  # run in their servers
-BLOCKS = re.findall(
-    r"(?:<!-- needs: (\S+) -->\n)?```python\n(.*?)```", RECIPES.sub("", README), re.DOTALL
+APP = (
+    (ROOT / "tests" / "apps" / "account_app.py").read_text(encoding="utf-8").split('"""\n\n', 1)[1]
 )
+BLOCKS = [
+    block
+    for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    if "account_app" not in block and block != APP
+]
 
 
 def cells(line: str) -> list[str]:
@@ -34,63 +38,18 @@ def cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip().strip("|").split("|")]
 
 
-def rows(heading: str) -> list[list[str]]:
-    """Give the rows of the first table after a heading, without its head."""
-    section = README.partition(f"{heading}\n")[2]
-    table = re.search(r"^\|.*\|\n\|[-|]+\|\n((?:\|.*\|\n)+)", section, re.MULTILINE)
+def rows(heading: str, text: str = README) -> list[list[str]]:
+    """Return the rows of the first table after a heading, without its head."""
+    section = text.partition(f"{heading}\n")[2]
+    table = re.search(r"^ *\|.*\|\n *\|[-|]+\|\n((?: *\|.*\|\n)+)", section, re.MULTILINE)
     assert table is not None, heading
     return [cells(line) for line in table[1].splitlines()]
 
 
 USES = {
-    "look": """
-async def use():
-    async with AsyncSessionsApi() as sessions:
-        await look(sessions)
-
-asyncio.run(use())
-""",
-    "end_all": """
-asyncio.run(end_all(["sess_1"]))
-assert asyncio.run(left()) == ["sess_mine"]
-""",
     "who_is": """
 assert asyncio.run(who_is(token)) == "user_1"
 assert asyncio.run(who_is("x")) == "nobody: token-invalid"
-""",
-    "invoices": """
-import httpx
-
-async def ask(headers):
-    transport = httpx.ASGITransport(app)
-    async with app.router.lifespan_context(app):
-        async with httpx.AsyncClient(transport=transport, base_url=party) as client:
-            return (await client.get("/invoices", headers=headers)).status_code
-
-assert asyncio.run(ask({})) == 401
-assert asyncio.run(ask({"Authorization": f"Bearer {token}"})) == 403
-""",
-    "signed_in_or_refreshed": """
-from types import SimpleNamespace
-from clerk_async import AsyncSessionsApi
-
-names = []
-response = SimpleNamespace(headers=SimpleNamespace(append=lambda name, _: names.append(name)))
-
-async def use():
-    async with AsyncSessionsApi() as sessions:
-        verifier = AsyncTokenVerifier(sessions=sessions, authorized_parties=[party])
-        request = {"host": party.removeprefix("https://"), "cookie": cookie}
-        assert (await signed_in_or_refreshed(verifier, request, response)).is_signed_in
-
-asyncio.run(use())
-assert set(names) == {"Set-Cookie"}
-""",
-    "test_sign_out_everywhere": """
-from clerk_async.testing import FakeClerk
-
-with FakeClerk() as fake:
-    test_sign_out_everywhere(fake)
 """,
 }
 """How the functions are used that an example defines and doesn't call itself."""
@@ -98,21 +57,15 @@ SETTING = """
 import asyncio, os
 from clerk_async import AsyncSessionsApi
 os.chdir({folder!r})
-party, token, cookie = {party!r}, {token!r}, {cookie!r}
-
-async def left():
-    async with AsyncSessionsApi() as sessions:
-        return [session.id async for session in sessions.iterate(status="active", user_id="user_1")]
+party, token = {party!r}, {token!r}
 """
 
 
 @pytest.mark.promise("readme-examples")
 @pytest.mark.slow
-@pytest.mark.parametrize(("needs", "block"), BLOCKS, ids=range(len(BLOCKS)))
-def test_the_readmes_examples_run(needs: str, block: str, fake: FakeClerk, tmp_path: Path) -> None:
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def test_the_readmes_examples_run(block: str, fake: FakeClerk, tmp_path: Path) -> None:
     """Each python block is a program that runs against the service, its functions too."""
-    if needs and importlib.util.find_spec(needs) is None:
-        pytest.skip(f"{needs} is not installed")
     party = "https://app.example.com"
     for name in ("sess_1", "sess_2", "sess_mine"):
         fake.add_session(session_id=name, user_id="user_1", authorized_party=party)
@@ -120,8 +73,6 @@ def test_the_readmes_examples_run(needs: str, block: str, fake: FakeClerk, tmp_p
         folder=str(tmp_path),
         party=party,
         token=fake.mint("sess_1"),
-        cookie=f"__session={fake.expired_token('sess_1')}; "
-        f"__refresh={fake.refresh_token_for('sess_1')}",
     )
     defined = re.findall(r"^(?:async )?def (\w+)", block, re.MULTILINE)
     uses = "".join(USES.get(name, "") for name in defined)
@@ -133,14 +84,20 @@ def test_the_readmes_examples_run(needs: str, block: str, fake: FakeClerk, tmp_p
 
 
 def test_the_readme_has_examples_and_commands() -> None:
-    """The two commands stand at its top, each one line; examples follow."""
-    assert len(BLOCKS) >= 5
-    commands = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    """The two commands stand at its top, each one line; the README is no longer than 300 lines."""
+    assert len(BLOCKS) >= 3
+    assert len(README.splitlines()) <= 300
+    commands = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)[1:]
     for command in commands[:2]:
         assert len(command.strip().splitlines()) == 1
         assert "venv" in command
     assert "demo" in commands[0]
     assert "pytest" in commands[1]
+
+
+def test_the_readme_shows_the_whole_app() -> None:
+    """What can be pasted is what the tests run."""
+    assert f"```python\n{APP}```" in README
 
 
 def test_the_readmes_links_lead_somewhere() -> None:
@@ -159,7 +116,7 @@ def test_the_readmes_links_lead_somewhere() -> None:
 def test_the_readmes_operations_are_the_real_ones() -> None:
     """Each operation of its table takes what the table says."""
     seen: set[str] = set()
-    for cell, *_ in rows("## Use"):
+    for cell, *_ in rows("## What it does"):
         for name, parameters in re.findall(r"`(\w+)\(([^)]*)\)`", cell):
             seen.add(name)
             real = inspect.signature(getattr(AsyncSessionsApi, name)).parameters
@@ -168,26 +125,9 @@ def test_the_readmes_operations_are_the_real_ones() -> None:
     assert seen >= set(OPERATIONS) - {"jwks"} | {"iterate", "revoke_many", "revoke_all"}
 
 
-@pytest.mark.promise("readme-examples")
-def test_the_readmes_settings_are_the_real_defaults() -> None:
-    """Each argument is named, and where a default is given it's the one of the code."""
-    real = inspect.signature(AsyncSessionsApi).parameters
-    named: set[str] = set()
-    for names, default, *_ in rows("### Settings"):
-        for name in re.findall(r"`(\w+)`", names):
-            named.add(name)
-            if re.match(r"`(Timeouts|RetryPolicy)\(", default):
-                value = eval(default.strip("`"), {"Timeouts": Timeouts, "RetryPolicy": RetryPolicy})  # noqa: S307
-                assert value == real[name].default
-                assert value == type(value)()
-            elif name in {"pool_size", "api_version"}:
-                assert default.strip("`") == str(real[name].default)
-    assert named >= set(real) - {"allow_insecure"}
-
-
 @pytest.mark.promise("retry-table")
-def test_the_readmes_retry_table_is_the_codes() -> None:
-    """Row by row: what may be sent again."""
+def test_the_written_retry_table_is_the_codes() -> None:
+    """Row by row, as the docstring of `clerk_async.http.retry` has it."""
     table = {
         RetryClass.SAFE: ("yes", "yes", "yes", "yes"),
         RetryClass.CREATES: (
@@ -199,7 +139,7 @@ def test_the_readmes_retry_table_is_the_codes() -> None:
         RetryClass.CONSUMES: ("yes", "only 503 with Retry-After", "yes", "no"),
     }
     seen: set[str] = set()
-    for names, *columns in rows("## What is retried"):
+    for names, *columns in rows("The table::", retry.__doc__ or ""):
         for name in names.split(", "):
             operation = OPERATIONS["jwks" if name == "keys" else name]
             seen.add(operation.name)

@@ -1,7 +1,24 @@
 """Whether a failed attempt is tried again, and after how long. Pure: no I/O, no clock.
 
-The table is that of the README: by what a repeat of the operation may do, and by what is known of
-the failed attempt.
+It depends on what a repeat of the operation may do, and on what is known of the failed attempt.
+"Passing" are 409 `resource_locked`, 500, 502, 503, 504, 520 and 522 to 524; "unsent" means that no
+connection could be made, and "lost" that the connection broke, or time ran out, after sending.
+
+The table::
+
+    | operation | 429 | passing | unsent | lost |
+    |---|---|---|---|---|
+    | list, get, keys | yes | yes | yes | yes |
+    | revoke, verify | yes | yes | yes | yes (the same effect twice) |
+    | create_token, create_token_from_template | yes | yes | yes | yes (a second token) |
+    | create | yes | only 409 `resource_locked` and 503 with Retry-After | yes | no |
+    | refresh | yes | only 503 with Retry-After | yes | no (its token is used up) |
+
+Waits grow exponentially with full jitter. A `Retry-After` is obeyed and never undercut; one longer
+than `max_retry_after`, or than what is left of the deadline, is raised at once with its value on
+the error. On a 429, and on a 503 with Retry-After, the whole client pauses. A quota keeps an outage
+from tripling the load. Nothing else is sent again: no other status, no redirect, no answer that
+can't be read.
 """
 
 from __future__ import annotations
