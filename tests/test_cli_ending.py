@@ -90,6 +90,7 @@ def test_ctrl_c_leaves_what_waits_for_its_second_round(fake: FakeClerk, tmp_path
         terminal.type("\x03")
         assert terminal.end() == 130, terminal.text
     assert numbers(terminal.text) == (20, 60, 40, 0)
+    assert re.search(r"\d+ of those left (was|were) tried: 500", terminal.text)
     assert "failed" not in terminal.text
     assert terminal.text.count("500") <= 2
 

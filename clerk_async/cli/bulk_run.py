@@ -32,6 +32,8 @@ GIVE_UP_AFTER: Final = 100
 PATIENCE: Final = 60.0
 """So many seconds without a useful answer end a run as well."""
 
+TRIED_AT_MOST: Final = 10_000
+"""Of so many sessions that a stopped run leaves it is told why they were not done."""
 _UNSEEN: Final = frozenset({RevocationStatus.NOT_FOUND, RevocationStatus.PLANNED})
 """What is said of an id, though the service knows nothing of it."""
 
@@ -60,6 +62,7 @@ class BulkRun:
         interrupts: Ctrl-C and its like.
         count: How many outcomes there were.
         first: The outcomes of a run that is small enough to show them all.
+        tried: Outcomes of a stopped run that was to try these sessions once more.
         report: What the call returned; None while it hasn't.
         trouble: The journal's trouble, if that ended the run in the middle.
     """
@@ -75,6 +78,7 @@ class BulkRun:
     interrupts: Interrupts = attrs.field(init=False)
     count: int = attrs.field(default=0, init=False)
     first: list[RevocationOutcome] = attrs.field(factory=list["RevocationOutcome"], init=False)
+    tried: list[RevocationOutcome] = attrs.field(factory=list["RevocationOutcome"], init=False)
     report: RevocationReport | None = attrs.field(default=None, init=False)
     trouble: JournalError | None = attrs.field(default=None, init=False)
     _view: ProgressView = attrs.field(init=False)
@@ -143,6 +147,9 @@ class BulkRun:
         found = self.lookalikes
         if found is not None and found.wanted is SESSIONS and outcome.status in _UNSEEN:
             found.note(outcome.session_id or "")
+        is_tried = outcome.status is RevocationStatus.NOT_ATTEMPTED and outcome.error is not None
+        if is_tried and len(self.tried) < TRIED_AT_MOST:
+            self.tried.append(outcome)
         if outcome.status is RevocationStatus.FAILED:
             self._failed += 1
             self._is_over |= refuses_key(outcome.error) or self._failed == self.max_failures

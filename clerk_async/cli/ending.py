@@ -168,7 +168,7 @@ class Ending:
         else:
             tell_outcomes(out, self.run.first, self.failures, self.waiting)
             self._tell_counts(out, code)
-            tell_waiting(out, self.waiting)
+            tell_waiting(out, [*self.waiting, *self.run.tried])
         for warning in warnings:
             out.error(warning)
         if self.ids is not None and self.ids.trouble is not None:

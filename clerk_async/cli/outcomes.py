@@ -50,7 +50,7 @@ def tell_outcomes(
     """
     waits = {id(outcome) for outcome in waiting}
     for outcome in each:
-        if outcome.error is None or id(outcome) in waits:
+        if outcome.status is not RevocationStatus.FAILED or id(outcome) in waits:
             is_left = id(outcome) in waits or outcome.status is RevocationStatus.NOT_ATTEMPTED
             out.result(f"{_whose(outcome)}  {LEFT if is_left else WORDS[outcome.status]}")
     alike = _alike(failures)
