@@ -28,6 +28,8 @@ COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
     "In an incident": {
         "revoke": ("revoke", "Revoke sessions by their ids, one or a million."),
         "revoke-all": ("revoke", "Revoke every live session of users."),
+        "deny": ("denying", "Sign out in every process at once, without asking the service."),
+        "allow": ("denying", "Take a denial back."),
     },
     "Check tokens": {
         "verify-token": ("tokens", "Verify a session token without asking the service."),
@@ -35,6 +37,7 @@ COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
     },
     "Set up": {
         "doctor": ("set_up", "Check the key, the network, the clock and the pace."),
+        "shared-status": ("denying", "Show what the processes of a key share."),
         "completion": ("set_up", "Print the script that completes commands in your shell."),
         "help": ("set_up", "Show this, or the help of a command."),
     },

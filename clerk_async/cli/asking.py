@@ -102,22 +102,43 @@ class Question:
             facts += [("beware", warning) for warning in ids.lookalikes.warnings]
         width = max(len(name) for name, _ in facts)
         told = "".join(f"  {name.ljust(width)}  {cell(redact(text))}\n" for name, text in facts)
-        answers = _answers(out, is_stdin_taken=ids is not None and ids.is_stdin)
-        if answers is None:
-            out.err.write(told)
-            raise Refused(
-                f"{what}: nobody can be asked here, so say --yes if you mean it "
-                "(--dry-run shows what would be done)"
-            )
-        with _ctrl_c_ends_it():
-            out.err.write(f"{what}\n{told}Go on? [y/N] ")
-            answer = answers.readline()
-        if answers is not sys.stdin:
-            answers.close()
-        if answer.strip().lower() not in {"y", "yes"}:
-            if not answer.endswith("\n"):
-                out.err.write("\n")
-            raise Refused("not confirmed: nothing was revoked")
+        confirm(
+            out,
+            what,
+            told,
+            hint=" (--dry-run shows what would be done)",
+            is_stdin_taken=ids is not None and ids.is_stdin,
+        )
+
+
+def confirm(
+    out: Output, what: str, told: str = "", *, hint: str = "", is_stdin_taken: bool = False
+) -> None:
+    """Go on only after a yes.
+
+    Args:
+        out: Where to ask.
+        what: What would happen.
+        told: More about it, whole lines.
+        hint: What else one could do where nobody can be asked.
+        is_stdin_taken: Whether stdin holds something else than answers.
+
+    Raises:
+        Refused: If the answer isn't yes, or nobody can be asked.
+    """
+    answers = _answers(out, is_stdin_taken=is_stdin_taken)
+    if answers is None:
+        out.err.write(told)
+        raise Refused(f"{what}: nobody can be asked here, so say --yes if you mean it{hint}")
+    with _ctrl_c_ends_it():
+        out.err.write(f"{what}\n{told}Go on? [y/N] ")
+        answer = answers.readline()
+    if answers is not sys.stdin:
+        answers.close()
+    if answer.strip().lower() not in {"y", "yes"}:
+        if not answer.endswith("\n"):
+            out.err.write("\n")
+        raise Refused("not confirmed: nothing was done")
 
 
 def _answers(out: Output, *, is_stdin_taken: bool) -> TextIO | None:

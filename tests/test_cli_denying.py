@@ -1,0 +1,102 @@
+"""`deny`, `allow` and `shared-status`: programs on a real Redis, and a verifier that hears them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from cli_programs import run
+from clients import client_of
+
+from clerk_async import AsyncTokenVerifier, TokenVerificationError
+
+if TYPE_CHECKING:
+    from redis_servers import RedisServer
+
+    from clerk_async.testing import FakeClerk
+
+pytestmark = pytest.mark.slow
+PARTIES = ["http://localhost:3000"]
+
+
+async def refusal(verifier: AsyncTokenVerifier, token: str) -> str | None:
+    """Return why a token is refused; None if it isn't."""
+    try:
+        await verifier.verify(token)
+    except TokenVerificationError as error:
+        return error.reason
+    return None
+
+
+@pytest.mark.promise("cli-denials")
+async def test_a_command_signs_out_in_other_processes(
+    fake: FakeClerk, redis_server: RedisServer
+) -> None:
+    """A session, a user and everyone; `allow` takes it back. The service is not asked."""
+    session = fake.add_session(user_id="user_1")
+    token = fake.mint(session)
+    env = {"CLERK_ASYNC_SHARED_STATE": redis_server.url}
+    async with client_of(fake, shared_state=redis_server.url) as client:
+        verifier = AsyncTokenVerifier(sessions=client, authorized_parties=PARTIES)
+        await verifier.warm_up()
+        asked = len(fake.requests)
+        for subject in (
+            [session.id],
+            ["--user", "user_1"],
+            ["--everyone", "--yes"],
+            ["--everyone", "--signed-in-before", "now", "--yes"],
+        ):
+            ended = await asyncio.to_thread(run, fake, "deny", *subject, env=env)
+            assert (ended.code, ended.out) == (0, ""), ended.err
+            async with asyncio.timeout(10):
+                while await refusal(verifier, token) != "session-revoked":  # noqa: ASYNC110 - it comes over Redis
+                    await asyncio.sleep(0.01)
+            back = [each for each in subject if each not in {"--yes", "--signed-in-before", "now"}]
+            ended = await asyncio.to_thread(run, fake, "allow", *back, env=env)
+            assert ended.code == 0, ended.err
+            async with asyncio.timeout(10):
+                while await refusal(verifier, token) is not None:  # noqa: ASYNC110 - likewise
+                    await asyncio.sleep(0.01)
+        status = await asyncio.to_thread(run, fake, "--json", "shared-status", env=env)
+        assert status.code == 0
+        told = json.loads(status.out)
+        assert (told["connected"], told["processes"]) == (True, 1)
+        assert len(fake.requests) == asked
+        assert session.status == "active"
+
+
+@pytest.mark.promise("cli-denials")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["deny", "sess_1"],
+        ["allow", "sess_1"],
+        ["shared-status"],
+    ],
+)
+def test_exit_codes_without_a_redis(arguments: list[str], fake: FakeClerk) -> None:
+    """2 if none is set, 4 if it is out of reach: nobody else would know."""
+    assert run(fake, *arguments).code == 2
+    away = {"CLERK_ASYNC_SHARED_STATE": "redis://127.0.0.1:1/0"}
+    assert run(fake, *arguments, env=away).code == 4
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["deny"],
+        ["allow"],
+        ["deny", "sess_1", "--user", "user_1"],
+        ["deny", "--everyone", "--user", "user_1", "--yes"],
+        ["deny", "--everyone"],
+        ["deny", "sess_1", "--signed-in-before", "now"],
+        ["deny", "--everyone", "--yes", "--signed-in-before", "yesterday"],
+        ["deny", "a/b"],
+    ],
+)
+def test_wrong_usage_is_2(arguments: list[str], fake: FakeClerk, redis_server: RedisServer) -> None:
+    """Exactly one subject; and where nobody can be asked, everyone needs --yes."""
+    env = {"CLERK_ASYNC_SHARED_STATE": redis_server.url}
+    assert run(fake, *arguments, env=env).code == 2
