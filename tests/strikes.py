@@ -42,7 +42,7 @@ from clerk_async import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable
     from types import FrameType
 
 PACKAGE: Final = str(Path(clerk_async.__file__).parent)
@@ -365,7 +365,7 @@ class Striker:
         self.at = time.monotonic()
 
     @contextmanager
-    def round(self, number: int) -> Iterator[None]:  # noqa: ARG002 - for those that count
+    def round(self, number: int) -> Generator[None]:  # noqa: ARG002 - for those that count
         """Be ready to strike at the place of that number, once."""
         self.passed, self.where, self.is_armed = 0, "", True
         yield
@@ -381,7 +381,7 @@ class AtLines(Striker):
         self._number = 0
 
     @contextmanager
-    def round(self, number: int) -> Iterator[None]:
+    def round(self, number: int) -> Generator[None]:
         with super().round(number):
             self._number = number
             sys.settrace(self._enter)
@@ -416,7 +416,7 @@ class AtInstants(Striker):
         signal.signal(signal.SIGALRM, self._hear)
 
     @contextmanager
-    def round(self, number: int) -> Iterator[None]:
+    def round(self, number: int) -> Generator[None]:
         with super().round(number):
             signal.setitimer(signal.ITIMER_REAL, self._random.uniform(1e-5, self._longest))
             yield
@@ -438,7 +438,7 @@ class InTheLoop(Striker):
         threading.settrace(self._enter)
 
     @contextmanager
-    def round(self, number: int) -> Iterator[None]:
+    def round(self, number: int) -> Generator[None]:
         with super().round(number):
             self._number = number
             yield
@@ -465,7 +465,7 @@ current: Striker
 
 
 @contextmanager
-def paused() -> Iterator[None]:
+def paused() -> Generator[None]:
     """Strike nobody who only looks at what came of it."""
     was_armed, current.is_armed = current.is_armed, False
     tracer = sys.gettrace()

@@ -10,7 +10,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import pytest
 from cli_programs import command_line, environment
@@ -146,6 +146,10 @@ def test_the_second_ctrl_c_leaves_from_the_midst_of_a_write() -> None:
     assert b"Error" not in told
 
 
+def _read_into(told: list[bytes], stream: IO[bytes]) -> None:
+    told.append(stream.read())
+
+
 @pytest.mark.promise("second-ctrl-c")
 @pytest.mark.timeout(180)
 def test_the_second_ctrl_c_leaves_whatever_is_being_drawn() -> None:
@@ -155,7 +159,7 @@ def test_the_second_ctrl_c_leaves_whatever_is_being_drawn() -> None:
             assert program.stderr is not None
             stderr = program.stderr
             told: list[bytes] = []
-            reader = threading.Thread(target=lambda told=told, err=stderr: told.append(err.read()))
+            reader = threading.Thread(target=_read_into, args=(told, stderr))
             reader.start()
             time.sleep(0.0013 * number)
             program.send_signal(signal.SIGINT)

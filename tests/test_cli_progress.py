@@ -189,6 +189,7 @@ def test_the_time_left_follows_a_change_that_lasts() -> None:
     assert left.follow(None, 0.0) is None
     assert left.follow(100.0, 1.0) == 100.0
     assert left.follow(None, 11.0) == 90.0
+    told: float | None = None
     for second in range(12, 60):
         told = left.follow(500.0 - second, float(second))
     assert told == pytest.approx(441.0, abs=5)

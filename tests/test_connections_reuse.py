@@ -30,7 +30,7 @@ from clerk_async.http.decode import decode_session
 from clerk_async.http.operations import GET, for_session
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
     from talkative import Asked
 
@@ -54,21 +54,23 @@ UNASKED: Final[dict[str, bytes]] = {
 def server_context() -> ssl.SSLContext:
     """Make the context of a server at localhost."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    AUTHORITY.issue_cert("localhost").configure_cert(context)
+    certificate: Any = AUTHORITY.issue_cert("localhost")
+    certificate.configure_cert(context)
     return context
 
 
 def trusting() -> ssl.SSLContext:
     """Make the context of a client that trusts it."""
     context = ssl.create_default_context()
-    AUTHORITY.configure_trust(context)
+    authority: Any = AUTHORITY
+    authority.configure_trust(context)
     return context
 
 
 @contextlib.asynccontextmanager
 async def client_at(
     server: Talkative, *, is_theirs: bool = False, **options: Any
-) -> AsyncIterator[AsyncSessionsApi]:
+) -> AsyncGenerator[AsyncSessionsApi]:
     """Make a client with a session of ours, or with one that the user hands in."""
     options = {"base_url": server.base_url, "retry": ONCE, "timeout": 5.0, **options}
     async with contextlib.AsyncExitStack() as stack:

@@ -78,7 +78,7 @@ def _reply_to(head: bytes) -> bytes:
 
 
 def _answer_all(connection: socket) -> None:
-    pending = b""
+    pending: bytes = b""
     with connection:
         while data := connection.recv(65536):
             pending += data

@@ -90,7 +90,7 @@ class Connector(aiohttp.TCPConnector):
     """
 
     def __init__(self, timer: AttemptTimer, **options: Any) -> None:
-        super().__init__(
+        super().__init__(  # pyright: ignore[reportUnknownMemberType] - aiohttp's own is incomplete
             limit=0,  # our own semaphore stands in front, where waiting costs no attempt's time
             keepalive_timeout=KEEP_ALIVE,
             resolver=_Resolver(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from clerk_async.errors import (
     ConfigurationError,
@@ -15,7 +15,7 @@ from clerk_async.tokens.refusals import refused
 from clerk_async.under_test import on_reset
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from clerk_async.denials import Denials
 
@@ -79,7 +79,8 @@ class DenialCheck:
         if self._max_age is not None:
             self.check_knowledge()
         fva = payload.get("fva")
-        age_of_factor = fva[0] if isinstance(fva, list | tuple) and fva else None
+        ages = cast("Sequence[object]", fva) if isinstance(fva, list | tuple) else ()
+        age_of_factor = ages[0] if ages else None
         if self._refuses(
             payload.get("sid"),
             payload["sub"],
