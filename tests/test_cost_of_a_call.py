@@ -78,12 +78,13 @@ def _reply_to(head: bytes) -> bytes:
 
 
 def _answer_all(connection: socket) -> None:
-    pending: bytes = b""
+    pending = bytearray()
     with connection:
         while data := connection.recv(65536):
-            pending += data
-            while b"\r\n\r\n" in pending:
-                head, _, pending = pending.partition(b"\r\n\r\n")
+            pending.extend(data)
+            while (end := pending.find(b"\r\n\r\n")) >= 0:
+                head = bytes(pending[:end])
+                del pending[: end + 4]
                 connection.sendall(_reply_to(head))
 
 
