@@ -268,8 +268,9 @@ def test_what_can_not_be_read_hides_an_id_that_is_a_secret(fake: FakeClerk) -> N
     assert item.session_id == item.id == JWT
     assert item.error.session_id == REDACTED
     assert "PLANTED" not in repr(item)
-    fake.inject(Fault.wrong_shape({"id": JWT, "status": "active", "user_id": KEY}))
-    session = run("async", fake, "get").value
+    entry = {"id": JWT, "status": "active", "user_id": "user_of_calls", "client_id": KEY}
+    fake.inject(Fault.wrong_shape({"data": [entry], "total_count": 1}))
+    (session,) = run("async", fake, "list").value.data
     assert session.id == JWT
     assert "PLANTED" not in f"{session} {session!r}"
 
