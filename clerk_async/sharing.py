@@ -28,11 +28,12 @@ if TYPE_CHECKING:
 class AsyncSharing:
     """What a client gets from its list of denials, and from a state that it shares."""
 
-    _shared: ClientState
-    _rate_limit: RateLimit
-    _link: Link | None
-    _denials: Denials
-    _gates: Gates
+    if TYPE_CHECKING:  # so that users' tools can resolve the type hints of a client
+        _shared: ClientState
+        _rate_limit: RateLimit
+        _link: Link | None
+        _denials: Denials
+        _gates: Gates
 
     def _share(
         self,

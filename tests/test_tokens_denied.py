@@ -131,7 +131,7 @@ async def test_a_bulk_run_denies_before_it_revokes(
     else:
         run = client.revoke_many(ids if kind == "list" else iter(ids), concurrency=2)
     task = asyncio.create_task(run)
-    await fake.until(lambda: fake.in_flight == 2)
+    await fake.until(lambda: fake.held == 2)
     reasons = [await reason(verifier, token) for token in tokens]
     denied = reasons.count(Reason.SESSION_REVOKED)
     assert denied == 20 if kind != "stream" else 1 <= denied <= 3
@@ -167,7 +167,7 @@ async def test_a_cancelled_run_takes_back_what_it_never_attempted(
     verifier = verifier_of(client)
     fake.inject(Fault.hold(operation="revoke", count=None))
     task = asyncio.create_task(client.revoke_many([each.id for each in found], concurrency=1))
-    await fake.until(lambda: fake.in_flight == 1)
+    await fake.until(lambda: fake.held == 1)
     task.cancel()
     fake.release()
     with pytest.raises(asyncio.CancelledError):
@@ -337,7 +337,7 @@ async def test_tasks_that_need_the_same_look_share_it(
     fake.inject(Fault.hold(operation="get"))
     verifier = verifier_of(client)
     tasks = [asyncio.create_task(verifier.verify(token, check_session=30)) for _ in range(20)]
-    await fake.until(lambda: fake.in_flight == 1)
+    await fake.until(lambda: fake.held == 1)
     tasks[0].cancel()  # the others go on
     fake.release()
     await asyncio.gather(*tasks[1:])
@@ -354,7 +354,7 @@ def test_threads_that_need_the_same_look_share_it(fake: FakeClerk) -> None:
     with sync_client_of(fake) as client, ThreadPoolExecutor(10) as pool:
         verifier = TokenVerifier(sessions=client, authorized_parties=PARTIES)
         checks = [pool.submit(verifier.verify, token, check_session=30) for _ in range(10)]
-        fake.wait_for(lambda: fake.in_flight == 1)
+        fake.wait_for(lambda: fake.held == 1)
         fake.release()
         assert {check.result(20).user_id for check in checks} == {"user_1"}
     assert asked(fake) == 1

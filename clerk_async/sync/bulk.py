@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 class BulkRevocation:
     """What a client gets from being able to revoke, get and list."""
 
-    _thread: LoopThread
+    if TYPE_CHECKING:  # so that users' tools can resolve the type hints of a client
+        _thread: LoopThread
 
     def revoke_many(
         self,

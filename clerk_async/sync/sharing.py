@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 class Sharing:
     """The same as `clerk_async.sharing.AsyncSharing`, for code without an event loop."""
 
-    _async: AsyncSessionsApi
-    _thread: LoopThread
+    if TYPE_CHECKING:  # so that users' tools can resolve the type hints of a client
+        _async: AsyncSessionsApi
+        _thread: LoopThread
 
     def deny(
         self,

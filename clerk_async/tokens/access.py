@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from clerk_async.errors import InvalidArgumentError
 
@@ -159,10 +159,6 @@ def reverification_error(
             },
         }
     }
-
-
-Refusal403: TypeAlias = "staticmethod[[str | Mapping[str, str | float]], dict[str, dict[str, Any]]]"
-"""What makes the body of a 403 out of what a route asks for."""
 
 
 def _level_and_minutes(reverification: object) -> tuple[str, float]:

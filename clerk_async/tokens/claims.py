@@ -9,12 +9,11 @@ import copy
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType, NoneType
-from typing import Any, ClassVar, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 import attrs
 
 from clerk_async.tokens.access import (
-    Refusal403,
     granted_permissions,
     is_entitled,
     needs_reverification,
@@ -177,7 +176,10 @@ class SessionClaims:
         """
         return needs_reverification(self.factor_verification_age, reverification)
 
-    reverification_error: ClassVar[Refusal403] = staticmethod(reverification_error)
+    @staticmethod
+    def reverification_error(reverification: str | Mapping[str, str | float]) -> dict[str, Any]:
+        """Return the body of the 403 that makes Clerk's front end ask the user to verify anew."""
+        return reverification_error(reverification)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the claims as JSON-ready values, by the names of the attributes.
@@ -401,9 +403,7 @@ def _permissions(folded: tuple[str, str, str], shared: Shared | None) -> frozens
 
 
 def _role(role: str | None) -> str | None:
-    if not role or ":" not in role:
-        return role and f"org:{role}"
-    return with_org(role)
+    return role and (with_org(role) if ":" in role else f"org:{role}")
 
 
 def _freeze(members: dict[str, Any]) -> Mapping[str, Any]:

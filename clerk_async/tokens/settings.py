@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -21,7 +21,7 @@ from clerk_async.under_test import monotonic as real_monotonic
 from clerk_async.under_test import wall_clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from clerk_async.denials import Denials
     from clerk_async.tokens.denied import Link
@@ -39,7 +39,8 @@ class Verifier(Generic[SourceT]):
 
     _client: str
     _is_async: bool
-    _recent: Recent
+    if TYPE_CHECKING:  # so that users' tools can resolve the type hints of a verifier
+        _recent: Recent
     _authenticate: Callable[..., Any] | None = None
 
     @staticmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping  # noqa: TC003 - type hints of WebhookEvent resolve
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -15,8 +16,6 @@ from clerk_async.http.shapes import UnreadableError
 from clerk_async.models import LAST_MILLISECOND, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from clerk_async.denials import Denials
     from clerk_async.http.shapes import Losses
 
