@@ -157,6 +157,7 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
         "fake-settings": "A wrong setting, session or fault is refused where it is written",
     },
     "The package": {
+        "windows-names": "Nothing needs a name that Windows lacks",
         "public-surface": "Names, docs and layers are what they are said to be; imports are light",
         "readme-examples": "The README's examples run, its defaults are the real ones",
         "readme-app": "The README's FastAPI app runs as pasted, and so do its tests",
