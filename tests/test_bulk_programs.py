@@ -105,6 +105,7 @@ def test_killed_at_50_random_moments_and_resumed_every_session_is_revoked(tmp_pa
 
 MEMORY = """
 import asyncio, pathlib, sys
+from clerk_async.bulk.options import RunOptions
 from clerk_async.bulk.revoke import revoke_many, revoke_stream
 from bulk_stage import Client, Service
 def peak():  # ru_maxrss would be that of pytest, which we were forked from
@@ -115,9 +116,9 @@ async def run(count, streamed):
     service = Service(arrivals=Forgetful(), revocations=Forgetful())
     ids = (f"sess_2abcDEFghiJKLmnoPQRstuVWX{number:07d}" for number in range(count))
     if streamed:
-        async for _ in revoke_stream(Client(service), ids): pass
+        async for _ in revoke_stream(Client(service), ids, RunOptions()): pass
     else:
-        assert (await revoke_many(Client(service), ids)).revoked == count
+        assert (await revoke_many(Client(service), ids, RunOptions())).revoked == count
 streamed = sys.argv[1] == "stream"
 asyncio.run(run(10_000, streamed))
 before = peak()
