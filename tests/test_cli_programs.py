@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -267,7 +268,9 @@ def test_a_network_that_goes_away_ends_a_run_with_how_to_go_on(
     assert "Stopped: 50 of 400 done, 350 left" in ended.err
     assert "gave up early" in ended.err
     assert "failed" not in ended.out + ended.err
-    assert ended.err.count("350 of those left were tried: the connection was lost") == 1
+    tried = re.findall(r"(\d+) of those left were tried: the connection was lost", ended.err)
+    assert len(tried) == 1
+    assert 100 <= int(tried[0]) <= 350, "how many were tried before it gave up is a matter of time"
     assert f"--journal {journal}" in ended.err
     fake.clear_faults()
     again = run(fake, *arguments, "--journal", str(journal))
