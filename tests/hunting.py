@@ -146,7 +146,8 @@ class Hunt:
         self.look_at(error, *map(repr, error.args), what="an error")
         self.look_at("".join(traceback.format_exception(error)), what="a traceback")
         logging.getLogger("of.a.user").error("it failed: %s", error, exc_info=error)
-        state = {name: value for name, value in vars(error).items() if name != "errors"}
+        raw = {"errors", "meta", "body"}  # kept as they came, and shown nowhere
+        state = {name: value for name, value in vars(error).items() if name not in raw}
         self.look_at(*state.values(), what="an error's attribute")
         if isinstance(error, ClerkError) and not _keeps_raw_values(error):
             self.look_at(pickle.dumps(error).decode("latin-1"), what="a pickle")
