@@ -124,18 +124,41 @@ def _settle(over: asyncio.Future[None]) -> None:
         over.set_result(None)
 
 
-_FORGETTING: Final[dict[int, weakref.WeakMethod[Callable[[], None]]]] = {}
+class WeakCallback:
+    """A bound method that keeps nobody alive.
+
+    `weakref.WeakMethod` is one too, but its callback fails at the end of an interpreter that has
+    cleared its modules, and prints so.
+    """
+
+    def __init__(self, method: Callable[..., object]) -> None:
+        bound: Any = method
+        self._owner: weakref.ref[Any] = weakref.ref(bound.__self__)
+        self._function: Callable[..., object] = bound.__func__
+
+    def __call__(self, *arguments: object) -> None:
+        """Call the method, unless its object is gone."""
+        owner = self._owner()
+        if owner is not None:
+            self._function(owner, *arguments)
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether the object is gone."""
+        return self._owner() is None
+
+
+_FORGETTING: Final[dict[int, WeakCallback]] = {}
 
 
 def on_reset(forget: Callable[[], None]) -> None:
     """Have a bound method called by each `reset`, for as long as its object lives."""
-    key = id(cast("Any", forget).__self__)
-    _FORGETTING[key] = weakref.WeakMethod(forget, lambda _: _FORGETTING.pop(key, None))
+    for key in [key for key, each in list(_FORGETTING.items()) if each.is_dead]:
+        _FORGETTING.pop(key, None)
+    _FORGETTING[id(cast("Any", forget).__self__)] = WeakCallback(forget)
 
 
 def reset() -> None:
     """Make every client and verifier of this process forget what it remembers of the service."""
-    for each in list(_FORGETTING.values()):
-        forget = each()
-        if forget is not None:
-            forget()
+    for forget in list(_FORGETTING.values()):
+        forget()

@@ -13,7 +13,6 @@ import hashlib
 import logging
 import math
 import os
-import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,7 +23,7 @@ from clerk_async.redaction import redact
 from clerk_async.shared.connection import AwayError, RedisConnection
 from clerk_async.shared.feed import Feed
 from clerk_async.shared.state import SharedStatus, resolve_shared_state
-from clerk_async.under_test import monotonic
+from clerk_async.under_test import WeakCallback, monotonic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -82,7 +81,7 @@ class Link:
             *(f"{name}{key}" for key in ("window", "places", "members", "leases")),
             stream,
         )
-        self._on_pause: weakref.WeakMethod[Callable[[float], None]] | None = None
+        self._on_pause: WeakCallback | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
         self._connection: RedisConnection | None = None
@@ -104,7 +103,7 @@ class Link:
 
     def on_pause(self, pause: Callable[[float], None]) -> None:
         """Tell a method of each pause that another process met, in seconds."""
-        self._on_pause = weakref.WeakMethod(pause)
+        self._on_pause = WeakCallback(pause)
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -284,9 +283,7 @@ class Link:
                 logger.info("the shared state is back: the limit is shared again")
             self._is_connected, self._has_been_away = True, False
         if window.news.paused_until > now and self._on_pause is not None:
-            brake = self._on_pause()
-            if brake is not None:
-                brake(window.news.paused_until - now)
+            self._on_pause(window.news.paused_until - now)
 
     def _note_absence(self, loop: asyncio.AbstractEventLoop, error: AwayError) -> None:
         if self.window.failed(loop.time()):
