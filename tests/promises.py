@@ -139,6 +139,7 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
         "typed-messages": "Messages name options, never the library's parameters",
         "id-sources": "Ids come from lines, CSV and JSON lines of many kinds; a file that can't be read whole sends nothing, a bad line in a pipe ends the run with what was done",
         "cli-denials": "`deny` and `allow` take effect in other processes without the service, and say so if they can't",
+        "cli-demo": "The demo locks a user out of another process, says how long it took, and leaves nothing behind however it ends",
         "doubted-key": "Where not one session is found, it doubts the key, and the exit code says so",
         "cli-whole-lists": "`list` is whole where a program reads it; for people each row is one line, however narrow the terminal is",
         "cli-list-read-back": "Nothing that `list` prints can make `revoke` act on another session",

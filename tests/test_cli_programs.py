@@ -1,4 +1,4 @@
-"""Commands as whole programs: in pipes, with closed streams, offline; demo and fake server."""
+"""Commands as whole programs: in pipes, with closed streams, offline; the fake server."""
 
 from __future__ import annotations
 
@@ -399,48 +399,7 @@ def test_no_name_that_windows_lacks_is_needed(fake: FakeClerk) -> None:
     assert (done.returncode, live(fake)) == (0, 0), done.stderr
 
 
-# --- demo, fake server, memory ---
-
-
-def test_the_demo_tells_its_story_and_holds(fake: FakeClerk) -> None:
-    """Every check against the service's own books passes, and the exit code says so."""
-    ended = run(fake, "demo", "--sessions", "150", "--seed", "7", env={"CLERK_SECRET_KEY": None})
-    assert ended.code == 0, ended.out
-    assert ended.out.count("✓") == 5
-    assert "It worked" in ended.out
-    assert fake.requests == []
-
-
-@pytest.mark.parametrize("sessions", ["1", "3"])
-def test_the_demo_holds_however_small_it_is(fake: FakeClerk, sessions: str) -> None:
-    """One session is the operator's own: then there is nothing to revoke."""
-    ended = run(fake, "demo", "--sessions", sessions, "--json")
-    (summary,) = ended.records
-    assert (ended.code, summary["ok"], len(summary["checks"])) == (0, True, 5)
-
-
-def test_the_demo_fails_when_a_check_does() -> None:
-    """Its exit code isn't for show: here the service forgets what it was told."""
-    program = """
-        import sys
-        from clerk_async.cli import main, story
-        sign_out = story._sign_some_out
-        def meddle(out, fake, planned, seed):
-            sign_out(out, fake, planned, seed)
-            stranger = next(iter(set(fake.sessions) - set(planned)))
-            fake.sessions[stranger].status = "replaced"
-        story._sign_some_out = meddle
-        sys.exit(main(["demo", "--sessions", "40"]))
-    """
-    ended = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=50,
-    )
-    assert ended.returncode == 1, ended.stderr
-    assert "✗" in ended.stdout
+# --- fake server, memory ---
 
 
 @pytest.mark.promise("fake-ends")

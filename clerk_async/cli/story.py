@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import textwrap
 import time
@@ -14,6 +15,8 @@ from clerk_async.cli.exits import DONE, FAILED, INTERRUPTED
 from clerk_async.cli.interrupts import Interrupts
 from clerk_async.cli.output import terminal_width
 from clerk_async.cli.progress import duration, number, progress_view
+from clerk_async.cli.second_process import LockOut, lock_out
+from clerk_async.config import SHARED_STATE_VARIABLE
 from clerk_async.sessions import AsyncSessionsApi
 from clerk_async.testing import FakeClerk, Fault
 
@@ -70,11 +73,16 @@ class Story:
 
 def tell(settings: Settings, *, count: int, seed: int, progress: Mode | None) -> int:
     """Tell the story, and give the exit code."""
-    with FakeClerk(
-        production=True, rate_limit=PRODUCTION_LIMIT, seed=seed, latency=LATENCY
-    ) as fake:
-        story = _set_the_scene(fake, count, seed)
-        return asyncio.run(_play(settings.out, fake, story, seed, progress))
+    shared = os.environ.pop(SHARED_STATE_VARIABLE, None)  # which is no place for what is made up
+    try:
+        with FakeClerk(
+            production=True, rate_limit=PRODUCTION_LIMIT, seed=seed, latency=LATENCY
+        ) as fake:
+            story = _set_the_scene(fake, count, seed)
+            return asyncio.run(_play(settings.out, fake, story, seed, progress))
+    finally:
+        if shared is not None:
+            os.environ[SHARED_STATE_VARIABLE] = shared
 
 
 def _set_the_scene(fake: FakeClerk, count: int, seed: int) -> Story:
@@ -116,18 +124,28 @@ async def _play(
                 return _tell_interrupted(out)
             _sign_some_out(out, fake, planned, seed)
             report = await _revoke(out, sessions, planned, progress, interrupts)
+        if interrupts.is_asked:
+            return _tell_interrupted(out)
+        findings = _check(fake, story, report)
+        if not out.is_json:
+            _tell_report(out, fake, report)
+            out.result(out.strong("3. Check") + " against the service's own books")
+            _tell_findings(out, findings)
+        locked_out = await _lock_out_unless(interrupts, out, fake, story)
     if interrupts.is_asked:
         return _tell_interrupted(out)
-    findings = _check(fake, story, report)
+    if locked_out is not None:
+        findings.append(locked_out.finding)
     is_good = all(holds for holds, _ in findings)
     if out.is_json:
         record: dict[str, Any] = report.to_dict()
         record["checks"] = [{"holds": holds, "check": text} for holds, text in findings]
+        record["lockout"] = None if locked_out is None else attrs.asdict(locked_out)
         record["ok"] = is_good
         out.record(record)
         return DONE if is_good else FAILED
-    _tell_report(out, fake, report)
-    _tell_findings(out, findings)
+    if locked_out is not None:
+        _tell_lock_out(out, locked_out)
     took = duration(time.monotonic() - started)
     out.result()
     if is_good:
@@ -166,10 +184,12 @@ def _introduce(out: Output, fake: FakeClerk, story: Story) -> None:
     )
     out.result(out.strong("The story"))
     for paragraph in (company, service):
-        wrapped = textwrap.fill(
-            paragraph, min(WIDEST, terminal_width()), initial_indent="   ", subsequent_indent="   "
-        )
-        out.result(wrapped + "\n")
+        out.result(_wrapped(paragraph) + "\n")
+
+
+def _wrapped(paragraph: str) -> str:
+    width = min(WIDEST, terminal_width())
+    return textwrap.fill(paragraph, width, initial_indent="   ", subsequent_indent="   ")
 
 
 async def _list(
@@ -287,7 +307,46 @@ def _check(fake: FakeClerk, story: Story, report: RevocationReport) -> list[tupl
 
 def _tell_findings(out: Output, findings: list[tuple[bool, str]]) -> None:
     yes, no = ("✓", "✗") if out.out.has_unicode else ("ok", "NO")
-    out.result(out.strong("3. Check") + " against the service's own books")
     for holds, text in findings:
         mark = out.good(yes) if holds else out.bad(no)
         out.result(f"   {mark} {text}")
+
+
+async def _lock_out_unless(
+    interrupts: Interrupts, out: Output, fake: FakeClerk, story: Story
+) -> LockOut | None:
+    """Lock a user out, unless somebody wants to stop; None too if no token can be made or read."""
+    try:
+        session = fake.add_session(user_id=story.leaked[-1])
+        token = fake.mint(session)
+    except RuntimeError:
+        if not out.is_json:
+            out.result("\nTo see a user locked out as well: pip install 'clerk-async[jwt]'")
+        return None
+    work = asyncio.create_task(lock_out(fake, session, token))
+    asked = asyncio.create_task(interrupts.wait())
+    await asyncio.wait([work, asked], return_when=asyncio.FIRST_COMPLETED)
+    for task in (work, asked):
+        task.cancel()
+    await asyncio.wait([work, asked])
+    return None if work.cancelled() else work.result()
+
+
+def _tell_lock_out(out: Output, locked_out: LockOut) -> None:
+    out.result()
+    out.result(out.strong("4. Lock out") + " a user who signs in again with a leaked password")
+    where = (
+        "A second process verifies it all the time. The two share a Redis, which was started for "
+        "this (shared_state=)."
+    )
+    if locked_out.alone_because:
+        where = (
+            f"Here this one process verifies it, because {locked_out.alone_because}. With a Redis "
+            "(shared_state=) every process would refuse it."
+        )
+    out.result(
+        _wrapped(
+            f"Their new token is good for a minute, and nobody asks the service about it. {where}"
+        )
+    )
+    _tell_findings(out, [locked_out.finding])

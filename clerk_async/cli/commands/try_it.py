@@ -58,7 +58,9 @@ def demo_command(settings: Settings, /, sessions: int, seed: int, progress: Mode
     Starts a Clerk Sessions service on a free port, with the rate limit of a production instance,
     about two thousand sessions, and trouble on purpose: errors, cut connections, 429s. Then it
     lists the sessions of leaked accounts, revokes them, and checks with the service's own books
-    that all of them are gone and no other was touched. Exits with 0 only if so.
+    that all of them are gone and no other was touched. Last, it locks out a user whose token a
+    second process verifies, through a Redis that it starts if there is a redis-server. Exits with
+    0 only if all of that holds.
     """
     from clerk_async.cli.story import tell  # noqa: PLC0415 - not for help
 

@@ -1,0 +1,299 @@
+"""The second process of the demo: it verifies a token until that is refused, and says when.
+
+`lock_out` is the demo's side, and `_serve` the other. That process also runs the Redis through
+which the two share their state, in a directory of its own that nobody else may enter. Both end when
+its stdin does, so that nothing is left behind however the demo ends, `kill -9` included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import asynccontextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self, cast
+
+import attrs
+
+from clerk_async.errors import TokenVerificationError
+from clerk_async.reasons import TokenVerificationReason
+from clerk_async.sessions import AsyncSessionsApi
+from clerk_async.tokens.verifier import AsyncTokenVerifier
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+    from types import TracebackType
+
+    from clerk_async.testing import FakeClerk, FakeSession
+
+ANSWER_WITHIN: Final = 15.0
+"""Seconds that the other process may take to say something."""
+_END_WITHIN: Final = 5.0
+_BETWEEN_TOKENS: Final = 0.001
+_SERVERS: Final = ("redis-server", "valkey-server")
+
+
+@attrs.frozen
+class LockOut:
+    """How a user was locked out.
+
+    Attributes:
+        milliseconds: From the denial to the first token that was refused; None if none was.
+        alone_because: Why it all happened in one process; an empty text if it was in two.
+    """
+
+    milliseconds: float | None
+    alone_because: str = ""
+
+    @property
+    def finding(self) -> tuple[bool, str]:
+        """Whether it held, and what did."""
+        who = "this process" if self.alone_because else "the other process"
+        if self.milliseconds is None:
+            return False, f"{who} did not refuse the token"
+        return True, f"{who} refused the token {self.milliseconds:.1f} ms after it was denied"
+
+
+class SecondProcessError(Exception):
+    """There is no second process to be had; the text says why."""
+
+
+class SecondProcess:
+    """A process that verifies one token over and over; entered, it runs.
+
+    Args:
+        secret_key: The key of the service that the token is from.
+        base_url: Where that service is.
+
+    Attributes:
+        url: The state that it shares.
+    """
+
+    def __init__(self, secret_key: str, base_url: str) -> None:
+        self.url: str = ""
+        self._order = {"secret_key": secret_key, "base_url": base_url}
+        self._process: asyncio.subprocess.Process | None = None
+        self._stdin: asyncio.StreamWriter
+        self._stdout: asyncio.StreamReader
+
+    async def __aenter__(self) -> Self:
+        self._order["server"] = _server()
+        # what is found here is found there, and nothing that happens to lie about
+        path = os.pathsep.join(each for each in sys.path if each)
+        environment = {**os.environ, "PYTHONPATH": path}
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", __name__),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is the demo's to answer
+            )
+        except OSError as error:
+            raise SecondProcessError(f"no second process could be started: {error}") from None
+        self._process = process
+        self._stdin = cast("asyncio.StreamWriter", process.stdin)
+        self._stdout = cast("asyncio.StreamReader", process.stdout)
+        try:
+            self.url = (await self._ask(self._order))["url"]
+        except BaseException:
+            await self._end()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._end()
+
+    async def watch(self, token: str, party: str) -> None:
+        """Have it verify a token from now on; it has accepted it once when this returns."""
+        await self._ask({"token": token, "party": party})
+
+    async def refused_at(self) -> float:
+        """Wait until it refuses the token, and return when that was, in monotonic time."""
+        return float((await self._answer())["refused_at"])
+
+    async def _ask(self, order: dict[str, str]) -> dict[str, Any]:
+        self._stdin.write(json.dumps(order).encode() + b"\n")
+        return await self._answer()
+
+    async def _answer(self) -> dict[str, Any]:
+        line = b""
+        with suppress(TimeoutError, OSError):
+            async with asyncio.timeout(ANSWER_WITHIN):
+                line = await self._stdout.readline()
+        try:
+            answer: dict[str, Any] = json.loads(line)
+        except ValueError:
+            raise SecondProcessError("the second process said nothing") from None
+        if "error" in answer:
+            raise SecondProcessError(str(answer["error"]))
+        return answer
+
+    async def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        self._stdin.close()
+        code = None
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_END_WITHIN):
+                    code = await process.wait()
+        finally:
+            if code != 0:
+                _kill_group(process.pid)
+
+
+def _kill_group(leader: int) -> None:
+    """End a process and the Redis that it may have left."""
+    with suppress(OSError):
+        os.killpg(leader, signal.SIGKILL)
+
+
+def _server() -> str:
+    """Find a Redis server to start, or say why nothing can be shared."""
+    server = next(filter(None, map(shutil.which, _SERVERS)), None)
+    if server is None or not hasattr(socket, "AF_UNIX") or not sys.executable:
+        raise SecondProcessError("there is no redis-server on this machine")
+    if find_spec("redis") is None:
+        raise SecondProcessError(
+            "redis-py is not installed here (pip install 'clerk-async[redis]')"
+        )
+    return server
+
+
+async def lock_out(fake: FakeClerk, session: FakeSession, token: str) -> LockOut:
+    """Deny a user whose token another process verifies, or this one where there is no other."""
+    party = session.authorized_party or ""
+    try:
+        async with (
+            SecondProcess(fake.secret_key, fake.base_url) as second,
+            AsyncSessionsApi(
+                fake.secret_key, base_url=fake.base_url, shared_state=second.url
+            ) as sessions,
+        ):
+            await AsyncTokenVerifier(sessions=sessions, authorized_parties=[party]).warm_up()
+            await second.watch(token, party)
+            denied_at = time.monotonic()
+            await sessions.deny(user_id=session.user_id)
+            try:
+                return LockOut(1000 * (await second.refused_at() - denied_at))
+            except SecondProcessError:
+                return LockOut(None)
+    except SecondProcessError as error:
+        alone_because = str(error)
+    async with AsyncSessionsApi(fake.secret_key, base_url=fake.base_url) as sessions:
+        verifier = AsyncTokenVerifier(sessions=sessions, authorized_parties=[party])
+        await verifier.verify(token)
+        denied_at = time.monotonic()
+        await sessions.deny(user_id=session.user_id)
+        try:
+            await verifier.verify(token)
+        except TokenVerificationError:
+            return LockOut(1000 * (time.monotonic() - denied_at), alone_because)
+    return LockOut(None, alone_because)
+
+
+# --- what runs there ---
+
+
+async def _serve() -> None:
+    """Do what the demo asks for, until it asks for nothing more."""
+    loop, task = asyncio.get_running_loop(), cast("asyncio.Task[None]", asyncio.current_task())
+    loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    orders = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
+    first = await orders.readline()
+    if not first:
+        return
+    order = json.loads(first)
+    try:
+        async with _redis(order["server"]) as url:
+            _say(url=url)
+            if second := await orders.readline():
+                watching = asyncio.create_task(_watch(order, url, **json.loads(second)))
+                await orders.read()  # to its end
+                watching.cancel()
+                await asyncio.wait([watching])
+    except SecondProcessError as error:
+        _say(error=str(error))
+
+
+def _say(**answer: object) -> None:
+    with suppress(OSError):
+        print(json.dumps(answer), flush=True)  # noqa: T201 - to the demo
+
+
+@asynccontextmanager
+async def _redis(server: str) -> AsyncGenerator[str]:
+    with tempfile.TemporaryDirectory(prefix="clerk-async-") as directory:
+        path = Path(directory) / "redis.sock"
+        process = await asyncio.create_subprocess_exec(
+            *(server, "--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700"),
+            *("--save", "", "--appendonly", "no", "--daemonize", "no", "--dir", directory),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            await _wait_for(process, path)
+            yield f"unix://{path}"
+        finally:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+
+async def _wait_for(process: asyncio.subprocess.Process, path: Path) -> None:
+    """Wait until a server listens."""
+    ends = time.monotonic() + ANSWER_WITHIN / 2
+    while process.returncode is None and time.monotonic() < ends:
+        with suppress(OSError):
+            _, writer = await asyncio.open_unix_connection(path)
+            writer.close()
+            return
+        await asyncio.sleep(0.01)
+    raise SecondProcessError("redis-server did not start")
+
+
+async def _watch(order: dict[str, str], url: str, token: str, party: str) -> None:
+    try:
+        async with AsyncSessionsApi(
+            order["secret_key"], base_url=order["base_url"], shared_state=url
+        ) as sessions:
+            verifier = AsyncTokenVerifier(sessions=sessions, authorized_parties=[party])
+            await verifier.warm_up()
+            await verifier.verify(token)
+            _say(accepted=True)
+            while True:
+                await asyncio.sleep(_BETWEEN_TOKENS)
+                try:
+                    await verifier.verify(token)
+                except TokenVerificationError as error:
+                    if error.reason != TokenVerificationReason.SESSION_REVOKED:
+                        raise
+                    _say(refused_at=time.monotonic())
+                    return
+    except Exception as error:  # noqa: BLE001 - the demo tells it
+        _say(error=f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(_serve())
