@@ -11,6 +11,7 @@ import math
 import os
 import re
 import socket
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -203,6 +204,57 @@ def check_limit(limit: object) -> RateLimit | None:
     return limit
 
 
+class LateEndpoint:
+    """A client's endpoint, found when it is needed, so that an app can be imported without a key.
+
+    A key that is an argument settles it at once. Otherwise the environment is read when `settled`
+    is called first, and once; a key that has been taken out of the environment since the client was
+    made still counts.
+
+    Args:
+        secret_key: The key; None for the environment's.
+        base_url: The address; None for the environment's, or Clerk's.
+        api_version: The version of the API.
+        allow_insecure: Whether a base URL may be http:// on a host that isn't this machine.
+
+    Raises:
+        ConfigurationError: If an argument, or what the environment holds by now, can't be used.
+    """
+
+    def __init__(
+        self,
+        secret_key: str | None,
+        base_url: str | None,
+        api_version: str,
+        *,
+        allow_insecure: bool,
+    ) -> None:
+        self._find = partial(
+            _find_endpoint, secret_key, base_url, api_version, allow_insecure=allow_insecure
+        )
+        self._endpoint = self._find(os.environ)
+        self._is_settled = secret_key is not None
+
+    def settled(self) -> Endpoint:
+        """Return the endpoint, the same from the first time on.
+
+        Raises:
+            ConfigurationError: If there is no key, or the environment holds what can't be used.
+        """
+        if not self._is_settled:
+            found = self._find(os.environ)
+            self._endpoint = found if found.secret_key else self._endpoint
+            if not self._endpoint.secret_key:
+                raise _no_key()
+            self._is_settled = True
+        return self._endpoint
+
+    @property
+    def base_url(self) -> str:
+        """Where calls go, as far as is known by now."""
+        return (self._endpoint if self._is_settled else self._find(os.environ)).base_url
+
+
 def resolve_endpoint(
     secret_key: str | None,
     base_url: str | None,
@@ -217,14 +269,37 @@ def resolve_endpoint(
         ConfigurationError: If the key is missing or unusable, or the URL can't be used safely.
     """
     environ = os.environ if environ is None else environ
+    endpoint = _find_endpoint(
+        secret_key, base_url, api_version, environ, allow_insecure=allow_insecure
+    )
+    if not endpoint.secret_key:
+        raise _no_key()
+    return endpoint
+
+
+def _no_key() -> ConfigurationError:
+    return ConfigurationError(
+        "no secret key: pass secret_key or set CLERK_SECRET_KEY "
+        '(you find it under "API keys" in the Clerk Dashboard)'
+    )
+
+
+def _find_endpoint(
+    secret_key: str | None,
+    base_url: str | None,
+    api_version: str,
+    environ: Mapping[str, str],
+    *,
+    allow_insecure: bool,
+) -> Endpoint:
+    """Make one endpoint of arguments and environment; its key is empty if there is none.
+
+    Raises:
+        ConfigurationError: If the key is unusable, or the URL can't be used safely.
+    """
     if secret_key is None:
         secret_key = environ.get("CLERK_SECRET_KEY") or None
-        if secret_key is None:
-            raise ConfigurationError(
-                "no secret key: pass secret_key or set CLERK_SECRET_KEY "
-                '(you find it under "API keys" in the Clerk Dashboard)'
-            )
-    key = _check_key(secret_key)
+    key = "" if secret_key is None else _check_key(secret_key)
     if base_url is None:
         from_environment = environ.get("CLERK_API_URL")
         if from_environment:

@@ -10,6 +10,7 @@ from clerk_async.bulk.methods import AsyncBulkRevocation
 from clerk_async.config import (
     DEFAULT_API_VERSION,
     DEFAULT_POOL_SIZE,
+    LateEndpoint,
     RateLimit,
     RetryPolicy,
     Timeouts,
@@ -17,7 +18,6 @@ from clerk_async.config import (
     check_limit,
     check_policy,
     check_timeouts,
-    resolve_endpoint,
 )
 from clerk_async.errors import NotFoundError
 from clerk_async.http import operations
@@ -77,7 +77,9 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing):
     `InvalidArgumentError`.
 
     Args:
-        secret_key: The instance's key, `sk_test_…` or `sk_live_…`; default: `CLERK_SECRET_KEY`.
+        secret_key: The instance's key, `sk_test_…` or `sk_live_…`; default: `CLERK_SECRET_KEY`. The
+            environment is read at the first call, once, and a key that is missing then is a
+            `ConfigurationError`: an app can be imported without secrets.
         base_url: With the version path; default: `CLERK_API_URL` (which gets `/v1` where it has no
             path), else `https://api.clerk.com/v1`.
         api_version: The `Clerk-API-Version` to ask for.
@@ -100,7 +102,7 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing):
             limit, one pause and one list of denials. Default: `CLERK_ASYNC_SHARED_STATE`.
 
     Raises:
-        ConfigurationError: If the key is missing, or an option can't be used.
+        ConfigurationError: If the key is malformed, or an option can't be used.
         InvalidArgumentError: If a number is out of its range.
     """
 
@@ -123,11 +125,8 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing):
         allow_insecure: bool = False,
         shared_state: str | SharedState | None = None,
     ) -> None:
-        self._endpoint = resolve_endpoint(
-            secret_key, base_url, api_version, allow_insecure=allow_insecure
-        )
+        endpoint = LateEndpoint(secret_key, base_url, api_version, allow_insecure=allow_insecure)
         settings = wire_settings(
-            self._endpoint,
             pool_size=pool_size,
             client_session=client_session,
             ssl_context=ssl_context,
@@ -136,8 +135,8 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing):
             trace_configs=trace_configs,
             headers=headers,
         )
-        self._share(shared_state, self._endpoint, check_limit(rate_limit))
-        self._shared = ClientState(settings, self._endpoint.secret_key, peers=self._link)
+        self._share(shared_state, endpoint, check_limit(rate_limit))
+        self._shared = ClientState(settings, endpoint, peers=self._link)
         self._reader = self._shared.reader
         self._is_view = False
         self._calls = Calls(self._shared, check_policy(retry), check_timeouts(timeout))
@@ -370,9 +369,9 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing):
             self._calls.policy if retry is None else check_policy(retry),
             self._calls.timeouts if timeout is None else check_timeouts(timeout),
         )
-        limit = check_limit(rate_limit) or self._rate_limit
+        limit = check_limit(rate_limit) or self._own_limit
         view = type(self).__new__(type(self))
-        changed = {"_is_view": True, "_calls": calls, "_rate_limit": limit}
+        changed = {"_is_view": True, "_calls": calls, "_own_limit": limit}
         view.__dict__.update({**self.__dict__, **changed})
         return view
 
@@ -403,7 +402,7 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing):
         await self.aclose()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(base_url={self._endpoint.base_url!r})"
+        return f"{type(self).__name__}(base_url={self._late_endpoint.base_url!r})"
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         raise TypeError(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from clerk_async.config import SHARE_ALONE, SHARE_TOGETHER, SHARED_STATE_VARIABLE
@@ -19,7 +20,7 @@ from clerk_async.under_test import on_reset, wall_clock
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from clerk_async.config import Endpoint, RateLimit
+    from clerk_async.config import Endpoint, LateEndpoint, RateLimit
     from clerk_async.http.client_state import ClientState
     from clerk_async.shared.link import Link
     from clerk_async.shared.state import SharedState, SharedStatus
@@ -30,7 +31,8 @@ class AsyncSharing:
 
     if TYPE_CHECKING:  # so that users' tools can resolve the type hints of a client
         _shared: ClientState
-        _rate_limit: RateLimit
+        _late_endpoint: LateEndpoint
+        _own_limit: RateLimit | None
         _link: Link | None
         _denials: Denials
         _gates: Gates
@@ -38,7 +40,7 @@ class AsyncSharing:
     def _share(
         self,
         shared_state: str | SharedState | None,
-        endpoint: Endpoint,
+        endpoint: LateEndpoint,
         rate_limit: RateLimit | None,
     ) -> None:
         """Take part in a shared state where there is one; no I/O.
@@ -51,13 +53,11 @@ class AsyncSharing:
         Raises:
             ConfigurationError: If the shared state can't be used.
         """
-        is_shared = shared_state is not None or bool(os.environ.get(SHARED_STATE_VARIABLE))
-        share = SHARE_TOGETHER if is_shared else SHARE_ALONE
-        self._rate_limit = rate_limit or endpoint.key_limit.share(share)
-        if is_shared:
+        self._late_endpoint, self._own_limit = endpoint, rate_limit
+        if shared_state is not None or os.environ.get(SHARED_STATE_VARIABLE):
             from clerk_async.shared.link import link_to  # noqa: PLC0415 - only for who shares
 
-            self._link = link_to(shared_state, endpoint.fingerprint, self._rate_limit)
+            self._link = link_to(shared_state, partial(_in_common, endpoint, rate_limit))
             self._denials = self._link.denials
             self._gates = Gates(make=self._link.gate)
         else:
@@ -65,6 +65,25 @@ class AsyncSharing:
             self._denials = Denials()
             self._gates = Gates()
         on_reset(self._denials.forget)
+
+    @property
+    def _endpoint(self) -> Endpoint:
+        """Where the service is, and the key.
+
+        Raises:
+            ConfigurationError: If there is no key.
+        """
+        return self._late_endpoint.settled()
+
+    @property
+    def _rate_limit(self) -> RateLimit:
+        """The limit of bulk runs, which is a part of the key's own unless another was named.
+
+        Raises:
+            ConfigurationError: If there is no key.
+        """
+        share = SHARE_ALONE if self._link is None else SHARE_TOGETHER
+        return self._own_limit or self._endpoint.key_limit.share(share)
 
     async def deny(
         self,
@@ -182,6 +201,12 @@ class AsyncSharing:
             paused_for=self._shared.brake(),
             denied=len(self._denials),
         )
+
+
+def _in_common(endpoint: LateEndpoint, limit: RateLimit | None) -> tuple[str, RateLimit]:
+    """Return what names the instance of a client to the others, and the limit that they share."""
+    settled = endpoint.settled()
+    return settled.fingerprint, limit or settled.key_limit.share(SHARE_TOGETHER)
 
 
 def _subject(

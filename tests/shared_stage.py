@@ -129,7 +129,7 @@ class Process:
         def connect(_: SharedState) -> Any:
             return Connection(redis)
 
-        self.link = Link(state, "stage", limit, connect=connect)
+        self.link = Link(state, lambda: ("stage", limit), connect=connect)
         self.service = service
         self.client = Client(service, limit=limit)
         self.client.gates = Gates(make=self.link.gate)

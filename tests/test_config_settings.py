@@ -84,7 +84,6 @@ def test_the_address_in_the_environment_is_checked_too(value: str) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"secret_key": None},
         {"secret_key": ""},
         {"secret_key": "  "},
         {"secret_key": "pk_test_abc"},

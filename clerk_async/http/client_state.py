@@ -18,6 +18,7 @@ from clerk_async.under_test import monotonic, on_reset, sleep, wall_clock
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from clerk_async.config import LateEndpoint
     from clerk_async.http.settings import WireSettings
     from clerk_async.http.transport import Wire
     from clerk_async.pacing.window import PauseReason
@@ -59,12 +60,22 @@ class Peers(Protocol):
 
 
 class ClientState:
-    """What all views of one client have in common: the wire, the brake, the quota, the peers."""
+    """What all views of one client have in common: the wire, the brake, the quota, the peers.
+
+    Args:
+        settings: What its sessions are made of.
+        endpoint: Where the key comes from with the first call; None if the settings are complete.
+        peers: The other processes that use the key.
+        clock: The clock of deadlines and pauses.
+        now: The wall clock.
+        sleep: Waits for so many seconds.
+        draw: Returns a random number from 0 to 1.
+    """
 
     def __init__(
         self,
         settings: WireSettings,
-        secret_key: str,
+        endpoint: LateEndpoint | None = None,
         *,
         peers: Peers | None = None,
         clock: Callable[[], float] = monotonic,
@@ -76,8 +87,9 @@ class ClientState:
         self.peers: Peers | None = peers
         if peers is not None:
             peers.on_pause(self.pause)
-        self.secrets: tuple[str, ...] = (secret_key,)
-        self.reader: Reader = Reader(self.secrets)
+        self.secrets: tuple[str, ...] = ()
+        self.reader: Reader = Reader()
+        self._endpoint = endpoint
         self.clock = clock
         self.now = now
         self.sleep = sleep
@@ -100,6 +112,7 @@ class ClientState:
 
         Raises:
             ClientClosedError: If the client was closed.
+            ConfigurationError: If there is no secret key.
             WrongLoopError: If it is in use in another loop that is running, or none runs here.
         """
         loop = running_loop()
@@ -124,6 +137,10 @@ class ClientState:
         owner = getattr(self.settings.client_session, "_loop", None)
         if owner is not None and owner is not asyncio.get_running_loop():
             raise WrongLoopError("the client_session that was handed in belongs to another loop")
+        if self._endpoint is not None:
+            endpoint, self._endpoint = self._endpoint.settled(), None
+            self.settings = self.settings.of(endpoint)
+            self.secrets = self.reader.secrets = (endpoint.secret_key,)
         self._wire = wire = open_wire(self.settings)
         if self.peers is not None:
             self.peers.start()

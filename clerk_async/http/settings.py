@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 import attrs
 
-from clerk_async.config import Endpoint, check_integer, is_loopback
+from clerk_async.config import check_integer, is_loopback
 from clerk_async.errors import ConfigurationError
 from clerk_async.version import __version__
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import ssl
 
     import aiohttp
+
+    from clerk_async.config import Endpoint
 
 USER_AGENT: Final = f"clerk_async/{__version__}"
 
@@ -49,7 +51,10 @@ class Proxy:
 
 @attrs.frozen
 class WireSettings:
-    """What a session is made of; its repr hides what may hold credentials."""
+    """What a session is made of; its repr hides what may hold credentials.
+
+    The base URL and the headers that belong to a key are empty until `of` names the endpoint.
+    """
 
     base_url: str
     headers: Mapping[str, str] = attrs.field(repr=False)
@@ -60,9 +65,16 @@ class WireSettings:
     trust_env: bool = True
     trace_configs: Sequence[aiohttp.TraceConfig] = ()
 
+    def of(self, endpoint: Endpoint) -> WireSettings:
+        """Return these settings with the address and the key of an endpoint."""
+        own = {
+            "Authorization": f"Bearer {endpoint.secret_key}",
+            "Clerk-API-Version": endpoint.api_version,
+        }
+        return attrs.evolve(self, base_url=endpoint.base_url, headers={**own, **self.headers})
+
 
 def wire_settings(
-    endpoint: Endpoint,
     *,
     pool_size: int,
     client_session: aiohttp.ClientSession | None,
@@ -72,7 +84,7 @@ def wire_settings(
     trace_configs: Sequence[aiohttp.TraceConfig],
     headers: Mapping[str, str] | None,
 ) -> WireSettings:
-    """Check what the constructors take, and put the headers of every request together.
+    """Check what the constructors take, and put together the headers that need no key.
 
     Raises:
         ConfigurationError: If an option can't be used, or would silently have no effect.
@@ -97,15 +109,13 @@ def wire_settings(
             )
     extra = check_headers(headers)
     own = {
-        "Authorization": f"Bearer {endpoint.secret_key}",
-        "Clerk-API-Version": endpoint.api_version,
         "Accept": "application/json",
         "Accept-Encoding": "gzip, deflate",
     }
     if "user-agent" not in {name.lower() for name in extra}:
         own["User-Agent"] = USER_AGENT
     return WireSettings(
-        base_url=endpoint.base_url,
+        base_url="",
         headers={**own, **extra},
         pool_size=pool_size,
         client_session=client_session,

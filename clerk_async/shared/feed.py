@@ -76,7 +76,6 @@ class Feed:
 
     Args:
         denials: What is read goes there, and what is done there is added.
-        keys: The stream, and the hash of what must stand.
 
     Attributes:
         is_current: Whether the stream has been read to its end since this loop began.
@@ -85,9 +84,9 @@ class Feed:
         on_look: Called when an entry asks for a look at the window: somebody was told to pause.
     """
 
-    def __init__(self, denials: Denials, keys: tuple[str, str]) -> None:
+    def __init__(self, denials: Denials) -> None:
         self._denials = denials
-        self._stream, self._standing = keys
+        self._stream = self._standing = ""
         self.on_look: Callable[[], object] = _do_nothing
         self.block: float = BLOCK
         self._decoder = msgspec.json.Decoder(tuple[Change, ...])
@@ -99,6 +98,10 @@ class Feed:
         self._pending: dict[int, _Entry] = {}
         denials.on_act = self._add
         self.restart()
+
+    def name(self, stream: str, standing: str) -> None:
+        """Say which keys of Redis hold the stream, and the hash of what must stand."""
+        self._stream, self._standing = stream, standing
 
     def restart(self) -> None:
         """Begin in another loop or process; what was read is known, and what is pending is sent."""

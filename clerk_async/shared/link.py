@@ -50,37 +50,31 @@ class Link:
 
     Args:
         state: Where they meet.
-        namespace: What names the instance there.
-        limit: The window of the key.
+        in_common: Returns what names the instance there, and the limit that all keep to; asked with
+            the first call.
         connect: Makes what speaks to Redis in the running loop.
 
     Attributes:
         denials: The client's list of denials.
-        window: The client's part in the window.
         feed: Its end of the feed.
     """
 
     def __init__(
         self,
         state: SharedState,
-        namespace: str,
-        limit: RateLimit,
+        in_common: Callable[[], tuple[str, RateLimit]],
         *,
         connect: Callable[[SharedState], RedisConnection] = RedisConnection,
     ) -> None:
-        # braces: in a cluster all keys of an instance are in one place
-        name = f"clerk_async:{{{state.namespace or namespace}}}:"
-        stream = f"{name}feed"
-        self.window: KeyWindow = KeyWindow(limit, timeout=state.timeout, keep=state.keep)
         self.denials: Denials = Denials(state.keep)
         self.denials.is_watched = True
-        self.feed: Feed = Feed(self.denials, (stream, f"{name}standing"))
+        self.feed: Feed = Feed(self.denials)
         self._state = state
+        self._in_common = in_common
         self._connect = connect
-        self._keys = (
-            *(f"{name}{key}" for key in ("window", "places", "members", "leases")),
-            stream,
-        )
+        self._window: KeyWindow | None = None
+        self._made: dict[None, KeyWindow] = {}
+        self._keys: tuple[str, ...] = ()
         self._on_pause: WeakCallback | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
@@ -94,8 +88,31 @@ class Link:
         self._is_connected = False
         self._is_closed = False
         self._has_been_away = False
-        self.window.on_due = self._hurry
         self.feed.on_look = self._look
+
+    @property
+    def window(self) -> KeyWindow:
+        """The client's part in the window, from its first call on.
+
+        Raises:
+            ConfigurationError: If the client has no key.
+        """
+        return self._settle() if self._window is None else self._window
+
+    def _settle(self) -> KeyWindow:
+        namespace, limit = self._in_common()
+        # braces: in a cluster all keys of an instance are in one place
+        name = f"clerk_async:{{{self._state.namespace or namespace}}}:"
+        stream = f"{name}feed"
+        self.feed.name(stream, f"{name}standing")
+        self._keys = (
+            *(f"{name}{key}" for key in ("window", "places", "members", "leases")),
+            stream,
+        )
+        window = KeyWindow(limit, timeout=self._state.timeout, keep=self._state.keep)
+        window.on_due = self._hurry
+        self._window = window = self._made.setdefault(None, window)  # threads may come here at once
+        return window
 
     def gate(self, limit: RateLimit) -> SharedGate:
         """Make the gate for a limit."""
@@ -117,13 +134,14 @@ class Link:
         """Begin in the running loop, unless the tasks run already; cheap, and never waits."""
         if self.is_running or self._is_closed:
             return
+        window = self.window
         loop = asyncio.get_running_loop()
         has_forked = self._pid not in {0, os.getpid()}
         self._leave_behind(is_parents=has_forked)
         self._loop, self._pid = loop, os.getpid()
         if has_forked:
-            self.window.forget()
-        self.window.restart(loop.time())
+            window.forget()
+        window.restart(loop.time())
         self.feed.restart()
         self._wake, self._has_tried = asyncio.Event(), asyncio.Event()
         self._told.clear()
@@ -334,13 +352,15 @@ class Link:
         )
 
 
-def link_to(shared_state: str | SharedState | None, namespace: str, limit: RateLimit) -> Link:
-    """Make the link of a client to what its argument, or the environment, names.
+def link_to(
+    shared_state: str | SharedState | None, in_common: Callable[[], tuple[str, RateLimit]]
+) -> Link:
+    """Make the link of a client to what its argument, or the environment, names; see `Link`.
 
     Raises:
         ConfigurationError: If that can't be used.
     """
-    return Link(resolve_shared_state(shared_state), namespace, limit)
+    return Link(resolve_shared_state(shared_state), in_common)
 
 
 def _tell_of_bug(task: asyncio.Task[None]) -> None:

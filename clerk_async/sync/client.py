@@ -68,7 +68,9 @@ class SessionsApi(BulkRevocation, Sharing):
     `InvalidArgumentError`.
 
     Args:
-        secret_key: The instance's key, `sk_test_…` or `sk_live_…`; default: `CLERK_SECRET_KEY`.
+        secret_key: The instance's key, `sk_test_…` or `sk_live_…`; default: `CLERK_SECRET_KEY`. The
+            environment is read at the first call, once, and a key that is missing then is a
+            `ConfigurationError`: an app can be imported without secrets.
         base_url: With the version path; default: `CLERK_API_URL` (which gets `/v1` where it has no
             path), else `https://api.clerk.com/v1`.
         api_version: The `Clerk-API-Version` to ask for.
@@ -87,7 +89,7 @@ class SessionsApi(BulkRevocation, Sharing):
             limit, one pause and one list of denials. Default: `CLERK_ASYNC_SHARED_STATE`.
 
     Raises:
-        ConfigurationError: If the key is missing, an option can't be used, or gevent or eventlet
+        ConfigurationError: If the key is malformed, an option can't be used, or gevent or eventlet
             has patched the threads of this process.
         InvalidArgumentError: If a number is out of its range.
     """

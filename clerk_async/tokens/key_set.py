@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import attrs
 
-from clerk_async.errors import ClerkError
+from clerk_async.errors import ClerkError, ConfigurationError
 from clerk_async.reasons import TokenVerificationReason as Reason
 from clerk_async.tokens.keys import (
     KeySetUnreadableError,
@@ -183,9 +183,7 @@ class FetchedKeys:
 
     def at_hand(self, kid: str | None) -> VerificationKey | None:
         """Give the key of this id if there is nothing to do for it first."""
-        if kid is None or self._clock() >= self._fresh_until:
-            return None
-        key = self._keys.get(kid)
+        key = self._keys.get(kid) if kid and self._clock() < self._fresh_until else None
         if not isinstance(key, VerificationKey):
             return None
         self._hits.add()
@@ -278,7 +276,9 @@ class FetchedKeys:
         is_time = flight is None and now >= self._retry_at
         return self._take_off(ended, patience=0.0) if is_time else None
 
-    def _nothing_to_go_by(self) -> KeysUnavailableError:
+    def _nothing_to_go_by(self) -> KeysUnavailableError | ConfigurationError:
+        if isinstance(self._last_cause, ConfigurationError):  # such as a client without a key
+            return copy.copy(self._last_cause)
         why = self._last_error or "fetching them was broken off"
         return unavailable(
             f"The keys that session tokens are checked with can't be had ({why}). This says "

@@ -7,8 +7,9 @@ import math
 import os
 from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
+from functools import partial
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from clerk_async.errors import ConfigurationError
 from clerk_async.tokens.denied import DenialCheck, LookUps, checked_max_age
@@ -26,12 +27,15 @@ if TYPE_CHECKING:
     from clerk_async.denials import Denials
     from clerk_async.tokens.denied import Link
     from clerk_async.tokens.key_set import Home
+    from clerk_async.tokens.keys import VerificationKey
     from clerk_async.tokens.refreshing import Recent
     from clerk_async.tokens.rules import Parties
 
 logger: logging.Logger = logging.getLogger("clerk_async.tokens")
 
 SourceT = TypeVar("SourceT")
+
+KEY_VARIABLE: Final = "CLERK_JWT_KEY"
 
 
 class Verifier(Generic[SourceT]):
@@ -72,8 +76,9 @@ class Verifier(Generic[SourceT]):
 
         Args:
             jwt_key: The instance's public key, as a PEM (from the dashboard's API keys page) or
-                a JWK dict; then no key is ever fetched. Where it, `sessions` and `issuer` are all
-                left out, the environment's `CLERK_JWT_KEY` takes its place.
+                a JWK dict; then no key is ever fetched. If it, `sessions` and `issuer` are all
+                left out, the environment's `CLERK_JWT_KEY` takes its place; it is read when the
+                first token is verified, and if it is missing then, that is a `ConfigurationError`.
             sessions: An `AsyncSessionsApi`, or for the sync verifier a `SessionsApi`; keys are
                 fetched through it (GET /jwks, with its pool and its retries). Beside `jwt_key`
                 it only serves `check_session` and `refresh_if_expired`. It is not closed here.
@@ -109,8 +114,8 @@ class Verifier(Generic[SourceT]):
                 monotonic clock.
 
         Raises:
-            ConfigurationError: If a setting is wrong, no keys can be had from any of the sources,
-                `jwt_key` is no public key that can be used, or the extra `jwt` is not installed.
+            ConfigurationError: If a setting is wrong, `jwt_key` is no public key that can be used,
+                or the extra `jwt` is not installed.
         """
         fetch = None if sessions is None else getattr(sessions, "_fetch_jwks", None)
         if sessions is not None and (
@@ -212,16 +217,6 @@ def _verification_from(
         ConfigurationError: If one of them is wrong, or the extra `jwt` is missing.
     """
     require_cryptography()
-    named = "jwt_key"
-    if jwt_key is None and not has_sessions and issuers is None:
-        named = "CLERK_JWT_KEY"
-        jwt_key = os.environ.get(named, "").strip() or None
-    if jwt_key is None and not has_sessions and issuers is None:
-        raise ConfigurationError(
-            "The verifier needs keys: hand it jwt_key= (the PEM of the dashboard; the "
-            "environment's CLERK_JWT_KEY will do), sessions= (a client) or issuer= (the "
-            "instance's Frontend API URL)."
-        )
     _seconds("clock_skew", clock_skew, least=0.0)
     _seconds("kid_cooldown", kid_cooldown, least=0.0)
     _seconds("key_ttl", key_ttl, least=0.0, beyond=True)
@@ -241,12 +236,15 @@ def _verification_from(
             "authorized_parties is not set: tokens made for any origin are accepted; list your "
             "frontend's origins to keep out cookies that leak from other subdomains"
         )
-    if jwt_key is None and not has_sessions:
-        _check_trustworthy(issuers[0] if issuers else "")
-    keys = (
-        FixedKey(key_from(jwt_key, named=named))
-        if jwt_key is not None
-        else FetchedKeys(
+    keys: FixedKey | FetchedKeys
+    if jwt_key is not None:
+        keys = FixedKey(partial(key_from, jwt_key, named="jwt_key"), is_settled=True)
+    elif not has_sessions and issuers is None:
+        keys = FixedKey(_key_of_environment, is_settled=False)
+    else:
+        if issuers is not None and not has_sessions:
+            _check_trustworthy(issuers[0])
+        keys = FetchedKeys(
             source="sessions" if has_sessions else "issuer",
             key_ttl=float(key_ttl),
             key_max_age=float(key_max_age),
@@ -254,7 +252,6 @@ def _verification_from(
             clock=monotonic or real_monotonic,
             home=home,
         )
-    )
     return Verification(
         rules=rules,
         keys=keys,
@@ -266,6 +263,11 @@ def _verification_from(
         if denials is None
         else DenialCheck(denials, rules.clock_skew, link, denials_max_age),
     )
+
+
+def _key_of_environment() -> VerificationKey | None:
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    return key_from(key, named=KEY_VARIABLE) if key else None
 
 
 def _denials_of(sessions: object) -> Denials | None:

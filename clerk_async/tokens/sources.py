@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
+from clerk_async.errors import ConfigurationError
 from clerk_async.tokens.key_set import KeySetStatus
 from clerk_async.tokens.refusals import Counter, mismatch
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping
 
     from clerk_async.models import Session
     from clerk_async.tokens.key_set import KeysNeeded
@@ -53,23 +54,44 @@ class Keys(Protocol):
 
 
 class FixedKey:
-    """A key that never changes: no network, ever."""
+    """A key that never changes: no network, ever.
 
-    def __init__(self, key: VerificationKey) -> None:
-        self._key = key
+    Args:
+        find: Returns the key, or None if there is none so far. It is called now, because a bad key
+            is refused as soon as possible; and again, once, when a key is needed, unless the first
+            call's counts.
+        is_settled: Whether the first call's counts.
+    """
+
+    def __init__(self, find: Callable[[], VerificationKey | None], *, is_settled: bool) -> None:
+        self._find_key = find
+        self._early = find()
+        self._key = self._early if is_settled else None
         self._hits = Counter()
+
+    def _settle(self) -> VerificationKey:
+        key = self._find_key() or self._early
+        if key is None:
+            raise ConfigurationError(
+                "The verifier needs keys: pass jwt_key= (the PEM from the dashboard) or set "
+                "CLERK_JWT_KEY, or pass sessions= (a client) or issuer= (the instance's Frontend "
+                "API URL)."
+            )
+        self._key = key
+        return key
 
     def find(self, kid: str | None) -> Generator[KeysNeeded, None, VerificationKey]:
         """Give the key; its kid is compared only where it has one."""
         yield from ()
-        if self._key.kid is not None and kid != self._key.kid:
-            raise mismatch(kid, [self._key.kid])
+        key = self._key or self._settle()
+        if key.kid is not None and kid != key.kid:
+            raise mismatch(kid, [key.kid])
         self._hits.add()
-        return self._key
+        return key
 
     def at_hand(self, kid: str | None) -> VerificationKey | None:
         """Give the key of this id if there is nothing to do for it first."""
-        key = self._key
+        key = self._key or self._settle()
         if key.kid is not None and key.kid != kid:
             return None
         self._hits.add()
@@ -77,15 +99,18 @@ class FixedKey:
 
     def knows(self, kid: str | None) -> bool:
         """Tell whether a key of this id is at hand."""
-        return self._key.kid in {None, kid}
+        return (self._key or self._settle()).kid in {None, kid}
 
     def prepare(self) -> Generator[KeysNeeded, None, None]:
-        """Make the keys ready: they always are."""
+        """Make the keys ready: they always are, if there are any."""
         yield from ()
+        if self._key is None:
+            self._settle()
 
     def status(self, cached_tokens: int) -> KeySetStatus:
         """Tell the figures."""
-        kids = () if self._key.kid is None else (self._key.kid,)
+        key = self._key or self._early
+        kids = () if key is None or key.kid is None else (key.kid,)
         return KeySetStatus("jwt_key", kids, hits=self._hits.value, cached_tokens=cached_tokens)
 
     def forget(self) -> None:
@@ -117,7 +142,7 @@ async def fetch_published(issuer: str) -> bytes:
         "User-Agent": USER_AGENT,
     }
     request = Request(Operation("published keys", "GET", _WELL_KNOWN), _WELL_KNOWN)
-    shared = ClientState(WireSettings(base_url=issuer, headers=headers, pool_size=1), secret_key="")
+    shared = ClientState(WireSettings(base_url=issuer, headers=headers, pool_size=1))
     try:
         answer = await Calls(shared, RetryPolicy(), Timeouts()).call(request)
         return answer.body
