@@ -331,7 +331,6 @@ async def test_a_fixed_key_never_goes_online() -> None:
 
 
 SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
-    "no keys": ({}, "needs keys"),
     "empty parties": ({"jwt_key": PEM, "authorized_parties": []}, "authorized_parties"),
     "empty party": ({"jwt_key": PEM, "authorized_parties": [""]}, "authorized_parties"),
     "parties a number": ({"jwt_key": PEM, "authorized_parties": 5}, "authorized_parties"),
