@@ -77,11 +77,13 @@ if TYPE_CHECKING:
     from clerk_async.sessions import AsyncSessionsApi
     from clerk_async.shared.state import SharedState, SharedStatus
     from clerk_async.sync.client import SessionsApi
+    from clerk_async.sync.token_source import TokenSource
     from clerk_async.tokens.access import reverification_error
     from clerk_async.tokens.claims import Actor, Organization, SessionClaims
     from clerk_async.tokens.key_set import KeySetStatus
     from clerk_async.tokens.requests import RequestState
     from clerk_async.tokens.sync_verifier import TokenVerifier
+    from clerk_async.tokens.token_source import AsyncTokenSource
     from clerk_async.tokens.verifier import AsyncTokenVerifier
     from clerk_async.webhooks.events import WebhookEvent
     from clerk_async.webhooks.receiver import AsyncWebhookReceiver, WebhookReceiver
@@ -91,6 +93,7 @@ __all__ = [
     "ApiError",
     "ApiResponse",
     "AsyncSessionsApi",
+    "AsyncTokenSource",
     "AsyncTokenVerifier",
     "AsyncWebhookReceiver",
     "AuthenticationError",
@@ -137,6 +140,7 @@ __all__ = [
     "SharedStatus",
     "Timeouts",
     "Token",
+    "TokenSource",
     "TokenVerificationError",
     "TokenVerificationReason",
     "TokenVerifier",
@@ -173,12 +177,14 @@ _HOME = {
     "clerk_async.sessions": "AsyncSessionsApi",
     "clerk_async.shared.state": "SharedState SharedStatus",
     "clerk_async.sync.client": "SessionsApi",
+    "clerk_async.sync.token_source": "TokenSource",
     "clerk_async.tokens.access": "reverification_error",
     "clerk_async.tokens.claims": "Actor Organization SessionClaims",
     "clerk_async.tokens.key_set": "KeySetStatus",
     "clerk_async.reasons": "TokenVerificationReason",
     "clerk_async.tokens.requests": "RequestState",
     "clerk_async.tokens.sync_verifier": "TokenVerifier",
+    "clerk_async.tokens.token_source": "AsyncTokenSource",
     "clerk_async.tokens.verifier": "AsyncTokenVerifier",
     "clerk_async.webhooks.events": "WebhookEvent",
     "clerk_async.webhooks.receiver": "AsyncWebhookReceiver WebhookReceiver",

@@ -29,6 +29,7 @@ from clerk_async.http.paging import Walk, check_where, iterate_pages
 from clerk_async.http.settings import wire_settings
 from clerk_async.http_info import VERIFY_ADVICE, AsyncSessionsWithHttpInfo
 from clerk_async.sharing import AsyncSharing
+from clerk_async.tokens.token_source import AsyncTokenSources
 
 if TYPE_CHECKING:
     import ssl
@@ -59,7 +60,7 @@ DEFAULT_RETRY: Final = RetryPolicy()
 DEFAULT_PAGE_SIZE: Final = 500
 
 
-class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing):
+class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing, AsyncTokenSources):
     """Clerk's Sessions API for asyncio.
 
     One client for a program, used by many tasks at once: it keeps connections open, retries what is

@@ -78,6 +78,7 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
         "dead-loops": "A dead loop is left behind, another running one refused",
         "closing": "Closing ends calls in flight, queues and waits",
         "cancellation": "Cancellation is never swallowed and frees the connection",
+        "token-source": "A token source makes one request for all who ask, ahead of the token's expiry, and outlives a short outage",
         "views": "Views share the pool and don't close it; a session of the user's stays open",
         "own-client-session": "A session that is handed in changes no error and no body, however it was made",
         "aiohttp-internals": "What aiohttp renames inside shows in a test and breaks no call",

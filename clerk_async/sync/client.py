@@ -24,6 +24,7 @@ from clerk_async.sync.caller_thread import CallerThread, in_caller_thread, itera
 from clerk_async.sync.http_info import SessionsWithHttpInfo
 from clerk_async.sync.loop_thread import LoopThread
 from clerk_async.sync.sharing import Sharing
+from clerk_async.sync.token_source import TokenSources
 
 if TYPE_CHECKING:
     import ssl
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from clerk_async.shared.state import SharedState
 
 
-class SessionsApi(BulkRevocation, Sharing):
+class SessionsApi(BulkRevocation, Sharing, TokenSources):
     """Clerk's Sessions API for code without an event loop.
 
     One client for a program, used by many threads at once, inside a running loop too, and after a
