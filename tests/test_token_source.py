@@ -63,7 +63,8 @@ class Sourced:
         return [token.jwt for token in found]
 
     async def _gathered(self, count: int) -> list[Token]:
-        return await asyncio.gather(*(self.source.token() for _ in range(count)))
+        found: list[Token] = await asyncio.gather(*(self.source.token() for _ in range(count)))
+        return found
 
 
 def _of(client: Any, runner: asyncio.Runner | None, *about: str) -> Sourced:
