@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     from clerk_async.sessions import AsyncSessionsApi
     from clerk_async.shared.state import SharedState, SharedStatus
     from clerk_async.sync.client import SessionsApi
-    from clerk_async.sync.token_source import TokenSource
+    from clerk_async.sync.sharing import TokenSource
     from clerk_async.tokens.access import reverification_error
     from clerk_async.tokens.claims import Actor, Organization, SessionClaims
     from clerk_async.tokens.key_set import KeySetStatus
@@ -177,7 +177,7 @@ _HOME = {
     "clerk_async.sessions": "AsyncSessionsApi",
     "clerk_async.shared.state": "SharedState SharedStatus",
     "clerk_async.sync.client": "SessionsApi",
-    "clerk_async.sync.token_source": "TokenSource",
+    "clerk_async.sync.sharing": "TokenSource",
     "clerk_async.tokens.access": "reverification_error",
     "clerk_async.tokens.claims": "Actor Organization SessionClaims",
     "clerk_async.tokens.key_set": "KeySetStatus",

@@ -23,8 +23,7 @@ from clerk_async.sync.bulk import BulkRevocation
 from clerk_async.sync.caller_thread import CallerThread, in_caller_thread, iterated
 from clerk_async.sync.http_info import SessionsWithHttpInfo
 from clerk_async.sync.loop_thread import LoopThread
-from clerk_async.sync.sharing import Sharing
-from clerk_async.sync.token_source import TokenSources
+from clerk_async.sync.sharing import Sharing, TokenSources
 
 if TYPE_CHECKING:
     import ssl
