@@ -38,7 +38,15 @@ async def run_together(
     return reports, asyncio.get_running_loop().time() - begun
 
 
-@pytest.mark.parametrize("counts", [[500] * 4, [1400, 200, 200, 200], [40] * 50])
+@pytest.mark.parametrize(
+    "counts",
+    [
+        [250] * 4,
+        pytest.param([500] * 4, marks=pytest.mark.slow),
+        pytest.param([1400, 200, 200, 200], marks=pytest.mark.slow),
+        pytest.param([40] * 50, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("low_high", [(0.001, 0.01), (0.005, 0.15)])
 def test_nothing_is_refused_and_the_window_stays_full(
     counts: list[int], low_high: tuple[float, float]
@@ -87,6 +95,7 @@ async def make(trouble: str, redis: Redis, draws: random.Random) -> None:
         redis.restart()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("trouble", TROUBLES)
 def test_a_redis_in_trouble_costs_hardly_anything(trouble: str, seed: int) -> None:
@@ -110,6 +119,7 @@ def test_a_redis_in_trouble_costs_hardly_anything(trouble: str, seed: int) -> No
     assert took <= 20 * 1.25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_places_of_a_worker_that_was_killed_come_back(seed: int) -> None:
     """The others go on with them, within 1.25 of the best time, and nothing is refused."""
