@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import re
 import signal
@@ -15,7 +16,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -76,6 +77,20 @@ class ServedApp:
         """Give what it has printed so far."""
         self.log.seek(0)
         return self.log.read().decode()
+
+
+def ask(
+    app: ServedApp, method: str, path: str, session: FakeSession | None, fake: FakeClerk
+) -> tuple[int, Any]:
+    """Send a request as the user of a session; return the status and what JSON there is."""
+    headers = {} if session is None else {"Authorization": f"Bearer {fake.mint(session)}"}
+    connection = http.client.HTTPConnection("127.0.0.1", app.port, timeout=LIMIT)
+    with contextlib.closing(connection):
+        connection.request(method, path, headers={**headers, "Connection": "close"})
+        answer = connection.getresponse()
+        body = answer.read()
+    is_json = answer.headers.get_content_type() == "application/json"
+    return answer.status, json.loads(body) if is_json else None
 
 
 @contextlib.contextmanager

@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from served_apps import APPS, ServedApp, served
+from served_apps import APPS, ask, served
 
 if TYPE_CHECKING:
     from clerk_async.testing import FakeClerk
-    from clerk_async.testing.state import FakeSession
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 ORIGIN = "http://localhost:3000"
-
-
-def ask(
-    app: ServedApp, method: str, path: str, session: FakeSession | None, fake: FakeClerk
-) -> tuple[int, Any]:
-    """Send a request as the user of a session; return the status and the decoded body."""
-    headers = {} if session is None else {"Authorization": f"Bearer {fake.mint(session)}"}
-    connection = http.client.HTTPConnection("127.0.0.1", app.port, timeout=20)
-    with contextlib.closing(connection):
-        connection.request(method, path, headers={**headers, "Connection": "close"})
-        answer = connection.getresponse()
-        body = answer.read()
-    return answer.status, json.loads(body) if body else None
 
 
 @pytest.mark.promise("readme-app")

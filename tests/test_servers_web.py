@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 import pytest
-from served_apps import APPS, LIMIT, assert_clean, program, served, until
+from served_apps import APPS, LIMIT, ask, assert_clean, program, served, until
 
+from clerk_async import SessionsApi
 from clerk_async.testing import Fault
 
 if TYPE_CHECKING:
@@ -102,6 +103,25 @@ def test_the_other_views_sign_users_out_too(
         assert app.post(path, None, fake) == 401
         assert app.post_all(path, sessions, fake) == [status] * len(sessions)
         assert_signed_out(fake, sessions)
+        assert app.stop() == ENDED_BY_SIGTERM[server]
+        app.assert_clean()
+
+
+@pytest.mark.promise("json-values")
+@pytest.mark.parametrize(
+    "server", ["flask on gunicorn, threads", "django on gunicorn, threads", "django on uvicorn"]
+)
+def test_values_are_returned_as_json_by_to_dict(server: str, fake: FakeClerk) -> None:
+    """By what these frameworks bring along (FastAPI's annotations have a test of their own)."""
+    session, _ = (fake.add_session(user_id="user_1") for _ in range(2))
+    with served(SERVERS[server], fake) as app:
+        status, answer = ask(app, "GET", "/me", session, fake)
+        assert status == 200
+        with SessionsApi(fake.secret_key, base_url=fake.base_url) as sessions:
+            assert answer["sessions"] == sessions.list(user_id="user_1").to_dict()
+        assert answer["claims"]["session_id"] == session.id
+        assert answer["claims"]["raw"]["sid"] == session.id
+        assert ask(app, "GET", "/me", None, fake)[0] == 401
         assert app.stop() == ENDED_BY_SIGTERM[server]
         app.assert_clean()
 

@@ -5,7 +5,7 @@
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.core.wsgi import get_wsgi_application
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
 
 from clerk_async import AsyncSessionsApi, AsyncTokenVerifier, SessionsApi, TokenVerifier
@@ -24,6 +24,14 @@ def sign_out(request: HttpRequest) -> HttpResponse:
     return HttpResponse(status=204)
 
 
+def me(request: HttpRequest) -> HttpResponse:
+    state = verifier.authenticate_request(request)
+    if state.claims is None:
+        return HttpResponse(status=503 if state.status == "unknown" else 401)
+    page = sessions.list(user_id=state.claims.user_id, status="active")
+    return JsonResponse({"claims": state.claims.to_dict(), "sessions": page.to_dict()})
+
+
 async_sessions = AsyncSessionsApi()
 async_verifier = AsyncTokenVerifier(
     sessions=async_sessions, authorized_parties=["http://localhost:3000"]
@@ -38,6 +46,10 @@ async def sign_out_async(request: HttpRequest) -> HttpResponse:
     return HttpResponse(status=204)
 
 
-urlpatterns = [path("sign-out", sign_out), path("sign-out-async", sign_out_async)]
+urlpatterns = [
+    path("me", me),
+    path("sign-out", sign_out),
+    path("sign-out-async", sign_out_async),
+]
 wsgi = get_wsgi_application()
 asgi = get_asgi_application()

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import threading
+from typing import Any
 
 from flask import Flask, abort, request
 
@@ -20,6 +21,15 @@ def sign_out() -> tuple[str, int]:
         abort(503 if state.status == "unknown" else 401)
     sessions.revoke(state.claims.session_id)
     return "", 204
+
+
+@app.get("/me")
+def me() -> dict[str, Any]:
+    state = verifier.authenticate_request(request)
+    if state.claims is None:
+        abort(503 if state.status == "unknown" else 401)
+    page = sessions.list(user_id=state.claims.user_id, status="active")
+    return {"claims": state.claims.to_dict(), "sessions": page.to_dict()}
 
 
 def _keep_calling() -> None:
