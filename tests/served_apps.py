@@ -90,7 +90,7 @@ def ask(
         answer = connection.getresponse()
         body = answer.read()
     is_json = answer.headers.get_content_type() == "application/json"
-    return answer.status, json.loads(body) if is_json else None
+    return answer.status, json.loads(body) if is_json and body else None
 
 
 @contextlib.contextmanager
