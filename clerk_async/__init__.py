@@ -1,19 +1,19 @@
 """The Clerk Sessions API for Python: async first, with bulk revocation and token verification.
 
-Public are the names of this module, `clerk_async.errors` and `clerk_async.testing`; every other
-module may move. The names are imported when they are first used, so `import clerk_async` is light.
+The public API is the names in this module, in `clerk_async.errors` and in `clerk_async.testing`;
+any other module may move. Names are imported on first use, so `import clerk_async` stays light.
 
-To read the code, begin with `sessions` (the eight operations as users see them). Then follow one
-call down through `http`: `http.operations` (what is sent, as a table), `http.calls` (one call from
-argument to answer), `http.retry` (when it is sent again), `http.transport` (one attempt, through
-aiohttp), `http.connections` (on which connection), `http.decode` (what an answer means) and
-`http.identity` (whether it is the answer to this request). Beside that path:
+To read the code, start with `sessions`, the eight operations as users see them. Then follow one
+call down through `http`: `http.operations` (the table of requests), `http.calls` (one call, from
+its arguments to its result), `http.retry` (when to retry), `http.transport` (one attempt, through
+aiohttp), `http.connections` (the connection pool), `http.decode` (how responses are decoded) and
+`http.identity` (whether a response belongs to its request). The other packages:
 
-- `sync` carries the same client to code without an event loop.
-- `pacing` decides when the requests of a bulk run may leave; `bulk` is the run itself.
+- `sync` wraps the same client for code without an event loop.
+- `pacing` decides when the requests of a bulk run are sent; `bulk` is the run itself.
 - `tokens` verifies session tokens without the network.
-- `cli` is the command line, and `testing` is a Clerk Sessions service to test against.
-- `errors`, `models`, `config`, `reasons` and `redaction` are the ground floor.
+- `cli` is the command line, and `testing` is a fake Clerk Sessions service for tests.
+- All of them build on `errors`, `models`, `config`, `reasons` and `redaction`.
 """
 
 from __future__ import annotations

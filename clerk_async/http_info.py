@@ -1,4 +1,4 @@
-"""The eight operations with what surrounds their answers."""
+"""The eight operations, each returning its value together with the HTTP response."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     )
 
 VERIFY_ADVICE: Final = (
-    "verify is deprecated by Clerk and gone from API version 2025-04-10 on: verify session tokens "
+    "Clerk has deprecated verify and removed it in API version 2025-04-10: verify session tokens "
     "without the network instead, with AsyncTokenVerifier or TokenVerifier"
 )
 
 
 class AsyncSessionsWithHttpInfo:
-    """The eight operations of `AsyncSessionsApi`, each giving an `ApiResponse`."""
+    """The eight operations of `AsyncSessionsApi`, each returning an `ApiResponse`."""
 
     def __init__(self, calls: Calls, denials: Denials) -> None:
         self._calls = calls
@@ -57,7 +57,7 @@ class AsyncSessionsWithHttpInfo:
         limit: int | None = None,
         offset: int | None = None,
     ) -> ApiResponse[SessionPage]:
-        """List sessions, newest first, one page."""
+        """List one page of sessions, newest first."""
         request = operations.list_request(
             client_id=client_id, user_id=user_id, status=status, limit=limit, offset=offset
         )
@@ -66,7 +66,7 @@ class AsyncSessionsWithHttpInfo:
     async def create(
         self, user_id: str, *, active_organization_id: str | None = None
     ) -> ApiResponse[Session]:
-        """Create a session, for tests: the service refuses it on production instances."""
+        """Create a session, for tests: the service rejects this call on production instances."""
         request = operations.create_request(user_id, active_organization_id)
         return await self._ask(request, decode_session)
 
@@ -147,6 +147,6 @@ class AsyncSessionsWithHttpInfo:
     async def create_token_from_template(
         self, session_id: str, template_name: str, *, expires_in_seconds: int | None = None
     ) -> ApiResponse[Token]:
-        """Create a token with the claims of a JWT template of the instance."""
+        """Create a token with the claims of one of the instance's JWT templates."""
         request = operations.template_token_request(session_id, template_name, expires_in_seconds)
         return await self._ask(request, decode_token)

@@ -1,7 +1,7 @@
-"""What the service's answers become: frozen values, decoded in `clerk_async.http.decode`.
+"""The values that operations return: frozen classes, decoded in `clerk_async.http.decode`.
 
-Times are aware UTC datetimes, exact to the millisecond. A `Session` keeps them as the integers that
-came over the wire and makes a datetime when one is looked at, so a long list costs nothing extra.
+Times are aware UTC datetimes, exact to the millisecond. A `Session` stores them as the integers
+from the response and builds a datetime when you read one, so a long list costs nothing extra.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ LAST_MILLISECOND = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
 
 
 class SessionStatus(StrEnum):
-    """The status of a session; open, as the service adds values without notice.
+    """The status of a session; an open enum, because the service adds values without notice.
 
-    An unknown status is a member of its own that reads and compares as its string. Every member
+    An unknown status becomes a new member that reads and compares as its string. Every member
     equals its plain string: `session.status == "active"`.
     """
 
@@ -66,7 +66,7 @@ class SessionStatus(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether such a session can never become active again."""
+        """Whether a session with this status can never become active again."""
         return self.value in _TERMINAL
 
 
@@ -75,7 +75,7 @@ _TERMINAL = frozenset({"abandoned", "ended", "expired", "removed", "replaced", "
 
 
 def datetime_of(milliseconds: int | None) -> datetime | None:
-    """Make a datetime of Unix milliseconds, without a float in between."""
+    """Convert Unix milliseconds to a datetime, without a float in between."""
     return None if milliseconds is None else _EPOCH + timedelta(0, 0, 0, milliseconds)
 
 
@@ -93,7 +93,7 @@ def _milliseconds(value: datetime | int | None) -> int | None:
 
 @attrs.frozen(kw_only=True)
 class SessionActivity(JsonValue):
-    """The device and place of a session's latest activity; None where the service said nothing."""
+    """The device and place of a session's latest activity; fields that weren't sent are None."""
 
     id: str | None = None
     is_mobile: bool | None = None
@@ -108,7 +108,7 @@ class SessionActivity(JsonValue):
 
 @attrs.frozen(kw_only=True)
 class SessionTask(JsonValue):
-    """Something the user must still do before a pending session becomes active."""
+    """A step that the user must still complete before a pending session becomes active."""
 
     key: str
 
@@ -117,19 +117,19 @@ class SessionTask(JsonValue):
 class Session(JsonValue):
     """A sign-in session.
 
-    Only `id` and `status` are always there: every other field is None where the service sent null,
-    nothing, or something of another type. Times may be given as aware datetimes or as Unix
-    milliseconds, and are read as aware UTC datetimes.
+    Only `id` and `status` are always set: any other field is None if the service sent null, left it
+    out, or sent a value of another type. The constructor takes times as aware datetimes or as Unix
+    milliseconds; the properties return aware UTC datetimes.
 
     Attributes:
-        id: Such as `sess_…`.
-        status: The status; open, see `SessionStatus`.
-        user_id: Whose session it is.
-        client_id: The client (browser or device) that it belongs to.
-        actor: Who impersonates the user, if anybody.
+        id: The session's id, such as `sess_…`.
+        status: The status; an open enum, see `SessionStatus`.
+        user_id: The user who owns the session.
+        client_id: The client (browser or device) that the session belongs to.
+        actor: The one who impersonates the user, or None.
         last_active_organization_id: The organization that was active last.
-        latest_activity: Device and place of the latest activity.
-        tasks: What is left to do before a pending session becomes active.
+        latest_activity: The device and place of the latest activity.
+        tasks: The steps left before a pending session becomes active.
         object: `session`.
     """
 
@@ -190,22 +190,22 @@ class Session(JsonValue):
 
     @property
     def expire_at(self) -> datetime | None:
-        """When it expires."""
+        """When the session expires."""
         return datetime_of(self._expire_at)
 
     @property
     def abandon_at(self) -> datetime | None:
-        """When it counts as abandoned."""
+        """When the session counts as abandoned."""
         return datetime_of(self._abandon_at)
 
     @property
     def updated_at(self) -> datetime | None:
-        """When it was last changed."""
+        """When the session was last changed."""
         return datetime_of(self._updated_at)
 
     @property
     def created_at(self) -> datetime | None:
-        """When it was created."""
+        """When the session was created."""
         return datetime_of(self._created_at)
 
     def __repr__(self) -> str:
@@ -222,12 +222,12 @@ SESSION_FIELDS = tuple(field.name.lstrip("_") for field in attrs.fields(Session)
 
 @attrs.frozen(kw_only=True)
 class UnreadableItem:
-    """An entry of a list that is no session.
+    """A list entry that can't be read as a session.
 
     Attributes:
-        index: Its place in the list, from 0.
-        session_id: Its id, if that could be read.
-        error: What is wrong with it, and where.
+        index: The entry's position in the list, from 0.
+        session_id: The entry's id, if it can be read.
+        error: What is wrong with the entry, and where.
     """
 
     index: int
@@ -245,9 +245,9 @@ class SessionPage(Sequence[Session], JsonValue):
     """One page of sessions, newest first; a sequence of them.
 
     Attributes:
-        data: The sessions that could be read.
-        total_count: How many sessions match on all pages; None where the service didn't say.
-        unreadable: The entries of this page that could not be read.
+        data: The sessions on this page.
+        total_count: How many sessions match on all pages; None if the service didn't say.
+        unreadable: The entries of this page that could not be read as sessions.
     """
 
     data: tuple[Session, ...]
@@ -300,7 +300,7 @@ class Token:
     """A session token.
 
     Attributes:
-        jwt: The JSON web token; its repr hides it.
+        jwt: The JSON Web Token; the repr hides it.
         object: `token`.
     """
 
@@ -313,7 +313,7 @@ class Cookies:
     """The cookies of a refreshed session.
 
     Attributes:
-        cookies: Set-Cookie lines, to be sent to the browser as they are; their repr is hidden.
+        cookies: Set-Cookie lines to send to the browser unchanged; the repr hides them.
         object: `cookies`.
     """
 
@@ -323,14 +323,14 @@ class Cookies:
 
 @attrs.frozen(kw_only=True)
 class ApiResponse(Generic[T]):
-    """An answer with what surrounds it, as `with_http_info` gives it.
+    """A value with the HTTP response that it came in, as the `with_http_info` methods return it.
 
     Attributes:
-        data: What the plain method gives back.
+        data: The value that the plain method returns.
         status: The HTTP status.
-        headers: The headers, by names in any case; Set-Cookie is not shown in their repr.
-        attempts: How many requests it took, the first included.
-        trace_id: What Clerk's support asks for, from the `cf-ray` header; None without one.
+        headers: The response headers, case-insensitive by name; the repr hides Set-Cookie.
+        attempts: How many requests the call took, including the first.
+        trace_id: The id that Clerk's support asks for, from the `cf-ray` header; None without it.
     """
 
     data: T

@@ -1,4 +1,4 @@
-"""AsyncSessionsApi: Clerk's eight session operations, and what we build on them."""
+"""AsyncSessionsApi: Clerk's eight session operations, and the features built on them."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ DEFAULT_PAGE_SIZE: Final = 500
 class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing, AsyncTokenSources):
     """Clerk's Sessions API for asyncio.
 
-    One client for a program, used by many tasks at once: it keeps connections open, retries what is
-    safe to retry, and pauses as a whole when the service says so. Constructing does no I/O and
-    needs no running loop.
+    Create one client per program; many tasks can use it at once. It pools connections, retries
+    requests that are safe to retry, and pauses all requests when the service asks it to. The
+    constructor does no I/O and needs no running loop.
 
     Example:
         >>> async with AsyncSessionsApi("sk_test_…") as sessions:
@@ -73,38 +73,38 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing, AsyncTokenSources):
         ...     for session in page:
         ...         await sessions.revoke(session.id)
 
-    Every operation can raise `ApiError` (by status: see `clerk_async.errors`), `TransportError`,
-    `ResponseDecodeError`, `ClientClosedError` and `WrongLoopError`; before anything is sent,
-    `InvalidArgumentError`.
+    Every operation can raise `ApiError` (with a subclass per status, see `clerk_async.errors`),
+    `TransportError`, `ResponseDecodeError`, `ClientClosedError` and `WrongLoopError`. It raises
+    `InvalidArgumentError` before it sends anything.
 
     Args:
         secret_key: The instance's key, `sk_test_…` or `sk_live_…`; default: `CLERK_SECRET_KEY`. The
-            environment is read at the first call, once, and a key that is missing then is a
-            `ConfigurationError`: an app can be imported without secrets.
-        base_url: With the version path; default: `CLERK_API_URL` (which gets `/v1` where it has no
-            path), else `https://api.clerk.com/v1`.
-        api_version: The `Clerk-API-Version` to ask for.
-        timeout: Seconds for one attempt with its body, or a `Timeouts`.
-        retry: When and how often to try again.
-        pool_size: Connections, and so requests, at once; others wait their turn.
-        rate_limit: For bulk runs, taken as it is; default: four fifths of the key's own limit, or
-            nine tenths with shared state, where single calls are counted too.
-        client_session: An `aiohttp.ClientSession` of yours to send with; never closed by us. Before
-            each call we close those of its idle connections to Clerk on which anything has come
-            unasked, as we do with our own. What comes later, while a middleware or a trace hook of
-            yours waits, we can't see; nor the connections of a connector that isn't aiohttp's.
-        ssl_context: For your own certificate authorities.
-        proxy: A URL, with credentials if need be.
-        trust_env: Whether `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` count.
-        trace_configs: aiohttp's hooks into its sending.
-        headers: Sent with every request; those that the client sets itself are refused.
-        allow_insecure: Whether a base URL may be http:// on a host that isn't this machine.
-        shared_state: A Redis URL, or a `SharedState`: all processes on the key keep to one rate
+            first call reads the environment, once, and raises `ConfigurationError` if there is no
+            key. So an app can be imported without secrets.
+        base_url: The URL with its version path; default: `CLERK_API_URL` (`/v1` is added if it has
+            no path), else `https://api.clerk.com/v1`.
+        api_version: The `Clerk-API-Version` to request.
+        timeout: Seconds for one attempt, body included, or a `Timeouts`.
+        retry: When and how often to retry.
+        pool_size: The most connections, and so requests, at once; further requests wait.
+        rate_limit: The limit for bulk runs, used as given; default: four fifths of the key's own
+            limit, or nine tenths with shared state, which counts single calls too.
+        client_session: Your own `aiohttp.ClientSession`, which the client uses and never closes.
+            Before each call, it closes idle connections to Clerk that received unsolicited data, as
+            in its own pool. It can't see data that arrives later, while your middleware or trace
+            hook waits, nor the connections of a connector that isn't aiohttp's.
+        ssl_context: An SSL context with your own certificate authorities.
+        proxy: The proxy's URL, with credentials if it needs them.
+        trust_env: Whether to use `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`.
+        trace_configs: aiohttp's tracing hooks.
+        headers: Headers for every request; the headers that the client sets itself are rejected.
+        allow_insecure: Whether a base URL may be http:// on a host other than this machine.
+        shared_state: A Redis URL, or a `SharedState`: all processes with this key share one rate
             limit, one pause and one list of denials. Default: `CLERK_ASYNC_SHARED_STATE`.
 
     Raises:
         ConfigurationError: If the key is malformed, or an option can't be used.
-        InvalidArgumentError: If a number is out of its range.
+        InvalidArgumentError: If a number is out of range.
     """
 
     def __init__(
@@ -153,16 +153,16 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing, AsyncTokenSources):
         limit: int | None = None,
         offset: int | None = None,
     ) -> SessionPage:
-        """List sessions, newest first, one page.
+        """List one page of sessions, newest first.
 
-        The service wants one of `client_id` and `user_id`, and keeps no old inactive sessions.
+        The service requires `client_id` or `user_id`. It does not keep old inactive sessions.
 
         Args:
-            client_id: Those of this client.
-            user_id: Those of this user.
-            status: Those with this status; sent as it is. The service's filter knows no `pending`.
-            limit: How many at most, 1 to 500; the service's default is 10.
-            offset: How many to skip; the default is 0.
+            client_id: List the sessions of this client.
+            user_id: List the sessions of this user.
+            status: List sessions with this status, sent as given; the service has no `pending`.
+            limit: The most sessions to return, 1 to 500; the service's default is 10.
+            offset: How many sessions to skip; default: 0.
 
         Source: https://clerk.com/docs/reference/backend-api/tag/Sessions#operation/GetSessionList
         """
@@ -172,13 +172,13 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing, AsyncTokenSources):
         return self._reader.value(decode_page, await self._calls.call(request), request)
 
     async def create(self, user_id: str, *, active_organization_id: str | None = None) -> Session:
-        """Create a session, for tests: the service refuses it on production instances.
+        """Create a session, for tests: the service rejects this call on production instances.
 
-        Never sent again when the first may have arrived. Calls about a new session may raise
-        `NotFoundError` for a moment: call again after half a second, for a few seconds at the most.
+        The client does not retry a request that may have arrived. Calls about a new session may
+        raise `NotFoundError` at first: retry them every half second, for a few seconds at most.
 
         Args:
-            user_id: Whose session.
+            user_id: The user to create the session for.
             active_organization_id: The organization to make active in it.
         """
         request = operations.create_request(user_id, active_organization_id)
@@ -188,7 +188,7 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing, AsyncTokenSources):
         """Get a session.
 
         Args:
-            session_id: Such as `sess_…`.
+            session_id: The session's id, such as `sess_…`.
         """
         request = operations.for_session(operations.GET, session_id)
         return self._reader.value(decode_session, await self._calls.call(request), request)
@@ -207,21 +207,21 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing, AsyncTokenSources):
     ) -> Token | Cookies:
         """Refresh a session with an expired session token and its refresh token.
 
-        An `AuthenticationError` here is about the session, not about the secret key; its `code`
-        says why. Never sent again when the first may have arrived: a refresh token is used up.
+        An `AuthenticationError` here is about the session, not the secret key; its `code` says why.
+        The client does not retry a request that may have arrived: a refresh token works only once.
 
         Args:
             session_id: The session that the token belongs to.
-            expired_token: From the `__session` cookie.
-            refresh_token: From the `__refresh` cookie.
+            expired_token: The token from the `__session` cookie.
+            refresh_token: The token from the `__refresh` cookie.
             request_origin: Must equal the `azp` of the token.
-            request_headers: The headers of the request that is being served, each with one value
-                or a list of them.
+            request_headers: The headers of the request that your app is serving; each name maps to
+                one value or a list of values.
             format: `token` returns a Token, `cookie` returns Cookies.
-            request_originating_ip: Where that request came from.
-            suffixed_cookies: Whether the request's cookies had a suffix (`__session_…`), so that
-                the new ones get it too; None leaves it to the service. Clerk's JavaScript SDK
-                sends it, the published API description does not have it.
+            request_originating_ip: The IP address that the request came from.
+            suffixed_cookies: Whether the request's cookies had a suffix (`__session_…`) that the
+                new cookies should have too; None lets the service decide. Clerk's JavaScript SDK
+                sends this parameter, but the published API description does not list it.
         """
         request = operations.refresh_request(
             session_id,
@@ -238,14 +238,14 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing, AsyncTokenSources):
     async def revoke(self, session_id: str, *, user_id: str | None = None) -> Session:
         """Revoke a session: its user must sign in again.
 
-        Session tokens that were issued already stay valid until they expire, 60 s by default; but a
-        success or a 404 also denies the session, so verifiers made with this client refuse them at
-        once, and with shared state those of every process.
+        Tokens that were already issued stay valid until they expire, after 60 s by default. But a
+        success or a 404 also denies the session: verifiers made with this client reject its tokens
+        at once, and with shared state the verifiers of all processes do.
 
         Args:
-            session_id: Such as `sess_…`.
-            user_id: Only if it is this user's, which one `get` finds out first; if it isn't, that
-                is a `NotFoundError`, and nothing is revoked. None: whoever's it is.
+            session_id: The session's id, such as `sess_…`.
+            user_id: Revoke only if the session belongs to this user, which a `get` checks first; if
+                it doesn't, nothing is revoked and `NotFoundError` is raised. None: don't check.
         """
         if user_id is not None:
             return (await self.with_http_info.revoke(session_id, user_id=user_id)).data
@@ -262,11 +262,11 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing, AsyncTokenSources):
     def verify(self, session_id: str, token: str | Token) -> Coroutine[Any, Any, Session]:
         """Verify a session token over the network: deprecated by Clerk, use a verifier instead.
 
-        Always asks for API version 2025-03-12, the last that has it.
+        Always requests API version 2025-03-12, the last version that has this operation.
 
         Args:
             session_id: The session that the token belongs to.
-            token: The session token, as a string or as `create_token` gave it.
+            token: The session token, as a string or as the `Token` that `create_token` returned.
 
         Warns:
             DeprecationWarning: Always; `AsyncTokenVerifier` does it better without the network.
@@ -283,8 +283,8 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing, AsyncTokenSources):
         """Create a session token.
 
         Args:
-            session_id: The session; one that was just made may be unknown for a moment (`create`).
-            expires_in_seconds: Its lifetime, 30 to 315360000; the service's default is 60.
+            session_id: The session; the service may not know a new one at first (see `create`).
+            expires_in_seconds: The token's lifetime, 30 to 315360000; the service's default is 60.
         """
         request = operations.token_request(session_id, expires_in_seconds)
         return self._reader.value(decode_token, await self._calls.call(request), request)
@@ -292,12 +292,12 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing, AsyncTokenSources):
     async def create_token_from_template(
         self, session_id: str, template_name: str, *, expires_in_seconds: int | None = None
     ) -> Token:
-        """Create a token with the claims of a JWT template of the instance.
+        """Create a token with the claims of one of the instance's JWT templates.
 
         Args:
-            session_id: The session; one that was just made may be unknown for a moment (`create`).
-            template_name: Such as `custom_hasura`.
-            expires_in_seconds: Its lifetime, 30 to 315360000; default: the template's own.
+            session_id: The session; the service may not know a new one at first (see `create`).
+            template_name: The template's name, such as `custom_hasura`.
+            expires_in_seconds: The token's lifetime, 30 to 315360000; default: the template's own.
         """
         request = operations.template_token_request(session_id, template_name, expires_in_seconds)
         return self._reader.value(decode_token, await self._calls.call(request), request)
@@ -314,24 +314,24 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing, AsyncTokenSources):
         page_size: int = DEFAULT_PAGE_SIZE,
         on_unreadable: Callable[[UnreadableItem], object] | None = None,
     ) -> AsyncGenerator[Session, None]:
-        """Iterate over all sessions that match, page by page.
+        """Iterate over all matching sessions, page by page.
 
-        Every session that was there at the start comes once, unless it leaves the list before its
-        turn, whatever happens meanwhile: sessions may end, begin, or be revoked by the loop itself.
-        So pages overlap, the end of the list is looked at twice, and a list costs at least two
-        requests more than it has pages. Sessions that begin meanwhile may come too.
+        Yields each session that is in the list at the start exactly once, unless it leaves the list
+        before its turn. Sessions may begin, end or be revoked while you iterate, even by your loop;
+        new sessions may be yielded too. To make sure, pages overlap and the end of the list is read
+        twice, so a list takes at least two more requests than it has pages.
 
         Args:
-            client_id: Those of this client.
-            user_id: Those of this user.
-            status: Those with this status.
-            where: Those of which this function is true; what it raises ends the iteration.
+            client_id: Yield the sessions of this client.
+            user_id: Yield the sessions of this user.
+            status: Yield sessions with this status.
+            where: Yield sessions that this function is true for; if it raises, the iteration ends.
             page_size: Sessions per request, 1 to 500; 1 counts as 2, because pages overlap.
-            on_unreadable: Called with each entry that is no session; without it they are logged.
+            on_unreadable: Called with each entry that isn't a session; default: log such entries.
 
         Raises:
-            ResponseDecodeError: If the list doesn't end, because the service ignores the offset or
-                goes on more than 100,000 sessions beyond what it told of.
+            ResponseDecodeError: If the list doesn't end because the service ignores the offset, or
+                shows over 100,000 more sessions than the total it reported.
         """
         low, high = operations.LIMIT_BOUNDS
         check_integer("page_size", page_size, low=low, high=high)
@@ -347,7 +347,7 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing, AsyncTokenSources):
 
         return iterate_pages(walk, fetch, where, on_unreadable)
 
-    # --- options and life ---
+    # --- options and lifecycle ---
 
     def with_options(
         self,
@@ -356,14 +356,14 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing, AsyncTokenSources):
         retry: RetryPolicy | None = None,
         rate_limit: RateLimit | None = None,
     ) -> Self:
-        """Give a view of this client with other options; None leaves one as it is.
+        """Return a view of this client with other options; None keeps the present value.
 
-        It shares the pool, the limits and the pauses, and closing it closes nothing.
+        The view shares the client's pool, limits and pauses. Closing a view has no effect.
 
         Args:
-            timeout: Seconds for one attempt with its body, or a `Timeouts`.
-            retry: When and how often to try again.
-            rate_limit: For bulk runs.
+            timeout: Seconds for one attempt, body included, or a `Timeouts`.
+            retry: When and how often to retry.
+            rate_limit: The limit for bulk runs.
         """
         calls = Calls(
             self._shared,
@@ -378,14 +378,14 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing, AsyncTokenSources):
 
     @property
     def with_http_info(self) -> AsyncSessionsWithHttpInfo:
-        """The eight operations, with status, headers, attempts and trace id around the value."""
+        """The eight operations, returning status, headers, attempts and trace id with the value."""
         return AsyncSessionsWithHttpInfo(self._calls, self._denials)
 
     async def aclose(self) -> None:
-        """Close the connections; calls in flight end with `ClientClosedError`. Can be repeated.
+        """Close the connections; calls in flight raise `ClientClosedError`. You can call it twice.
 
         Raises:
-            WrongLoopError: If the client is in use in another loop that is running.
+            WrongLoopError: If the client is in use in another running loop.
         """
         if not self._is_view:
             await self._shared.aclose()
@@ -407,13 +407,13 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing, AsyncTokenSources):
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         raise TypeError(
-            f"{type(self).__name__} can't be pickled or copied, as it holds a secret key and open "
-            "connections: make one in each process"
+            f"{type(self).__name__} can't be pickled or copied because it holds a secret key and "
+            "open connections: make one in each process"
         )
 
     async def _fetch_jwks(self) -> bytes:
         answer = await self._calls.call(operations.Request(operations.JWKS, "/jwks"))
-        if b'"keys"' not in answer.body:  # it may be the answer to another call
+        if b'"keys"' not in answer.body:  # it may be the response to another call
             answer.distrust()
         return answer.body
 

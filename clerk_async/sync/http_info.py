@@ -1,4 +1,4 @@
-"""The eight operations with what surrounds their answers, for code without an event loop."""
+"""The eight operations with their HTTP responses, for code without an event loop."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class SessionsWithHttpInfo:
-    """The eight operations of `SessionsApi`, each giving an `ApiResponse`."""
+    """The eight operations of `SessionsApi`, each returning an `ApiResponse`."""
 
     def __init__(self, thread: LoopThread, operations: AsyncSessionsWithHttpInfo) -> None:
         self._thread = thread
@@ -41,7 +41,7 @@ class SessionsWithHttpInfo:
         limit: int | None = None,
         offset: int | None = None,
     ) -> ApiResponse[SessionPage]:
-        """List sessions, newest first, one page."""
+        """List one page of sessions, newest first."""
         return self._thread.call(
             self._async.list,
             client_id=client_id,
@@ -54,7 +54,7 @@ class SessionsWithHttpInfo:
     def create(
         self, user_id: str, *, active_organization_id: str | None = None
     ) -> ApiResponse[Session]:
-        """Create a session, for tests: the service refuses it on production instances."""
+        """Create a session, for tests: the service rejects this call on production instances."""
         return self._thread.call(
             self._async.create, user_id, active_organization_id=active_organization_id
         )
@@ -108,7 +108,7 @@ class SessionsWithHttpInfo:
     def create_token_from_template(
         self, session_id: str, template_name: str, *, expires_in_seconds: int | None = None
     ) -> ApiResponse[Token]:
-        """Create a token with the claims of a JWT template of the instance."""
+        """Create a token with the claims of one of the instance's JWT templates."""
         return self._thread.call(
             self._async.create_token_from_template,
             session_id,
