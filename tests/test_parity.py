@@ -87,13 +87,13 @@ IN_SYNC_WORDS = (
     ("AsyncSessionsApi", "SessionsApi"),
     ("AsyncTokenVerifier", "TokenVerifier"),
     ("Any iterable or async iterable;", "Any iterable;"),
-    ("a plain or a coroutine function", "in the caller's thread"),
+    ("; may be a coroutine function", ", in the caller's thread"),
     ("await ", ""),
     ("async ", ""),
 )
 """What the docs of the async clients say of awaiting, and those of the sync ones in its place."""
 SYNC_ALONE = (
-    "Iterables and callbacks run in the caller's thread. Ctrl-C finishes what is in flight first.",
+    "Iterables and callbacks run in the caller's thread. Ctrl-C waits for requests in flight.",
 )
 """Paragraphs that only the sync clients need."""
 

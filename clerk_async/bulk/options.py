@@ -1,4 +1,4 @@
-"""What a bulk run is told besides its sessions: one value, checked when it is made."""
+"""The options of a bulk run, in one value that is validated when it is created."""
 
 from __future__ import annotations
 
@@ -58,22 +58,24 @@ class RunOptions:
     """The options that all bulk runs share.
 
     Attributes:
-        concurrency: Requests at once at most; None lets the run find out, up to the pool's size.
-        rate_limit: Taken as it is; None means the client's own, or four fifths of the key's limit.
-        journal: What it says is done is skipped, and what gets done is added; may be given as a
-            path.
+        concurrency: Maximum number of concurrent requests; None adapts it to the latency, up to the
+            pool's size.
+        rate_limit: Used as given; None means the client's own, or four fifths of the key's limit.
+        journal: The run skips what the journal lists as done, and adds what it does; may be given
+            as a path.
         dry_run: Send no revocation and write nothing; sessions that would be revoked are `planned`.
-        max_failures: Stop when so many sessions have failed; 0 and 1 both mean at the first.
-        deadline: Stop after so many seconds.
-        should_stop: Asked before each send (in a dry run before each that would be), and now and
-            then while nothing is on its way; True stops the run.
+        max_failures: Stop after this many failures; 0 and 1 both mean at the first.
+        deadline: Stop after this many seconds.
+        should_stop: Called before each send (in a dry run, before each send that would happen), and
+            a few times a second while no request is in flight; True stops the run.
         on_outcome: Called with each outcome.
         on_progress: Called with a snapshot a few times a second.
 
-    The callbacks may be coroutine functions. One that raises is logged once; the run goes on.
+    The callbacks may be coroutine functions. If one raises, the error is logged once and the run
+    continues.
 
     Raises:
-        InvalidArgumentError: If one of them can't be used.
+        InvalidArgumentError: If one of them is invalid.
     """
 
     concurrency: int | None = attrs.field(default=None, validator=optional(_integer_from(1)))

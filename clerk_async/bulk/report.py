@@ -1,4 +1,4 @@
-"""The values of a bulk run: what became of one session, of all of them, and how far it is."""
+"""The values of a bulk run: the outcome of one session, the report, and the progress."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ StopReason = Literal["authentication", "max_failures", "deadline", "should_stop"
 
 
 class RevocationStatus(StrEnum):
-    """What became of one session; every member equals its plain string."""
+    """What became of one session; each member equals its plain string."""
 
     REVOKED = "revoked"
     """The service confirmed it."""
     ALREADY_INACTIVE = "already_inactive"
-    """The session had ended before, in whatever way."""
+    """The session had already ended, in whatever way."""
     NOT_FOUND = "not_found"
-    """The service knows no such session; it forgets old ones."""
+    """The service doesn't know the session; it forgets old ones."""
     FAILED = "failed"
-    """It may still be live; the outcome's `error` says why."""
+    """The session may still be live; the outcome's `error` says why."""
     NOT_ATTEMPTED = "not_attempted"
-    """The run was stopped before its turn, or before its next one: another try would have followed.
+    """The run stopped before the session's first try, or before another try that was due.
 
-    The outcome's `attempts` says how often it was sent, and `error` what the last time came to.
+    The outcome's `attempts` says how often the revocation was sent, and `error` why the last
+    attempt failed.
     """
     PLANNED = "planned"
     """A dry run would have revoked it."""
 
     @property
     def is_done(self) -> bool:
-        """Whether such a session can't be used any more, so that a resumed run skips it."""
+        """Whether such a session can no longer be used, so that a resumed run skips it."""
         return self in _DONE
 
 
@@ -49,13 +50,14 @@ class RevocationOutcome(JsonValue):
     """What became of one session.
 
     Attributes:
-        session_id: The id as it was given; None where something other than a string was given, and
-            where sessions of a user could not be listed or one of them had no readable id.
-        status: What became of it.
-        error: Why it failed, or what it met before a stop; None for every other status.
-        attempts: How often its revocation was sent, 0 if never.
-        session: The session as the service last gave it back, if it did.
-        user_id: Whose session `revoke_all` found it to be; None in other runs.
+        session_id: The id as it was given; None if something other than a string was given, if a
+            user's sessions could not be listed, or if one of them had no readable id.
+        status: What became of the session.
+        error: Why it failed, or why its last attempt before a stop failed; None for every other
+            status.
+        attempts: How often its revocation was sent; 0 if never.
+        session: The session as the service last returned it, if it did.
+        user_id: The user whose session `revoke_all` found it to be; None in other runs.
     """
 
     session_id: str | None
@@ -73,8 +75,8 @@ class RevocationOutcome(JsonValue):
     def to_dict(self) -> dict[str, Any]:
         """Return the outcome as `clerk-async --json` prints it, without the session itself.
 
-        `user_id` and `error` (`type` and `message`; of an answer also `status`, `code` and
-        `trace_id`) are there if there is one.
+        `user_id` and `error` are present if they are set. `error` has `type` and `message`, and for
+        an error response also `status`, `code` and `trace_id`.
         """
         session_id = self.session_id
         told: dict[str, Any] = {
@@ -110,14 +112,14 @@ def _error_to_dict(error: ClerkError) -> dict[str, Any]:
 
 @attrs.frozen(kw_only=True)
 class RevocationPause(JsonValue):
-    """Why nothing gets done at the moment.
+    """Why the run makes no progress at the moment.
 
     Attributes:
-        seconds: How long it still lasts; 0 where nobody knows.
+        seconds: How long it still lasts; 0 if unknown.
         reason: `window` (the run has used its rate limit and waits for the next window),
             `rate_limited` (the service answered 429), `unavailable` (503 with Retry-After),
-            `unreachable` (the last requests got no answer) or `failing` (they got a 5xx); in the
-            last two cases requests still leave, to find out when the service is back.
+            `unreachable` (the last requests got no response) or `failing` (they got a 5xx). In the
+            last two cases the run still sends requests, to find out when the service is back.
     """
 
     seconds: float
@@ -126,17 +128,17 @@ class RevocationPause(JsonValue):
 
 @attrs.frozen(kw_only=True)
 class RevocationProgress(JsonValue):
-    """A snapshot of a run.
+    """A snapshot of a run's progress.
 
     Attributes:
-        done: Sessions with an outcome, of whatever status, those done by an earlier run of the
-            journal included.
-        total: How many there are; None while that isn't known.
+        done: Sessions with an outcome of any status, including those that an earlier run of the
+            journal did.
+        total: How many sessions there are; None while unknown.
         counts: How many outcomes have each status.
-        resumed: How many an earlier run of the journal had done.
-        rate: Outcomes per second, over the last seconds; what is not attempted has no part in it.
-        eta: Seconds until the end at this rate; None while `total` or the rate isn't known.
-        pause: Why nothing gets done at the moment; None while something does.
+        resumed: How many sessions an earlier run of the journal did.
+        rate: Outcomes per second, over the last seconds; `not_attempted` doesn't count.
+        eta: Seconds until the end at this rate; None while `total` or the rate is unknown.
+        pause: Why the run makes no progress at the moment; None while it does.
         elapsed: Seconds since the start.
         users: How many users `revoke_all` has listed so far; a client counts as one.
     """
@@ -160,7 +162,7 @@ class RevocationProgress(JsonValue):
         return told
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the snapshot ready for JSON; `counts` has each status by its name."""
+        """Return the snapshot as JSON-ready values; `counts` is keyed by status."""
         counts = {status.value: self.counts.get(status, 0) for status in RevocationStatus}
         return {
             "type": "progress",
@@ -193,29 +195,29 @@ class RevocationProgress(JsonValue):
 
 @attrs.frozen(kw_only=True)
 class RevocationReport(JsonValue):
-    """The end of a run.
+    """The report of a finished run.
 
     The counts of the six statuses and `resumed` add up to `total`.
 
     Attributes:
-        total: Sessions that the run read, each once.
-        revoked: See `RevocationStatus`, as for the next five.
-        already_inactive: Ended before.
+        total: Sessions that the run read, each counted once.
+        revoked: Revoked; see `RevocationStatus` for this count and the next five.
+        already_inactive: Had already ended.
         not_found: Unknown to the service.
         failed: May still be live.
-        not_attempted: Left as the run was stopped: not sent, or due for another try.
+        not_attempted: Left when the run was stopped: not sent, or due for another try.
         planned: What a dry run would have revoked.
         resumed: Done by an earlier run of the journal, and so not sent again.
         failures: The outcomes with status `failed`, in the order of the input.
         throttled: How many requests the service answered with 429.
-        elapsed: Seconds.
+        elapsed: Duration of the run in seconds.
         stopped_by: What ended the run early: `authentication` (401 or 403), `max_failures`,
             `deadline` or `should_stop`; None if nothing did.
-        exhausted: Whether the input was read to its end. A list is, even where the run was stopped;
-            an iterator is left where it was.
-        users: How many users `revoke_all` has listed; a client counts as one.
-        users_without_sessions: How many of these have no session of any status: the service doesn't
-            know them, or has forgotten all that they had.
+        exhausted: Whether the input was read to its end. A stopped run still reads a list to its
+            end, but leaves an iterator where it was.
+        users: How many users `revoke_all` listed; a client counts as one.
+        users_without_sessions: How many of these users have no session of any status: the service
+            doesn't know them, or has forgotten all their sessions.
     """
 
     total: int = 0
@@ -304,7 +306,7 @@ class RevocationReport(JsonValue):
 
 
 class BulkRevocationError(ClerkError):
-    """A bulk run ended with sessions that were not revoked.
+    """A bulk run ended before all sessions were revoked.
 
     Attributes:
         report: The report of the run.

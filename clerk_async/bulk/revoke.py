@@ -1,8 +1,8 @@
-"""Start a run: over a row of ids, or over the sessions of users; as a report, or as a stream.
+"""Start a run: over ids or over the sessions of users, and with a report or a stream as the result.
 
-Whoever calls these has made the values that they take, which check themselves, so that nothing is
-sent for arguments that can't be used. A run that stops finishes what is in flight. So does one that
-is cancelled, within two seconds.
+The options and the selection validate themselves when they are created, so nothing is sent if an
+argument is invalid. A stopped run finishes what is in flight. A cancelled run does too, within two
+seconds.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ async def revoke_many(
     session_ids: Iterable[str] | AsyncIterable[str],
     options: RunOptions,
 ) -> RevocationReport:
-    """Revoke each of these sessions, and report.
+    """Revoke each of these sessions, and return the report.
 
     Raises:
-        InvalidArgumentError: If the ids are no iterable; nothing was sent.
-        JournalError: If the journal can't be used; nothing was sent, unless it broke on the way.
+        InvalidArgumentError: If the ids are not iterable; nothing was sent.
+        JournalError: If the journal can't be used (nothing was sent), or fails during the run.
     """
     return await BulkRun(target, options, IdWork(session_ids), "revoke_many").report()
 
@@ -41,13 +41,13 @@ def revoke_stream(
     session_ids: Iterable[str] | AsyncIterable[str],
     options: RunOptions,
 ) -> AsyncGenerator[RevocationOutcome, None]:
-    """Revoke each of these sessions, and yield the outcomes as they come to be known.
+    """Revoke each of these sessions, and yield each outcome as it becomes known.
 
-    A slow reader slows the sends down. A reader who leaves early stops the run: what is in flight
-    is finished then, and journaled.
+    A slow reader slows the sends down. If the reader stops early, the run stops too: it finishes
+    what is in flight and writes those outcomes to the journal.
 
     Raises:
-        InvalidArgumentError: If the ids are no iterable; nothing was sent.
+        InvalidArgumentError: If the ids are not iterable; nothing was sent.
         JournalError: As in `revoke_many`, from the iteration.
     """
     return BulkRun(target, options, IdWork(session_ids), "revoke_many").outcomes()
@@ -56,7 +56,7 @@ def revoke_stream(
 async def revoke_all(
     target: RevocationTarget, selection: Selection, options: RunOptions
 ) -> RevocationReport:
-    """Revoke the live sessions that are meant, and report.
+    """Revoke the selected live sessions, and return the report.
 
     Raises:
         JournalError: As in `revoke_many`.

@@ -1,4 +1,4 @@
-"""The bulk revocations of SessionsApi; iterables and callbacks stay in the caller's thread."""
+"""The bulk methods of SessionsApi; iterables and callbacks run in the caller's thread."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class BulkRevocation:
-    """What a client gets from being able to revoke, get and list."""
+    """The bulk methods of a client, built on its revoke, get and list calls."""
 
     if TYPE_CHECKING:  # so that users' tools can resolve the type hints of a client
         _thread: LoopThread
@@ -45,29 +45,29 @@ class BulkRevocation:
         on_outcome: Callable[[RevocationOutcome], object] | None = None,
         on_progress: Callable[[RevocationProgress], object] | None = None,
     ) -> RevocationReport:
-        """Revoke many sessions at once, as fast as the rate limit allows, and report.
+        """Revoke many sessions concurrently, as fast as the rate limit allows, and return a report.
 
-        One outcome for each id, one request for each in the good case, memory that does not grow
-        with the input. A refused key (401, 403) stops the run; the report says so.
+        Each id gets one outcome and, if all goes well, takes one request. Memory use doesn't grow
+        with the input. A rejected key (401, 403) stops the run; the report says so.
 
-        Iterables and callbacks run in the caller's thread. Ctrl-C finishes what is in flight first.
+        Iterables and callbacks run in the caller's thread. Ctrl-C waits for requests in flight.
 
         Args:
-            session_ids: Any iterable; it may be endless.
-            concurrency: Requests at once at the most; default: found out from the latency.
-            rate_limit: Taken as it is; default: the client's, else four fifths of the key's limit.
-            journal: A file to keep the outcomes in, so that a second run goes on where this one
+            session_ids: Any iterable; it may be infinite.
+            concurrency: Maximum number of concurrent requests; default: adapted to the latency.
+            rate_limit: Used as given; default: the client's, else four fifths of the key's limit.
+            journal: A file that keeps the outcomes, so that a second run continues where this one
                 ended; a path, or a `Journal`.
-            dry_run: Whether to send no revocation, and only say what would be done.
-            max_failures: Stop when so many sessions have failed (0: as 1); None means no limit.
-            deadline: Seconds after which nothing more is sent; None means no limit.
-            should_stop: Asked before each send; true stops the run.
-            on_outcome: Told of each outcome, in the caller's thread.
-            on_progress: Told now and then how far the run is, likewise.
+            dry_run: Whether to revoke nothing and only report what would be revoked.
+            max_failures: Stop after this many failures (0 means 1); None means no limit.
+            deadline: Seconds after which the run sends nothing more; None means no limit.
+            should_stop: Called before each send; a true result stops the run.
+            on_outcome: Called with each outcome, in the caller's thread.
+            on_progress: Called with a snapshot a few times a second, in the caller's thread.
 
         Raises:
-            InvalidArgumentError: If an argument can't be used; nothing was sent.
-            JournalError: If the journal can't be used, or can't be written any more.
+            InvalidArgumentError: If an argument is invalid; nothing was sent.
+            JournalError: If the journal can't be used, or can no longer be written.
         """
         from clerk_async.bulk.options import RunOptions  # noqa: PLC0415 - on first use
         from clerk_async.bulk.revoke import revoke_many  # noqa: PLC0415 - likewise
@@ -101,26 +101,26 @@ class BulkRevocation:
         on_outcome: Callable[[RevocationOutcome], object] | None = None,
         on_progress: Callable[[RevocationProgress], object] | None = None,
     ) -> Generator[RevocationOutcome, None, None]:
-        """Revoke many sessions at once, and iterate over the outcomes as they come.
+        """Revoke many sessions concurrently, and yield each outcome as it becomes known.
 
-        Iterables and callbacks run in the caller's thread. Ctrl-C finishes what is in flight first.
+        Iterables and callbacks run in the caller's thread. Ctrl-C waits for requests in flight.
 
         Args:
-            session_ids: Any iterable; it may be endless.
-            concurrency: Requests at once at the most; default: found out from the latency.
-            rate_limit: Taken as it is; default: the client's, else four fifths of the key's limit.
-            journal: A file to keep the outcomes in, so that a second run goes on where this one
+            session_ids: Any iterable; it may be infinite.
+            concurrency: Maximum number of concurrent requests; default: adapted to the latency.
+            rate_limit: Used as given; default: the client's, else four fifths of the key's limit.
+            journal: A file that keeps the outcomes, so that a second run continues where this one
                 ended; a path, or a `Journal`.
-            dry_run: Whether to send no revocation, and only say what would be done.
-            max_failures: Stop when so many sessions have failed (0: as 1); None means no limit.
-            deadline: Seconds after which nothing more is sent; None means no limit.
-            should_stop: Asked before each send; true stops the run.
-            on_outcome: Told of each outcome, in the caller's thread.
-            on_progress: Told now and then how far the run is, likewise.
+            dry_run: Whether to revoke nothing and only report what would be revoked.
+            max_failures: Stop after this many failures (0 means 1); None means no limit.
+            deadline: Seconds after which the run sends nothing more; None means no limit.
+            should_stop: Called before each send; a true result stops the run.
+            on_outcome: Called with each outcome, in the caller's thread.
+            on_progress: Called with a snapshot a few times a second, in the caller's thread.
 
         Raises:
-            InvalidArgumentError: If an argument can't be used; nothing was sent.
-            JournalError: If the journal can't be used, or can't be written any more.
+            InvalidArgumentError: If an argument is invalid; nothing was sent.
+            JournalError: If the journal can't be used, or can no longer be written.
         """
         from clerk_async.bulk.options import RunOptions  # noqa: PLC0415 - on first use
         from clerk_async.bulk.revoke import revoke_stream  # noqa: PLC0415 - likewise
@@ -163,41 +163,43 @@ class BulkRevocation:
         on_outcome: Callable[[RevocationOutcome], object] | None = None,
         on_progress: Callable[[RevocationProgress], object] | None = None,
     ) -> RevocationReport:
-        """Revoke every live session of a user, of many users or of a client, and report.
+        """Revoke every live session of a user, of many users or of a client; return a report.
 
-        Live are active and pending sessions. They are collected before the first is revoked, and
-        listed again until none is left.
+        Active and pending sessions are live. The run lists a user's sessions before it revokes the
+        first of them, and lists them again until none is left.
 
-        Iterables and callbacks run in the caller's thread. Ctrl-C finishes what is in flight first.
+        Iterables and callbacks run in the caller's thread. Ctrl-C waits for requests in flight.
 
         Args:
-            user_id: Those of this user.
-            user_ids: Those of each of these users.
-            client_id: Those of this client.
-            except_session_ids: Spare these.
-            created_before: Only those created before this aware datetime.
-            last_active_before: Only those last active before it.
-            actor: Only those impersonated by this user id; True for by anybody, False for by none.
-            where: Only those of which this function is true, asked once for each live session that
-                the other filters mean. What it raises ends the run with that error. All users are
-                listed before the first session is revoked then, so nothing was revoked yet, unless
-                it raises for a session that began meanwhile.
-            keep_newest: Spare so many of each user's newest sessions, of those that are meant.
-            concurrency: Requests at once at the most; default: found out from the latency.
-            rate_limit: Taken as it is; default: the client's, else four fifths of the key's limit.
-            journal: A file to keep the outcomes in, so that a second run goes on where this one
+            user_id: Revoke the sessions of this user.
+            user_ids: Revoke the sessions of each of these users.
+            client_id: Revoke only sessions of this client (browser or device).
+            except_session_ids: Spare these sessions.
+            created_before: Revoke only sessions created before this aware datetime.
+            last_active_before: Revoke only sessions last active before this aware datetime.
+            actor: Revoke only sessions that this user id impersonates; True means any impersonator,
+                False means only sessions without one.
+            where: Revoke only sessions for which this function returns true. It is called once for
+                each live session that passes the other filters. If it raises, the run ends with
+                that error. With `where`, all users are listed before the first session is revoked,
+                so an error leaves all sessions live, unless it concerns a session that began later.
+            keep_newest: Spare this many of each user's newest sessions, counted among those that
+                pass the other filters.
+            concurrency: Maximum number of concurrent requests; default: adapted to the latency.
+            rate_limit: Used as given; default: the client's, else four fifths of the key's limit.
+            journal: A file that keeps the outcomes, so that a second run continues where this one
                 ended; a path, or a `Journal`.
-            dry_run: Whether to send no revocation, and only say what would be done.
-            max_failures: Stop when so many sessions have failed (0: as 1); None means no limit.
-            deadline: Seconds after which nothing more is sent; None means no limit.
-            should_stop: Asked before each send; true stops the run.
-            on_outcome: Told of each outcome, in the caller's thread.
-            on_progress: Told now and then how far the run is, likewise.
+            dry_run: Whether to revoke nothing and only report what would be revoked.
+            max_failures: Stop after this many failures (0 means 1); None means no limit.
+            deadline: Seconds after which the run sends nothing more; None means no limit.
+            should_stop: Called before each send; a true result stops the run.
+            on_outcome: Called with each outcome, in the caller's thread.
+            on_progress: Called with a snapshot a few times a second, in the caller's thread.
 
         Raises:
-            InvalidArgumentError: If an argument can't be used, or neither user nor client is given:
-                it never means everybody.
-            JournalError: If the journal can't be used, or can't be written any more.
+            InvalidArgumentError: If an argument is invalid, or neither a user nor a client is
+                given: `revoke_all` never revokes everybody's sessions.
+            JournalError: If the journal can't be used, or can no longer be written.
         """
         from clerk_async.bulk.options import RunOptions  # noqa: PLC0415 - on first use
         from clerk_async.bulk.revoke import revoke_all  # noqa: PLC0415 - likewise
