@@ -60,7 +60,7 @@ def test_a_child_forked_during_a_call_calls_and_ends_as_it_likes(
     if way == "exception":
         assert (between[0], between[-1]) == (
             "Traceback (most recent call last):",
-            "LookupError: a bug of the child's",
+            "LookupError: a bug in the child",
         )
         assert_clean("\n".join(between[1:-1]))
     else:

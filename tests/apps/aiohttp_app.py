@@ -36,7 +36,7 @@ app.cleanup_ctx.append(sessions_client)
 
 
 async def tell(_: web.Application) -> None:
-    print("Shutting down", flush=True)  # as other servers do: nobody listens any more
+    print("Shutting down", flush=True)  # as other servers do when they stop listening
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 # pyright: basic
-# (Celery comes without types)
+# (Celery has no type hints)
 """A Celery app with a task that signs a user out everywhere; the client is made at import."""
 
 import os

@@ -1,5 +1,5 @@
 # pyright: basic
-# (Django comes without types)
+# (Django has no type hints)
 """A Django project in one file: a sync and an async view that sign a user out."""
 
 from django.conf import settings

@@ -1,6 +1,6 @@
 # pyright: basic, reportFunctionMemberAccess=false
-# (Celery comes without types)
-"""Signs users out by tasks, and prints what each gave; argv: user ids."""
+# (Celery has no type hints)
+"""Signs users out by Celery tasks, and prints the result of each; argv: user ids."""
 
 import sys
 

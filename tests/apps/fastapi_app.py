@@ -32,7 +32,7 @@ app = FastAPI(lifespan=lifespan)
 
 @app.post("/sign-out", status_code=204)
 async def sign_out(request: Request, claims: Annotated[SessionClaims, Depends(signed_in)]) -> None:
-    assert claims.session_id is not None  # only tokens of JWT templates have none
+    assert claims.session_id is not None  # only tokens of JWT templates have no session id
     await request.app.state.sessions.revoke(claims.session_id)
 
 

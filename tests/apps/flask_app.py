@@ -33,12 +33,12 @@ def me() -> dict[str, Any]:
 
 
 def _keep_calling() -> None:
-    with contextlib.suppress(ClientClosedError):  # as it will be at exit
+    with contextlib.suppress(ClientClosedError):  # the client is closed at exit
         while True:
             sessions.list(user_id="user_of_the_master")
 
 
-if "CALL_BEFORE_FORKS" in os.environ:  # so that loop, thread and locks are in use when it forks
+if "CALL_BEFORE_FORKS" in os.environ:  # uses the loop, its thread and the locks
     verifier.warm_up()
     sessions.list(user_id="user_of_the_master")
     threading.Thread(target=_keep_calling, daemon=True).start()

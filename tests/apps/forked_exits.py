@@ -1,4 +1,4 @@
-"""Forks while a call is in flight; the child calls too, and ends as argv[1] says."""
+"""Forks while a call is in flight; the child makes a call too, and exits as argv[1] says."""
 
 import os
 import signal
@@ -13,12 +13,12 @@ signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
 sessions.list(user_id="user_of_the_parent")
 in_flight = threading.Thread(target=sessions.revoke, args=(session_id,))
 in_flight.start()
-signal.sigwait({signal.SIGUSR1})  # until the service holds the call of that thread
+signal.sigwait({signal.SIGUSR1})  # sent once the service has that thread's call
 pid = os.fork()
 if pid == 0:
     print(sessions.get("sess_of_child").id, flush=True)
     if way == "exception":
-        raise LookupError("a bug of the child's")
+        raise LookupError("a bug in the child")
     if way == "os._exit":
         os._exit(7)
     sys.exit(7)

@@ -1,11 +1,11 @@
 # pyright: basic
-# (nbformat is typed in part only)
-"""Runs a notebook in a kernel of its own, and prints what its cells print."""
+# (nbformat is only partly typed)
+"""Runs a notebook in its own kernel, and prints what its cells print."""
 
 import warnings
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of the tools that run it, not of the kernel
+    warnings.simplefilter("ignore")  # those of the tools that run it, not of the kernel
     import nbformat
     from nbclient import NotebookClient
 

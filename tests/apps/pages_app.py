@@ -1,4 +1,4 @@
-"""A FastAPI app whose page may be left open in a browser past its token's expiry."""
+"""A FastAPI app whose page can stay open in a browser past the expiry of its token."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager

@@ -18,7 +18,7 @@ def fail(session_id: str) -> str:
 
 def main() -> None:
     context = multiprocessing.get_context(sys.argv[1])
-    sessions.list(user_id="user_of_the_parent")  # so that loop, thread and connection exist
+    sessions.list(user_id="user_of_the_parent")  # makes the loop, its thread and a connection
     with context.Pool(2) as pool:
         print(sum(pool.map(sign_out_everywhere, sys.argv[2:], chunksize=1)))
         try:

@@ -1,4 +1,4 @@
-"""A Starlette app that lets nobody in who isn't signed in, with a middleware in plain ASGI."""
+"""A Starlette app that admits only signed-in users, with a plain ASGI middleware."""
 
 import contextlib
 from collections.abc import AsyncGenerator
