@@ -50,7 +50,6 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import anyio
 import attrs
 
 from clerk_async.bulk.journal_file import (
@@ -62,7 +61,7 @@ from clerk_async.bulk.journal_file import (
     trouble,
 )
 from clerk_async.errors import InvalidArgumentError
-from clerk_async.http.daemon import in_thread
+from clerk_async.http.daemon import in_thread, shielded
 from clerk_async.under_test import monotonic
 
 if TYPE_CHECKING:
@@ -230,7 +229,7 @@ async def open_journal(
         await asyncio.shield(done)
     except asyncio.CancelledError:
         opening.give_up()
-        with anyio.CancelScope(shield=True):
+        with shielded():
             await asyncio.wait([done], timeout=LET_GO_GRACE)
         raise
     except BaseException:

@@ -13,8 +13,6 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-import anyio
-
 from clerk_async.bulk.intake import Patience
 from clerk_async.bulk.journal import open_journal
 from clerk_async.bulk.ledger import Callbacks, Ledger, Meter, is_async
@@ -30,7 +28,7 @@ from clerk_async.bulk.verdict import (
 )
 from clerk_async.bulk.work import RunEnded
 from clerk_async.errors import JournalError, RateLimitedError
-from clerk_async.http.daemon import running_loop
+from clerk_async.http.daemon import running_loop, shielded
 from clerk_async.http.error_bodies import refuses_key
 from clerk_async.http.retry import is_passing
 from clerk_async.pacing.gate import RunPacer
@@ -120,7 +118,6 @@ class BulkRun:
                 for_writing=not options.dry_run,
             )
             self._work.journal = self._ledger.journal
-        anyio.CancelScope()  # imports what it needs now: at the end no descriptor may be left
         clocks = self._start_clocks()
         try:
             await self._work.deny_input()
@@ -132,7 +129,7 @@ class BulkRun:
             self._abort(end)
         except asyncio.CancelledError:
             self.stop(None)
-            with anyio.CancelScope(shield=True):
+            with shielded():
                 await self._wind_up()
             raise
         finally:
@@ -140,7 +137,7 @@ class BulkRun:
                 clock.cancel()
             self._patience.close()
             self._lockout.end()
-            with anyio.CancelScope(shield=True):
+            with shielded():
                 if (trouble := await self._ledger.close()) is not None:
                     self._abort(trouble)
                 await self._pacer.end()

@@ -6,9 +6,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-import anyio
-
-from clerk_async.http.daemon import running_loop
+from clerk_async.http.daemon import running_loop, shielded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -98,7 +96,7 @@ async def told_by(
 async def _see_off(task: asyncio.Task[object]) -> None:
     """Wait for a run that was stopped; whoever cancels the wait cuts the run off."""
     cancelled = None
-    with anyio.CancelScope(shield=True):
+    with shielded():
         while not task.done():
             try:
                 await asyncio.wait([task])

@@ -7,9 +7,11 @@ be calling, and keeps its threads until the loop is closed.
 from __future__ import annotations
 
 import asyncio
+import encodings.idna  # noqa: F401 - `socket.getaddrinfo` would, in its thread
 import socket
+import sys
 import threading
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from clerk_async.config import is_localhost
@@ -17,6 +19,7 @@ from clerk_async.errors import WrongLoopError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
 T = TypeVar("T")
 
@@ -34,6 +37,19 @@ def running_loop() -> asyncio.AbstractEventLoop:
             "asyncio only: the async clients and verifiers need a running asyncio event loop, and "
             "there is none here. Under trio or curio, use the sync ones in a worker thread."
         ) from None
+
+
+def shielded() -> AbstractContextManager[object]:
+    """Keep out the cancellation by an anyio scope, which comes again at each await.
+
+    Where nobody has loaded anyio's backend there is no such scope, and it is not loaded for this:
+    at the end of a run no descriptor may be left to import with.
+    """
+    if "anyio._backends._asyncio" not in sys.modules:
+        return nullcontext()
+    import anyio  # noqa: PLC0415 - it is loaded
+
+    return anyio.CancelScope(shield=True)
 
 
 def in_thread(name: str, work: Callable[[], T]) -> asyncio.Future[T]:

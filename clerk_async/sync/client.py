@@ -10,6 +10,7 @@ import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+import clerk_async.http.tolerant  # noqa: F401 - now, as the loop's thread imports nothing
 from clerk_async.config import DEFAULT_API_VERSION, DEFAULT_POOL_SIZE
 from clerk_async.http.paging import check_where, is_meant
 from clerk_async.http_info import VERIFY_ADVICE

@@ -5,6 +5,7 @@ The client is described as far as a verifier looks, so that no client is known b
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from clerk_async.errors import ConfigurationError
@@ -119,6 +120,16 @@ class FixedKey:
 
     def after_fork(self) -> None:
         """Forget what was the parent's, in a forked child: nothing is."""
+
+
+def load_client() -> None:
+    """Import what `fetch_published` uses, in the calling thread.
+
+    Its own thread must import nothing: Ctrl-C in an import of the main thread can leave the import
+    lock taken for good, and whoever imports in another thread then waits forever.
+    """
+    for name in ("calls", "client_state", "operations", "settings", "transport"):
+        import_module(f"clerk_async.http.{name}")
 
 
 async def fetch_published(issuer: str) -> bytes:

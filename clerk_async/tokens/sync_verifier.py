@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from clerk_async.errors import ClerkError
 from clerk_async.tokens.key_set import Flight, KeysNeeded
 from clerk_async.tokens.settings import Verifier
-from clerk_async.tokens.sources import SessionsSource, fetch_published
+from clerk_async.tokens.sources import SessionsSource, fetch_published, load_client
 from clerk_async.tokens.verification import Need, RefreshNeeded, SessionNeeded, Steps
 from clerk_async.under_test import new_event_loop
 
@@ -226,6 +226,8 @@ class TokenVerifier(Verifier[SessionsSource]):
         flight = need.flight
         if flight.landed.is_open:  # another fetch has just ended: nothing is to be carried out
             return
+        if self._sessions is None:
+            load_client()
         # Whoever waits sees to it that it is carried out: who decided on it may be interrupted.
         errand = _errand("clerk_async: fetching keys", lambda: self._fly(flight))
         flight.carried_by(errand).send()
