@@ -133,13 +133,15 @@ class TestSigned:
 
 
 @asynccontextmanager
-async def receiving(status: int = 204) -> AsyncGenerator[tuple[str, list[tuple[Any, bytes]]]]:
-    """A receiver of events: its URL, and what arrives."""
+async def receiving(
+    status: int = 204, *first: int
+) -> AsyncGenerator[tuple[str, list[tuple[Any, bytes]]]]:
+    """A receiver of events: its URL, and what arrives; it may answer the first ones otherwise."""
     arrived: list[tuple[Any, bytes]] = []
 
     async def receive(request: web.Request) -> web.Response:
         arrived.append((dict(request.headers), await request.read()))
-        return web.Response(status=status)
+        return web.Response(status=[*first, status][min(len(arrived) - 1, len(first))])
 
     app = web.Application()
     app.router.add_post("/webhooks", receive)
@@ -207,6 +209,42 @@ class TestSent:
         assert "Connect" in (lost.error or "")
         assert len(arrived) == 1
         assert json.loads(lost.body)["data"]["status"] == "revoked"
+
+    @pytest.mark.promise("fake-webhooks")
+    async def test_what_is_not_taken_is_sent_again(self, fake: FakeClerk) -> None:
+        """With its id, signed anew, after what came later; as often as was asked for."""
+        async with receiving(204, 500, 302, 503) as (url, arrived):
+            fake.send_webhooks_to(url, retry_after=[0.05, 0.02])
+            fake.add_session(session_id="sess_1")
+            fake.add_session(session_id="sess_2")
+            await fake.until(lambda: all(each.is_done for each in fake.deliveries))
+        first, second = fake.deliveries
+        assert [(each.status, each.attempts) for each in (first, second)] == [(204, 3), (204, 2)]
+        ids = [json.loads(body)["data"]["id"] for _, body in arrived]
+        assert ids[:3] == ["sess_1", "sess_2", "sess_1"]
+        assert sorted(ids) == ["sess_1"] * 3 + ["sess_2"] * 2
+        assert len({headers["svix-id"] for headers, _ in arrived}) == 2
+        for headers, body in arrived:
+            verified(fake, {name.lower(): value for name, value in headers.items()}, body)
+
+    async def test_it_gives_up_in_the_end(self, fake: FakeClerk) -> None:
+        """After the last try; a reset ends it earlier."""
+        async with receiving(503) as (url, arrived):
+            fake.send_webhooks_to(url, retry_after=[0.01, 0.01])
+            fake.add_session()
+            await fake.until(lambda: fake.deliveries[0].is_done)
+            (lost,) = fake.deliveries
+            assert (lost.status, lost.error, lost.attempts, len(arrived)) == (503, None, 3, 3)
+            fake.send_webhooks_to(url, retry_after=[3600])
+            fake.add_session()
+            waiting = fake.deliveries[1]
+            await fake.until(lambda: waiting.status == 503)
+            assert not waiting.is_done
+            fake.reset()
+            await fake.until(lambda: waiting.is_done)
+        for wrong, error in ((["soon"], TypeError), ([-1], ValueError)):
+            with pytest.raises(error):
+                fake.send_webhooks_to("http://127.0.0.1:9/", retry_after=wrong)  # type: ignore[arg-type]
 
     async def test_the_api_goes_on_while_a_receiver_takes_its_time(self, fake: FakeClerk) -> None:
         """And stopping the fake waits for none."""

@@ -20,10 +20,10 @@ import aiohttp
 import msgspec
 from attrs import define, field
 
-from .checks import json_object, milliseconds, must_be
+from .checks import json_object, milliseconds, must_be, number
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime
 
     from .gauges import Gauges
@@ -41,6 +41,7 @@ SESSION_EVENTS = (
 )
 _TIMEOUT = 15.0
 """Seconds that a receiver may take; Svix waits as long."""
+_TAKEN = frozenset(range(200, 300))
 
 
 @define(eq=False)
@@ -50,11 +51,12 @@ class Delivery:
     Attributes:
         type: Such as `session.revoked`.
         url: Where to.
-        headers: Its headers, the signature among them.
+        headers: Its headers, the signature among them; those of the last try.
         body: Its body.
-        is_done: Whether it has been tried.
-        status: What the receiver answered; None before that, and if it could not be reached.
+        is_done: Whether it has been tried, for the last time.
+        status: What the receiver answered last; None before that, and if it could not be reached.
         error: Why it could not be reached; None otherwise.
+        attempts: How often it has been tried.
     """
 
     type: str
@@ -64,6 +66,7 @@ class Delivery:
     is_done: bool = False
     status: int | None = None
     error: str | None = None
+    attempts: int = 0
 
 
 class Webhooks:
@@ -80,6 +83,8 @@ class Webhooks:
         self._outbox: deque[Delivery] = deque()
         self._is_delivering = False
         self._delivering: asyncio.Task[None] | None = None
+        self._retry_after: tuple[float, ...] = ()
+        self._retrying: set[asyncio.Task[None]] = set()
 
     def _call_in_loop(self, function: Callable[[], object]) -> bool:
         raise NotImplementedError
@@ -187,25 +192,30 @@ class Webhooks:
 
     # Sending them
 
-    def send_webhooks_to(self, url: str | None) -> None:
+    def send_webhooks_to(self, url: str | None, *, retry_after: Iterable[float] = ()) -> None:
         """Send an event for each change of state from now on, one after the other; None: no more.
 
         Sent are `session.created` and `session.pending` for a session that is put in so, by a
         request or a test; `session.revoked`, `session.ended`, `session.removed` and
-        `session.pending` for one that becomes so; `user.deleted` for a user that is removed. Each
-        is tried once: `deliveries` shows what came of it, and `wait_for` wakes when one is done.
+        `session.pending` for one that becomes so; `user.deleted` for a user that is removed.
+        `deliveries` shows what came of each, and `wait_for` wakes when one is done.
 
         Args:
             url: The receiver's URL.
+            retry_after: Seconds after which an event is sent again that was not answered with a
+                2xx, one number for each further try: with the same id, signed anew, and after
+                whatever was sent meanwhile. Clerk's own begin with 5 and 300; the default is none.
 
         Raises:
-            ValueError: If it is no URL of http or https.
+            TypeError: If a number of seconds is none.
+            ValueError: If it is no URL of http or https, or a number is negative.
         """
+        waits = tuple(number("retry_after", each, least=0) for each in retry_after)
         if url is not None:
             parts = urlsplit(must_be("url", url, str))
             if parts.scheme not in {"http", "https"} or not parts.hostname:
                 raise ValueError(f"url must be that of a receiver, not {url!r}")
-        self._receiver = url
+        self._receiver, self._retry_after = url, waits
         self._state.on_event = None if url is None else self._send
 
     def _send(self, type_: str, session: FakeSession | None, user_id: str | None) -> None:
@@ -224,6 +234,12 @@ class Webhooks:
         self.send_webhooks_to(None)
         self._outbox.clear()
         self._deliveries.clear()
+        if self._retrying:
+            self._call_in_loop(self._stop_retrying)
+
+    def _stop_retrying(self) -> None:
+        for task in tuple(self._retrying):
+            task.cancel()
 
     def _begin_to_deliver(self) -> None:
         if not self._is_delivering:
@@ -238,7 +254,10 @@ class Webhooks:
             self._is_delivering = False
 
     async def _deliver(self, delivery: Delivery) -> None:
+        """Send it once; where that fails and a try is left, another task sends it again."""
         timeout = aiohttp.ClientTimeout(total=_TIMEOUT)
+        delivery.attempts += 1
+        delivery.status = delivery.error = None
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout) as http,
@@ -248,11 +267,31 @@ class Webhooks:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             delivery.error = f"{type(error).__name__}: {error}"
         except asyncio.CancelledError:
-            delivery.error = "the fake was stopped"
+            self._end(delivery, "the fake was stopped")
             raise
-        finally:
-            delivery.is_done = True
-            self._gauges.tell()
+        waits = self._retry_after[delivery.attempts - 1 :]
+        if delivery.status in _TAKEN or not waits:
+            self._end(delivery, delivery.error)
+        else:
+            task = asyncio.get_running_loop().create_task(self._deliver_again(delivery, waits[0]))
+            self._retrying.add(task)
+            task.add_done_callback(self._retrying.discard)
+
+    async def _deliver_again(self, delivery: Delivery, wait: float) -> None:
+        try:
+            await asyncio.sleep(wait)
+        except asyncio.CancelledError:
+            self._end(delivery, "the fake was stopped")
+            raise
+        now = self._state.now() // 1000
+        delivery.headers = _signed(
+            delivery.body, delivery.headers["svix-id"], now, self._signing_key
+        )
+        await self._deliver(delivery)
+
+    def _end(self, delivery: Delivery, error: str | None) -> None:
+        delivery.is_done, delivery.error = True, error
+        self._gauges.tell()
 
 
 def _signed(body: bytes, message_id: str, sent_at: int, key: bytes) -> dict[str, str]:

@@ -1,0 +1,159 @@
+"""Apps in real servers that share their state: what one process hears, all processes refuse."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import signal
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from served_apps import LIMIT, ServedApp, served, until
+
+from clerk_async import SessionsApi
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from redis_servers import RedisServer
+
+    from clerk_async.testing import FakeClerk
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+
+UVICORN: Final = ("-m", "uvicorn", "--fd", "{fd}", "--no-access-log")
+GUNICORN: Final = ("-m", "gunicorn", "-b", "fd://{fd}", "--graceful-timeout", "60", "-w", "2")
+SERVERS: Final = {
+    "fastapi on uvicorn": (*UVICORN, "webhook_fastapi:app"),
+    "fastapi on gunicorn, preloaded": (
+        *(*GUNICORN, "--preload", "-k", "uvicorn.workers.UvicornWorker"),
+        "webhook_fastapi:app",
+    ),
+    "flask on gunicorn, preloaded": (*GUNICORN, "--preload", "webhook_flask:app"),
+    "flask on gunicorn, preloaded threads": (
+        *(*GUNICORN, "--preload", "-k", "gthread", "--threads", "4"),
+        "webhook_flask:app",
+    ),
+}
+ALL_HEARD: Final = 12
+"""So many answers alike in a row come from both workers of a server."""
+WEBHOOKS: Final = "/webhooks/clerk"
+
+
+@contextlib.contextmanager
+def serving(server: str, fake: FakeClerk, redis: RedisServer, **more: str) -> Generator[ServedApp]:
+    """Run an app that shares its state."""
+    environ = {
+        "CLERK_ASYNC_SHARED_STATE": redis.url,
+        "CLERK_WEBHOOK_SIGNING_SECRET": fake.webhook_secret,
+        **more,
+    }
+    with served(SERVERS[server], fake, environ=environ) as app:
+        yield app
+
+
+def send(app: ServedApp, headers: dict[str, str], body: bytes) -> int:
+    """Send an event, and return the status of the answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", app.port, timeout=LIMIT)
+    with contextlib.closing(connection):
+        connection.request("POST", WEBHOOKS, body, {**headers, "Connection": "close"})
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+
+
+def all_answer(app: ServedApp, status: int, session: Any, fake: FakeClerk) -> bool:
+    """Tell whether all workers answer a user so."""
+    return all(app.post("/who", session, fake) == status for _ in range(ALL_HEARD))
+
+
+@pytest.mark.promise("webhooks", "shared-denials")
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_webhook_signs_out_of_every_process(
+    server: str, fake: FakeClerk, redis_server: RedisServer
+) -> None:
+    """A session that ends at the service is refused by each worker of this app and of another."""
+    ended, other = fake.add_session(user_id="user_1"), fake.add_session(user_id="user_2")
+    another = "fastapi on uvicorn" if "flask" in server else "flask on gunicorn, preloaded"
+    with (
+        serving(server, fake, redis_server) as hearing,
+        serving(another, fake, redis_server) as verifying,
+    ):
+        for app in (hearing, verifying):
+            assert all_answer(app, 200, ended, fake)
+        url = f"http://127.0.0.1:{hearing.port}{WEBHOOKS}"
+        fake.send_webhooks_to(url, retry_after=[0.1, 0.1])
+        ended.status = "ended"
+        until(lambda: all_answer(verifying, 401, ended, fake))
+        until(lambda: all_answer(hearing, 401, ended, fake))
+        assert [each.status for each in fake.deliveries] == [204]
+        fake.remove_user("user_2")
+        until(lambda: all_answer(verifying, 401, other, fake))
+        for app in (hearing, verifying):
+            app.stop(signal.SIGTERM)
+            app.assert_clean()
+
+
+@pytest.mark.promise("webhooks")
+@pytest.mark.parametrize("server", ["fastapi on uvicorn", "flask on gunicorn, preloaded threads"])
+def test_what_is_forged_late_or_repeated(
+    server: str, fake: FakeClerk, redis_server: RedisServer
+) -> None:
+    """400 for what Clerk has not just signed; a repeated event undoes no later `allow`."""
+    session = fake.add_session(user_id="user_1")
+    headers, body = fake.webhook("session.revoked", session)
+    now = int(time.time() * 1000)
+    late, _ = fake.webhook("session.revoked", session, sent_at=now - 301_000)
+    ahead, _ = fake.webhook("session.revoked", session, sent_at=now + 310_000)
+    with serving(server, fake, redis_server) as app:
+        for forged, told in (
+            ({}, body),
+            ({**headers, "svix-signature": "v1,AAAA"}, body),
+            ({**headers, "svix-id": "msg_other"}, body),
+            ({**headers, "svix-timestamp": "soon"}, body),
+            (headers, body + b" "),
+            (headers, b"\xff\xfe"),
+            (late, body),
+            (ahead, body),
+        ):
+            assert send(app, forged, told) == 400
+        assert all_answer(app, 200, session, fake)
+        assert send(app, headers, body) == 204
+        until(lambda: all_answer(app, 401, session, fake))
+        with SessionsApi(
+            fake.secret_key, base_url=fake.base_url, shared_state=redis_server.url
+        ) as operator:
+            operator.allow(session_id=session.id)
+        until(lambda: all_answer(app, 200, session, fake))
+        assert send(app, headers, body) == 204  # the same delivery once more
+        assert all_answer(app, 200, session, fake)
+        app.stop()
+        app.assert_clean()
+
+
+@pytest.mark.promise("shared-denials", "real-servers")
+@pytest.mark.parametrize(
+    "server", ["flask on gunicorn, preloaded", "flask on gunicorn, preloaded threads"]
+)
+def test_workers_that_were_forked_from_a_process_in_touch_share_on(
+    server: str, fake: FakeClerk, redis_server: RedisServer
+) -> None:
+    """Each makes connections of its own, counts as a process, and knows what its parent knew."""
+    session = fake.add_session(user_id="user_1", session_id="sess_1")
+    known = fake.add_session(user_id="user_1", session_id="sess_before_the_forks")
+    with serving(server, fake, redis_server, WARM_UP_BEFORE_FORKS="1") as app:
+        assert all_answer(app, 401, known, fake)
+        assert all_answer(app, 200, session, fake)
+        assert send(app, *fake.webhook("session.revoked", session)) == 204
+        until(lambda: all_answer(app, 401, session, fake))
+        until(lambda: len(members(redis_server)) >= 2)
+        app.stop()
+        app.assert_clean()
+
+
+def members(redis: RedisServer) -> dict[bytes, Any]:
+    """Return what Redis knows of the processes that share the window."""
+    (key,) = redis.command("KEYS", "*:members")
+    return {name: json.loads(told) for name, told in redis.command("HGETALL", key).items()}
