@@ -1,4 +1,4 @@
-"""A headless Chromium, driven over its DevTools protocol."""
+"""A headless Chromium, driven through its DevTools protocol."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FLAGS: Final = (
 
 @contextlib.contextmanager
 def chromium() -> Generator[str]:
-    """Run a browser with an empty profile; gives the URL of its DevTools."""
+    """Run a browser with an empty profile, and yield the URL of its DevTools."""
     assert CHROMIUM is not None
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = [CHROMIUM, *FLAGS.split(), f"--user-data-dir={profile}", "about:blank"]
@@ -47,7 +47,7 @@ def chromium() -> Generator[str]:
 
 
 class Browser:
-    """What a test does in a browser; tabs are told apart by the id of their session."""
+    """The browser actions of a test; each tab has a DevTools session id."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -72,7 +72,7 @@ class Browser:
         return number
 
     async def _answer(self, number: int) -> Any:
-        """Wait for one answer; others that come before it are kept."""
+        """Wait for the response to one command, and keep the messages that come before it."""
         while number not in self._answers:
             await self._receive()
         answer = self._answers.pop(number)
@@ -92,7 +92,7 @@ class Browser:
         return await self._answer(await self._send(method, tab, **told))
 
     async def open(self, url: str) -> str:
-        """Open a page in a tab of its own, and wait until it is there."""
+        """Open a page in a new tab, and wait until it has loaded."""
         target = await self.call("Target.createTarget", url="about:blank")
         attached = await self.call(
             "Target.attachToTarget", targetId=target["targetId"], flatten=True
@@ -106,7 +106,7 @@ class Browser:
         return tab
 
     async def run(self, script: str, *tabs: str) -> list[Any]:
-        """Run a script in some tabs at once, and wait for what its promise becomes in each."""
+        """Run a script in several tabs at once, and wait for the value of its promise in each."""
         numbers = [
             await self._send(
                 "Runtime.evaluate", tab, expression=script, awaitPromise=True, returnByValue=True
@@ -119,12 +119,12 @@ class Browser:
         return [result["result"].get("value") for result in results]
 
     async def cookies(self) -> dict[str, str]:
-        """The cookies that the browser keeps."""
+        """Return the cookies that the browser keeps."""
         kept = (await self.call("Storage.getCookies"))["cookies"]
         return {cookie["name"]: cookie["value"] for cookie in kept}
 
     async def set_cookies(self, url: str, cookies: dict[str, str]) -> None:
-        """Have it hold these cookies for a site, and no others."""
+        """Replace all cookies of the browser by these, for one site."""
         await self.call("Storage.clearCookies")
         told = [
             {"name": name, "value": value, "url": url, "secure": True, "sameSite": "Lax"}

@@ -1,4 +1,4 @@
-"""Clients for bulk tests on the wire: no limit of their own, and repeats without long waits."""
+"""Clients for bulk tests on the wire: no rate limit, and short waits between retries."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ QUICK: Final = RetryPolicy(base_delay=0.001, max_delay=0.01)
 
 
 def bulk_client(fake: FakeClerk, **options: Any) -> AsyncSessionsApi:
-    """Make a client that is held up by nothing but the fake."""
+    """Make a client that waits for nothing but the fake."""
     options = {"rate_limit": UNLIMITED, "retry": QUICK, **options}
     return AsyncSessionsApi(fake.secret_key, base_url=fake.base_url, **options)
 
 
 def add_sessions(fake: FakeClerk, count: int, **facts: Any) -> list[str]:
-    """Put live sessions in; gives their ids."""
+    """Add live sessions, and return their ids."""
     return [fake.add_session(**facts).id for _ in range(count)]
 
 
 def sends(fake: FakeClerk) -> Counter[str | None]:
-    """Count the revocations that arrived, by session."""
+    """Count the revocation requests that arrived, by session."""
     return Counter(seen.session_id for seen in fake.requests if seen.operation == "revoke")
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that happens in another thread, or that tells nobody."""
+    """Wait for something that happens in another thread, or that gives no notice."""
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.001)
 
 
 def live(fake: FakeClerk) -> set[str]:
-    """Give the ids that the fake still holds for live."""
+    """Return the ids that are still live at the fake."""
     return {
         sid for sid, session in fake.sessions.items() if session.status in {"active", "pending"}
     }

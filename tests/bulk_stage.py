@@ -1,4 +1,4 @@
-"""A stage for bulk runs: time that passes at once, a service with a true window, and a client."""
+"""A simulation for bulk runs: virtual time, a service with a real rate limit, and a client."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ UNLIMITED = RateLimit(1_000_000_000, per=1.0)
 
 
 class _Selector(selectors.DefaultSelector):
-    """Lets the time that nobody uses go by at once."""
+    """Skips idle time."""
 
     now = 0.0
 
@@ -47,7 +47,7 @@ class _Selector(selectors.DefaultSelector):
 
 
 class SimulatedLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time is made up; for tests without any I/O."""
+    """An event loop with virtual time, for tests without I/O."""
 
     def __init__(self) -> None:
         self._made_up = _Selector()
@@ -58,9 +58,9 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
 
 
 def simulate(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in made-up time; no task may be left at its end."""
+    """Run a coroutine in virtual time, and check that it leaves no task."""
     loop = SimulatedLoop()
-    loop.set_debug(False)  # a stack for each of 100,000 callbacks takes minutes
+    loop.set_debug(False)  # recording a stack for each of 100,000 callbacks takes minutes
     try:
         result = loop.run_until_complete(main)
         left = [task for task in asyncio.all_tasks(loop) if not task.done()]
@@ -72,14 +72,14 @@ def simulate(main: Coroutine[Any, Any, T]) -> T:
 
 @attrs.define(eq=False)
 class Service:
-    """What answers: sessions, a sliding window, latency on the way there and back.
+    """The service: sessions, a sliding window, and latency in both directions.
 
     Attributes:
-        window: What the service lets through; None for all.
-        there: Draws the seconds from a send to its arrival.
-        back: Draws the seconds from the arrival to the answer.
+        window: The rate limit of the service; None for no limit.
+        there: Draws the seconds from sending a request to its arrival.
+        back: Draws the seconds from the arrival to the response.
         arrivals: When each request arrived.
-        revocations: Which sessions were revoked, in order.
+        revocations: The sessions that were revoked, in order.
         refused: How many requests got a 429.
     """
 
@@ -91,7 +91,7 @@ class Service:
     refused: int = 0
 
     def hit(self) -> int | None:
-        """Count one arrival; the Retry-After of a refusal."""
+        """Count one arrival; return the Retry-After if it is rejected."""
         now = asyncio.get_running_loop().time()
         self.arrivals.append(now)
         told = None if self.window is None else self.window.admit(now)
@@ -100,7 +100,7 @@ class Service:
 
 
 class Client(RevocationTarget):
-    """A `RevocationTarget` in front of a `Service`, without a wire and without repeats."""
+    """A `RevocationTarget` in front of a `Service`, without HTTP and without retries."""
 
     key_fingerprint = "f1" * 32
 
@@ -164,18 +164,18 @@ class Client(RevocationTarget):
 
 
 async def revoke_many(client: Client, session_ids: Any, **options: Any) -> RevocationReport:
-    """Revoke through the engine alone."""
+    """Revoke sessions through the bulk engine alone."""
     return await run.revoke_many(client, session_ids, RunOptions(**options))
 
 
 def latency(low: float, high: float, seed: int) -> Callable[[], float]:
-    """Draw seconds evenly between two bounds."""
+    """Return a function that draws seconds evenly between two bounds."""
     draw = random.Random(seed)
     return lambda: draw.uniform(low, high)
 
 
 def most_in_any_window(arrivals: list[float], per: float) -> int:
-    """Count the fullest window (t - per, t]."""
+    """Return the number of arrivals in the fullest window (t - per, t]."""
     times = sorted(arrivals)
     most = first = 0
     for last, time in enumerate(times):

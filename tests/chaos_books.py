@@ -1,6 +1,6 @@
-"""The books of a run in bad weather: what the client said, held against what has happened.
+"""The books of a chaos run: they compare what the client reported with what happened.
 
-What has happened is what the service holds, and what passed the proxy on the way there.
+What happened is the state of the service, and the requests that passed the proxy.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ class Tried:
     """One call: what it was for, and how it ended.
 
     Attributes:
-        operation: Which.
+        operation: The name of the operation.
         key: The session's id, or the user's for `list`, `iterate` and `create`.
-        policy: The rules that it went by.
-        value: What came back.
-        attempts: The attempts that the client told of; None where it told nothing.
-        error: What was raised.
-        elapsed: Seconds that it took.
-        cancelled_at: When it was cancelled, in seconds from its beginning.
-        was_closed: Whether the client was closed by the time that it ended.
+        policy: The retry policy of the call.
+        value: The value that the call returned.
+        attempts: The attempts that the client reported; None if it reported none.
+        error: The error that was raised.
+        elapsed: How long the call took, in seconds.
+        cancelled_at: When it was cancelled, in seconds from its start.
+        was_closed: Whether the client was closed when the call ended.
     """
 
     operation: str
@@ -74,14 +74,14 @@ class Tried:
 
     @property
     def may_have_arrived(self) -> bool:
-        """Whether the client says that the service may have acted on it."""
+        """Whether the client says that the service may have processed it."""
         return isinstance(self.error, ResponseDecodeError) or getattr(
             self.error, "_may_have_arrived", True
         )
 
     @property
     def needle(self) -> bytes:
-        """What stands in each sending of it, and in no other's."""
+        """Text that is in every request of this call, and in no other call's requests."""
         match self.operation:
             case "list" | "iterate":
                 return f"user_id={self.key}&".encode()
@@ -95,7 +95,7 @@ class Tried:
                 return f"POST /v1/sessions/{self.key}/{name} HTTP".encode()
 
     def is_of(self, request: ReceivedRequest) -> bool:
-        """Whether a request that arrived was made for it."""
+        """Return whether a request that arrived belongs to this call."""
         if self.operation in {"list", "iterate"}:
             return f"user_id={self.key}&" in request.query_string
         if self.operation == "create":
@@ -109,14 +109,14 @@ class BulkTried:
 
     Attributes:
         method: Which of the three: `revoke_many`, `revoke_stream` or `revoke_all`.
-        ids: The sessions that are to go, with those that there aren't.
-        unknown: Which there aren't.
+        ids: The sessions to revoke, including unknown ones.
+        unknown: The ids that do not exist.
         journal: Its journal.
-        user: Whose sessions they are, all but `spared`.
-        spared: The session that is to stay.
-        outcomes: What it told, one by one.
-        report: What it told at the end; a stream has none.
-        has_ended: Whether it came to its end, rather than raise.
+        user: The user who owns the sessions, except `spared`.
+        spared: The session that must stay.
+        outcomes: The outcomes that it reported, one by one.
+        report: The report at the end; a stream has none.
+        has_ended: Whether it completed rather than raised.
     """
 
     method: str
@@ -131,21 +131,22 @@ class BulkTried:
 
     @property
     def done(self) -> set[str]:
-        """Which sessions can't be used any more, as the outcomes say."""
+        """The sessions that can't be used any more, according to the outcomes."""
         return {str(one.session_id) for one in self.outcomes if one.status.is_done}
 
 
 @attrs.define
 class Lateness:
-    """How late the loop has been at the most, so far.
+    """The longest delay of the event loop so far.
 
-    Time goes from turn to turn without a gap: a busy machine may stop us at any point of one.
+    It is measured in every turn without a gap, because a busy machine may stop us at any point of a
+    turn.
     """
 
     seconds: float = 0.0
 
     async def measure(self) -> None:
-        """Go on for ever."""
+        """Measure until cancelled."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         while True:
@@ -156,7 +157,7 @@ class Lateness:
 
 @attrs.define
 class Books:
-    """What is known of a run from the other side of the wire."""
+    """What the service's side of the wire knows of a run."""
 
     fake: FakeClerk
     proxy: ChaosProxy
@@ -164,12 +165,12 @@ class Books:
     is_closed: bool = False
 
     def status(self, session_id: str) -> str | None:
-        """Give a session's status as the service has it."""
+        """Return the status of a session at the service."""
         session = self.fake.sessions.get(session_id)
         return None if session is None else session.status
 
     def check(self, tried: Tried, sent: bytes) -> None:
-        """Compare one call, given all that clients have sent."""
+        """Compare one call with what all clients have sent."""
         self._check_time(tried)
         self._check_kind(tried)
         check = getattr(self, f"_check_{tried.operation}")
@@ -195,7 +196,7 @@ class Books:
         check(tried)
 
     def _check_time(self, tried: Tried) -> None:
-        # pages that overlap by one session, what is behind the end, and a look back
+        # pages overlap by one session, one request reads past the end, and one looks back
         pages = SESSIONS_OF_A_USER // (PAGE_SIZE - 1) + 4 if tried.operation == "iterate" else 1
         limit = pages * (tried.policy.deadline or 0) * 1.05
         if isinstance(tried.error, asyncio.CancelledError) and tried.cancelled_at is not None:
@@ -288,10 +289,10 @@ class Books:
             }
 
     def check_bulk(self, run: BulkTried) -> None:
-        """Compare a bulk run's first go with the service and its journal."""
+        """Compare the first run of a bulk call with the service and its journal."""
         told = [str(one.session_id) for one in run.outcomes if one.session_id is not None]
         assert len(told) == len(set(told)), "an outcome was told twice"
-        if run.method == "revoke_all":  # a listing that failed is an outcome without an id
+        if run.method == "revoke_all":  # a failed list request is an outcome without an id
             assert set(told) <= set(run.ids)
         else:
             assert sorted(told) == sorted(run.ids), "every id has one outcome"
@@ -314,7 +315,7 @@ class Books:
         sends = sent.count(f"POST /v1/sessions/{one}/revoke HTTP".encode())
         status = self.status(one)
         assert sends <= outcome.attempts, f"{one}: {sends} sends, {outcome.attempts} told"
-        # What a stop cut off between two tries is left to the next run, and so is in no journal.
+        # A session whose retry was cut off by a stop is left to the next run, so no journal has it.
         is_left = not sends or outcome.status is RevocationStatus.NOT_ATTEMPTED
         assert journaled in {outcome.status.value, None if is_left else "failed"}, (
             f"{one}: the journal says {journaled}, the outcome {outcome.status}"
@@ -328,7 +329,7 @@ class Books:
                 assert one in run.unknown
             case RevocationStatus.NOT_ATTEMPTED if not sends:
                 assert status in {"active", None}
-            case _:  # failed, or cut off by a stop between two tries
+            case _:  # failed, or stopped between two attempts
                 assert outcome.error is not None
                 if status == "revoked":
                     told = getattr(outcome.error, "_may_have_arrived", True)
@@ -336,7 +337,7 @@ class Books:
                     assert told or outcome.attempts > 1, f"{one} was revoked, and denied"
 
     def check_finished(self, run: BulkTried, done_before: set[str]) -> None:
-        """Compare a run that was resumed in good weather until it was done."""
+        """Compare a run that was resumed without faults until it was done."""
         if run.report is not None:
             assert run.report.ok, f"a resumed run must finish the job: {run.report}"
         if run.report is not None and run.method == "revoke_many":

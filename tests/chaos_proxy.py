@@ -1,8 +1,8 @@
-"""A TCP proxy that misbehaves: what stands between a client and the service on a bad day.
+"""A misbehaving TCP proxy, which stands for the network between client and service on a bad day.
 
-It runs in a thread and event loop of its own. Each connection gets a `Way` when it is made: how
-slow it is, and where it ends. Whatever comes from the client is kept, also what is not passed on,
-so that a test knows what the client has sent without believing the client.
+It runs in its own thread and event loop. Each connection gets a `Way` when it is made, which says
+how slow it is and where it ends. The proxy keeps all bytes from the client, including those that it
+does not forward, so that a test knows what the client has sent without trusting the client.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ Ending = Literal["fin", "reset", "hush"]
 
 @attrs.frozen(kw_only=True)
 class Way:
-    """What one connection is like; bytes are counted from its beginning, by direction.
+    """The behaviour of one connection; bytes are counted from its start, per direction.
 
     Attributes:
-        latency: Seconds that each piece takes.
-        jitter: Up to so many seconds more, drawn for each piece.
-        bandwidth: Bytes a second, or None for any number.
-        cut_up: After so many bytes from the client it ends.
-        cut_down: After so many bytes from the service it ends.
-        ending: How it ends.
-        stall_at: After so many bytes from the service comes a pause.
-        stall: Seconds that it takes.
-        refuse: Whether it ends before a byte has passed.
-        habit: What is said on it that nobody asked for; None for nothing.
-        late: Seconds that such a thing comes late at the most.
+        latency: Seconds that each chunk takes.
+        jitter: The most additional seconds, drawn for each chunk.
+        bandwidth: Bytes a second, or None for no limit.
+        cut_up: The connection ends after this many bytes from the client.
+        cut_down: The connection ends after this many bytes from the service.
+        ending: How the connection ends.
+        stall_at: The connection pauses after this many bytes from the service.
+        stall: The length of that pause in seconds.
+        refuse: Whether the connection ends before any byte has passed.
+        habit: Which unsolicited data is sent on it; None for none.
+        late: The longest delay of such data in seconds.
     """
 
     latency: float = 0.0
@@ -67,12 +67,12 @@ CLEAR: Final = Way()
 
 
 def clear(_: int) -> Way:
-    """Give every connection a way in order."""
+    """Give every connection a way without faults."""
     return CLEAR
 
 
 def draw_way(draw: random.Random, *, slow: float = 0.2) -> Way:
-    """Draw what a connection is like; three of twelve are in order.
+    """Draw the behaviour of a connection; three in twelve have no fault.
 
     Args:
         draw: The random numbers.
@@ -94,7 +94,7 @@ def draw_way(draw: random.Random, *, slow: float = 0.2) -> Way:
 
 
 class _Pair:
-    """One connection of a client, and ours to the service for it."""
+    """A connection of a client, and the proxy's connection to the service for it."""
 
     def __init__(self, proxy: ChaosProxy, number: int, way: Way) -> None:
         self.proxy = proxy
@@ -106,7 +106,7 @@ class _Pair:
         self.asked = Asked()
 
     async def run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Carry both directions until the client is gone, or cuts it off."""
+        """Forward both directions until the client is gone, or the proxy cuts it off."""
         self.writers.append(writer)
         if self.way.refuse:
             self._break(self.way.ending)
@@ -131,7 +131,7 @@ class _Pair:
             self.asked.feed(data)
             self.proxy.tell()
             if self.is_cut:
-                continue  # half-open: it listens, and passes nothing on
+                continue  # half-open: it reads, and forwards nothing
             await self._take_time(len(data))
             cut = self.way.cut_up
             if cut is not None and passed + len(data) >= cut:
@@ -172,7 +172,7 @@ class _Pair:
                 writer.write(data)
                 await writer.drain()
         if not self.is_cut:
-            writer.close()  # the service has closed: so do we
+            writer.close()  # the service has closed the connection, so we do too
 
     async def _take_time(self, size: int) -> None:
         way = self.way
@@ -199,7 +199,7 @@ class _Pair:
 
 
 def close(writer: asyncio.StreamWriter, *, reset: bool) -> None:
-    """Close a connection with a FIN after what is still to be sent, or with a RST at once."""
+    """Close a connection: with a FIN after the remaining data, or with a RST at once."""
     if not reset:
         writer.close()
         return
@@ -209,14 +209,14 @@ def close(writer: asyncio.StreamWriter, *, reset: bool) -> None:
 
 
 class ChaosProxy:
-    """Listens on loopback, and carries each connection to the service as its `Way` says.
+    """Listens on loopback, and forwards each connection to the service as its `Way` says.
 
     Args:
         port: The service's port on loopback.
 
     Attributes:
-        way_of: Gives the way of the connection of a number, counted from 0.
-        seed: Of the random numbers within a connection.
+        way_of: Returns the way of a connection by its number, from 0.
+        seed: The seed of the random numbers within a connection.
     """
 
     def __init__(self, port: int) -> None:
@@ -245,16 +245,16 @@ class ChaosProxy:
 
     @property
     def base_url(self) -> str:
-        """The API's base URL, through the proxy."""
+        """The base URL of the API, through the proxy."""
         return f"http://{HOST}:{self.port}/v1"
 
     @property
     def open_connections(self) -> int:
-        """How many connections clients hold open."""
+        """The number of connections that clients hold open."""
         return len(self._pairs)
 
     def heads(self) -> list[tuple[str, str]]:
-        """Tell the method and path of each request that clients have sent since `forget`."""
+        """Return the method and path of each request that clients have sent since `forget`."""
         streams = [*self._past, *(pair.sent for pair in list(self._pairs.values()))]
         return [
             (method.decode(), path.decode())
@@ -263,29 +263,29 @@ class ChaosProxy:
         ]
 
     def bodies(self) -> bytes:
-        """Give all that clients have sent since `forget`."""
+        """Return everything that clients have sent since `forget`."""
         return b"".join([*self._past, *(bytes(pair.sent) for pair in list(self._pairs.values()))])
 
     def forget(self) -> None:
-        """Forget what was sent; the connections must have ended before."""
+        """Forget what was sent; all connections must have ended before."""
         self._past.clear()
         self.told.clear()
         self.total = 0
 
     def stop_listening(self) -> None:
-        """Refuse new connections, as a service that is down does."""
+        """Refuse new connections, like a service that is down."""
         asyncio.run_coroutine_threadsafe(self._unlisten(), self._loop).result()
 
     def listen_again(self) -> None:
-        """Take connections again, on the same port."""
+        """Accept connections again, on the same port."""
         asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
 
     def drop_all(self) -> None:
-        """Cut every connection, with a reset."""
+        """Cut every connection with a reset."""
         self._loop.call_soon_threadsafe(self._drop)
 
     def wait_for(self, predicate: Callable[[], object], timeout: float = 5.0) -> bool:
-        """Block until something holds; False where it does not within so many seconds."""
+        """Block until a condition holds; return False if it does not within the given seconds."""
         ends_at = time.monotonic() + timeout
         with self._changed:
             while not predicate():
@@ -296,7 +296,7 @@ class ChaosProxy:
         return True
 
     def tell(self) -> None:
-        """Wake those who wait."""
+        """Wake the waiting threads."""
         with self._changed:
             self._changed.notify_all()
 

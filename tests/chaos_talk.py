@@ -1,7 +1,8 @@
-"""What a relay says besides what it was told to pass on: answers twice, cut short, or of others.
+"""What a relay sends besides forwarded responses: duplicates, cut ones, or those of other requests.
 
-It takes the service's answers apart, so as to know where one ends; what it can't take apart it
-passes on as it is. Error answers are never repeated: that one is another's nobody could tell.
+It parses the service's responses to know where each ends, and forwards unchanged what it can't
+parse. Error responses are never repeated, because nobody could tell that they belong to another
+request.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _LIST: Final = b"GET /v1/sessions?"
 
 @attrs.frozen
 class Told:
-    """An answer that has passed: whom it is about, whether it's a list, and its bytes."""
+    """A response that was forwarded: whom it is about, whether it is a list, and its bytes."""
 
     about: bytes
     is_list: bool
@@ -44,14 +45,14 @@ class Told:
 
 
 class Asked:
-    """The requests of one connection that have no answer yet."""
+    """The requests of one connection that have no response yet."""
 
     def __init__(self) -> None:
         self.waiting: deque[tuple[bytes, bool]] = deque()
         self._pending = bytearray()
 
     def feed(self, data: bytes) -> None:
-        """Take in what the client has sent."""
+        """Read what the client has sent."""
         self._pending += data
         while b"\r\n\r\n" in self._pending:
             head, _, rest = bytes(self._pending).partition(b"\r\n\r\n")
@@ -67,14 +68,14 @@ class Asked:
 
 @attrs.define
 class Talker:
-    """Passes the answers of one connection on, and says more.
+    """Forwards the responses of one connection, and sends additional data.
 
     Attributes:
-        habit: What it does, at every second answer or so.
-        late: Seconds after which it says something late.
+        habit: What it does, at about every second response.
+        late: The delay of late data in seconds.
         draw: The random numbers.
-        told: What has passed on any connection.
-        asked: What this one's client waits for.
+        told: The responses forwarded on any connection.
+        asked: The requests that this connection's client waits for.
     """
 
     habit: Habit
@@ -84,7 +85,7 @@ class Talker:
     asked: Asked
 
     async def greet(self, writer: asyncio.StreamWriter) -> None:
-        """Say something before anything was asked."""
+        """Send something before the first request."""
         if self.habit == "greet" and self.draw.random() < 0.5:
             writer.write(self._anothers(b"", lists=False))
 
@@ -94,7 +95,7 @@ class Talker:
         writer: asyncio.StreamWriter,
         close: Callable[[], None],
     ) -> None:
-        """Carry on until the service has closed, or what it says can't be taken apart."""
+        """Forward until the service has closed, or sends something that can't be parsed."""
         while True:
             try:
                 answer = await _read_answer(reader)
@@ -124,11 +125,11 @@ class Talker:
     async def _say_more(
         self, data: bytes, about: bytes, writer: asyncio.StreamWriter, *, is_list: bool
     ) -> bool:
-        """Pass an answer on in this one's manner; whether the connection ends with it."""
+        """Forward a response with this connection's habit; return whether the connection ends."""
         match self.habit:
             case "repeat":
                 writer.write(data * 2)
-            case "repeat late" if not is_list:  # a page could pass for the next of the same walk
+            case "repeat late" if not is_list:  # a page could pass for the next one
                 writer.write(data)
                 await asyncio.sleep(self.draw.uniform(0, self.late))
                 writer.write(data)
@@ -145,7 +146,7 @@ class Talker:
                 writer.write(data)
                 await writer.drain()
                 await asyncio.sleep(self.draw.uniform(0, self.late))
-                if not self.asked.waiting:  # a balancer gives up only those who don't ask
+                if not self.asked.waiting:  # a load balancer closes only idle connections
                     writer.write(_TIMED_OUT)
                     return True
             case "half":
@@ -171,7 +172,7 @@ class Talker:
 
 
 async def _read_answer(reader: asyncio.StreamReader) -> tuple[bytes, bool] | None:
-    """Read one answer, and tell whether its end is known; None where the service has closed."""
+    """Read one response, and whether its end is known; return None if the service has closed."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.LimitOverrunError:

@@ -1,7 +1,7 @@
-"""One client, one service and the bad weather between them; and the books that are compared after.
+"""One client, one service and faults between them; at the end the books are compared.
 
-A `World` makes calls, notes what the client said of each, and `settle` closes the client and holds
-that against what the service has and against what passed the proxy.
+A `World` makes calls and notes what the client reported for each. `settle` closes the client and
+compares that with the state of the service and with what passed the proxy.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _PASSING: Final = (500, 502, 504, 520, 522, 524)
 
 
 def draw_fault(draw: random.Random) -> Fault:
-    """Draw something that the service does wrong."""
+    """Draw a fault of the service."""
     passes: dict[str, Any] = {"probability": draw.choice((0.1, 0.3, 0.6))}
     kinds: list[Callable[[], Fault]] = [
         lambda: Fault.status(429, retry_after=draw.choice((0, 0.05, 0.15, 0.5)), **passes),
@@ -85,16 +85,16 @@ def draw_fault(draw: random.Random) -> Fault:
 
 
 class World:
-    """A client in bad weather.
+    """A client in a faulty world.
 
     Args:
-        fake: The service, already running; nobody else uses it meanwhile.
-        proxy: The way to it.
-        name: Stands in every id, so that nothing of another world is counted.
-        folder: For journals.
+        fake: The running service; nothing else uses it meanwhile.
+        proxy: The proxy in front of it.
+        name: Part of every id, so that nothing of another world is counted.
+        folder: The folder for journals.
         is_sync: Whether the client is a SessionsApi, called from threads.
-        attempts: Of the client's policy.
-        pool_size: Of the client.
+        attempts: The attempts of the client's retry policy.
+        pool_size: The pool size of the client.
         patience: Seconds for one attempt, and for what the service may ask to wait: the call's
             deadline has to hold where they are longer.
     """
@@ -141,7 +141,7 @@ class World:
         else:
             self.client = AsyncSessionsApi(fake.secret_key, **options)
         kind = TokenVerifier if is_sync else AsyncTokenVerifier
-        self.verifier: Any = kind(  # its keys age fast, so that it meets the weather too
+        self.verifier: Any = kind(  # its keys expire fast, so that it meets the faults too
             sessions=self.client,
             authorized_parties=[ORIGIN],
             key_ttl=0.2,
@@ -156,7 +156,7 @@ class World:
     async def calls(
         self, plan: Iterable[tuple[str, float | None]], *, close_after: float | None = None
     ) -> None:
-        """Make calls at once; some are cancelled after so many seconds, or the client closed."""
+        """Make concurrent calls; cancel some, or close the client, after the given seconds."""
         if self._watch is None:
             self._watch = asyncio.create_task(self.books.lateness.measure())
         jobs = [asyncio.create_task(self._one(*entry)) for entry in plan]
@@ -167,7 +167,7 @@ class World:
             await job
 
     async def bulk(self, method: str, count: int, deadline: float | None) -> None:
-        """Revoke so many sessions, and one that there isn't, in one of three ways."""
+        """Revoke some sessions and an unknown one, in one of three ways."""
         if self._watch is None:
             self._watch = asyncio.create_task(self.books.lateness.measure())
         number = len(self.bulks)
@@ -295,7 +295,7 @@ class World:
     # -- the books ------------------------------------------------------------------------------
 
     async def settle(self) -> None:
-        """Close, and check everything."""
+        """Close the client, and check everything."""
         self.fake.clear_faults()
         self.fake.release()
         for run in self.bulks:
@@ -319,7 +319,7 @@ class World:
         ways, self.proxy.way_of = self.proxy.way_of, clear
         self.proxy.drop_all()
         patient = self.client.with_options(timeout=10.0, retry=RetryPolicy())
-        for _ in range(3):  # what was cut just now may cost a round
+        for _ in range(3):  # a connection that was cut just now may take another round
             done |= run.done
             await self._run_bulk(patient, run, None)
             if run.has_ended and all(one.status.is_done for one in run.outcomes):
@@ -328,7 +328,7 @@ class World:
         self.books.check_finished(run, done)
 
     async def _pool_holds(self) -> None:
-        """See that calls that are over hold no connection but those that the pool keeps."""
+        """Check that finished calls hold no connection except those kept in the pool."""
         for _ in range(1000):
             if self.proxy.open_connections <= self.pool_size:
                 return
@@ -367,7 +367,7 @@ class World:
         raise AssertionError(f"left behind: {left}")
 
     def _threads_of_loops(self) -> set[threading.Thread]:
-        """Give the threads that this loop and the service's keep for blocking work."""
+        """Return the threads that this loop and the service's loop keep for blocking work."""
         found: set[threading.Thread] = set()
         served = self.fake._run
         assert served is not None
@@ -377,7 +377,7 @@ class World:
         return found
 
     def _files_left(self) -> set[str]:
-        now = open_files()  # the proxy's own listening socket may be another one by now
+        now = open_files()  # the proxy may have a new listening socket by now
         return now - self._fds_before if len(now) > len(self._fds_before) else set()
 
 
@@ -388,7 +388,7 @@ def _report_of(client: Any, run: BulkTried, options: dict[str, Any]) -> Any:
 
 
 def open_files() -> set[str]:
-    """Tell the open file descriptors, the listing's own left out."""
+    """Return the open file descriptors, without that of the listing itself."""
     found: set[str] = set()
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names are all it takes
         try:

@@ -30,7 +30,7 @@ _MOVES = re.compile(r"(?:\x1b\[[0-9;?]*[A-Za-z]|\r|\n)+")
 
 @attrs.frozen
 class Ended:
-    """How a command ended."""
+    """The result of a command."""
 
     code: int
     out: str
@@ -62,9 +62,9 @@ class InProcess:
 
 
 def environment(fake: FakeClerk, changes: Mapping[str, str | None] | None = None) -> dict[str, str]:
-    """Give the environment of a program that talks to the fake."""
-    # asyncio's debug mode writes a line to stderr for every slow turn on a busy machine, and what
-    # is printed has to come at once without Python's help
+    """Return the environment of a program that uses the fake."""
+    # asyncio's debug mode writes a line to stderr for every slow turn on a busy machine, and the
+    # program must flush its output without Python's help
     left_out = {"PYTHONDEVMODE", "PYTHONUNBUFFERED"}
     values: dict[str, str | None] = {
         **{name: value for name, value in os.environ.items() if name not in left_out},
@@ -79,7 +79,7 @@ def environment(fake: FakeClerk, changes: Mapping[str, str | None] | None = None
 
 
 def command_line(arguments: Sequence[str]) -> list[str]:
-    """Give the command line of a program."""
+    """Return the command line of a program."""
     return [sys.executable, "-m", "clerk_async", *arguments]
 
 
@@ -90,7 +90,7 @@ def run(
     env: Mapping[str, str | None] | None = None,
     timeout: float = 40,
 ) -> Ended:
-    """Run a program in pipes, with nobody to ask: in a session without a terminal."""
+    """Run a program with pipes and without a terminal, so that nobody can be asked."""
     ended = subprocess.run(
         command_line(arguments),
         input="" if stdin is None else stdin,
@@ -112,16 +112,16 @@ _IN_TERMINAL: Final = (
 
 
 class Terminal:
-    """A program in a pseudo-terminal of its own.
+    """A program in its own pseudo-terminal.
 
     Args:
-        fake: What it talks to.
-        arguments: What is typed after the program's name.
+        fake: The service that it uses.
+        arguments: The arguments after the program's name.
         stdin: A file to read from instead of the terminal.
         stdout: A file to write results to instead of the terminal.
         env: Changes to the environment.
         program: What to run instead: a shell and its options.
-        cwd: Where to run it.
+        cwd: The folder to run it in.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class Terminal:
 
     @property
     def raw(self) -> str:
-        """All that was drawn so far."""
+        """Everything that was drawn so far."""
         return self._raw.decode(errors="replace")
 
     @property
@@ -191,7 +191,7 @@ class Terminal:
         os.write(self._terminal, text.encode())
 
     def end(self, timeout: float = 30) -> int:
-        """Wait for the end, and give the exit code."""
+        """Wait for the program's end, and return its exit code."""
         end = time.monotonic() + timeout
         while self._read(max(0.0, end - time.monotonic())):
             assert time.monotonic() < end, f"still running:\n{self.text}"

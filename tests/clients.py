@@ -1,4 +1,4 @@
-"""How tests make clients, run each operation in either mode, and hand time in."""
+"""How tests make clients, run each operation in either mode, and control time."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ONCE: Final = RetryPolicy(attempts=1)
 
 
 class Time:
-    """A clock that moves only when somebody sleeps, and random numbers that are all the same."""
+    """A clock that moves only when somebody sleeps, and constant random numbers."""
 
     def __init__(self, draw: float = 0.5) -> None:
         self.moment = 1_000.0
@@ -47,15 +47,15 @@ class Time:
         self.drawn = draw
 
     def clock(self) -> float:
-        """Give the monotonic clock's seconds."""
+        """Return the seconds of the monotonic clock."""
         return self.moment
 
     def now(self) -> float:
-        """Give the seconds since the epoch."""
+        """Return the seconds since the epoch."""
         return 1_800_000_000.0 + self.moment
 
     async def sleep(self, seconds: float) -> None:
-        """Let the time go by at once, and the loop go on."""
+        """Move the clock at once, and yield to the loop."""
         assert math.isfinite(seconds), "a NaN in a sleep breaks the loop's timers"
         assert seconds >= 0
         self.slept.append(seconds)
@@ -63,11 +63,11 @@ class Time:
         await asyncio.sleep(0)
 
     def draw(self) -> float:
-        """Give what is to pass for a random number."""
+        """Return the next "random" number."""
         return self.drawn
 
     def hand_to(self, client: AsyncSessionsApi | SessionsApi) -> None:
-        """Make a client go by this time."""
+        """Make a client use this time."""
         inner = client._async if isinstance(client, SessionsApi) else client
         shared = inner._shared
         shared.clock, shared.now = self.clock, self.now
@@ -83,7 +83,7 @@ class Ended:
 
 
 def invoke(client: Any, operation: str, fake: FakeClerk, session_id: str | None = None) -> Any:
-    """Call an operation with sensible arguments; the async client gives an awaitable."""
+    """Call an operation with valid arguments; with the async client, return an awaitable."""
     if session_id is None:
         session_id = fake.add_session(user_id="user_of_calls").id
     calls: dict[str, Callable[[], Any]] = {
@@ -116,14 +116,14 @@ def run(
     time: Time | None = None,
     **options: Any,
 ) -> Ended:
-    """Make a client, do one thing with it, close it, and tell how that ended.
+    """Make a client, do one thing with it, close it, and return how that ended.
 
     Args:
         mode: Which client.
         fake: The service.
         call: An operation's name, or what to do with the client.
-        time: To go by; the real one by default.
-        **options: For the client.
+        time: The time of the client; the real time by default.
+        **options: Options of the client.
     """
     arguments: dict[str, Any] = {
         "secret_key": fake.secret_key,
@@ -165,5 +165,5 @@ def sync_client_of(fake: FakeClerk, **options: Any) -> SessionsApi:
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    """Give what the library logged: asyncio tells of every slow turn of a busy machine."""
+    """Return what the library logged, without asyncio's warnings of slow turns."""
     return [record for record in caplog.records if record.name.startswith("clerk_async")]

@@ -1,4 +1,4 @@
-"""What every test gets: a clean environment, a loop that nobody blocks, and a fake service."""
+"""Fixtures of every test: a clean environment, a check for blocked loops, and a fake service."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MAY_BLOCK = (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let chaos and soak run for longer than the suite has time for."""
+    """Add options that let chaos and soak tests run longer."""
     group = parser.getgroup("clerk_async")
     group.addoption("--chaos-seeds", type=int, default=240, help="seeds of chaos to live through")
     group.addoption("--chaos-seed", type=int, default=None, help="the one seed to repeat")
@@ -45,9 +45,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Name the marks that are ours, and let Ctrl-C reach the programs that tests start.
+    """Register our marks, and let Ctrl-C reach the programs that tests start.
 
-    A shell without job control ignores it for what runs in the background, and so would they all.
+    A shell without job control makes background processes ignore SIGINT, and the programs would
+    inherit that.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -58,7 +59,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Let no key, address, proxy or certificate of the machine reach a test, nor a journal it."""
+    """Hide the machine's keys, addresses, proxies and certificates; keep journals in `tmp_path`."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     for name in list(os.environ):
         if name.startswith(_FROM_OUTSIDE) or name.lower().endswith("_proxy"):
@@ -69,8 +70,8 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def _nobody_blocks_the_loop(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test in which the library blocks a running event loop.
 
-    What may block is a journal's flushed line, which is what makes it safe to kill a run, and an
-    import on first use. The fake's own loop isn't watched: it belongs to the tests.
+    Two things may block: the flush of a journal line, which makes it safe to kill a run, and an
+    import on first use. The fake's own loop isn't watched, because it belongs to the tests.
     """
     node: Any = request.node
     if node.get_closest_marker("may_block") is not None:
@@ -85,10 +86,10 @@ def _nobody_blocks_the_loop(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def mocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[aioresponses]:
-    """Give aioresponses, made to work with aiohttp 3.14.
+    """Yield aioresponses, patched to work with aiohttp 3.14.
 
-    That aiohttp's ClientResponse wants a `stream_writer`, which aioresponses 0.7.9 does not hand
-    over; this does until a release of it does.
+    aiohttp's ClientResponse needs a `stream_writer`, which aioresponses 0.7.9 does not pass. Remove
+    this when a release of aioresponses does.
     """
 
     class Response(aiohttp.ClientResponse):
@@ -105,14 +106,14 @@ def mocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[aioresponses]:
 
 @pytest.fixture
 def fake() -> Iterator[FakeClerk]:
-    """Give a running service of the test's own."""
+    """Yield a running service of this test."""
     with FakeClerk() as running:
         yield running
 
 
 @pytest.fixture
 def redis_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RedisServer]:
-    """Give a running Redis server of the test's own."""
+    """Yield a running Redis server of this test."""
     from redis_servers import RedisServer, program_of  # noqa: PLC0415 - for these tests alone
 
     with RedisServer(tmp_path, program_of(request.config)) as running:
@@ -123,7 +124,7 @@ def redis_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Red
 def cli(
     fake: FakeClerk, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> InProcess:
-    """Run commands against the fake."""
+    """Return a function that runs commands against the fake."""
     from cli_programs import InProcess  # noqa: PLC0415 - click, for these tests alone
 
     monkeypatch.setenv("CLERK_SECRET_KEY", fake.secret_key)

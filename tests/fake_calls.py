@@ -1,4 +1,4 @@
-"""Plain requests to a FakeClerk, by the standard library alone: no client stands in between."""
+"""Plain requests to a FakeClerk with the standard library alone, without any client."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Reply:
 
     @property
     def code(self) -> str:
-        """Clerk's error code."""
+        """The error code of Clerk."""
         code: str = self.json["errors"][0]["code"]
         return code
 
@@ -40,7 +40,7 @@ def call(
     headers: Mapping[str, str] | None = None,
     key: str | None = "",
 ) -> Reply:
-    """One request over a connection of its own; `path` is below the base URL."""
+    """Send one request over a new connection; `path` is relative to the base URL."""
     connection = http.client.HTTPConnection("127.0.0.1", fake.port, timeout=10)
     try:
         sent: dict[str, str] = {"Connection": "close"}
@@ -57,10 +57,10 @@ def call(
 
 
 def get(fake: FakeClerk, path: str, **more: Any) -> Reply:
-    """A GET."""
+    """Send a GET."""
     return call(fake, "GET", path, **more)
 
 
 def post(fake: FakeClerk, path: str, body: object = None, **more: Any) -> Reply:
-    """A POST."""
+    """Send a POST."""
     return call(fake, "POST", path, body, **more)

@@ -1,4 +1,4 @@
-"""Hunting for planted secrets in all that a run shows."""
+"""Searches everything that a run shows for planted secrets."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 
 def planted_faults(key: str, token: str) -> dict[str, Fault]:
-    """Give every fault that there is, for every request; those that can echo a secret do."""
+    """Return every fault there is, for every request; those that can echo a secret do."""
     every: dict[str, Any] = {"count": None}
     cookie = f"__session={token}; __refresh=rt_PLANTEDrefreshPLANTED"
     echo = {
         "errors": [
             {
                 "message": f"no {key}",
-                "long_message": f"{key}: {cookie} with Bearer {token}",  # what is long is cut short
+                "long_message": f"{key}: {cookie} with Bearer {token}",  # long text is truncated
                 "code": "echoed",
                 "meta": {"token": token},
             }
@@ -80,7 +80,7 @@ def planted_faults(key: str, token: str) -> dict[str, Fault]:
 
 @attrs.define
 class Hunt:
-    """The secrets of a run, and where they were looked for."""
+    """The secrets of a run, and the places that were searched for them."""
 
     session_id: str
     expired: str
@@ -92,20 +92,20 @@ class Hunt:
 
     @property
     def cookie(self) -> str:
-        """The header that a browser would send."""
+        """Return the header that a browser would send."""
         return f"__session={self.expired}; __refresh={self.refresh}"
 
     def plant(self, *secrets: str) -> None:
-        """Hunt for these from now on."""
+        """Search for these secrets from now on."""
         self.secrets.update(secrets)
 
     def plant_token(self, token: str) -> None:
-        """Hunt for a JWT, for the part that makes it one, and for where its claims begin."""
+        """Search for a JWT, for its signature, and for the start of its claims."""
         _, claims, signature = token.split(".")
         self.plant(token, signature, claims[:20])
 
     def look_at(self, *shown: object, what: str) -> None:
-        """Fail if a secret stands in the text or the repr of something."""
+        """Fail if the text or the repr of an object contains a secret."""
         for one in shown:
             self.looked += 1
             texts = [one] if isinstance(one, str) else [repr(one), str(one), f"{one}"]
@@ -114,7 +114,7 @@ class Hunt:
                     assert secret not in text, f"{what}: {text[:2000]}"
 
     def look_at_value(self, value: Any) -> None:
-        """Look at what a call gave back; a token that came is a secret from then on."""
+        """Check the result of a call; a token in it is a secret from then on."""
         self._learn(value)
         self.look_at(value, what="a value")
 
@@ -142,11 +142,11 @@ class Hunt:
             self.look_at_error(error)
 
     def look_at_error(self, error: BaseException) -> None:
-        """Look at an error in every way in which programs show one."""
+        """Check an error in every form in which programs show one."""
         self.look_at(error, *map(repr, error.args), what="an error")
         self.look_at("".join(traceback.format_exception(error)), what="a traceback")
         logging.getLogger("of.a.user").error("it failed: %s", error, exc_info=error)
-        raw = {"errors", "meta", "body"}  # kept as they came, and shown nowhere
+        raw = {"errors", "meta", "body"}  # kept as received, and shown nowhere
         state = {name: value for name, value in vars(error).items() if name not in raw}
         self.look_at(*state.values(), what="an error's attribute")
         if isinstance(error, ClerkError) and not _keeps_raw_values(error):
@@ -157,7 +157,7 @@ class Hunt:
                 self.look_at_error(linked)
 
     def look_around(self) -> None:
-        """Look at what was logged and printed meanwhile."""
+        """Check what was logged and printed meanwhile."""
         for record in self.caplog.records:
             self.look_at(record.getMessage(), repr(record.args), what=f"the log {record.name}")
         self.look_at(self.caplog.text, what="the log")
@@ -167,7 +167,7 @@ class Hunt:
 
 
 def _keeps_raw_values(error: BaseException | None) -> bool:
-    """Whether it carries what the service said, word for word, where that's documented."""
+    """Return whether an object is documented to keep the service's text verbatim."""
     if isinstance(error, BulkRevocationError):
         return any(_keeps_raw_values(outcome.error) for outcome in error.report.failures)
     if isinstance(error, KeysUnavailableError):

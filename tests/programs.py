@@ -1,4 +1,4 @@
-"""Starts whole programs against a fake service, and tells how they ended."""
+"""Starts whole programs against a fake service, and returns how they ended."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Finished:
 
 
 def environment(fake: FakeClerk | None) -> dict[str, str]:
-    """Give what a program finds around it: warnings are errors, and the fake's key and address."""
+    """Return the environment of a program: warnings as errors, and the fake's key and address."""
     found = {
         name: value
         for name, value in os.environ.items()
@@ -39,7 +39,7 @@ def environment(fake: FakeClerk | None) -> dict[str, str]:
 
 
 def start(code: str, fake: FakeClerk | None, *arguments: str) -> subprocess.Popen[str]:
-    """Start a program; its text may be indented."""
+    """Start a program; its source may be indented."""
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code), *arguments],
         env=environment(fake),
@@ -51,7 +51,7 @@ def start(code: str, fake: FakeClerk | None, *arguments: str) -> subprocess.Pope
 
 
 def finish(program: subprocess.Popen[str], *, limit: float = 30.0) -> Finished:
-    """Wait for a program's end; one that hangs is killed, and has failed."""
+    """Wait for a program to end; one that hangs is killed and counts as failed."""
     started = time.monotonic()
     try:
         out, err = program.communicate(timeout=limit)
@@ -63,7 +63,7 @@ def finish(program: subprocess.Popen[str], *, limit: float = 30.0) -> Finished:
 
 
 def without_slowness(text: str) -> str:
-    """Leave out what asyncio's debug mode finds slow on a busy machine; nobody is to blame."""
+    """Remove asyncio's warnings of slow turns on a busy machine, which are nobody's fault."""
     lines = text.splitlines(keepends=True)
     return "".join(line for line in lines if not line.startswith("Executing <"))
 

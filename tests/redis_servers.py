@@ -1,4 +1,4 @@
-"""Real Redis servers for tests, on free ports; they can be killed, frozen and started anew."""
+"""Real Redis servers for tests, on free ports, which can be killed, frozen and restarted."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 
 class RedisServer:
-    """A redis-server, or a valkey-server, that keeps its memory to itself.
+    """A redis-server or a valkey-server without persistence.
 
     Attributes:
         port: Its port, the same after each start.
         url: Its URL.
 
     Args:
-        directory: Where it may write.
-        program: What to start.
-        options: More of its options.
-        password: What it asks of its clients.
+        directory: The folder that it may write to.
+        program: The server program.
+        options: Additional options of the program.
+        password: The password that it requires.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class RedisServer:
         return self._process.pid
 
     def start(self) -> None:
-        """Start it with an empty memory, and wait until it answers."""
+        """Start it with an empty memory, and wait until it responds."""
         options = ["--save", "", "--appendonly", "no", "--dir", str(self._directory)]
         if self._password is not None:
             options += ["--requirepass", self._password]
@@ -85,7 +85,7 @@ class RedisServer:
         raise AssertionError("the Redis server did not start")
 
     def kill(self) -> None:
-        """End it at once; what it held is lost."""
+        """Kill it at once, with all its data."""
         process, self._process = self._process, None
         if process is not None:
             with contextlib.suppress(ProcessLookupError):
@@ -94,11 +94,11 @@ class RedisServer:
             process.wait()
 
     def freeze(self) -> None:
-        """Let it hold connections, and answer nothing."""
+        """Freeze it: it keeps connections open, and responds to nothing."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it go on, with whatever it was sent meanwhile."""
+        """Unfreeze it; it processes what was sent meanwhile."""
         os.kill(self.pid, signal.SIGCONT)
 
     def restart(self) -> None:
@@ -107,7 +107,7 @@ class RedisServer:
         self.start()
 
     def command(self, *words: str | bytes) -> Any:
-        """Send a command, and return its answer as redis-py does."""
+        """Send a command, and return the response as redis-py does."""
         import redis  # noqa: PLC0415 - for these tests alone
 
         try:
@@ -118,7 +118,7 @@ class RedisServer:
             raise OSError(str(error)) from None
 
     def everything(self) -> bytes:
-        """Return whatever is stored, keys and values, as one text."""
+        """Return everything that is stored, keys and values, as one text."""
         found: list[bytes] = []
         for key in self.command("KEYS", "*"):
             kind = self.command("TYPE", key)
@@ -133,7 +133,7 @@ class RedisServer:
 
 
 def program_of(config: pytest.Config) -> str:
-    """Return the server program that the tests are to use, or skip the test."""
+    """Return the server program that the tests use, or skip the test."""
     name = str(config.getoption("--redis-server"))
     found = shutil.which(name)
     if found is None:

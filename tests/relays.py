@@ -1,4 +1,4 @@
-"""Servers that stand between a client and the fake: one ends TLS, one is an HTTP CONNECT proxy."""
+"""Servers between a client and the fake: one terminates TLS, one is an HTTP CONNECT proxy."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ ELSEWHERE: Final = "0.0.0.0"
 
 
 def fake_elsewhere(fake: FakeClerk) -> dict[str, Any]:
-    """Return the options of a client to which the fake is on another machine."""
+    """Return client options that make the fake appear to be on another machine."""
     return {"base_url": f"http://{ELSEWHERE}:{fake.port}/v1", "allow_insecure": True}
 
 
 class Relay:
-    """A server on loopback, in a thread and loop of its own, that hands bytes on."""
+    """A server on loopback, in its own thread and event loop, that forwards bytes."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -94,7 +94,7 @@ class Relay:
     async def _prepare(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> int | None:
-        """Get a connection ready, and tell which port is behind it."""
+        """Prepare a connection, and return the port behind it."""
         raise NotImplementedError
 
 
@@ -105,7 +105,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 class TlsFront(Relay):
-    """Ends TLS in front of a plain server."""
+    """Terminates TLS in front of a plain server."""
 
     def __init__(self, port: int, context: ssl.SSLContext) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class TlsFront(Relay):
 
     @property
     def base_url(self) -> str:
-        """Where the Clerk API is, by a name that certificates can be for."""
+        """The address of the Clerk API, with a host name for which certificates can be issued."""
         return f"https://localhost:{self.port}/v1"
 
     async def _prepare(
@@ -127,9 +127,9 @@ class TlsFront(Relay):
 
 
 class Refusing:
-    """A server that shakes hands as its context says, in blocking calls that send each alert.
+    """A blocking server that does a TLS handshake as its context says, and sends every alert.
 
-    Nobody gets further than that: whoever is let in is hung up on.
+    It closes each accepted connection right after the handshake.
     """
 
     def __init__(self, context: ssl.SSLContext) -> None:
@@ -168,17 +168,17 @@ class Refusing:
                 with secured, contextlib.suppress(OSError):
                     secured.do_handshake()
                 bare.shutdown(socket.SHUT_WR)
-                while bare.recv(65_536):  # a close that leaves bytes unread would be a reset
+                while bare.recv(65_536):  # closing with unread bytes would send a reset
                     pass
 
 
 class ConnectProxy(Relay):
-    """An HTTP proxy that knows CONNECT only, and asks for a login if it was given one.
+    """An HTTP proxy that supports only CONNECT, and requires a login if it was given one.
 
     Args:
-        login: Name and password with a colon between; None for nobody's.
-        status: What it answers to who may pass; other than 200 it hands nothing on.
-        says: What it says instead of any answer, before it hangs up.
+        login: Name and password, separated by a colon; None for no login.
+        status: Its response to an authorized CONNECT; it forwards only with 200.
+        says: Bytes that it sends instead of a response before it closes.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Apps in real servers, each a process group of its own, and a bounded load on them."""
+"""Apps in real servers, each in its own process group, and a bounded load on them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ServedApp:
     log: IO[bytes]
 
     def post(self, path: str, session: FakeSession | None, fake: FakeClerk) -> int:
-        """Send a request as the user of a session, and give the status of the answer."""
+        """Send a request as the user of a session, and return the status of the response."""
         headers = {"Connection": "close"}
         if session is not None:
             headers["Authorization"] = f"Bearer {fake.mint(session)}"
@@ -59,22 +59,22 @@ class ServedApp:
     def post_all(
         self, path: str, sessions: Sequence[FakeSession], fake: FakeClerk, *, at_once: int = 8
     ) -> list[int]:
-        """Send a request for each session, some at once, and give the statuses."""
+        """Send a request for each session, several at once, and return the statuses."""
         with ThreadPoolExecutor(at_once) as pool:
             answers = [pool.submit(self.post, path, session, fake) for session in sessions]
             return [answer.result() for answer in answers]
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Ask the server to end, and give its exit code."""
+        """Ask the server to end, and return its exit code."""
         self.process.send_signal(number)
         return self.process.wait(LIMIT)
 
     def assert_clean(self) -> None:
-        """Check that it logged no trouble and no secret."""
+        """Check that it logged no problem and no secret."""
         assert_clean(self.output(), listener=self.port)
 
     def output(self) -> str:
-        """Give what it has printed so far."""
+        """Return what it has printed so far."""
         self.log.seek(0)
         return self.log.read().decode()
 
@@ -82,7 +82,7 @@ class ServedApp:
 def ask(
     app: ServedApp, method: str, path: str, session: FakeSession | None, fake: FakeClerk
 ) -> tuple[int, Any]:
-    """Send a request as the user of a session; return the status and what JSON there is."""
+    """Send a request as the user of a session; return the status and the JSON body, if any."""
     headers = {} if session is None else {"Authorization": f"Bearer {fake.mint(session)}"}
     connection = http.client.HTTPConnection("127.0.0.1", app.port, timeout=LIMIT)
     with contextlib.closing(connection):
@@ -101,7 +101,7 @@ def program(
     environ: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
 ) -> Generator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
-    """Run a program that finds the fake in its environment; nothing of it outlives the block."""
+    """Run a program with the fake in its environment; the block leaves no process of it."""
     environment = {
         **os.environ,
         "CLERK_API_URL": fake.base_url,
@@ -139,7 +139,7 @@ def program(
 def served(
     arguments: Iterable[str], fake: FakeClerk, *, environ: Mapping[str, str] | None = None
 ) -> Generator[ServedApp]:
-    """Run a server on a listening socket that it inherits, so that requests can be sent at once.
+    """Run a server on an inherited listening socket, so that requests can be sent at once.
 
     Args:
         arguments: The module and its options; `{fd}` stands for the socket's number.
@@ -151,12 +151,12 @@ def served(
         port, number = listener.getsockname()[1], listener.fileno()
         filled = [argument.format(fd=number) for argument in arguments]
         with program(filled, fake, environ=environ, pass_fds=[number]) as (process, log):
-            listener.close()  # so that nobody keeps the port open once the server has ended
+            listener.close()  # so that we don't keep the port open after the server has ended
             yield ServedApp(process, port, log)
 
 
 def until(happened: Callable[[], object]) -> None:
-    """Look again and again, as nobody tells us, until something has happened elsewhere."""
+    """Poll until something has happened elsewhere that gives no notice."""
     pause, deadline = threading.Event(), time.monotonic() + LIMIT
     while not happened():
         assert time.monotonic() < deadline, "what was waited for did not happen"
@@ -164,11 +164,11 @@ def until(happened: Callable[[], object]) -> None:
 
 
 def assert_clean(output: str, *, listener: int = 0) -> None:
-    """Check that a program logged no trouble of its own making, and no secret.
+    """Check that a program logged no problem of its own, and no secret.
 
     Args:
         output: What it printed.
-        listener: The port of a server, which may well leave its listening socket open at exit.
+        listener: The port of a server, which may leave its listening socket open at exit.
     """
     for line in output.splitlines():
         is_ours = "unclosed <socket" not in line or str(listener) not in line

@@ -1,8 +1,8 @@
-"""A stage for processes that share a window: time that passes at once, and a Redis that can fail.
+"""A simulation of processes that share a window: virtual time, and a Redis that can fail.
 
-The processes run the library's own gates, windows and links; Redis is the model of its script, with
-a latency of its own. It can be frozen, and then runs late whatever it was sent, or be killed and
-come back with an empty memory.
+The processes run the library's own gates, windows and links. Redis is the model of its script with
+simulated latency. It can be frozen, and then runs later what it was sent, or be killed and come
+back with an empty memory.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ TIMEOUT = 0.25
 
 @attrs.define(eq=False)
 class Redis:
-    """A Redis with one window in it.
+    """A Redis that holds one window.
 
     Attributes:
-        latency: Draws the seconds of a message there, and of an answer back.
-        most: The most places that were ever taken.
+        latency: Draws the seconds of a message or of its reply.
+        most: The highest number of places that were ever taken.
     """
 
     latency: Callable[[], float] = lambda: 0.0005
@@ -57,7 +57,7 @@ class Redis:
         return json.dumps(self.model.run(json.loads(text), self.clock()))
 
     def freeze(self) -> None:
-        """Answer nothing, and lose nothing of what is sent."""
+        """Stop replying, without losing messages."""
         self.thawed = asyncio.Event()
 
     def thaw(self) -> None:
@@ -82,14 +82,14 @@ class Redis:
 
 
 class Connection:
-    """What a link speaks to Redis with: messages for the window alone."""
+    """The connection of a link to Redis, for messages of the window only."""
 
     def __init__(self, redis: Redis) -> None:
         self.loop = asyncio.get_running_loop()
         self._redis = redis
 
     async def run_script(self, *words: Any) -> str:
-        """Take a message; what it wants of the script is its last word."""
+        """Run a message; its last element is what it asks of the script."""
         redis, text = self._redis, words[-1]
         try:
             async with asyncio.timeout(TIMEOUT):
@@ -110,18 +110,18 @@ class Connection:
             raise AwayError("late") from None
 
     async def command(self, *_: object, **__: object) -> Any:
-        """Wait for ever: the feed is no part of this stage."""
+        """Wait forever, because the feed is not simulated."""
         await asyncio.Event().wait()
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no connection is open."""
 
     def abandon(self, *, is_parents: bool = False) -> None:
-        """Nothing is open."""
+        """Do nothing: no connection is open."""
 
 
 class Process:
-    """A process with one client, which revokes what it is given."""
+    """A process with one client, which revokes the sessions that it is given."""
 
     def __init__(self, redis: Redis, service: Service, limit: RateLimit) -> None:
         state = SharedState("redis://stage", timeout=TIMEOUT)
@@ -135,7 +135,7 @@ class Process:
         self.client.gates = Gates(make=self.link.gate)
 
     async def work(self, ids: list[str], **options: Any) -> RevocationReport:
-        """Revoke sessions, from the first word with the others to the last."""
+        """Revoke sessions, from joining the window to leaving it."""
         self.link.start()
         try:
             return await revoke_many(self.client, ids, **options)
@@ -156,11 +156,11 @@ class Process:
         await self.link.aclose()
 
     def kill(self) -> None:
-        """Let it say and do nothing more, as after SIGKILL; its run waits for ever."""
+        """Send and do nothing more, as after SIGKILL; its run waits forever."""
         self.link.abandon()
 
 
 def draw(low: float, high: float, seed: int) -> Callable[[], float]:
-    """Draw seconds evenly between two bounds."""
+    """Return a function that draws seconds evenly between two bounds."""
     source = random.Random(seed)
     return lambda: source.uniform(low, high)

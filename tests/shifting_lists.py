@@ -1,6 +1,6 @@
-"""Lists that change between any two requests, are cut short, and lie about their length.
+"""Lists that change between any two requests, return short pages, and report wrong totals.
 
-For tests of walks: as a pure list, and as what a FakeClerk makes of its own.
+They test iteration: as a list in memory, and as the sessions of a FakeClerk.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ totals = st.sampled_from(sorted(TOTALS))
 
 
 def cut_of(cut: int | list[int] | None) -> Iterator[int | None]:
-    """Return the bounds for one page after another."""
+    """Return the bounds of one page after another."""
     return itertools.cycle(cut) if isinstance(cut, list) else itertools.repeat(cut)
 
 
@@ -71,7 +71,7 @@ class Shifting:
         self._cuts = cut_of(self.cut)
 
     def page(self, offset: int, limit: int) -> SessionPage:
-        """Answer a request; what happens then is seen by the next."""
+        """Return a page, then change the list; the next request sees the change."""
         self.offsets.append(offset)
         shown = self.ids[offset : offset + limit]
         most = next(self._cuts)
@@ -93,16 +93,16 @@ class Shifting:
             del self.ids[: number % (len(self.ids) + 1)]
 
     def end(self, session_id: str) -> None:
-        """Take one out, as when a reader revokes it."""
+        """Remove one item, as when a reader revokes it."""
         if session_id in self.ids:
             self.ids.remove(session_id)
 
 
 @attrs.define(eq=False)
 class ShiftingUser:
-    """A user of a fake whose sessions come and go between any two requests, of whatever kind.
+    """A user of a fake whose sessions, of any kind, come and go between any two requests.
 
-    Everything is done in the fake's own thread, so that no request sees half of it.
+    Every change is made in the fake's own thread, so that no request sees half of it.
     """
 
     fake: FakeClerk

@@ -1,16 +1,17 @@
-"""A program that interrupts the sync client wherever it can be, and looks at what is left.
+"""Interrupts the sync client at every possible point, and checks what is left.
 
     python tests/strikes.py SCENARIO lines     at each line of our own frames in the calling thread
-    python tests/strikes.py SCENARIO steps     at each step of the interpreter in them
+    python tests/strikes.py SCENARIO steps     at each bytecode step in them
     python tests/strikes.py SCENARIO instants  at random instants, by a real signal
     python tests/strikes.py SCENARIO loop      while the loop's thread is at each of its own lines
 
-A strike is Ctrl-C, or what a signal handler does: `… SCENARIO lines close_it`. A number at the end
-is how many strikes will do, spread evenly from a random first on; all places otherwise.
+A strike is Ctrl-C, or an action of a signal handler: `… SCENARIO lines close_it`. A number at the
+end limits the strikes, which are spread evenly from a random start; without it, every place is
+struck.
 
-The service is `CLERK_API_URL`'s. After each strike an interruption must come out soon, another
-thread's calls must still end, and so must later calls of this one. What is wrong is printed; at the
-end the number of strikes, the longest wait, and what is left in the client.
+The service is at `CLERK_API_URL`. After each strike, KeyboardInterrupt must be raised soon, and the
+calls of another thread and later calls of this thread must end. The program prints what is wrong,
+and at the end the number of strikes, the longest wait, and what is left in the client.
 """
 
 from __future__ import annotations
@@ -54,22 +55,22 @@ PARTIES: Final = ["http://localhost:3000"]
 
 
 class Struck(KeyboardInterrupt):
-    """Ctrl-C, as we make it."""
+    """Our own kind of Ctrl-C."""
 
 
 def say(*what: object) -> None:
-    """Print it at once."""
+    """Print a line at once."""
     sys.stdout.write(" ".join(map(str, what)) + "\n")
     sys.stdout.flush()
 
 
 def new_client() -> SessionsApi:
-    """Make a client whose bulk runs wait for no window."""
+    """Make a client whose bulk runs do not wait for the rate limit."""
     return SessionsApi(pool_size=4, trust_env=False, rate_limit=RateLimit(10_000, per=1.0))
 
 
 class World:
-    """What scenarios work with: a client, ids of sessions, a token, and a thread that calls too."""
+    """The objects of a scenario: a client, session ids, a token, and another calling thread."""
 
     def __init__(self, ids: list[str], token: str) -> None:
         self.ids = ids
@@ -81,7 +82,7 @@ class World:
         self.begin()
 
     def begin(self) -> None:
-        """Have keys to fetch, and a client that was not closed."""
+        """Make sure that keys must be fetched, and that the client is not closed."""
         if self.client._thread._is_closed:
             self.client = new_client()
         self.verifier = TokenVerifier(sessions=self.client, authorized_parties=PARTIES)
@@ -94,7 +95,7 @@ class World:
             time.sleep(0.0005)
 
     def check(self) -> list[str]:
-        """Say what does not work any more."""
+        """Report what does not work any more."""
         wrong: list[str] = []
         began, seen = time.monotonic(), self.calls
         if self.client.get(self.ids[0]).id != self.ids[0]:
@@ -110,18 +111,18 @@ class World:
 
 
 def get(world: World) -> None:
-    """Ask for a session."""
+    """Get a session."""
     world.client.get(world.ids[1])
 
 
 def revoke(world: World) -> None:
-    """Revoke one, which the service refuses to do twice."""
+    """Revoke a session; the service rejects a second revocation."""
     with suppress(BadRequestError):
         world.client.revoke(world.ids[1])
 
 
 def listing(world: World) -> None:
-    """List a page, with what surrounds it."""
+    """List a page, and its response details."""
     world.client.with_options(timeout=9.0).with_http_info.list(user_id="user_1", limit=1)
 
 
@@ -138,7 +139,7 @@ def iterate_and_leave(world: World) -> None:
 
 
 def revoke_many(world: World) -> None:
-    """Revoke some, with all that runs in the caller's thread."""
+    """Revoke some sessions, including the parts that run in the caller's thread."""
     told: list[object] = []
     world.client.revoke_many(
         iter(world.ids[1:4]),
@@ -149,13 +150,13 @@ def revoke_many(world: World) -> None:
 
 
 def revoke_stream(world: World) -> None:
-    """The same, outcome by outcome."""
+    """Revoke some sessions, outcome by outcome."""
     for _ in world.client.revoke_stream(iter(world.ids[1:4])):
         pass
 
 
 def revoke_all(world: World) -> None:
-    """Revoke what users have."""
+    """Revoke the sessions of users."""
     world.client.revoke_all(user_ids=iter(["user_1"]), on_outcome=lambda _: None, dry_run=True)
 
 
@@ -166,7 +167,7 @@ def make(_: World) -> None:
 
 
 def first_call(world: World) -> None:
-    """Call for the first time: the client works from then on, and can be closed."""
+    """Make the first call: after it the client works and can be closed."""
     with paused():
         world.client.close()
         world.client = new_client()
@@ -174,7 +175,7 @@ def first_call(world: World) -> None:
 
 
 def close(world: World) -> None:
-    """Close a client in use; a second time closes what an interrupted first did not."""
+    """Close a client in use; the second close completes an interrupted first one."""
     with paused():
         client, world.client = world.client, new_client()
     try:
@@ -191,13 +192,13 @@ def close(world: World) -> None:
 
 
 def verify(world: World) -> None:
-    """Verify a token with keys that are still to be fetched, beside another thread."""
+    """Verify a token with keys that must still be fetched, while another thread does too."""
     verifier = world.verifier
     _beside(lambda: verifier.verify(world.token), lambda: verifier.verify(world.token).user_id)
 
 
 def authenticate(world: World) -> None:
-    """The same for a request."""
+    """Authenticate a request in the same situation."""
     verifier = world.verifier
     request = {"Authorization": f"Bearer {world.token}"}
     _beside(
@@ -207,7 +208,7 @@ def authenticate(world: World) -> None:
 
 
 class RefreshingService:
-    """What a verifier needs of a client, to exchange a token that is used up by it."""
+    """The part of a client that a verifier needs to refresh a token; each token is usable once."""
 
     def __init__(self, token: str) -> None:
         self.token = token
@@ -219,14 +220,14 @@ class RefreshingService:
     get = _fetch_jwks
 
     def refresh(self, *_: object, **__: object) -> Cookies:
-        """Give the new token, a moment later."""
+        """Return the new token after a moment."""
         time.sleep(0.002)
         self.calls += 1
         return Cookies(cookies=(f"__session={self.token}; Path=/",))
 
 
 def refresh(world: World) -> None:
-    """Exchange an expired token, beside another thread: once for both."""
+    """Refresh an expired token, while another thread does too: one refresh serves both."""
     with paused():
         service: Any = RefreshingService(world.token)
         verifier = TokenVerifier(
@@ -259,7 +260,7 @@ def _beside(act: Callable[[], object], other: Callable[[], object]) -> None:
 
 
 def interrupt(_: World) -> None:
-    """Be Ctrl-C."""
+    """Raise like Ctrl-C."""
     raise Struck
 
 
@@ -269,12 +270,12 @@ def close_it(world: World) -> None:
 
 
 def call(world: World) -> None:
-    """Use it."""
+    """Use the client."""
     assert world.client.get(world.ids[0]).id == world.ids[0]
 
 
 def call_differently(world: World) -> None:
-    """Use it by its other doors."""
+    """Use the client through its other entry points."""
     view = world.client.with_options(timeout=8.0)
     assert view.with_http_info.get(world.ids[0]).data.id == world.ids[0]
     assert next(iter(view.iterate(user_id="user_1"))).user_id == "user_1"
@@ -288,7 +289,7 @@ def use_another(world: World) -> None:
 
 
 def drop_another(world: World) -> None:
-    """Leave another client, and an iterator of this one, to the collector."""
+    """Leave another client, and an iterator of this one, to the garbage collector."""
     client = new_client()
     client.get(world.ids[0])
     sessions = world.client.iterate(user_id="user_1", page_size=1)
@@ -298,7 +299,7 @@ def drop_another(world: World) -> None:
 
 
 def verify_too(world: World) -> None:
-    """Verify with the verifier that is in use, and look at its keys."""
+    """Verify with the verifier that is in use, and read its key status."""
     assert world.verifier.verify(world.token).user_id == "user_1"
     assert world.verifier.key_status().kids
 
@@ -348,7 +349,7 @@ WITH_A_NEW_CLIENT: Final = {"first_call", "close"}
 
 
 class Striker:
-    """Strikes once in each round, and notes when."""
+    """Strikes once in each round, and records when."""
 
     def __init__(self) -> None:
         self.act: Callable[[], None] = lambda: None
@@ -358,7 +359,7 @@ class Striker:
         self.is_armed = False
 
     def strike(self, where: str) -> None:
-        """Note it, and strike."""
+        """Record the time, and strike."""
         self.is_armed = False
         self.where, self.at = where, time.monotonic()
         self.act()
@@ -366,14 +367,14 @@ class Striker:
 
     @contextmanager
     def round(self, number: int) -> Generator[None]:  # noqa: ARG002 - for those that count
-        """Be ready to strike at the place of that number, once."""
+        """Prepare one strike at the place with this number."""
         self.passed, self.where, self.is_armed = 0, "", True
         yield
         self.is_armed = False
 
 
 class AtLines(Striker):
-    """Strikes at the line, or step, of that number in our frames of this thread."""
+    """Strikes at the line, or step, with this number in our frames of this thread."""
 
     def __init__(self, *, steps: bool = False) -> None:
         super().__init__()
@@ -407,7 +408,7 @@ class AtLines(Striker):
 
 
 class AtInstants(Striker):
-    """Strikes at a random instant, by a timer's signal."""
+    """Strikes at a random instant, by the signal of a timer."""
 
     def __init__(self, longest: float) -> None:
         super().__init__()
@@ -428,7 +429,7 @@ class AtInstants(Striker):
 
 
 class InTheLoop(Striker):
-    """Sends the calling thread a signal while the loop's thread is at the line of that number."""
+    """Signals the calling thread while the loop's thread is at the line with this number."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -466,7 +467,7 @@ current: Striker
 
 @contextmanager
 def paused() -> Generator[None]:
-    """Strike nobody who only looks at what came of it."""
+    """Do not strike while the result is checked."""
     was_armed, current.is_armed = current.is_armed, False
     tracer = sys.gettrace()
     sys.settrace(None)
@@ -478,7 +479,7 @@ def paused() -> Generator[None]:
 
 
 def stop_tracing(frame: FrameType | None) -> None:
-    """So that what happens next runs at its usual pace."""
+    """Stop tracing, so that later code runs at its usual speed."""
     sys.settrace(None)
     while frame is not None:
         frame.f_trace = None
@@ -486,7 +487,7 @@ def stop_tracing(frame: FrameType | None) -> None:
 
 
 def is_in_a_finalizer(frame: FrameType | None) -> bool:
-    """Whether Python itself would drop what is raised here, and say so."""
+    """Return whether Python would drop an exception raised here and print it instead."""
     while frame is not None:
         file = Path(frame.f_code.co_filename).name
         if frame.f_code.co_name == "__del__" or file in {"weakref.py", "_weakrefset.py"}:
@@ -496,12 +497,12 @@ def is_in_a_finalizer(frame: FrameType | None) -> bool:
 
 
 def place_of(frame: FrameType) -> str:
-    """Say where a frame is."""
+    """Return where a frame is."""
     return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_name}"
 
 
 def places(world: World, name: str, striker: Striker, at_most: int | None) -> Iterable[int]:
-    """Where to strike: everywhere, or so often."""
+    """Return the places to strike: all, or the given number of them."""
     if isinstance(striker, AtInstants):
         return range(at_most or 300)
     if at_most is None:
@@ -513,7 +514,7 @@ def places(world: World, name: str, striker: Striker, at_most: int | None) -> It
 
 
 def strike_again_and_again(world: World, name: str, striker: Striker, at_most: int | None) -> None:
-    """Play a scenario with a strike in each round, until one passes without."""
+    """Run a scenario with one strike per round, until a round passes without a strike."""
     struck, longest, wrong = 0, 0.0, 0
     for number in places(world, name, striker, at_most):
         world.begin()
@@ -538,7 +539,7 @@ def strike_again_and_again(world: World, name: str, striker: Striker, at_most: i
 
 
 def main(name: str, kind: str, action: str = "interrupt", at_most: str | None = None) -> None:
-    """Strike, and look at what is left at the end."""
+    """Strike, and check what is left at the end."""
     global current  # noqa: PLW0603
     faulthandler.dump_traceback_later(LIMIT, exit=True)
     ids = os.environ["IDS"].split()

@@ -1,4 +1,4 @@
-"""A server that says more than it was asked: answers twice, too early, too short, or unasked."""
+"""A server that sends more than it was asked for: twice, too early, too short, or unsolicited."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def session(session_id: str, *, user_id: str = "user_1", status: str = "active")
 
 
 def jwt_of(session_id: str) -> str:
-    """Make what looks like a session token of this session; nobody signed it."""
+    """Make an unsigned JWT that looks like a token of this session."""
     parts = ({"alg": "RS256", "typ": "JWT"}, {"sid": session_id, "sub": "user_1"})
     texts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in parts]
     return b".".join([*texts, b"c2lnbmVk"]).decode()
 
 
 def http(value: object, status: str = "200 OK", *headers: str) -> bytes:
-    """Make an answer of a JSON value, or of bytes as they are."""
+    """Make a response with a JSON value, or with bytes as they are."""
     body = value if isinstance(value, bytes) else json.dumps(value).encode()
     lines = [f"HTTP/1.1 {status}", "Content-Type: application/json", *headers]
     return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
@@ -69,7 +69,7 @@ class Asked:
 
 
 def right(asked: Asked) -> bytes:
-    """Answer as the service would."""
+    """Respond as the service would."""
     if asked.path == "/jwks":
         return http({"keys": []})
     if asked.path == "/sessions" and asked.method == "GET":
@@ -88,17 +88,18 @@ def right(asked: Asked) -> bytes:
 
 
 class Talkative:
-    """Listens on loopback, in a thread and loop of its own; what it says has left at once.
+    """A server on loopback, in its own thread and loop; what it sends leaves at once.
 
     Args:
-        answer: Makes the bytes of an answer; None says nothing, and an OSError hangs up.
-        context: For TLS.
-        together: Nobody is answered before so many have asked.
+        answer: Returns the bytes of a response; None sends nothing, and an OSError closes the
+            connection.
+        context: The TLS context.
+        together: It waits for this many requests before it responds to any.
 
     Attributes:
         asked: The requests that came.
         connections: How many connections were made.
-        met: Counts those that can be spoken on.
+        met: Counts the connections that are ready for use.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class Talkative:
 
     @property
     def base_url(self) -> str:
-        """Where the Clerk API is."""
+        """The address of the Clerk API."""
         scheme = "http" if self._context is None else "https"
         return f"{scheme}://localhost:{self.port}/v1"
 
@@ -137,11 +138,11 @@ class Talkative:
         self._thread.join(30)
 
     def say(self, data: bytes) -> None:
-        """Send something on every open connection."""
+        """Send data on every open connection."""
         self._call(lambda writer: writer.write(data))
 
     def end(self, *, reset: bool = False) -> None:
-        """End every open connection, with a FIN or a RST."""
+        """Close every open connection, with a FIN or a RST."""
 
         def end(writer: asyncio.StreamWriter) -> None:
             if reset:
@@ -150,7 +151,7 @@ class Talkative:
             writer.transport.abort()
 
         self._call(end)
-        self._call(lambda _: None)  # a transport closes its socket a turn later
+        self._call(lambda _: None)  # a transport closes its socket one turn of the loop later
 
     def _call(self, do: Callable[[asyncio.StreamWriter], None]) -> None:
         async def call() -> None:

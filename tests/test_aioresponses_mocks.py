@@ -1,6 +1,6 @@
-"""People who mock aiohttp with aioresponses can go on doing so; our own tests use the real wire.
+"""Code that mocks aiohttp with aioresponses works with the client; our own tests use the real wire.
 
-aioresponses enforces neither timeouts nor pools, and knows no broken connections.
+aioresponses enforces neither timeouts nor connection pools, and can't simulate broken connections.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ SESSION: dict[str, Any] = {"id": "sess_1", "status": "active", "object": "sessio
 
 
 @pytest.mark.promise("aioresponses")
-async def test_a_mocked_answer_is_read(mocked: Any) -> None:
-    """Success, with the request that was made."""
+async def test_a_mocked_response_is_read(mocked: Any) -> None:
+    """A success is returned, with the request that was made."""
     mocked.get(URL_OF, payload=SESSION)
     async with AsyncSessionsApi("sk_test_mocked") as sessions:
         assert (await sessions.get("sess_1")).status == "active"
@@ -29,15 +29,15 @@ async def test_a_mocked_answer_is_read(mocked: Any) -> None:
 
 
 async def test_a_mocked_error_is_raised(mocked: Any) -> None:
-    """An error status becomes its error."""
+    """An error status raises its error."""
     mocked.post(f"{URL_OF}/revoke", status=404, payload={"errors": [{"code": "x"}]})
     async with AsyncSessionsApi("sk_test_mocked") as sessions:
         with pytest.raises(NotFoundError):
             await sessions.revoke("sess_1")
 
 
-async def test_mocked_trouble_is_retried(mocked: Any) -> None:
-    """Exceptions of aiohttp's and passing statuses, as on the wire."""
+async def test_mocked_failures_are_retried(mocked: Any) -> None:
+    """Exceptions of aiohttp and temporary statuses are retried as on the wire."""
     time = Time()
     mocked.get(URL_OF, exception=aiohttp.ServerDisconnectedError())
     mocked.get(URL_OF, status=503)
@@ -61,13 +61,13 @@ async def test_mocked_trouble_is_retried(mocked: Any) -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-async def test_low_level_exceptions_have_their_meaning(
+async def test_low_level_exceptions_are_mapped_to_errors(
     mocked: Any,
     exception: Exception,
     kind: type[ConnectionLostError | ConnectError],
     may_have_arrived: bool,
 ) -> None:
-    """A reset is the parent of the connect errors, and may have arrived: `create` isn't resent."""
+    """`create` is not retried after a reset, because it may have arrived."""
     mocked.post("https://api.clerk.com/v1/sessions", exception=exception, repeat=True)
     time = Time()
     async with AsyncSessionsApi("sk_test_mocked") as sessions:

@@ -1,4 +1,4 @@
-"""An answer is about what was asked for, or it is an error: never taken for another's."""
+"""A response must be about what was requested; if it is about something else, it is an error."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ CALLS: Final[dict[str, Callable[[Any], Any]]] = {
 
 
 def cookies_of(session_id: str) -> dict[str, Any]:
-    """Make the answer to a refresh that asks for cookies."""
+    """Make the response to a refresh that asks for cookies."""
     lines = ["__client_uat=1; Path=/", f"__session_x1Y={jwt_of(session_id)}; Path=/; HttpOnly"]
     return {"object": "cookies", "cookies": lines}
 
 
 def page_of(*rows: dict[str, Any]) -> dict[str, Any]:
-    """Make a page."""
+    """Make a page of a list."""
     return {"data": list(rows), "total_count": len(rows)}
 
 
@@ -86,7 +86,7 @@ LACKING: Final[list[tuple[str, dict[str, Any]]]] = [
 
 
 async def ask(mode: Mode, name: str, answer: Any, **options: Any) -> tuple[Any, Talkative]:
-    """Make one call that is answered so; give what came of it, an error too."""
+    """Make one call that gets this response; return the result or the error."""
 
     def answer_all(_: Asked) -> bytes:
         return http(answer)
@@ -108,10 +108,10 @@ async def ask(mode: Mode, name: str, answer: Any, **options: Any) -> tuple[Any, 
 @pytest.mark.may_block
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("name", "answer", "where"), OTHERS)
-async def test_an_answer_about_another_is_an_error(
+async def test_a_response_about_something_else_is_an_error(
     mode: Mode, name: str, answer: dict[str, Any], where: str
 ) -> None:
-    """By the session's id, by whose it is, or by whom a token is for; it is sent once."""
+    """Session id, owner and the subject of a token are compared; the request is sent once."""
     error, server = await ask(mode, name, answer)
     assert isinstance(error, ResponseDecodeError)
     assert "belongs to another request" in str(error)
@@ -125,10 +125,10 @@ async def test_an_answer_about_another_is_an_error(
 @pytest.mark.may_block
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("name", "answer"), THINGS)
-async def test_an_answer_that_calls_itself_something_else_is_an_error(
+async def test_a_response_with_another_object_type_is_an_error(
     mode: Mode, name: str, answer: dict[str, Any]
 ) -> None:
-    """A user is no session, though it has an id and may have a status."""
+    """A user is not a session, though it has an id and may have a status."""
     error, server = await ask(mode, name, answer)
     assert isinstance(error, ResponseDecodeError)
     assert (error.json_path, error.session_id, error.attempts) == ("$.object", None, 1)
@@ -137,16 +137,16 @@ async def test_an_answer_that_calls_itself_something_else_is_an_error(
 
 @pytest.mark.promise("tolerant-decoding")
 @pytest.mark.parametrize(("name", "answer"), LACKING)
-async def test_what_an_answer_does_not_say_is_not_held_against_it(
+async def test_missing_or_unreadable_fields_are_not_compared(
     name: str, answer: dict[str, Any]
 ) -> None:
-    """A missing field, one of a wrong type, or a token of no known shape decides nothing."""
+    """A missing field, a field of the wrong type, or a token of unknown shape decides nothing."""
     value, _ = await ask("async", name, answer)
     assert not isinstance(value, ResponseDecodeError), value
 
 
-async def test_the_right_answers_pass() -> None:
-    """Each operation, answered as it should be."""
+async def test_correct_responses_are_accepted() -> None:
+    """Each operation accepts its proper response."""
     with Talkative() as server, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         async with AsyncSessionsApi("sk_test_x", base_url=server.base_url) as client:
@@ -158,8 +158,8 @@ async def test_the_right_answers_pass() -> None:
 
 
 @pytest.mark.promise("own-answers")
-async def test_an_entry_of_a_list_that_is_no_session_gives_no_id() -> None:
-    """`revoke_all` would take that for the id of a session which it can't read."""
+async def test_a_list_entry_that_is_not_a_session_has_no_id() -> None:
+    """Otherwise `revoke_all` would take its id for that of an unreadable session."""
     page, _ = await ask("async", "list", page_of(session("a"), {"object": "user", "id": "user_1"}))
     assert [each.id for each in page] == ["a"]
     [item] = page.unreadable
@@ -168,10 +168,10 @@ async def test_an_entry_of_a_list_that_is_no_session_gives_no_id() -> None:
 
 @pytest.mark.promise("own-answers")
 @pytest.mark.parametrize("body", [session("sess_2", status="revoked"), {"object": "user"}])
-async def test_a_bulk_run_tells_no_session_as_revoked_by_the_answer_for_another(
+async def test_a_bulk_run_never_reports_revoked_for_a_response_about_another_session(
     body: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Neither in the report, nor in the journal, nor after a look that is answered likewise."""
+    """This holds for the report, the journal, and a look with the same wrong response."""
     journal = tmp_path / "run.jsonl"
     with Talkative(lambda _: http(body)) as server:
         async with AsyncSessionsApi("sk_test_x", base_url=server.base_url) as client:
@@ -191,7 +191,7 @@ async def test_a_bulk_run_tells_no_session_as_revoked_by_the_answer_for_another(
 async def test_revoke_all_revokes_nobody_from_a_list_of_another_user(
     foreign: dict[str, Any],
 ) -> None:
-    """That list can't be trusted in anything: it fails, and no session of it is touched."""
+    """Nothing in that list can be trusted: it fails, and none of its sessions is touched."""
 
     def answer(asked: Asked) -> bytes:
         if asked.path == "/sessions" and asked.query["user_id"] == "user_1":
