@@ -185,7 +185,7 @@ async def test_an_unreadable_line_in_the_middle_is_skipped_with_a_warning(
     report = await _run(fake, ids, path)
     assert report.resumed == 3
     assert set(sends(fake)) == {json.loads(first)["id"]}
-    assert "1 lines that can't be read" in caplog.text
+    assert "has unreadable lines (1)" in caplog.text
 
 
 @pytest.mark.parametrize("part", [0, 1, 5, 40])

@@ -1,4 +1,4 @@
-"""The input of a run: any iterable, read by many workers one item at a time."""
+"""The input of a run: any iterable, which many workers read one item at a time."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 DUPLICATES_WINDOW: Final = 50_000
-"""An id is sent once if it comes again within so many ids."""
+"""How many ids back a duplicate is still recognized and not sent again."""
 PARTS: Final = 176
-"""Tables of 284 ids on average, which is what CPython's dicts of their size are filled best by."""
+"""Tables of 284 ids on average, which fill CPython's dicts of that size best."""
 BREATH: Final = 256
-"""After so many items, whoever took them, the loop gets its turn."""
+"""After this many items, whichever worker took them, the event loop gets its turn."""
 
 LAST_GRACE: Final = 0.5
-"""Seconds that who was cancelled for the second time has before the run goes on without them."""
+"""Seconds after the second cancellation before the run continues without a task."""
 
 T = TypeVar("T")
 
@@ -30,9 +30,9 @@ _log = logging.getLogger("clerk_async")
 
 
 class Duplicates:
-    """Knows the last so many ids exactly, and nothing older.
+    """Remembers exactly the last `size` ids, and nothing older.
 
-    Many small tables in place of a large one, which would need room for itself twice as it grows.
+    It uses many small tables, because one large table would need twice its memory while it grows.
     """
 
     __slots__ = ("_again", "_order", "_seen", "_size")
@@ -41,11 +41,11 @@ class Duplicates:
         self._size = size
         self._order: deque[str] = deque()
         self._seen: tuple[dict[str, None], ...] = tuple({} for _ in range(PARTS))
-        # how often more than once; a count for every id would take twice the memory
+        # how often an id came again; a count for every id would take twice the memory
         self._again: dict[str, int] = {}
 
     def saw(self, value: str) -> bool:
-        """Whether it was among the last ids; it is from now on."""
+        """Return whether a value was among the last ids, and remember it."""
         order, again = self._order, self._again
         seen = self._seen[hash(value) % PARTS]
         is_known = value in seen
@@ -66,11 +66,11 @@ class Duplicates:
 
 
 def check_input(name: str, values: object) -> None:
-    """Refuse what can't be a row of ids.
+    """Reject an argument that can't be a series of ids.
 
     Raises:
         InvalidArgumentError: If it is a single string (its letters would be taken for ids), or
-            can't be iterated over.
+            not iterable.
     """
     if isinstance(values, str | bytes | bytearray):
         raise InvalidArgumentError(f"{name} must be several ids, such as a list, not one string")
@@ -81,12 +81,12 @@ def check_input(name: str, values: object) -> None:
 
 
 class Input(Generic[T]):
-    """An iterable or async iterable, read by many workers one item at a time.
+    """An iterable or async iterable, which many workers read one item at a time.
 
     Attributes:
         exhausted: Whether it was read to its end.
-        size: How many items there are, if a collection says so; such a one is read to its end
-            even by a run that was stopped.
+        size: How many items a collection has; None for any other iterable. Even a stopped run reads
+            a collection to its end.
     """
 
     def __init__(self, values: Iterable[T] | AsyncIterable[T]) -> None:
@@ -104,7 +104,7 @@ class Input(Generic[T]):
         self._taken = 0
 
     async def read(self) -> tuple[T] | None:
-        """Return the next item in a tuple of one; None at the end."""
+        """Return a one-tuple with the next item; None at the end."""
         if self.exhausted:
             return None
         if self._sync is not None:
@@ -118,8 +118,8 @@ class Input(Generic[T]):
                 return (item,)
             self.exhausted = True
             return None
-        # No asyncio.Lock: it is fair, so that once all workers have had to wait for an item, each
-        # would wait for its turn ever after, and every item take a turn of the loop.
+        # No asyncio.Lock, because it is fair: once all workers have had to wait for an item, each
+        # would always wait for its turn, and each item would take a turn of the event loop.
         while self._is_reading:
             await self._turn()
         self._is_reading = True
@@ -156,13 +156,13 @@ class Input(Generic[T]):
 
 
 class Patience:
-    """Waits for code of the user's that may take long, until the run is stopped.
+    """Waits for user code that may take long, until the run is stopped.
 
-    Then it is cancelled, after a grace once more, and in the end left behind: a clean-up that hangs
-    or a driver that swallows cancellations must not keep a run from its end.
+    Then the user code is cancelled, cancelled again after a grace period, and finally abandoned: a
+    clean-up that hangs or a driver that swallows cancellations must not keep a run from ending.
 
     Args:
-        leave: Called with each task that is left behind.
+        leave: Called with each task that is abandoned.
     """
 
     def __init__(self, leave: Callable[[asyncio.Task[Any]], object]) -> None:
@@ -186,7 +186,7 @@ class Patience:
             self._waiting.discard(task)
 
     def end(self, grace: float) -> None:
-        """Cancel whoever waits: now, after the grace, and for the last time soon after that."""
+        """Cancel all tasks that wait: now, after the grace period, and a last time soon after."""
         self._is_over = True
         self._cancel()
         if self._waiting:
@@ -202,8 +202,8 @@ class Patience:
 
     def _leave_behind(self) -> None:
         for task in list(self._waiting):
-            _log.warning("the input, or should_stop, swallows cancellations: it is left behind")
-            with suppress(RuntimeError, ValueError):  # what takes no cancellation may take this
+            _log.warning("the input or should_stop ignored its cancellation and was abandoned")
+            with suppress(RuntimeError, ValueError):  # it ignores cancellation, but may honour this
                 cast("Coroutine[Any, Any, Any]", task.get_coro()).close()
             self._waiting.discard(task)
             task.add_done_callback(_look_away)
@@ -211,7 +211,7 @@ class Patience:
             self._leave(task)
 
     def close(self) -> None:
-        """The run is over: nobody waits any more."""
+        """Cancel the timer, because the run is over and nothing waits any more."""
         if self._timer is not None:
             self._timer.cancel()
 

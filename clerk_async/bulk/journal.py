@@ -1,45 +1,46 @@
-"""The journal of a bulk run: what is done, so that a second run skips it.
+"""The journal of a bulk run: it records what is done, so that a second run skips it.
 
 The file
 --------
-UTF-8 text, one JSON object a line, mode 0600, only ever appended to. The first line names the
-format's version, the instance (a SHA-256 hash of the secret key, never the key) and the kind of run
-(`revoke_stream` is a `revoke_many`):
+UTF-8 text, one JSON object per line, mode 0600, append-only. The first line names the format
+version, the instance (a SHA-256 hash of the secret key, never the key) and the kind of run
+(`revoke_stream` counts as `revoke_many`):
 
     {"clerk_async_journal":1,"instance":"…","run":"revoke_many","at":"2026-03-01T12:00:00Z"}
 
-and every further line one session, written when its outcome is known and before anybody is told:
+Each other line is one session, written when its outcome is known and before it is reported:
 
     {"id": "sess_1", "status": "revoked", "at": "2026-03-01T12:00:00.123Z"}
 
-`status` is `revoked`, `already_inactive` or `not_found`, which a later run skips, or `failed`,
-which it sends again. Another header further down says from where on another key was used (see
+A later run skips sessions with the status `revoked`, `already_inactive` or `not_found`, and sends
+those with `failed` again. A second header marks where another key took over (see
 `Journal.accept_other_key`). Malformed ids and sessions that were not attempted are not written.
 
-What survives what
-------------------
-Each line is one write(2), so a killed process (SIGKILL too) loses no line. An fsync(2) follows at
-most once a second, outside the event loop, and at the end: a power cut may lose the last second,
-and those sessions are then revoked once more, which does no harm. Measured on ext4: 3.4 µs a line
-so, 180 µs with an fsync for each; 40,000 lines (4 MB) are read in 25 ms.
+Durability
+----------
+Each line is one write(2), so a killed process (even by SIGKILL) loses no line. An fsync(2) follows
+at most once a second, outside the event loop, and at the end. A power cut may lose the last second;
+the next run then revokes those sessions again, which does no harm. Measured on ext4: 3.4 µs per
+line, or 180 µs with an fsync for each; 40,000 lines (4 MB) are read in 25 ms.
 
-What is decided
----------------
-- A torn last line (no newline at its end, and no JSON) is cut off: its session is sent again.
-- A line in the middle that can't be read, or with an unknown status, is skipped with one warning:
+Special cases
+-------------
+- A torn last line (without a newline, and not JSON) is cut off, and its session is sent again.
+- A line in the middle that is unreadable or has an unknown status is skipped with one warning, and
   its session is sent again. Empty lines are skipped. An empty file is a new journal.
-- A first line that is no header, a header of another version, of another kind of run, or of another
-  instance, a symbolic link, anything but a regular file, a file or folder that can't be written,
-  a file of another user, and a file that another run holds: `JournalError` before any request,
-  the file left as it is.
-- A file that is removed or replaced while a run uses it: `JournalError`, as for a full disk.
-- A line that can't be written (a full disk, a quota, a lost mount): the run ends, with what is in
-  flight finished first, and raises `JournalError`. What was cut short is torn, see above.
-- Two runs at once: the second is refused; the lock is flock(2)'s, so it goes when the process does.
+- The run raises `JournalError` before any request, and leaves the file as it is, if the first line
+  is not a header, or is the header of another version, kind of run or instance; and if the path is
+  a symbolic link, is not a regular file, can't be written, belongs to another user, or is in use by
+  another run.
+- If a line can't be written (a full disk, a quota, a lost mount), the run finishes what is in
+  flight, ends, and raises `JournalError`. A line that was cut short counts as torn.
+- If the file is removed or replaced during a run, the run ends with `JournalError` too.
+- Of two concurrent runs, the second is rejected. The lock is flock(2)'s, so it ends with the
+  process.
 - A dry run reads the journal, if there is one, and writes nothing.
 
-What a run has done stays in memory too, about 150 bytes an id, to know an id that comes again from
-far back in the input.
+A run also keeps the ids that it has done in memory, about 150 bytes each, so that it recognizes a
+duplicate from far back in the input.
 """
 
 from __future__ import annotations
@@ -69,9 +70,9 @@ if TYPE_CHECKING:
     from clerk_async.bulk.report import RevocationStatus
 
 SYNC_INTERVAL: Final = 1.0
-"""Seconds between two fsyncs."""
+"""Minimum seconds between two fsyncs."""
 LET_GO_GRACE: Final = 2.0
-"""Seconds that a run which is cancelled waits for its journal to be let go of."""
+"""Seconds that a cancelled run waits for its journal to be closed."""
 THREAD: Final = "clerk_async journal"
 
 
@@ -86,15 +87,15 @@ def _to_path(path: str | os.PathLike[str]) -> Path:
 
 @attrs.frozen
 class Journal:
-    """Where a bulk run notes what is done, and finds what an earlier run has done.
+    """The file in which a bulk run records what is done, and finds what earlier runs did.
 
     Attributes:
-        path: The file; made if there is none, in a folder that exists.
-        accept_other_key: Go on with a journal that was written under another secret key of the same
-            instance: say so after a key was rotated.
+        path: The file; created if it doesn't exist, but its folder must exist.
+        accept_other_key: Continue a journal that was written under another secret key of the same
+            instance. Set this after a key rotation.
 
     Raises:
-        InvalidArgumentError: If `path` is no path.
+        InvalidArgumentError: If `path` is not a path.
 
     Example:
         >>> Journal("job.jsonl", accept_other_key=True).path.name
@@ -110,8 +111,8 @@ class OpenJournal:
 
     Args:
         path: The file.
-        fd: The file, open and locked; -1 where nothing may be written.
-        done: The ids that earlier runs have done.
+        fd: The file, open and locked; -1 if nothing may be written.
+        done: The ids that earlier runs did.
     """
 
     def __init__(self, path: Path, fd: int, done: set[str]) -> None:
@@ -124,7 +125,7 @@ class OpenJournal:
         self._syncing: asyncio.Future[None] | None = None
 
     def was_done_earlier(self, session_id: str) -> bool:
-        """Whether an earlier run did it; True once for an id that comes again."""
+        """Return whether an earlier run did this session; True only once for each id."""
         if session_id not in self._earlier:
             return False
         self._earlier.discard(session_id)
@@ -132,14 +133,14 @@ class OpenJournal:
         return True
 
     def is_done(self, session_id: str) -> bool:
-        """Whether this run has already seen it done: a duplicate from far back."""
+        """Return whether this run has seen the session done, so that this is a duplicate."""
         return session_id in self._now
 
     def write(self, session_id: str, status: RevocationStatus) -> None:
-        """Append what became of one session.
+        """Append the outcome of one session.
 
         Raises:
-            JournalError: If the line can't be written whole.
+            JournalError: If the line can't be written completely.
         """
         if self._fd < 0:
             return
@@ -160,14 +161,14 @@ class OpenJournal:
         self._syncing = None
         self._synced_at = monotonic()
         if syncing.cancelled() or syncing.exception() is not None:
-            self._is_synced = False  # the one at the end tells, if the trouble lasts
+            self._is_synced = False  # if the error lasts, the fsync at the end reports it
 
     def abandon(self) -> None:
-        """Let go of a file that can't be written, or was never used."""
+        """Close a file that can't be written, or was never used, without an fsync."""
         fd, self._fd = self._fd, -1
         if fd < 0:
             return
-        if self._syncing is not None:  # it still holds the file
+        if self._syncing is not None:  # the fsync still uses the file
             self._syncing.add_done_callback(lambda _: os.close(fd))
         else:
             os.close(fd)
@@ -178,10 +179,10 @@ class OpenJournal:
         check_place(fd, self._path)
 
     async def close(self) -> None:
-        """Make it safe on the disk and let it go.
+        """Sync the file to disk and close it.
 
         Raises:
-            JournalError: If the disk refuses, or the file was removed or replaced.
+            JournalError: If the fsync fails, or the file was removed or replaced.
         """
         fd, self._fd = self._fd, -1
         if fd < 0:
@@ -191,7 +192,7 @@ class OpenJournal:
                 await asyncio.wait([self._syncing])
             await in_thread(THREAD, lambda: self._make_safe(fd))
         except OSError as error:
-            raise trouble("could not be made safe on the disk", self._path, error) from None
+            raise trouble("could not be synced to disk", self._path, error) from None
         finally:
             os.close(fd)
 
@@ -199,16 +200,16 @@ class OpenJournal:
 async def open_journal(
     journal: Journal, *, instance: str, run: RunKind, for_writing: bool
 ) -> OpenJournal | None:
-    """Open, lock and read a journal, or begin one; None where a dry run finds none.
+    """Open, lock and read a journal, or create one; return None if a dry run finds none.
 
     Raises:
-        JournalError: If it can't be read, written or trusted; see the module's text.
+        JournalError: If it can't be read, written or trusted; see the module's docstring.
     """
     opening = _Opening()
 
     def work() -> None:
         try:
-            path = journal.path.absolute()  # a program may change its folder meanwhile
+            path = journal.path.absolute()  # a program may change its working directory meanwhile
             opened = open_file(
                 path,
                 accept_other_key=journal.accept_other_key,
@@ -241,8 +242,8 @@ async def open_journal(
 class _Opening:
     """A journal on its way from the thread that opens it to a run that may be gone by then.
 
-    Whoever comes last closes it: the thread if the run is gone, the run if it goes later, also
-    where its loop is closed without another turn.
+    The thread closes it if the run is gone already. The run closes it if the run goes later, even
+    if the run's event loop is closed without another turn.
     """
 
     def __init__(self) -> None:

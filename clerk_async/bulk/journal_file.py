@@ -1,4 +1,4 @@
-"""The journal's file: its lines, its lock, and how it is read; see `clerk_async.bulk.journal`."""
+"""The journal file: its lines, its lock, and reading it; see `clerk_async.bulk.journal`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 try:
     import fcntl
-except ImportError:  # Windows: there two runs at once are not noticed
+except ImportError:  # Windows, where two concurrent runs go unnoticed
     fcntl = None  # type: ignore[assignment]
 
 RunKind = Literal["revoke_many", "revoke_all"]
@@ -31,11 +31,11 @@ _log = logging.getLogger("clerk_async")
 
 VERSION: Final = 1
 BREATH: Final = 1000
-"""After so many lines whoever reads a journal asks whether it is still wanted."""
+"""After this many lines, the reader of a journal checks whether it is still wanted."""
 _HEADER_START: Final = b'{"clerk_async_journal":'
 _DONE: Final = frozenset(status.value for status in RevocationStatus if status.is_done)
 _KNOWN: Final = _DONE | {RevocationStatus.FAILED.value}
-# a FIFO would keep us waiting for its other end
+# O_NONBLOCK because opening a FIFO would block until its other end is open
 _FLAGS: Final = (
     getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_NOFOLLOW", 0)
@@ -57,7 +57,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def line_for(session_id: str, status: RevocationStatus) -> bytes:
-    """Make the line of a session."""
+    """Return the line for a session."""
     at = datetime.now(UTC).isoformat(timespec="milliseconds")[:-6]
     return b'{"id": %b, "status": "%b", "at": "%bZ"}\n' % (
         _encode(session_id),
@@ -67,15 +67,15 @@ def line_for(session_id: str, status: RevocationStatus) -> bytes:
 
 
 class OpeningCancelledError(Exception):
-    """Nobody wants the journal any more; it never leaves this room."""
+    """The journal is no longer wanted; for internal use only."""
 
 
 def append(fd: int, line: bytes, path: Path) -> None:
-    """Write a line in one go.
+    """Append a line in one write.
 
     Raises:
-        JournalError: If it can't be written whole, or the file was removed or replaced: the next
-            run would not find the line.
+        JournalError: If it can't be written completely, or if the file was removed or replaced, so
+            that the next run would not find the line.
     """
     try:
         check_place(fd, path)
@@ -87,11 +87,11 @@ def append(fd: int, line: bytes, path: Path) -> None:
 
 
 def check_place(fd: int, path: Path) -> None:
-    """See that a file that is open is still the one that its path names.
+    """Check that an open file is still the one that its path names.
 
     Raises:
         JournalError: If it was removed or replaced.
-        OSError: If that can't be told.
+        OSError: If the check fails.
     """
     try:
         is_same = os.path.samestat(os.fstat(fd), os.lstat(path))
@@ -102,7 +102,7 @@ def check_place(fd: int, path: Path) -> None:
 
 
 def trouble(what: str, path: Path, error: OSError) -> JournalError:
-    """Make an error that names the file and the reason."""
+    """Return an error that names the file and the reason."""
     return JournalError(f"the journal {path} {what}: {error.strerror or type(error).__name__}")
 
 
@@ -115,13 +115,13 @@ def open_file(
     for_writing: bool,
     is_wanted: Callable[[], bool] = lambda: True,
 ) -> tuple[int, set[str]] | None:
-    """Open, lock and read a journal, or begin one: the descriptor and the ids that are done.
+    """Open, lock and read a journal, or create one; return its descriptor and the ids done.
 
-    Without `for_writing` the descriptor is -1, and there is nothing where there is no file.
+    Without `for_writing`, the descriptor is -1, and the result is None if there is no file.
 
     Raises:
         JournalError: If it can't be read, written or trusted.
-        OpeningCancelledError: If `is_wanted` said no meanwhile.
+        OpeningCancelledError: If `is_wanted` returned False meanwhile.
     """
     try:
         fd = _open(path, for_writing=for_writing)
@@ -159,7 +159,7 @@ def _open(path: Path, *, for_writing: bool) -> int | None:
     try:
         fd = os.open(path, access | _FLAGS, 0o600)
     except OSError as error:
-        if os.path.islink(path):  # noqa: PTH114 - Path's own raises before Python 3.13
+        if os.path.islink(path):  # noqa: PTH114 - Path.is_symlink may raise before Python 3.13
             raise JournalError(f"the journal {path} is a symbolic link: name the file") from None
         if isinstance(error, FileNotFoundError) and not for_writing and path.parent.is_dir():
             return None
@@ -172,7 +172,7 @@ def _check_kind(fd: int, path: Path) -> None:
     if not stat.S_ISREG(facts.st_mode):
         raise JournalError(f"the journal {path} is not a regular file")
     if hasattr(os, "geteuid") and facts.st_uid != os.geteuid():
-        # whoever owns it may have written what this run would skip
+        # its owner may have written ids that this run would skip
         raise JournalError(f"the journal {path} belongs to another user")
 
 
@@ -183,13 +183,13 @@ def _lock(fd: int, path: Path) -> None:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise JournalError(f"the journal {path} is in use by another run") from None
-    except OSError as error:  # a file system without locks
+    except OSError as error:  # a file system that doesn't support locks
         _log.warning("the journal %s can't be locked: %s", path, error.strerror)
 
 
 @attrs.define
 class _Found:
-    """What a file holds: the key that wrote last, the ids, and how much of the file is whole."""
+    """The content of a file: the last key that wrote it, the ids, and how many bytes are intact."""
 
     instance: str | None = None
     done: set[str] = attrs.field(factory=set[str])
@@ -218,7 +218,7 @@ def _read(file: BinaryIO, path: Path, run: RunKind, is_wanted: Callable[[], bool
     _read_tail(found, tail, path)
     if found.unreadable:
         _log.warning(
-            "the journal %s holds %d lines that can't be read; their sessions are sent again",
+            "the journal %s has unreadable lines (%d); their sessions are sent again",
             path,
             found.unreadable,
         )
@@ -227,12 +227,12 @@ def _read(file: BinaryIO, path: Path, run: RunKind, is_wanted: Callable[[], bool
 
 def _read_tail(found: _Found, tail: bytes, path: Path) -> None:
     if not found.whole:
-        # new, or killed while the header was written
+        # new, or the process was killed while it wrote the header
         if tail.startswith(_HEADER_START) or _HEADER_START.startswith(tail):
             return
         raise JournalError(f"{path} is not a journal of clerk_async")
     last = _line(tail)
-    if last is not None and last.id and last.status in _KNOWN:  # whole but for its newline
+    if last is not None and last.id and last.status in _KNOWN:  # complete except for its newline
         found.lacks_newline = True
         found.whole += len(tail)
         if last.status in _DONE:
@@ -276,7 +276,7 @@ def _check_key(found: _Found, instance: str, path: Path) -> None:
 
 
 def _prepare(fd: int, path: Path, found: _Found) -> None:
-    """Make a file that was read ready for further lines."""
+    """Prepare a file that was read for more lines."""
     if hasattr(os, "fchmod"):  # not on Windows before Python 3.13
         os.fchmod(fd, 0o600)
     if found.whole < os.fstat(fd).st_size:
@@ -288,7 +288,7 @@ def _prepare(fd: int, path: Path, found: _Found) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # not every file system can
+    with contextlib.suppress(OSError):  # not every file system supports it
         fd = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(fd)

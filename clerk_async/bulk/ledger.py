@@ -1,4 +1,4 @@
-"""What a run knows of its outcomes, who is told of each, and how far and how fast it is."""
+"""Counts a run's outcomes, passes each of them on, and measures the progress."""
 
 from __future__ import annotations
 
@@ -33,42 +33,42 @@ if TYPE_CHECKING:
 _log = logging.getLogger("clerk_async")
 
 RATE_OVER: Final = 10.0
-"""Seconds that the rate looks back."""
+"""Seconds over which the rate is measured."""
 SAMPLES: Final = 200
 
 
 def is_async(callback: object) -> bool:
     """Whether a callback is a coroutine function, or an object that is called like one."""
-    called = getattr(type(callback), "__call__", None)  # noqa: B004 - what it would do
+    called = getattr(type(callback), "__call__", None)  # noqa: B004 - the method itself is wanted
     return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(called)
 
 
 class Callbacks:
-    """Calls what the user gave us: plain functions at once, coroutine functions one at a time."""
+    """Calls the user's callbacks: plain functions at once, coroutine functions one at a time."""
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
         self._has_logged: set[str] = set()
 
     async def call(self, name: str, callback: Callable[..., Any], *values: Any) -> Any:
-        """Call it and return its answer; None if it raises, which is logged once for each name.
+        """Call it and return its result; None if it raises, which is logged once for each name.
 
         Raises:
-            RunEnded: If it raised what ends a program: KeyboardInterrupt or SystemExit.
+            RunEnded: If it raised KeyboardInterrupt or SystemExit, which end the program.
         """
         try:
             answer = callback(*values)
             if inspect.isawaitable(answer):
                 answer = await self._in_turn(answer)
-        except (KeyboardInterrupt, SystemExit) as error:  # the program is to end: so does the run
+        except (KeyboardInterrupt, SystemExit) as error:  # the program ends, and so does the run
             raise RunEnded(error) from None
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            self._log(name)  # its own: it awaited something that was cancelled
+            self._log(name)  # the callback awaited something that was cancelled
             return None
-        except Exception:  # noqa: BLE001 - a callback's trouble is not the run's
+        except Exception:  # noqa: BLE001 - a callback's error must not end the run
             self._log(name)
             return None
         return answer
@@ -76,7 +76,7 @@ class Callbacks:
     def _log(self, name: str) -> None:
         if name not in self._has_logged:
             self._has_logged.add(name)
-            _log.exception("%s raised; the run goes on, and this is logged once", name)
+            _log.exception("%s raised; the run continues, and this is logged only once", name)
 
     async def _in_turn(self, answer: Awaitable[Any]) -> Any:
         try:
@@ -84,17 +84,17 @@ class Callbacks:
                 return await answer
         finally:
             if inspect.iscoroutine(answer):
-                answer.close()  # where its turn never came; else it is over
+                answer.close()  # needed if its turn never came; else it is done
 
 
 class Ledger:
-    """Counts outcomes, keeps the failures, and tells everybody, always in the same order.
+    """Counts outcomes, keeps the failures, and passes each outcome on, always in the same order.
 
     Attributes:
         counts: How many outcomes have each status.
         told: How many outcomes there are.
-        journal: Where they are noted, if anywhere.
-        stream: Who reads them one by one, if anybody does.
+        journal: The journal, if there is one.
+        stream: The stream that a reader iterates over, if there is one.
     """
 
     def __init__(self, callbacks: Callbacks, on_outcome: OnOutcome | None) -> None:
@@ -108,11 +108,11 @@ class Ledger:
 
     @property
     def failed(self) -> int:
-        """How many have failed."""
+        """How many sessions have failed."""
         return self.counts[RevocationStatus.FAILED]
 
     def enter(self, job: Job, verdict: Verdict) -> RevocationOutcome:
-        """Make an outcome and count it."""
+        """Create an outcome and count it."""
         status = verdict.status
         outcome = RevocationOutcome(
             job.session_id,
@@ -124,15 +124,15 @@ class Ledger:
         )
         self.counts[status] += 1
         self.told += 1
-        if status is RevocationStatus.FAILED and self.stream is None:  # whose reader has them all
+        if status is RevocationStatus.FAILED and self.stream is None:  # the reader gets all
             self._failures.append((job.index, outcome))
         return outcome
 
     def note(self, outcome: RevocationOutcome) -> None:
-        """Write an outcome into the journal; one that no request was sent for isn't.
+        """Write an outcome to the journal if the session is done, or failed after a request.
 
         Raises:
-            JournalError: If it can't be written; the journal is let go of then.
+            JournalError: If it can't be written; the journal is closed.
         """
         journal, status = self.journal, outcome.status
         if journal is None or outcome.session_id is None:
@@ -147,7 +147,7 @@ class Ledger:
             raise
 
     async def close(self) -> JournalError | None:
-        """Make the journal safe and let it go; returns what kept it from that."""
+        """Sync the journal to disk and close it; return the error if that fails."""
         journal, self.journal = self.journal, None
         if journal is None:
             return None
@@ -159,7 +159,7 @@ class Ledger:
         return None
 
     async def tell(self, outcome: RevocationOutcome) -> None:
-        """Tell the callback, then the reader, who may keep us waiting."""
+        """Pass the outcome to the callback, then to the reader, which may block."""
         if self._on_outcome is not None:
             await self._callbacks.call("on_outcome", self._on_outcome, outcome)
         if self.stream is not None:
@@ -174,7 +174,7 @@ class Ledger:
         stopped_by: StopReason | None,
         exhausted: bool,
     ) -> RevocationReport:
-        """Make the report."""
+        """Return the report."""
         self._failures.sort(key=lambda entry: entry[0])
         counts = {status.value: count for status, count in self.counts.items()}
         return RevocationReport(
@@ -192,7 +192,7 @@ class Ledger:
 
 
 class Meter:
-    """Makes snapshots of a run."""
+    """Takes snapshots of a run."""
 
     def __init__(self, limit: RateLimit) -> None:
         self._look_back = max(RATE_OVER, limit.per)
@@ -208,7 +208,7 @@ class Meter:
         work: Work,
         pause: tuple[float, PauseReason] | None,
     ) -> RevocationProgress:
-        """Make a snapshot; the rate is that between this one and those of the last seconds."""
+        """Return a snapshot; its rate covers the time since the snapshots of the last seconds."""
         samples = self._samples
         if not samples:
             samples.append((started_at, 0))
@@ -223,7 +223,7 @@ class Meter:
         eta = None
         if total is not None:
             left = max(0, total - done)
-            # a burst at the start of a window is faster than the run as a whole can be
+            # a burst at the start of a window is faster than the whole run can be
             steady = min(rate, self._fastest)
             eta = 0.0 if not left else (left / steady if steady > 0 else None)
         return RevocationProgress(

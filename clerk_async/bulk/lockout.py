@@ -1,6 +1,6 @@
-"""Denies what a run is going to revoke, before its paced turn: see `clerk_async.denials`.
+"""Denies the sessions that a run is going to revoke, before their turn: see `clerk_async.denials`.
 
-The service takes minutes for thousands of sessions; a verifier refuses them from the first moment.
+The rate limit makes thousands of revocations take minutes; verifiers reject the tokens at once.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _BREATH: Final = 1000
 class Lockout:
     """The denials of one run.
 
-    An id is denied as soon as it is known, and stays denied whatever became of its revocation. What
-    was never attempted is taken back at the end: the run may have been stopped because the ids were
-    the wrong ones. Where no verifier asks, a large input is denied as it is sent, because the list
-    would not keep all of it anyway.
+    A session is denied as soon as its id is known, and stays denied whatever became of its
+    revocation. At the end, denials of sessions that were never attempted are withdrawn: the run may
+    have been stopped because the ids were the wrong ones. If no verifier uses the list, sessions of
+    a large input are denied as they are sent, because the list would not keep all of them anyway.
 
     Args:
-        denials: The client's list.
-        is_dry: Whether nothing is revoked, and so nothing denied.
+        denials: The client's list of denials.
+        is_dry: Whether this is a dry run, which denies nothing.
     """
 
     def __init__(self, denials: Denials, *, is_dry: bool) -> None:
@@ -39,9 +39,9 @@ class Lockout:
         self._untried: dict[str, None] = {}
 
     async def deny_all(self, session_ids: Collection[object]) -> None:
-        """Deny a whole input; what is no id of a session is left out."""
+        """Deny a whole input, without the items that are not session ids."""
         if self._is_dry or not (self._denials.is_watched or len(session_ids) <= KEPT_UNWATCHED):
-            return  # nothing of it would be denied: there is no need to read it
+            return  # nothing would be denied, so there is no need to read it
         known: list[str] = []
         for session_id in session_ids:
             try:
@@ -60,14 +60,14 @@ class Lockout:
         count = len(self._untried) + len(session_ids)
         if self._is_dry or not (self._denials.is_watched or count <= KEPT_UNWATCHED):
             return
-        # What somebody else has denied is not ours to take back.
+        # What was denied already is not ours to withdraw.
         ours = [each for each in session_ids if not self._denials.denies(each)]
         if ours:
             self._denials.deny_sessions(ours)
             self._untried.update(dict.fromkeys(ours))
 
     def tried(self, session_id: str, sends: int) -> None:
-        """Note how often a session's revocation was sent: if it was, it stays denied."""
+        """Note how often a session's revocation was sent; if ever, the session stays denied."""
         if not sends:
             return
         if session_id in self._untried:
@@ -76,7 +76,7 @@ class Lockout:
             self._denials.deny_revoked(session_id)
 
     def end(self) -> None:
-        """Take back what was denied and never attempted."""
+        """Withdraw the denials of sessions that were never attempted."""
         if self._untried:
             self._denials.allow_sessions(self._untried)
             self._untried.clear()

@@ -1,9 +1,9 @@
-"""The engine of a bulk run: workers, rounds, stop rules, and who is told what in which order.
+"""The engine of a bulk run: workers, rounds, stop rules, and the order in which outcomes are told.
 
-A worker takes a job, sends it, and tells its outcome: to the journal, then to `on_outcome`, then to
-the stream. Nothing is sent after a stop, whatever its reason; what is in flight then is finished,
-and gets its outcome as always. Only a cancelled run gives its requests a short grace, and then cuts
-them off.
+A worker takes a job, sends it, and passes its outcome to the journal, then to `on_outcome`, then to
+the stream. After a stop, whatever its reason, the run sends nothing more. Requests in flight still
+finish and get their outcomes. Only a cancelled run cuts its requests off, after a short grace
+period.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ if TYPE_CHECKING:
 _log = logging.getLogger("clerk_async")
 
 CANCEL_GRACE: Final = 2.0
-"""Seconds that a cancelled run leaves to what is in flight, and a stopped one to its input."""
+"""Seconds that a cancelled run waits for requests in flight, and a stopped one for its input."""
 TICK: Final = 0.25
 """Seconds between two progress snapshots."""
 ROUNDS: Final = 2
-"""How often an id is tried that fails for a passing reason, with the policy's attempts each."""
+"""Rounds for an id that fails for a passing reason; each has all attempts of the retry policy."""
 ROUNDS_WHEN_REFUSED: Final = 10
-"""The same where the last answer was a 429, which says nothing about the session."""
+"""The same if the last response was a 429, which says nothing about the session."""
 DEFERRED_AT_MOST: Final = 1000
-"""So many ids wait for their second round; more start it before the input's end."""
+"""When this many ids wait for another round, it starts before the input ends."""
 BREATH: Final = 256
 
 
@@ -64,10 +64,10 @@ class BulkRun:
     """One run, from its first send to its report.
 
     Args:
-        target: What sends.
-        options: What was asked for.
+        target: What sends the requests.
+        options: The options of the run.
         work: Where the jobs come from.
-        kind: Which run it is, for the journal.
+        kind: Which kind of run it is, for the journal.
     """
 
     def __init__(
@@ -100,12 +100,12 @@ class BulkRun:
         self._meter = Meter(limit)
 
     async def report(self) -> RevocationReport:
-        """Run to the end.
+        """Run to the end, and return the report.
 
         Raises:
             JournalError: If the journal can't be used.
-            ClerkError: If the client was closed, or belongs to another loop.
-            Exception: What the input raised; everything in flight was finished before.
+            ClerkError: If the client was closed, or belongs to another event loop.
+            Exception: What the input raised, once everything in flight has finished.
         """
         loop = running_loop()
         self._started_at = loop.time()
@@ -163,7 +163,7 @@ class BulkRun:
         return clocks
 
     def outcomes(self) -> AsyncGenerator[RevocationOutcome, None]:
-        """Run, and give the outcomes in the order in which they are known.
+        """Run, and yield the outcomes in the order in which they become known.
 
         Raises:
             Exception: As `report` does.
@@ -176,7 +176,7 @@ class BulkRun:
         self.stop(None)
 
     def stop(self, reason: StopReason | None) -> None:
-        """Send nothing more; the first reason given is the one that is told."""
+        """Send nothing more; the report names the first reason given."""
         if self._is_stopped or self._is_over:
             return
         self._is_stopped = True
@@ -199,9 +199,9 @@ class BulkRun:
         task.add_done_callback(self._remove_worker)
 
     def _remove_worker(self, task: asyncio.Task[None]) -> None:
-        is_ours = task in self._workers  # or was left behind
+        is_ours = task in self._workers  # otherwise it was abandoned
         self._workers.discard(task)
-        if is_ours and task.cancelled():  # by an input that raised it, if not by ourselves
+        if is_ours and task.cancelled():  # by ourselves, or by an input that raised it
             self._abort(asyncio.CancelledError())
         elif is_ours and task.done() and (error := task.exception()) is not None:
             self._abort(error)
@@ -214,8 +214,8 @@ class BulkRun:
         self.stop(None)
 
     async def _work_on(self) -> None:
-        if asyncio.current_task() not in self._workers:  # an eager task, which has begun at once:
-            await asyncio.sleep(0)  # each would start the next inside itself, before it is counted
+        if asyncio.current_task() not in self._workers:  # an eager task, which has begun already:
+            await asyncio.sleep(0)  # each would start the next within itself, before it is counted
         lane = self._pacer.lane()
         while not self._is_stopped:
             job = await self._next_job()
@@ -253,7 +253,7 @@ class BulkRun:
     async def _read(self) -> Job | None:
         try:
             return None if self._is_stopped else await self._patience.wait(self._work.take())
-        except Exception as error:  # noqa: BLE001 - the input's own: told when all is finished
+        except Exception as error:  # noqa: BLE001 - the input's own: raised once all is finished
             self._abort(error)
             return None
 
@@ -293,7 +293,7 @@ class BulkRun:
         except asyncio.CancelledError:
             await self._tell(job, cut_off(job, lane.sends))
             raise
-        except Exception as error:  # noqa: BLE001 - the client can't be used any more
+        except Exception as error:  # noqa: BLE001 - the client can no longer be used
             self._abort(error)
             await self._tell(job, cut_off(job, lane.sends))
             return
@@ -302,7 +302,7 @@ class BulkRun:
         await self._settle(job, verdict)
 
     async def _settle(self, job: Job, verdict: Verdict) -> None:
-        """Tell what a round came to, unless there is another one."""
+        """Report the result of a round, unless another round follows."""
         if verdict.status is RevocationStatus.NOT_ATTEMPTED and verdict.error is None:
             verdict.error = job.error
         verdict.attempts += job.attempts
@@ -358,7 +358,7 @@ class BulkRun:
         await ledger.tell(outcome)
 
     async def _tell_rest(self) -> None:
-        """Tell what a stopped run leaves behind."""
+        """Report the sessions that a stopped run didn't get to."""
         await self._tell_deferred()
         if not self._is_stopped or self._is_abandoned or self._trouble is not None:
             return
@@ -379,7 +379,7 @@ class BulkRun:
         return not self._is_stopped
 
     async def _tick(self) -> None:
-        """Tell the progress, and ask whether to stop while no send does."""
+        """Report the progress, and call `should_stop` while no request is in flight."""
         try:
             while True:
                 await self._tell_progress()
@@ -404,7 +404,7 @@ class BulkRun:
     # -- the end -------------------------------------------------------------------------------
 
     async def _wind_up(self) -> None:
-        """Finish what is in flight within the grace, then cut it off, and tell all outcomes."""
+        """Let requests in flight finish within the grace period, cut the rest off, report all."""
         if self._ledger.stream is not None:
             self._ledger.stream.close()
         try:
@@ -419,7 +419,7 @@ class BulkRun:
         await self._tell_deferred()
 
     async def _tell_deferred(self) -> None:
-        """Tell of those that wait for another round: they are left, and not failed."""
+        """Report the jobs that wait for another round: they count as left, not as failed."""
         while self._deferred:
             job = self._deferred.popleft()
             if not job.is_listing:

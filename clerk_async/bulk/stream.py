@@ -1,4 +1,4 @@
-"""Outcomes on their way to one reader; who is too far ahead of him waits."""
+"""Outcomes on their way to one reader; workers too far ahead of the reader wait."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from clerk_async.bulk.report import RevocationOutcome
 
 AHEAD_AT_MOST: Final = 64
-"""So many outcomes may wait for the reader before the sends wait for him."""
+"""How many outcomes may wait for the reader before the workers wait too."""
 
 
 class OutcomeStream:
@@ -28,7 +28,7 @@ class OutcomeStream:
         self._is_closed = False
 
     async def put(self, outcome: RevocationOutcome) -> None:
-        """Hand one on, and wait while too many are waiting."""
+        """Pass an outcome on, and wait while too many are queued."""
         if self._is_closed:
             return
         self._outcomes.append(outcome)
@@ -39,24 +39,24 @@ class OutcomeStream:
             await room
 
     async def get(self) -> RevocationOutcome | None:
-        """Give the next; None after the last."""
+        """Return the next outcome; None after the last."""
         while not self._outcomes:
             if self._is_ended:
                 return None
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
         outcome = self._outcomes.popleft()
-        if self._room:  # one out, one in: never more wait for room than there are outcomes left
+        if self._room:  # one out, one in: no more workers wait than outcomes are left
             _resolve(self._room.popleft())
         return outcome
 
     def end(self, _: object = None) -> None:
-        """Let the reader come to an end."""
+        """End the stream once the reader has read the rest."""
         self._is_ended = True
         _resolve(self._reader)
 
     def close(self) -> None:
-        """The reader is gone: drop what waits for him, and keep nobody waiting."""
+        """Drop what is queued, because the reader is gone, and release the workers that wait."""
         self._is_closed = True
         self._outcomes.clear()
         while self._room:
@@ -73,7 +73,7 @@ async def told_by(
     stream: OutcomeStream,
     abandon: Callable[[], None],
 ) -> AsyncGenerator[RevocationOutcome, None]:
-    """Start a run, and give what it puts into the stream; who goes away early abandons it.
+    """Start a run, and yield what it puts into the stream; a reader who stops early ends the run.
 
     Raises:
         Exception: What the run raises.
@@ -94,7 +94,7 @@ async def told_by(
 
 
 async def _see_off(task: asyncio.Task[object]) -> None:
-    """Wait for a run that was stopped; whoever cancels the wait cuts the run off."""
+    """Wait for a stopped run to end; if the wait is cancelled, cancel the run too."""
     cancelled = None
     with shielded():
         while not task.done():
@@ -104,6 +104,6 @@ async def _see_off(task: asyncio.Task[object]) -> None:
                 cancelled = error
                 task.cancel()
     if not task.cancelled():
-        task.exception()  # seen: raised before, or of no use to somebody who went away
+        task.exception()  # marks it as retrieved: it was raised already, or its reader is gone
     if cancelled is not None:
         raise cancelled

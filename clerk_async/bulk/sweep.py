@@ -1,14 +1,15 @@
 """The work of `revoke_all`: list the live sessions of users, revoke them, look for stragglers.
 
-The list is asked for without a status filter, which doesn't know `pending`; the live ones are
-picked here. What a look has found is revoked, then the user is looked at again, until a look finds
-nobody. Only that last look has to be complete, and so it is (see `clerk_async.http.paging`): one
-that found somebody is followed by another anyway. A session that is listed as live after its
-revocation was confirmed is waited for a little, because a list may lag behind.
+The request for the list has no status filter, because the filter doesn't know `pending`; the live
+sessions are selected here. One pass over a user's list is a look. The sessions that a look finds
+are revoked, then another look follows, until one finds nothing to revoke. Only that last look has
+to be complete, and `clerk_async.http.paging` makes sure that it is. If a session is still listed as
+live after its revocation was confirmed, the run waits a little, because the list may lag behind.
 
-The list is the truth here: a session that it shows as live is sent, whatever a journal says.
+The list is authoritative: a session that it shows as live is sent, whatever a journal says.
 
-Users come in as workers have nothing else to do, so that memory doesn't grow with their number.
+Workers read the next user only when they have nothing else to do, so that memory use doesn't grow
+with the number of users.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ if TYPE_CHECKING:
     from clerk_async.pacing.gate import Lane
 
 PAGE_SIZE: Final = 500
-"""The most that the service gives at once."""
+"""The largest page that the service returns."""
 LINGER_PAUSES: Final = (0.25, 0.5, 1.0)
-"""Seconds before each further look at sessions that are listed as live though they were revoked."""
+"""Seconds before each new look at revoked sessions that are still listed as live."""
 LOOKS_AT_MOST: Final = 100
-"""A user who is signed in anew at each look is looked at so often."""
+"""How many looks the run takes at a user who has a new session each time."""
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 
@@ -50,13 +51,13 @@ def _exceptions(session_ids: Iterable[str]) -> frozenset[str]:
         raise InvalidArgumentError("except_session_ids must be a plain iterable of ids")
     exceptions = list(session_ids)
     for session_id in exceptions:
-        check_session_id(session_id)  # one that can't be right would protect nothing
+        check_session_id(session_id)  # a malformed one would protect nothing
     return frozenset(exceptions)
 
 
 def _aware(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if not isinstance(value, datetime) or value.utcoffset() is None:
-        raise InvalidArgumentError(f"{attribute.name} must be an aware datetime: give it a zone")
+        raise InvalidArgumentError(f"{attribute.name} must be an aware datetime, with a time zone")
 
 
 def _actor(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -82,24 +83,25 @@ def _id(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
 
 @attrs.frozen(kw_only=True)
 class Selection:
-    """Which live sessions `revoke_all` means: whose, and which of them.
+    """Which live sessions `revoke_all` selects.
 
-    A session whose time can't be read is meant: better one sign-in more than one thief left.
+    A session whose time can't be read is selected: one sign-in too many is better than one thief
+    left.
 
     Attributes:
-        user_id: Those of this user.
-        user_ids: Those of each of these users; read as the run goes on.
-        client_id: Only sessions of this client (browser or device); alone, of whatever user.
+        user_id: The sessions of this user.
+        user_ids: The sessions of each of these users; read during the run.
+        client_id: Only sessions of this client (browser or device); without a user, of all users.
         except_session_ids: Never these.
-        created_before: Only those created before this time.
-        last_active_before: Only those last active before this time.
-        actor: Only those in which this user impersonates another; True: anybody, False: nobody.
-        where: Only those of which this is true; asked once for each session.
-        keep_newest: Spare so many of each user's newest sessions, of those that are meant.
-        run_where: What calls `where`, for some sessions at once; None if it is called as it is.
+        created_before: Only sessions created before this time.
+        last_active_before: Only sessions last active before this time.
+        actor: Only sessions that this user impersonates; True: any user does, False: none does.
+        where: Only sessions for which this returns true; called once for each session.
+        keep_newest: Spare this many of each user's newest sessions, counted among the selected.
+        run_where: Calls `where` for several sessions at once; None to call it directly.
 
     Raises:
-        InvalidArgumentError: If one of them can't be used, or neither a user nor a client is given.
+        InvalidArgumentError: If one of them is invalid, or neither a user nor a client is given.
     """
 
     user_id: str | None = attrs.field(default=None, validator=optional(_id))
@@ -120,21 +122,21 @@ class Selection:
     def __attrs_post_init__(self) -> None:
         if self.user_id is None and self.user_ids is None and self.client_id is None:
             raise InvalidArgumentError(
-                "pass user_id, user_ids or client_id: it never means everybody"
+                "pass user_id, user_ids or client_id: revoke_all never means everybody"
             )
         if self.user_id is not None and self.user_ids is not None:
             raise InvalidArgumentError("pass user_id or user_ids, not both")
 
     @property
     def is_of_a_client(self) -> bool:
-        """Whether a client's sessions are meant, whoever's they are."""
+        """Whether a client's sessions are selected, whatever their user."""
         return self.user_id is None and self.user_ids is None
 
     async def judge(self, sessions: list[Session], judged: dict[str, bool]) -> None:
-        """Ask `where` about each of these sessions, and note what it says.
+        """Call `where` with each of these sessions, and note the results.
 
         Raises:
-            RunEnded: If it raised, or nobody is there any more to ask it.
+            RunEnded: If it raised, or if the caller that would run it is gone.
         """
         if self.where is None or not sessions:
             return
@@ -154,7 +156,7 @@ class Selection:
         return [is_meant(self.where, session) for session in sessions]
 
     def without_newest(self, found: dict[str, Session | None]) -> list[str]:
-        """Return the ids that go: all but each user's newest, of those that can be read."""
+        """Return the ids to revoke: all but each user's newest readable sessions."""
         keep = self.keep_newest
         if keep is None:
             return list(found)
@@ -169,7 +171,7 @@ class Selection:
         return [session_id for session_id in found if session_id not in kept]
 
     def has(self, session: Session) -> bool:
-        """Whether this live session is meant, as far as the filters other than `where` go."""
+        """Return whether a session is live and passes the filters other than `where`."""
         if not session.status.is_live or session.id in self.except_session_ids:
             return False
         if self.created_before is not None:
@@ -188,12 +190,12 @@ class Selection:
 
 
 class Sweep(Work):
-    """The sessions of users.
+    """The sessions of users, as the work of a run.
 
     Args:
-        target: What lists.
-        selection: Whose sessions, and which of them.
-        dry_run: Whether nothing will be revoked, so that there are no stragglers to look for.
+        target: What lists the sessions.
+        selection: Which sessions to revoke.
+        dry_run: Whether nothing is revoked, so that there are no stragglers to look for.
     """
 
     def __init__(self, target: RevocationTarget, selection: Selection, *, dry_run: bool) -> None:
@@ -218,7 +220,7 @@ class Sweep(Work):
         return self._input.exhausted and not self._unlisted
 
     async def take(self) -> Job | None:
-        """Return a session that was found, else a user to list, else one to look at again."""
+        """Return a session that was found, else a user to list, else a user to look at again."""
         while self._is_held_back or not (self._ready or self._again):
             read = await self._input.read()
             if read is None:
@@ -234,19 +236,19 @@ class Sweep(Work):
         return self._again.popleft() if self._again else None
 
     async def take_rest(self) -> Job | None:
-        """Return the next session that was found and not sent."""
+        """Return the next session that was found but not sent."""
         return self._ready.popleft() if self._ready else None
 
     def finished(self, job: Job, *, is_done: bool) -> None:
-        """Look at a user again once all that was found there has its outcome."""
+        """Schedule another look at a user once all their found sessions have outcomes."""
         owner = job.owner
         if owner is None:
             return
-        if job.is_listing:  # it can't be listed: what was found till then goes all the same
+        if job.is_listing:  # listing failed: revoke what it found all the same
             owner.is_given_up = True
             self._note_listed(owner)
             if self._selection.keep_newest is not None:
-                owner.found.clear()  # the newest may be among those that were not read
+                owner.found.clear()  # the newest may be among those it didn't read
             self._pick(owner)
             return
         if job.session_id is not None:
@@ -256,7 +258,7 @@ class Sweep(Work):
             self._again.append(Job(0, None, owner=owner, is_listing=True))
 
     async def list_sessions(self, job: Job, lane: Lane) -> None:
-        """Look at all sessions of a user, and pick what is meant and was not picked before."""
+        """Look at all sessions of a user, and pick the selected ones that are new."""
         owner = job.owner
         if owner is None:
             return
@@ -292,13 +294,13 @@ class Sweep(Work):
             await self._wait_for(owner, lingering, lane)
 
     def _comes_back(self, owner: Owner) -> bool:
-        """Whether this look is not the last one, which alone has to be complete."""
+        """Return whether another look follows, so that this one need not be complete."""
         if owner.walk.end is None or self._dry_run:
             return False
         return bool(self._selection.without_newest(owner.found))
 
     async def _find(self, page: SessionPage, owner: Owner) -> set[str]:
-        """Add what is meant on a page; returns those that should be gone by now."""
+        """Add the selected sessions of a page; return those that should be gone by now."""
         selection = self._selection
         live = [session for session in page.data if selection.has(session)]
         lingering = {session.id for session in live if owner.handled.get(session.id)}
@@ -314,13 +316,13 @@ class Sweep(Work):
                 continue
             if selection.where is None:
                 owner.found[session_id] = None
-            else:  # nobody can say whether it is meant
+            else:  # `where` can't judge it
                 owner.handled[session_id] = False
                 owner.broken.append((session_id, item.error))
         return lingering
 
     def _pick(self, owner: Owner) -> bool:
-        """Make jobs of what a look has found; returns whether there are any."""
+        """Create jobs for what a look has found; return whether there are any."""
         meant = self._selection.without_newest(owner.found)
         for session_id, error in owner.broken:
             self._add(owner, Job(0, session_id, error, owner=owner))
@@ -340,7 +342,7 @@ class Sweep(Work):
             self._undenied = []
 
     async def _wait_for(self, owner: Owner, lingering: set[str], lane: Lane) -> None:
-        """Look once more for sessions that are listed as live after they were revoked."""
+        """Schedule another look for revoked sessions that are still listed as live."""
         if owner.lingering == len(LINGER_PAUSES):
             some = ", ".join(sorted(lingering)[:3])
             self._give_up(

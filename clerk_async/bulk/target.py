@@ -1,4 +1,4 @@
-"""A client as a bulk run sees it: the three calls, made through the transport's own rules."""
+"""A client as a bulk run sees it: three calls, made by the transport's usual rules."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 
 class RevocationTarget:
-    """Makes the calls of bulk runs, and knows what paces and names them; one for each view.
+    """Makes the calls of bulk runs, and holds what paces them; each view of a client has one.
 
-    Each call goes through the retry table like any other, but each of its sends, repeats included,
-    is let out by a lane. It has no deadline of its own, because it may wait for the window for
-    long, and it neither asks nor feeds the retry quota.
+    Each call follows the retry table like any other, but a lane paces each of its sends, retries
+    included. A call has no deadline, because it may wait a long time for the window. It neither
+    draws on the retry quota nor adds to it.
 
     Attributes:
         key_fingerprint: SHA-256, in hex, of the key and the base URL; tells instances apart in a
             journal.
-        default_rate_limit: The client's, for a run that has none of its own.
-        pool_size: How many connections there are, and so how many requests at once at most.
+        default_rate_limit: The client's rate limit, for a run without one of its own.
+        pool_size: The size of the connection pool, and so the most requests at a time.
         gates: The windows of this client, which all its views share.
-        denials: The client's list of what verifiers refuse.
+        denials: The client's list of what verifiers reject.
 
     Args:
         calls: What makes the calls.
         endpoint: The service and the key.
-        rate_limit: The client's.
+        rate_limit: The client's rate limit.
         pool_size: See above.
         gates: See above.
         denials: See above.

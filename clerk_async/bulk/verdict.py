@@ -1,8 +1,8 @@
-"""One session: the request, and what its answer means.
+"""Revokes one session, and decides what the response means.
 
-The rules are those of Clerk's reference (https://clerk.com/docs/reference/backend-api), as far as
-it says: a 200 is the confirmation, whatever status the session carries. What a second revocation
-answers is documented nowhere, so a 400 is followed by one look at the session.
+The rules follow Clerk's reference (https://clerk.com/docs/reference/backend-api) as far as it goes:
+a 200 confirms the revocation, whatever status the session has in the response. The reference
+doesn't say what a second revocation returns, so after a 400 the session is looked up once.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
 
 @attrs.define
 class Verdict:
-    """What one round for one session came to.
+    """The result of one round for one session.
 
     Attributes:
-        status: What became of it; `not_attempted` if the run was stopped before that was known.
-        error: Why it failed.
+        status: What became of the session; `not_attempted` if the run stopped before that was
+            known.
+        error: Why the revocation failed; it may have taken effect all the same.
         attempts: How often the revocation was sent in this round.
-        session: The session as it came back.
-        may_have_arrived: Whether the service may have acted on an attempt that got no answer.
-        obstacle: What kept the look at the session from telling, and so decides about another
-            round; the error is what the revocation itself came to, which may have taken effect.
+        session: The session as the service returned it.
+        may_have_arrived: Whether the service may have acted on an attempt that got no response.
+        obstacle: Why looking up the session failed; if set, this decides about another round.
     """
 
     status: RevocationStatus
@@ -55,19 +55,19 @@ class Verdict:
 
     @property
     def hindrance(self) -> ClerkError | None:
-        """What has to pass before another round makes sense."""
+        """The error that must pass before another round makes sense."""
         return self.obstacle or self.error
 
 
 def is_answer(
     error: BaseException,
 ) -> TypeGuard[ApiError | TransportError | ResponseDecodeError]:
-    """Whether it tells of this request alone, and not of a client that can't be used any more."""
+    """Whether an error concerns this request alone, rather than a client that is unusable."""
     return isinstance(error, ApiError | TransportError | ResponseDecodeError)
 
 
 def let_go_of_frames(error: BaseException) -> None:
-    """Drop what an error that is kept would keep alive: stacks, and the requests in them."""
+    """Drop the stack frames that a stored error would keep alive, with the requests in them."""
     link: BaseException | None = error
     while link is not None:
         link.__traceback__ = None
@@ -84,18 +84,18 @@ async def revoke_one(
     may_have_arrived: bool,
     is_last_round: bool,
 ) -> Verdict:
-    """Revoke one session, and tell what became of it.
+    """Revoke one session, and return what became of it.
 
     Args:
-        target: What sends.
+        target: What sends the requests.
         session_id: A well-formed id.
-        lane: What lets each send out.
-        may_have_arrived: Whether an earlier round of ours may have revoked it.
-        is_last_round: Whether there will be no further round: then a look at the session tells
-            what became of an attempt that got no answer.
+        lane: What paces each send.
+        may_have_arrived: Whether an earlier round of this run may have revoked the session.
+        is_last_round: Whether no other round follows. If so, and an attempt got no response, the
+            session is looked up to find out what became of it.
 
     Raises:
-        ClerkError: If the client can't be used any more: closed, or of another loop.
+        ClerkError: If the client can no longer be used: closed, or of another event loop.
     """
     try:
         reply = await target.revoke(session_id, lane)
@@ -114,7 +114,7 @@ async def revoke_one(
     return Verdict(RevocationStatus.REVOKED, attempts=reply.attempts, session=reply.data)
 
 
-async def _judge(  # noqa: PLR0911 - a table of answers, one return each
+async def _judge(  # noqa: PLR0911 - a table of responses, one return each
     target: RevocationTarget,
     session_id: str,
     lane: Lane,
@@ -124,19 +124,19 @@ async def _judge(  # noqa: PLR0911 - a table of answers, one return each
     is_last_round: bool,
 ) -> Verdict:
     attempts = error.attempts
-    arrived = may_have_arrived or error._may_have_arrived  # noqa: SLF001 - told to us alone
+    arrived = may_have_arrived or error._may_have_arrived  # noqa: SLF001 - for internal use
     if isinstance(error, NotFoundError):
         return Verdict(RevocationStatus.NOT_FOUND, attempts=attempts)
     failed = Verdict(RevocationStatus.FAILED, error, attempts, may_have_arrived=arrived)
     asks = isinstance(error, BadRequestError | ResponseDecodeError)
     if not asks and not (is_last_round and arrived and is_passing(error)):
         return failed
-    # a 200 that can't be read may be a proxy's page as well as the service's word
+    # a 200 that can't be read may come from the service, or be a proxy's page
     arrived = arrived or isinstance(error, ResponseDecodeError)
     failed.may_have_arrived = arrived
     try:
         session = await target.get(session_id, lane)
-    except SendRefused:  # stopped: what became of it is not known
+    except SendRefused:  # stopped: nobody knows what became of the session
         failed.status = RevocationStatus.NOT_ATTEMPTED
         return failed
     except NotFoundError:
@@ -145,7 +145,7 @@ async def _judge(  # noqa: PLR0911 - a table of answers, one return each
         let_go_of_frames(trouble)
         if is_passing(trouble) or refuses_key(trouble):
             failed.obstacle = trouble
-            if isinstance(error, BadRequestError):  # which alone would say that no repeat helps
+            if isinstance(error, BadRequestError):  # which alone would mean that a retry is useless
                 failed.error = trouble
         return failed
     if not session.status.is_terminal:
@@ -156,7 +156,7 @@ async def _judge(  # noqa: PLR0911 - a table of answers, one return each
 
 
 def cut_off(job: Job, sends: int) -> Verdict:
-    """Tell of a session whose round was ended from outside, after so many sends in it."""
+    """Return the verdict for a session whose round was cut off after this many sends."""
     attempts = job.attempts + sends
     if not attempts:
         return Verdict(RevocationStatus.NOT_ATTEMPTED)

@@ -1,4 +1,4 @@
-"""What the engine of a bulk run works through: jobs, and where they come from."""
+"""The jobs of a bulk run, and where they come from."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from clerk_async.pacing.gate import Lane
 
 
-class RunEnded(Exception):  # noqa: N818 - no error of its own: the run raises the one it carries
-    """Ends the run with an error that is no matter of one session.
+class RunEnded(Exception):  # noqa: N818 - not an error itself: the run raises the one it carries
+    """Ends the run with an error that doesn't belong to one session.
 
     Attributes:
-        error: What the run raises once all that is in flight is finished.
+        error: What the run raises once everything in flight has finished.
     """
 
     def __init__(self, error: BaseException) -> None:
@@ -36,20 +36,20 @@ class RunEnded(Exception):  # noqa: N818 - no error of its own: the run raises t
 
 @attrs.define(eq=False)
 class Owner:
-    """A user (or a client) whose sessions are to go.
+    """A user (or a client) whose sessions the run revokes.
 
     Attributes:
-        user_id: The user; None if a client is swept whatever the user.
-        walk: The way through the list of sessions, which each look takes once more.
-        found: The sessions that this look means, by their ids; None for one that can't be read.
-        judged: What `where` said of each session.
-        handled: The ids that were picked so far, and whether each is done.
-        broken: The entries that can't be read or judged and nobody was told of yet: id and error.
-        outstanding: How many of those that were picked have no outcome yet.
+        user_id: The user; None if a client's sessions are revoked, whatever their user.
+        walk: The walk through the list of sessions, which each look repeats.
+        found: The selected sessions of this look by id; None for a session that can't be read.
+        judged: What `where` returned for each session.
+        handled: The ids picked so far, and whether each is done.
+        broken: The id and error of each entry that can't be read or judged, not yet reported.
+        outstanding: How many picked sessions have no outcome yet.
         looks: How many looks there were.
-        lingering: How many looks in a row found nobody but such as were revoked.
+        lingering: How many looks in a row found only sessions that were revoked already.
         is_listed: Whether the sessions were listed once.
-        is_given_up: Whether there will be no further look.
+        is_given_up: Whether no other look follows.
     """
 
     user_id: str | None
@@ -73,13 +73,13 @@ class Job:
 
     Attributes:
         index: Its place in the input.
-        session_id: None if something else was given.
-        error: Why it can't be sent, or why its first round failed.
-        attempts: Sends in earlier rounds.
-        may_have_arrived: Whether one of these may have taken effect.
+        session_id: The id; None if something other than a string was given.
+        error: Why it can't be sent, or why its last round failed.
+        attempts: How often it was sent in earlier rounds.
+        may_have_arrived: Whether one of these sends may have taken effect.
         rounds: How many rounds it has had.
-        owner: The user that `revoke_all` found it at.
-        is_listing: Whether the sessions of its owner are to be listed instead.
+        owner: The user whose session `revoke_all` found it to be.
+        is_listing: Whether this job lists the sessions of its owner instead.
     """
 
     index: int
@@ -93,15 +93,15 @@ class Job:
 
 
 class Work:
-    """Where the engine gets its jobs from: `IdWork` for ids, `Sweep` for the sessions of users.
+    """The source of the engine's jobs: `IdWork` for ids, `Sweep` for the sessions of users.
 
     Attributes:
-        journal: What is done in there is skipped.
-        lockout: What is found is denied there.
-        resumed: How many an earlier run of the journal had done.
-        index: How many jobs have been given a place in the order of the report.
+        journal: The journal; sessions that it lists as done are skipped.
+        lockout: Where the sessions that are found are denied.
+        resumed: How many sessions an earlier run of the journal did.
+        index: How many jobs have a place in the order of the report.
         users: How many users were listed.
-        users_without_sessions: How many of these have no session of any status.
+        users_without_sessions: How many of these users have no session of any status.
     """
 
     def __init__(self, items: Iterable[object] | AsyncIterable[object]) -> None:
@@ -121,19 +121,19 @@ class Work:
 
     @property
     def exhausted(self) -> bool:
-        """Whether all that the input stands for is known."""
+        """Whether every session that the input stands for is known."""
         return self._input.exhausted
 
     @property
     def total(self) -> int | None:
-        """How many sessions there are; None while that isn't known."""
+        """How many sessions there are; None while unknown."""
         return self.index + self.resumed if self.exhausted else None
 
     async def deny_input(self) -> None:
-        """Deny what is known before the first job is taken."""
+        """Deny the sessions that are known before the first job is taken."""
 
     async def take(self) -> Job | None:
-        """Return the next job; None if there is none now (more may come while others are busy)."""
+        """Return the next job; None if there is none now (busy jobs may add more)."""
         raise NotImplementedError
 
     async def take_rest(self) -> Job | None:
@@ -141,10 +141,10 @@ class Work:
         raise NotImplementedError
 
     def finished(self, job: Job, *, is_done: bool) -> None:
-        """Note that a job has its outcome, and whether it was the one that was meant."""
+        """Note that a job has its outcome, and whether the session is done."""
 
     async def list_sessions(self, job: Job, lane: Lane) -> None:
-        """Do a listing job; what it finds comes with the next `take`.
+        """Do a listing job; the next calls of `take` return what it finds.
 
         Raises:
             ClerkError: If the sessions can't be listed.
@@ -153,17 +153,17 @@ class Work:
         """
 
     def malformed(self, session_id: str | None, error: InvalidArgumentError) -> Job:
-        """Return a job for an item that no request can be made of."""
+        """Return a job for an item that can't be sent."""
         error.__traceback__ = None
         return Job(self._next_place(), session_id, error)
 
     def _next_place(self) -> int:
-        """Give a place in the order of the report."""
+        """Return the next place in the order of the report."""
         self.index += 1
         return self.index
 
     def _note_resumed(self) -> None:
-        """Note that an earlier run had done one."""
+        """Note that an earlier run did a session."""
         self.resumed += 1
 
     def _note_user(self, *, has_any: bool) -> None:
@@ -176,7 +176,7 @@ class IdWork(Work):
     """The ids of `revoke_many`.
 
     Raises:
-        InvalidArgumentError: If they are no iterable.
+        InvalidArgumentError: If they are not iterable.
     """
 
     def __init__(self, session_ids: Iterable[str] | AsyncIterable[str]) -> None:
@@ -187,18 +187,18 @@ class IdWork(Work):
 
     @property
     def total(self) -> int | None:
-        """How many ids there are: a collection says so at once, others at their end."""
+        """How many ids there are: known at once for a collection, else at the end of the input."""
         if self.exhausted or self._input.size is None:
             return super().total
         return self._input.size - self._dropped
 
     async def deny_input(self) -> None:
-        """Deny all ids of a collection; others are denied as they are read."""
+        """Deny all ids of a collection; ids of other inputs are denied as they are read."""
         if self._ids is not None and self.lockout is not None:
             await self.lockout.deny_all(self._ids)
 
     async def take(self) -> Job | None:
-        """Return the next id that wasn't seen before and isn't done."""
+        """Return a job for the next id that is not a duplicate and not done."""
         while True:
             read = await self._input.read()
             if read is None:
@@ -208,7 +208,7 @@ class IdWork(Work):
                 return job
 
     async def take_rest(self) -> Job | None:
-        """Return the next id of a collection; nothing more is read of any other input."""
+        """Return the next id of a collection; of any other input, read nothing more."""
         return None if self._input.size is None else await self.take()
 
     def _job(self, value: object) -> Job | None:
