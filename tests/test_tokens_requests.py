@@ -174,7 +174,7 @@ def test_any_request_will_do(shape: str) -> None:
 )
 def test_what_is_no_request_is_an_error(nothing: Any) -> None:
     """A mistake in the program is told as one, not as a signed-out user."""
-    with pytest.raises(InvalidArgumentError, match="no headers can be read"):
+    with pytest.raises(InvalidArgumentError, match="headers can't be read"):
         state_of(nothing)
 
 

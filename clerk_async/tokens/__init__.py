@@ -1,10 +1,11 @@
 """Networkless verification of session tokens.
 
-`jose` knows the form of a token, `keys` what checks a signature, `rules` what claims must hold,
-`claims` what they mean, and `access` what they allow. `key_set` decides when keys are fetched,
-`sources` knows where from. `verification` puts these together without any I/O and remembers
-verified tokens; `denied` knows which are refused all the same, `refusals` makes and counts the
-errors. `requests` does so for whole requests, read by `credentials`, whose expired tokens are
-exchanged by `refreshing`. `verifier` and `sync_verifier` meet what these ask for; `settings` is
-what both are made from.
+- `jose` parses tokens, `keys` checks signatures, and `rules` checks the claims.
+- `claims` gives the claims types, and `access` decides what they permit.
+- `key_set` decides when to fetch keys, and `sources` where to fetch them from.
+- `verification` combines all of these without any I/O and caches verified tokens; `denied` rejects
+  tokens that were revoked, and `refusals` builds and counts the errors.
+- `requests` verifies whole requests, which `credentials` reads; `refreshing` exchanges an expired
+  session token for a new one.
+- `verifier` and `sync_verifier` do the I/O. `settings` holds the arguments that both share.
 """

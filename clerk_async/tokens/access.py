@@ -1,7 +1,7 @@
-"""What a session may do: permissions, features and plans, and when its user must verify anew.
+"""What a session may do: permissions, features, plans, and when the user must reverify.
 
-Pure rules over the claims. They agree with Clerk's JavaScript SDK (`authorization.ts` and
-`jwtPayloadParser.ts` of `@clerk/shared`) but for a few cases, all on purpose, which
+Pure functions of the claims. They agree with Clerk's JavaScript SDK (`authorization.ts` and
+`jwtPayloadParser.ts` of `@clerk/shared`) except in a few deliberate cases, which
 `tests/test_tokens_javascript.py` lists.
 """
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _ORG: Final = "org:"
 _CLAIMED_SCOPES: Final = {"o": "o", "u": "u", "ou": "ou", "uo": "ou"}
-_MOST_DIGITS: Final = 600  # as many as Python reads in any case
+_MOST_DIGITS: Final = 600  # below any limit that Python can be set to for reading integers
 _OF_ORGANIZATIONS: Final = frozenset({"o", "ou", "uo"})
 _ASKED_SCOPES: Final = {"o": "o", "org": "o", "organization": "o", "u": "u", "user": "u"}
 
@@ -34,10 +34,10 @@ _NEVER: Final = -1
 
 
 def with_org(name: str) -> str:
-    """Spell a role or a permission in full, as `org:admin`.
+    """Return the full name of a role or permission, such as `org:admin`.
 
     Raises:
-        InvalidArgumentError: If it is no str.
+        InvalidArgumentError: If `name` is not a str.
     """
     _check_text(name)
     while name.startswith(_ORG):
@@ -51,14 +51,15 @@ def _check_text(name: object) -> None:
 
 
 def granted_permissions(features: str, permissions: str, feature_map: str) -> list[str]:
-    """Unfold the permissions of a version 2 token.
+    """Decode the permissions of a version 2 token.
 
-    Each number of `feature_map` belongs to a feature; its bits, the least significant first, say
-    which of `permissions` are granted. Clerk's documentation counts over all `features`; its
-    encoder may leave out those without permissions of the organization, and its JavaScript SDK
-    counts over the organization's features alone. So the number of numbers decides: as many as
-    there are features, else as many as the organization has of them. Where it fits neither, nobody
-    knows what belongs to what, and nothing is granted. What is no plain number grants nothing.
+    Each number in `feature_map` belongs to one feature. Its bits, least significant first, say
+    which of `permissions` are granted. Clerk's documentation pairs the numbers with all `features`;
+    its encoder may leave out features that the organization has no permissions for, and its
+    JavaScript SDK pairs them with the organization's features only. The count decides: if there
+    are as many numbers as features, they pair with all of them; if there are as many as the
+    organization has features, with those. Otherwise the pairing is unknown and nothing is granted.
+    An entry that is not a plain decimal number grants nothing.
 
     Source: https://clerk.com/docs/guides/sessions/session-tokens
     """
@@ -86,15 +87,16 @@ def granted_permissions(features: str, permissions: str, feature_map: str) -> li
 
 
 def is_entitled(entries: Iterable[str], asked: str) -> bool:
-    """Tell whether a feature or plan is among those of a claim, such as `o:pro` or `uo:export`.
+    """Return whether a claim lists a feature or plan, as `o:pro` or `uo:export` do.
 
     Args:
         entries: The entries of the claim `fea` or `pla`.
-        asked: A name, such as `export`, whoever has it; or with a scope, such as `org:export` or
-            `user:export`, which may also be spelled `organization`, `o` and `u`.
+        asked: A name, such as `export`, for the user's or the organization's; or a name with a
+            scope, such as `org:export` or `user:export`. `organization` and `o` also mean `org`,
+            and `u` means `user`.
 
     Raises:
-        InvalidArgumentError: If `asked` is no str.
+        InvalidArgumentError: If `asked` is not a str.
     """
     _check_text(asked)
     scope, colon, name = asked.partition(":")
@@ -110,10 +112,10 @@ def is_entitled(entries: Iterable[str], asked: str) -> bool:
 
 
 def needs_reverification(ages: tuple[int, int] | None, reverification: object) -> bool:
-    """Tell whether factors of these ages, in minutes, are too old; see `SessionClaims`.
+    """Return whether factors of these ages, in minutes, are too old; see `SessionClaims`.
 
     Raises:
-        InvalidArgumentError: If `reverification` is no preset and no level with its minutes.
+        InvalidArgumentError: If `reverification` is neither a preset nor a level with minutes.
     """
     level, minutes = _level_and_minutes(reverification)
     if ages is None or min(ages) < _NEVER:
@@ -129,10 +131,10 @@ def needs_reverification(ages: tuple[int, int] | None, reverification: object) -
 def reverification_error(
     reverification: str | Mapping[str, str | float],
 ) -> dict[str, dict[str, Any]]:
-    """Make the body of a 403 that makes Clerk's front end verify the user anew, and try again.
+    """Return the body of a 403 that makes Clerk's front end reverify the user and try again.
 
-    Answer with it, as JSON and with the status 403, where `SessionClaims.needs_reverification`
-    says so; `useReverification()` of Clerk's front-end SDKs does the rest.
+    If `SessionClaims.needs_reverification` returns True, send this body as JSON with status 403;
+    `useReverification()` in Clerk's front-end SDKs does the rest.
 
     Example:
         >>> from clerk_async import reverification_error
@@ -143,7 +145,7 @@ def reverification_error(
         reverification: As for `needs_reverification`.
 
     Raises:
-        InvalidArgumentError: If it is no preset and no level with its minutes.
+        InvalidArgumentError: If it is neither a preset nor a level with minutes.
 
     Source: https://clerk.com/docs/guides/secure/reverification
     """
@@ -172,7 +174,7 @@ def _level_and_minutes(reverification: object) -> tuple[str, float]:
         return preset
     if not isinstance(reverification, Mapping):
         raise InvalidArgumentError(
-            "reverification must be the name of a preset, or a mapping with level and "
+            "reverification must be the name of a preset or a mapping with level and "
             f"afterMinutes, not {type(reverification).__name__}"
         )
     settings = cast("Mapping[object, object]", reverification)
@@ -181,7 +183,7 @@ def _level_and_minutes(reverification: object) -> tuple[str, float]:
         isinstance(level, str) and level in _LEVELS
     ):
         raise InvalidArgumentError(
-            f"reverification must hold a level ({', '.join(sorted(_LEVELS))}) and afterMinutes, "
+            f"reverification must have a level ({', '.join(sorted(_LEVELS))}) and afterMinutes, "
             "and nothing else"
         )
     if (
@@ -189,5 +191,5 @@ def _level_and_minutes(reverification: object) -> tuple[str, float]:
         or not isinstance(minutes, int | float)
         or not 0 < minutes < math.inf
     ):
-        raise InvalidArgumentError("reverification: afterMinutes must be a number above zero")
+        raise InvalidArgumentError("reverification: afterMinutes must be a number greater than 0")
     return level, minutes

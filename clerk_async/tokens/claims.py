@@ -1,6 +1,6 @@
-"""What a verified session token says, typed; version 1 and 2 of the token read alike.
+"""The claims of a verified session token, typed and the same for token versions 1 and 2.
 
-The claims: https://clerk.com/docs/guides/sessions/session-tokens
+Source: https://clerk.com/docs/guides/sessions/session-tokens
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from clerk_async.tokens.access import (
 )
 from clerk_async.tokens.refusals import malformed
 
-_LAST_SECOND: Final = 253_402_300_799  # the end of the year 9999, where datetime ends
+_LAST_SECOND: Final = 253_402_300_799  # the end of the year 9999, the last that datetime supports
 _VERSION_2: Final = 2
 _TEXTS: Final = ("sid", "iss", "jti", "azp", "sts", "pla", "fea")
 _TEXTS_OF_AN_ORGANIZATION: Final = ("id", "slg", "rol", "per", "fpm")
@@ -33,12 +33,12 @@ _CONTAINERS: Final = frozenset({dict, list})
 
 @attrs.frozen
 class Actor:
-    """Who acts as the user: the impersonator of claim `act`.
+    """The impersonator, who acts as the user (claim `act`).
 
     Attributes:
-        user_id: The impersonator's user id, if told.
-        session_id: The impersonator's session id, if told.
-        issuer: Who vouches for the impersonator, if told.
+        user_id: The impersonator's user id, or None.
+        session_id: The impersonator's session id, or None.
+        issuer: The issuer that vouches for the impersonator, or None.
     """
 
     user_id: str | None
@@ -52,10 +52,10 @@ class Organization:
 
     Attributes:
         id: The organization's id.
-        slug: Its slug, or None.
-        role: The user's role, spelled `org:admin` for both versions of the token, or None.
-        permissions: Permissions, spelled `org:feature:permission`. Clerk leaves the system
-            permissions (`org:sys_…`) out of session tokens.
+        slug: The organization's slug, or None.
+        role: The user's role, such as `org:admin` for both versions of the token, or None.
+        permissions: The user's permissions, in the form `org:feature:permission`. Clerk leaves
+            system permissions (`org:sys_…`) out of session tokens.
     """
 
     id: str
@@ -66,28 +66,28 @@ class Organization:
 
 @attrs.frozen
 class SessionClaims:
-    """What a verified session token says; frozen, as one object may serve many callers.
+    """The claims of a verified session token; frozen, because callers may share one object.
 
     Attributes:
         user_id: The user's id (`sub`).
         session_id: The session's id (`sid`); None in tokens made from a JWT template.
         issuer: The instance's Frontend API URL (`iss`), or None.
-        issued_at: When the token was made (`iat`), UTC, or None.
-        expires_at: When it ends (`exp`), UTC.
-        not_before: From when it is valid (`nbf`), UTC, or None.
-        token_id: The token's own id (`jti`), or None.
-        authorized_party: The origin it was made for (`azp`), or None.
-        version: The version of the token's format (`v`); 1 where it tells none.
+        issued_at: When the token was issued (`iat`), in UTC, or None.
+        expires_at: When the token expires (`exp`), in UTC.
+        not_before: When the token becomes valid (`nbf`), in UTC, or None.
+        token_id: The token's id (`jti`), or None.
+        authorized_party: The origin that the token was issued for (`azp`), or None.
+        version: The version of the token's format (`v`); 1 if the token has none.
         status: The session's status (`sts`), such as `active` or `pending`, or None.
         factor_verification_age: Minutes since the first and the second factor were verified
-            (`fva`), -1 for never; None where the token does not tell.
+            (`fva`), -1 for never; None if the token lacks them.
         actor: The impersonator (`act`), or None.
         organization: The active organization, or None.
         plan: The plans, each with its scope, such as `u:free`, or `u:free,o:pro` with an active
-            organization (`pla`), or None; ask with `has_plan`.
+            organization (`pla`), or None; check with `has_plan`.
         features: The features, each with its scope, such as `o:dashboard` or, for both the
-            organization and the user, `uo:export` (`fea`); ask with `has_feature`.
-        raw: All claims, custom ones too, read-only at every depth (lists are tuples).
+            organization and the user, `uo:export` (`fea`); check with `has_feature`.
+        raw: All claims, including custom ones, read-only at every depth (lists become tuples).
     """
 
     user_id: str
@@ -108,10 +108,10 @@ class SessionClaims:
     raw: Mapping[str, Any] = attrs.field(repr=False, hash=False)
 
     def has_role(self, role: str) -> bool:
-        """Tell whether the user has this role in the active organization.
+        """Return whether the user has this role in the active organization.
 
         Args:
-            role: Such as `org:admin`, or in short `admin`, which is the same.
+            role: The role, such as `org:admin` or `admin`, which are the same.
         """
         return (
             self.organization is not None
@@ -120,57 +120,57 @@ class SessionClaims:
         )
 
     def has_permission(self, permission: str) -> bool:
-        """Tell whether the user has this permission in the active organization.
+        """Return whether the user has this permission in the active organization.
 
         Args:
-            permission: Such as `org:invoices:create`, or in short `invoices:create`, which is the
-                same.
+            permission: The permission, such as `org:invoices:create` or `invoices:create`, which
+                are the same.
         """
         return (
             self.organization is not None and with_org(permission) in self.organization.permissions
         )
 
     def has_plan(self, plan: str) -> bool:
-        """Tell whether the user, or the active organization, has this plan.
+        """Return whether the user or the active organization has this plan.
 
-        With an active organization a token may hold both plans, as in `u:free,o:pro`.
+        With an active organization, a token may list both plans, as in `u:free,o:pro`.
 
         Args:
-            plan: Such as `pro`, whoever has it; or with a scope: `org:pro` (also `o:pro`) for the
-                organization's plan, `user:pro` (also `u:pro`) for the user's own.
+            plan: The plan. `pro` matches the user's and the organization's plan, `org:pro` (or
+                `o:pro`) only the organization's, `user:pro` (or `u:pro`) only the user's.
 
         Source: https://clerk.com/docs/guides/secure/authorization-checks
         """
         return self.plan is not None and is_entitled(self.plan.split(","), plan)
 
     def has_feature(self, feature: str) -> bool:
-        """Tell whether a plan of the user, or of the active organization, has this feature.
+        """Return whether a plan of the user or of the active organization has this feature.
 
         Args:
-            feature: Such as `export`, whoever has it; or with a scope: `org:export` (also
-                `o:export`), `user:export` (also `u:export`).
+            feature: The feature, such as `export`; with a scope, as for `has_plan`, `org:export`
+                (or `o:export`) or `user:export` (or `u:export`).
 
         Source: https://clerk.com/docs/guides/secure/authorization-checks
         """
         return is_entitled(self.features, feature)
 
     def needs_reverification(self, reverification: str | Mapping[str, str | float]) -> bool:
-        """Tell whether the user must verify themselves anew before something sensitive is done.
+        """Return whether the user must reverify before doing something sensitive.
 
-        Decided by `factor_verification_age`. A factor is fresh if it was verified fewer minutes
-        ago than the limit. A user without a second factor is judged by the first one, and a token
-        that tells no ages needs it always. If it is needed, answer with the status 403 and
+        `factor_verification_age` decides. A factor is fresh if it was verified fewer minutes ago
+        than the limit. If the user has no second factor, the first one counts; if the token has no
+        ages, the result is always True. If the result is True, respond with status 403 and
         `reverification_error`: Clerk's front end then asks the user and repeats the request.
 
         Args:
             reverification: A preset: `strict_mfa` (both factors within 10 minutes), `strict` (the
                 second factor within 10 minutes), `moderate` (60 minutes) or `lax` (a day, 1440
-                minutes). Or a mapping of its own, as in Clerk's JavaScript SDK: `level`, one of
+                minutes). Or a mapping, as in Clerk's JavaScript SDK: `level`, one of
                 `first_factor`, `second_factor` and `multi_factor`, and `afterMinutes`, a number
-                above zero.
+                greater than 0.
 
         Raises:
-            InvalidArgumentError: If it is neither.
+            InvalidArgumentError: If `reverification` is neither.
 
         Source: https://clerk.com/docs/guides/secure/reverification
         """
@@ -178,14 +178,14 @@ class SessionClaims:
 
     @staticmethod
     def reverification_error(reverification: str | Mapping[str, str | float]) -> dict[str, Any]:
-        """Return the body of the 403 that makes Clerk's front end ask the user to verify anew."""
+        """Return the body of the 403 that makes Clerk's front end ask the user to reverify."""
         return reverification_error(reverification)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the claims as JSON-ready values, by the names of the attributes.
+        """Return the claims as a dict of JSON-ready values, keyed by attribute name.
 
-        Times are ISO 8601 in UTC, with milliseconds and `Z`; permissions are sorted; `raw` holds
-        the claims as the token has them.
+        Times are ISO 8601 in UTC with milliseconds and `Z`; permissions are sorted; `raw` holds
+        the claims as they are in the token.
         """
         organization, actor = self.organization, self.actor
         return {
@@ -218,10 +218,10 @@ class SessionClaims:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: object, _handler: object) -> dict[str, Any]:
-        """Let pydantic serialize claims as `to_dict` does, as in the answer of a FastAPI route.
+        """Make pydantic serialize claims with `to_dict`, as in the response of a FastAPI route.
 
-        A core schema is a plain dict, so that pydantic itself need not be there. Claims are not
-        made from data: only a verifier makes them.
+        A core schema is a plain dict, so pydantic need not be installed. Pydantic cannot create
+        claims from data: only a verifier creates them.
         https://docs.pydantic.dev/latest/concepts/types/#customizing-validation-with-__get_pydantic_core_schema__
         """
         serialization = {"type": "function-plain", "function": cls.to_dict}
@@ -233,7 +233,7 @@ class SessionClaims:
         return {
             "title": cls.__name__,
             "type": "object",
-            "properties": copy.deepcopy(_JSON_PROPERTIES),  # pydantic works on what it gets
+            "properties": copy.deepcopy(_JSON_PROPERTIES),  # pydantic modifies what it receives
             "required": list(_JSON_PROPERTIES),
         }
 
@@ -241,22 +241,22 @@ class SessionClaims:
         return cast("dict[str, Any]", _thawed(self.raw))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A read-only view of a mapping can't be pickled or copied; what it shows can.
+        # A mappingproxy can't be pickled or copied, but the dict behind it can.
         return (read_claims, (self._thawed_raw(),))
 
 
 Shared: TypeAlias = dict[tuple[str, str, str], frozenset[str]]
-"""Permissions that were unfolded before: most members of an organization have the same."""
+"""Permissions decoded before; most members of an organization have the same ones."""
 
 
 def read_claims(payload: dict[str, Any], shared: Shared | None = None) -> SessionClaims:
-    """Type the claims of a token whose signature and rules hold (`Rules`); no rule stands here.
+    """Build typed claims from the payload of a token that has passed the signature and `Rules`.
 
-    The payload becomes the claims' own, and is frozen. Permissions that others have as well are
-    taken from `shared`, and put there.
+    This function checks types, not rules. It takes over the payload and freezes it. It looks up
+    decoded permissions in `shared`, and adds new ones.
 
     Raises:
-        TokenVerificationError: If a claim that access depends on has a wrong type.
+        TokenVerificationError: If a claim that access depends on has the wrong type.
     """
     get = payload.get
     version = get("v", 1)
@@ -324,9 +324,9 @@ def _iso(moment: datetime | None) -> str | None:
 
 
 def _moment(seconds: object) -> datetime:
-    """Turn a NumericDate (RFC 7519, section 2) of whole seconds into a datetime."""
+    """Convert a NumericDate (RFC 7519, section 2) in whole seconds to a datetime."""
     if type(seconds) is not int or not 0 <= seconds <= _LAST_SECOND:
-        raise malformed("a time in it is not an integer of seconds that a calendar knows")
+        raise malformed("one of its times is not a whole number of seconds in a valid range")
     return datetime.fromtimestamp(seconds, UTC)
 
 
@@ -407,7 +407,7 @@ def _role(role: str | None) -> str | None:
 
 
 def _freeze(members: dict[str, Any]) -> Mapping[str, Any]:
-    """Freeze claims where they are: nobody else has them yet."""
+    """Freeze the claims in place, because no other code holds them yet."""
     for name in [name for name, value in members.items() if type(value) in _CONTAINERS]:
         members[name] = _frozen(members[name])
     return MappingProxyType(members)

@@ -1,8 +1,8 @@
-"""What a request carries: its tokens, its cookies and where it came from.
+"""Reads a request: its tokens, its cookies and its origin.
 
-Reads any framework's request by what all of them have, and imports none: a mapping or a list of
-headers, an object with `.headers` (Starlette, FastAPI, Litestar, aiohttp, Flask, Django, httpx,
-requests, http.server), a WSGI environ or an ASGI scope.
+It reads requests of any framework by their common interfaces and imports no framework: a mapping
+or a list of headers, an object with `.headers` (Starlette, FastAPI, Litestar, aiohttp, Flask,
+Django, httpx, requests, http.server), a WSGI environ or an ASGI scope.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _KEPT_BACK: Final = frozenset({"authorization", "cookie", "proxy-authorization"}
 
 
 class SessionCookie(NamedTuple):
-    """A session token, and what the cookies beside it tell of it.
+    """A session token and what the request's other cookies say about it.
 
     Attributes:
         token: The token.
-        suffix: The suffix of its cookie, which tells the instance if several share a domain.
-        client_uat: When the browser has last signed in, in Unix seconds, 0 if it has signed out
-            (the cookie `__client_uat` of the same suffix, else the plain one); None if it tells
-            nothing, or if the token came in no cookie.
+        suffix: The suffix of its cookie, which identifies the instance if several share a domain.
+        client_uat: When the browser last signed in, in Unix seconds, or 0 if it has signed out
+            (from the cookie `__client_uat` with the same suffix, else the plain one); None if
+            there is no such cookie, or if the token did not come from a cookie.
     """
 
     token: str
@@ -45,13 +45,13 @@ class SessionCookie(NamedTuple):
 
 @attrs.define(repr=False, eq=False)
 class Credentials:
-    """What a request carries; what is seldom needed is only read when it is asked for.
+    """The credentials of a request; details that are seldom needed are read on demand.
 
     Attributes:
-        request: The request, in whatever shape it came.
+        request: The request, as the caller passed it.
         bearer: The token of the Authorization header, or None.
         cookies: The Cookie header; several are joined.
-        authorization: An Authorization header that holds no bearer token, or None.
+        authorization: The first non-empty Authorization header, stripped, or None.
     """
 
     request: object
@@ -60,7 +60,7 @@ class Credentials:
     authorization: str | None = None
 
     def session_tokens(self) -> Sequence[SessionCookie]:
-        """Return the bearer token, else those of the session cookies, in the header's order."""
+        """Return the bearer token, else the session cookies' tokens in the header's order."""
         if self.bearer is not None:
             return (SessionCookie(self.bearer),)
         sessions: list[tuple[str, str | None]] = []
@@ -77,7 +77,7 @@ class Credentials:
         ]
 
     def what_is_missing(self) -> str:
-        """Tell people why this request carries no session token."""
+        """Return a message that says why this request carries no session token."""
         missing = "The request carries no session token: "
         header = self.authorization
         if header is None:
@@ -86,17 +86,17 @@ class Credentials:
                 "cookie."
             )
         if header.lower() == "bearer":
-            return f"{missing}its Authorization header has the Bearer scheme and nothing behind it."
+            return f"{missing}its Authorization header has the Bearer scheme but no token."
         if " " in header:
-            return f"{missing}its Authorization header has another scheme than Bearer."
-        key = " (it is a secret key, too, which is no token)" if header.startswith("sk_") else ""
+            return f"{missing}its Authorization header has a scheme other than Bearer."
+        key = " (and it is a secret key, not a token)" if header.startswith("sk_") else ""
         return (
-            f"{missing}its Authorization header holds a value without a scheme{key}; send it as "
+            f"{missing}its Authorization header has a value without a scheme{key}; send it as "
             "`Bearer <token>`."
         )
 
     def refresh_token_for(self, suffix: str | None) -> str | None:
-        """Return the refresh token that belongs to a session cookie of this suffix."""
+        """Return the refresh token for a session cookie with this suffix."""
         tokens: dict[str | None, str] = {}
         for name, its_suffix, value in _own_cookies(self.cookies):
             if name == _REFRESH:
@@ -107,14 +107,14 @@ class Credentials:
         return found
 
     def method(self) -> str | None:
-        """Tell the method, if the request has one: a mapping of headers has not."""
+        """Return the method, or None if the request has none, such as a mapping of headers."""
         method = _detail(self.request, "method", "REQUEST_METHOD", "method")
         return None if method is None else method.upper()
 
     def headers(self) -> dict[str, list[str]]:
-        """Return the headers by their names in lower case, without those that hold secrets."""
+        """Return the headers, keyed by lowercase name, without those that hold secrets."""
         headers: dict[str, list[str]] = {}
-        with suppress(TypeError, ValueError):  # a header that is no text ends the list
+        with suppress(TypeError, ValueError):  # reading ends at a header that is not text
             for raw_name, raw_value in _headers_of(self.request):
                 name = _text(raw_name).lower()
                 values = _texts(raw_value)
@@ -124,17 +124,17 @@ class Credentials:
 
 
 def read_credentials(request: object) -> Credentials:
-    """Read what a request carries.
+    """Read the credentials of a request.
 
     Raises:
-        InvalidArgumentError: If this is nothing that headers can be read from.
+        InvalidArgumentError: If headers can't be read from `request`.
     """
     bearer: str | None = None
     cookies: list[str] = []
     authorization: str | None = None
     try:
         for name, value in _headers_of(request):
-            length = len(name)  # keeps all but the two from being looked at any closer
+            length = len(name)  # skips nearly all other headers at little cost
             if length == _COOKIE_LENGTH and _text(name).lower() == "cookie":
                 cookies += _texts(value)
             elif length == _AUTHORIZATION_LENGTH and _text(name).lower() == "authorization":
@@ -147,21 +147,21 @@ def read_credentials(request: object) -> Credentials:
 
 
 def session_cookie_of(line: str) -> SessionCookie | None:
-    """Return the session cookie that a Set-Cookie line sets, if it is one."""
+    """Return the session cookie that a Set-Cookie line sets, or None if it sets another cookie."""
     for name, suffix, value in _own_cookies(line.partition(";")[0]):
         return SessionCookie(value, suffix) if name == _SESSION else None
     return None
 
 
 def _bearer(value: str) -> str | None:
-    """Return a bearer token; the scheme's case counts for nothing (RFC 9110, 11.1)."""
+    """Return a bearer token; the scheme is case-insensitive (RFC 9110, section 11.1)."""
     scheme, _, token = value.strip(" \t").partition(" ")
     token = token.lstrip(" ")
     return token if token and scheme.lower() == "bearer" else None
 
 
 def _own_cookies(header: str) -> list[tuple[str, str | None, str]]:
-    """Find Clerk's cookies: the name without its suffix, the suffix and the value of each."""
+    """Return Clerk's cookies as tuples of the name without suffix, the suffix, and the value."""
     found: list[tuple[str, str | None, str]] = []
     for pair in header.split(";"):
         if not pair.lstrip(_BLANKS).startswith("__"):
@@ -181,7 +181,7 @@ def _own_cookies(header: str) -> list[tuple[str, str | None, str]]:
 
 
 def _headers_of(request: object) -> Iterable[tuple[Any, Any]]:
-    """Return the headers as pairs; names and values may be bytes, values lists."""
+    """Return the headers as pairs; names and values may be bytes, and values may be lists."""
     headers = getattr(request, "headers", None)
     if headers is None:
         headers = _header_source(request)
@@ -207,7 +207,7 @@ def _header_source(request: object) -> object:
 
 
 def _plain_mapping(request: object) -> Mapping[str, object] | None:
-    """Give headers, a WSGI environ or an ASGI scope; None for a request that is an object."""
+    """Return a request that is a mapping: headers, a WSGI environ or an ASGI scope; else None."""
     if isinstance(request, Mapping) and not hasattr(cast("object", request), "headers"):
         return cast("Mapping[str, object]", request)
     return None
@@ -215,7 +215,7 @@ def _plain_mapping(request: object) -> Mapping[str, object] | None:
 
 def _no_request(request: object) -> InvalidArgumentError:
     return InvalidArgumentError(
-        f"no headers can be read from {type(request).__name__}: hand over the request, its "
+        f"headers can't be read from {type(request).__name__}: pass the request, its "
         "headers, a WSGI environ or an ASGI scope"
     )
 
@@ -229,7 +229,7 @@ def _text(value: object) -> str:
 
 
 def _texts(value: object) -> list[str]:
-    if value is None:  # what `.get` gives of a header that is not there
+    if value is None:  # what `.get` returns for a missing header
         return []
     if isinstance(value, list | tuple):
         return [_text(one) for one in cast("list[object]", value)]
@@ -247,7 +247,7 @@ def _environ_headers(environ: Mapping[str, object]) -> Iterator[tuple[str, str]]
 
 
 def _detail(request: object, attribute: str, environ: str, scope: str) -> str | None:
-    """Read one detail of a request, wherever its framework keeps it."""
+    """Return one detail of a request, by the name its kind of request has for it, or None."""
     mapping = _plain_mapping(request)
     if mapping is not None:
         value = mapping.get(environ) or (mapping.get(scope) if "type" in mapping else None)
@@ -257,13 +257,13 @@ def _detail(request: object, attribute: str, environ: str, scope: str) -> str | 
 
 
 def origin_for(party: str | None, credentials: Credentials) -> str | None:
-    """Tell a request's origin: the one that its token was made for, if it is among the possible."""
+    """Return `party` if it is among the request's possible origins, else the first of these."""
     origins = tuple(_origins(credentials.request, credentials.headers()))
     return party if party in origins or not origins else origins[0]
 
 
 def _origins(request: object, headers: Mapping[str, list[str]]) -> Iterator[str]:
-    """Tell the origins, as Clerk's JavaScript SDK does: forwarded headers, then the URL."""
+    """Yield possible origins as Clerk's JavaScript SDK does: forwarded headers, then the URL."""
     from clerk_async.config import is_loopback  # noqa: PLC0415 - heavy, seldom needed
 
     def first(name: str) -> str | None:
@@ -278,7 +278,7 @@ def _origins(request: object, headers: Mapping[str, list[str]]) -> Iterator[str]
     )
     url = None if _plain_mapping(request) is not None else getattr(request, "url", None)
     if url is not None:
-        with suppress(ValueError):  # an URL is often made from a Host header, which holds anything
+        with suppress(ValueError):  # a URL is often built from a Host header, which may be invalid
             parts = urlsplit(str(url))
             scheme = scheme or parts.scheme or None
             host = host or parts.netloc or None
@@ -294,7 +294,7 @@ def _origins(request: object, headers: Mapping[str, list[str]]) -> Iterator[str]
 def _hostname(host: str) -> str:
     try:
         return urlsplit(f"//{host}").hostname or ""
-    except ValueError:  # a Host header may hold anything
+    except ValueError:  # a Host header may be invalid
         return ""
 
 

@@ -1,4 +1,4 @@
-"""What a verifier refuses although the token is in order: what was denied, and what has ended."""
+"""Rejects valid tokens whose session or user was denied, or whose session has ended."""
 
 from __future__ import annotations
 
@@ -24,38 +24,39 @@ _MAX_LOOK_UPS: Final = 10_000
 
 
 class Link(Protocol):
-    """What a verifier asks of a client's link to other processes."""
+    """The part of a client's link to other processes that a verifier uses."""
 
     @property
     def is_running(self) -> bool:
-        """Whether the link has been started, in this process."""
+        """Whether the link has been started in this process."""
         ...
 
     def age(self) -> float:
-        """Return the seconds since all that others have denied was known; inf if it never was."""
+        """Return the seconds since the denials of other processes were complete; inf if never."""
         ...
 
     def start(self) -> None:
-        """Begin in the running loop."""
+        """Start in the running event loop."""
         ...
 
     async def caught_up(self) -> None:
-        """Wait until what others have denied is known, or can't be had."""
+        """Wait until the denials of other processes are known, or can't be fetched."""
         ...
 
     def keep_within(self, seconds: float) -> None:
-        """Ask often enough that what is known is never older, while Redis answers."""
+        """Poll often enough that the age stays within `seconds` while Redis answers."""
         ...
 
 
 class DenialCheck:
-    """Consults a client's list of denials, after everything else about a token was checked.
+    """Checks a token against a client's denials, after all other checks have passed.
 
     Args:
-        denials: The client's list.
+        denials: The client's denials.
         skew: Seconds by which the service's clock may be ahead.
         link: The client's link to other processes, if it shares its state.
-        max_age: How old, in seconds, knowledge of what others have denied may be; None: any age.
+        max_age: The greatest age, in seconds, of what is known of other processes' denials; None
+            for any age.
     """
 
     def __init__(
@@ -70,11 +71,11 @@ class DenialCheck:
             link.keep_within(max_age)
 
     def check(self, payload: Mapping[str, Any]) -> None:
-        """Check a token that is valid otherwise.
+        """Check a token that is otherwise valid.
 
         Raises:
-            TokenVerificationError: If it was denied.
-            DenialsUnavailableError: If that isn't known, and must be.
+            TokenVerificationError: If its session or user was denied.
+            DenialsUnavailableError: If `max_age` is set and knowledge of denials is too old.
         """
         if self._max_age is not None:
             self.check_knowledge()
@@ -90,32 +91,32 @@ class DenialCheck:
         ):
             raise refused(
                 Reason.SESSION_REVOKED,
-                "The token's session was revoked, or its user was denied: they must sign in again.",
+                "The token's session was revoked or its user was denied: they must sign in again.",
             )
 
     def check_knowledge(self) -> None:
-        """Check that what others have denied is known well enough.
+        """Check that what is known of other processes' denials is recent enough.
 
         Raises:
-            DenialsUnavailableError: If it isn't.
+            DenialsUnavailableError: If it is older than `max_age`.
         """
         if self._link is None or self._max_age is None:
             return
         age = self._link.age()
         if age > self._max_age:
-            known = "never known" if age == math.inf else f"known {age:.1f} seconds ago"
+            known = "never known" if age == math.inf else f"last known {age:.1f} seconds ago"
             raise DenialsUnavailableError(
-                f"What other processes have denied was {known}, and denials_max_age is "
+                f"The denials of other processes were {known}, and denials_max_age is "
                 f"{self._max_age:g}: the token could not be checked.",
                 reason=Reason.DENIALS_UNAVAILABLE,
             )
 
 
 class LookUps:
-    """What `check_session` has seen of sessions, so that it needn't ask about each token anew.
+    """Session statuses that `check_session` has seen, to save requests.
 
     Args:
-        clock: Seconds that never go back.
+        clock: A monotonic clock, in seconds.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -124,11 +125,14 @@ class LookUps:
         on_reset(self.forget)
 
     def forget(self) -> None:
-        """Begin anew, between two tests."""
+        """Forget everything, between two tests."""
         self._seen.clear()
 
     def status(self, session_id: str, max_age: float) -> str | None:
-        """Return the status seen at most `max_age` seconds ago; of an ended session, whenever."""
+        """Return the status seen at most `max_age` seconds ago, or the status of an ended session.
+
+        An ended session's status never changes, so it may be of any age, unless `max_age` is 0.
+        """
         seen = self._seen.get(session_id) if max_age else None
         if seen is None:
             return None
@@ -137,7 +141,7 @@ class LookUps:
         return status if is_recent else None
 
     def note(self, session_id: str, status: str) -> None:
-        """Note a status that the service has just told; the oldest makes room."""
+        """Record a status that the service has just returned; evict the oldest if full."""
         self._seen.pop(session_id, None)
         self._seen[session_id] = (self._clock(), status)
         while len(self._seen) > _MAX_LOOK_UPS:
@@ -145,10 +149,10 @@ class LookUps:
 
 
 def max_age_of(check_session: object) -> float | None:
-    """Return how old, in seconds, a look at the session may be; None: none is wanted.
+    """Return how old, in seconds, a session's status may be; None if it is not to be checked.
 
     Raises:
-        InvalidArgumentError: If it is neither a bool nor a number of seconds.
+        InvalidArgumentError: If `check_session` is neither a bool nor a number of seconds.
     """
     if check_session is False:
         return None
@@ -157,7 +161,7 @@ def max_age_of(check_session: object) -> float | None:
     if isinstance(check_session, int | float) and 0 <= check_session < math.inf:
         return float(check_session)
     raise InvalidArgumentError(
-        "check_session must be True, False, or the seconds for which a look at the session counts, "
+        "check_session must be True, False, or for how many seconds a session's status counts, "
         f"not {check_session!r}"
     )
 
@@ -166,7 +170,8 @@ def checked_max_age(value: float | None, link: Link | None, *, checks_denials: b
     """Check `denials_max_age`.
 
     Raises:
-        ConfigurationError: If it is no positive number, or nobody could keep to it.
+        ConfigurationError: If it is not a positive number, or if the verifier has no shared state
+            or does not check denials.
     """
     if value is None:
         return
@@ -174,6 +179,6 @@ def checked_max_age(value: float | None, link: Link | None, *, checks_denials: b
         raise ConfigurationError(f"denials_max_age must be a number of seconds, not {value!r}.")
     if link is None or not checks_denials:
         raise ConfigurationError(
-            "denials_max_age needs a client that shares its state, and check_denials: hand the "
-            "verifier sessions= with shared_state=."
+            "denials_max_age needs check_denials and a client that shares its state: pass the "
+            "verifier sessions= with a client that has shared_state=."
         )

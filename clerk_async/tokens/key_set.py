@@ -1,18 +1,18 @@
-"""The key set of one verifier: which keys it has, how old they are, and when to fetch again.
+"""The key set of one verifier: its keys, their age, and when to fetch them again.
 
-It decides and counts, and others fetch (`Flight`). It belongs to one verifier, and so do its
-keys: a cache shared by the process, with bare key ids, once let the tokens of one instance into
-another. Any number of threads may ask at once, without a lock that a signal's handler or a forked
-child could find taken: by `dict.setdefault` at most one fetch is under way (`_take_off`).
+It makes the decisions and keeps the counts; the verifier fetches (`Flight`). Each verifier has its
+own key set: in a cache shared by the process, keyed by key id alone, one instance's keys let in
+another's tokens. Threads share it without a lock, which a signal handler or a forked child could
+find held; `dict.setdefault` ensures that at most one fetch is in flight (`_take_off`).
 
-What it decides:
+The rules:
 
-- no keys, or keys older than `key_max_age`: fetch, and everybody waits for that one fetch; when
-  it fails the next token tries again, as turning users away unasked would be worse;
-- keys that near the end of `key_ttl`: fetch in the background, nobody waits;
-- keys past `key_ttl` (there was no traffic): fetch, and wait for it, but not for long;
-- a fetch failed: go on with the keys there are up to `key_max_age`, and try again now and then;
-- an unknown kid: wait for the fetch under way, else fetch, at most once per `kid_cooldown`.
+- No keys, or keys older than `key_max_age`: fetch, and all callers wait for that fetch. If it
+  fails, the next token tries again, because rejecting users without asking would be worse.
+- Keys near the end of `key_ttl`: fetch in the background; callers don't wait.
+- Keys past `key_ttl` (there was no traffic): fetch and wait briefly.
+- The last fetch failed: use the current keys up to `key_max_age`, and retry from time to time.
+- An unknown kid: wait for the fetch in flight, else fetch, at most once per `kid_cooldown`.
 """
 
 from __future__ import annotations
@@ -45,38 +45,38 @@ logger: logging.Logger = logging.getLogger("clerk_async.tokens")
 _REFRESH_AT: Final = 0.8
 """The share of `key_ttl` after which keys are refreshed in the background."""
 _PATIENCE: Final = 1.0
-"""Seconds to wait for fresh keys where the ones at hand would do."""
+"""Seconds to wait for fresh keys if the current ones may still be used."""
 _FIRST_RETRY: Final = 0.25
-"""Seconds until a failed fetch is tried again; doubled each time, up to `kid_cooldown`."""
+"""Seconds until the first retry of a failed fetch; doubled each time, up to `kid_cooldown`."""
 _MAX_MISSES: Final = 512
 """How many unknown key ids are remembered."""
 LOOK_AGAIN: Final = 0.5
-"""Seconds after which who waits for a fetch looks whether it is still under way."""
+"""Seconds between two checks, by a waiting caller, that the fetch is still in flight."""
 _BEGINS_WITHIN: Final = 5.0
-"""Seconds that may pass until a fetch that was decided on begins."""
+"""Seconds within which a fetch must start after it was decided on."""
 _MAX_JOINS: Final = 3
-"""How many fetches one token waits for at most."""
+"""The most fetches that one token waits for."""
 
 Keys = Mapping[str, VerificationKey | UnusableKey]
 
 
 @attrs.frozen
 class KeySetStatus:
-    """What a health page shows of a verifier's keys.
+    """A verifier's keys and counters, for a health page.
 
     Attributes:
-        source: Where they come from: `jwt_key`, `sessions` or `issuer`.
-        kids: The ids of the keys at hand.
-        age: Seconds since they were fetched; None where there are none, or they never age.
-        is_stale: Whether they have outlived `key_ttl`, as they do while fetches fail.
-        hits: Tokens whose key was at hand.
-        fetches: Fetches made, failed ones included.
-        failed_fetches: Fetches that failed.
-        last_error: Why the last fetch failed; None after one that succeeded.
-        cached_tokens: Verified tokens remembered right now.
-        accepted: How many tokens and requests were accepted.
-        refused: How many were refused, by reason (`TokenVerificationReason`, which is its string);
-            requests without a token, and tokens that could not be checked, are among them.
+        source: Where the keys come from: `jwt_key`, `sessions` or `issuer`.
+        kids: The ids of the current keys.
+        age: Seconds since the keys were fetched; None if there are none, or if they never age.
+        is_stale: Whether the keys are older than `key_ttl`, as happens while fetches fail.
+        hits: The number of tokens whose key was available without a fetch.
+        fetches: The number of fetches, including failed ones.
+        failed_fetches: The number of failed fetches.
+        last_error: Why the last fetch failed; None if it succeeded.
+        cached_tokens: The number of verified tokens in the cache.
+        accepted: The number of tokens and requests accepted.
+        refused: The number refused, by reason (`TokenVerificationReason`, a str); this includes
+            requests without a token and tokens that could not be checked.
     """
 
     source: str
@@ -93,22 +93,22 @@ class KeySetStatus:
 
 
 class Home(Protocol):
-    """An event loop, as far as it matters here."""
+    """The part of an event loop that is used here."""
 
     def is_running(self) -> bool:
-        """Tell whether it goes on with what was begun in it."""
+        """Return whether the loop is running."""
         ...
 
 
 class Flight:
-    """One fetch, that any number of tasks and threads may wait for.
+    """One fetch, which any number of tasks and threads may wait for.
 
     Attributes:
-        landed: Open once the fetch has ended, in whichever way.
-        failed: Whether it ended without keys.
-        is_slow: Whether somebody has lost patience with it, so that nobody else need wait.
-        home: The event loop that carries it out; None if a thread of its own does.
-        since, has_begun: When it was decided on, and whether it is being carried out by now.
+        landed: A latch that opens once the fetch has ended, with or without success.
+        failed: Whether the fetch ended without keys.
+        is_slow: Whether a caller has given up waiting, so that others need not wait either.
+        home: The event loop that runs the fetch; None if a separate thread does.
+        since, has_begun: When the fetch was decided on, and whether it has started.
     """
 
     __slots__ = ("_carrier", "failed", "has_begun", "home", "is_slow", "landed", "since")
@@ -125,17 +125,17 @@ class Flight:
         self.has_begun: bool = False
 
     def carried_by(self, errand: Errand[None]) -> Errand[None]:
-        """Return what carries it out in a thread: this errand, unless there was one before."""
+        """Return the errand that runs the fetch in a thread: this one, unless there is another."""
         return self._carrier.setdefault(None, errand)
 
 
 class KeysNeeded(NamedTuple):
-    """What a verification asks of its surroundings: carry out, or wait for, a fetch.
+    """A verification's request to start a fetch or to wait for one.
 
     Attributes:
         flight: The fetch.
-        start: Whether it is still to be started, by who receives this.
-        patience: Seconds to wait for it; None: until it lands; 0: not at all.
+        start: Whether the receiver must start the fetch.
+        patience: Seconds to wait for the fetch; None: until it ends; 0: not at all.
     """
 
     flight: Flight
@@ -144,7 +144,7 @@ class KeysNeeded(NamedTuple):
 
 
 class FetchedKeys:
-    """Keys that are fetched, kept and renewed."""
+    """Keys that are fetched, cached and renewed."""
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class FetchedKeys:
         clock: Callable[[], float],
         home: Callable[[], Home | None],
     ) -> None:
-        import_module("clerk_async.http.errand")  # not within a loop, which it would hold up
+        import_module("clerk_async.http.errand")  # now, because later it would block the event loop
         self._source = source
         self._ttl = key_ttl
         self._refresh_after = key_ttl * _REFRESH_AT
@@ -167,8 +167,8 @@ class FetchedKeys:
         self._keys: Keys = {}
         self._fetched_at: float | None = None
         self._fresh_until = float("-inf")
-        self._current: dict[None, Flight] = {}  # the fetch under way, if there is one
-        self._ended = 0  # how many have ended, to see that one has
+        self._current: dict[None, Flight] = {}  # the fetch in flight, if any
+        self._ended = 0  # how many fetches have ended, to notice that one has
         self._failures_in_a_row = 0
         self._retry_at = float("-inf")
         self._unknown_at = float("-inf")
@@ -182,7 +182,7 @@ class FetchedKeys:
     # --- asking ---
 
     def at_hand(self, kid: str | None) -> VerificationKey | None:
-        """Give the key of this id if there is nothing to do for it first."""
+        """Return the key with this id if it can be used without a fetch, else None."""
         key = self._keys.get(kid) if kid and self._clock() < self._fresh_until else None
         if not isinstance(key, VerificationKey):
             return None
@@ -190,19 +190,19 @@ class FetchedKeys:
         return key
 
     def knows(self, kid: str | None) -> bool:
-        """Tell whether a key of this id is at hand."""
+        """Return whether a key with this id is in the set."""
         return kid in self._keys
 
     def find(self, kid: str | None) -> Generator[KeysNeeded, None, VerificationKey]:
-        """Find the key of this id, with as many fetches as the rules above allow.
+        """Find the key with this id, with as many fetches as the rules above allow.
 
         Raises:
-            TokenVerificationError: If the instance has no such key, or none that can be used.
-            KeysUnavailableError: If the keys can't be had.
+            TokenVerificationError: If the instance has no key with this id, or can't use it.
+            KeysUnavailableError: If the keys can't be fetched.
         """
         if kid is None:
             raise refused(
-                Reason.JWK_KID_MISMATCH, "The token names no key (kid), as each of Clerk's does."
+                Reason.JWK_KID_MISMATCH, "The token has no key id (kid), unlike all Clerk tokens."
             )
         yield from self._ready()
         asked = False
@@ -225,22 +225,22 @@ class FetchedKeys:
             yield needed
         if self._failures_in_a_row:
             raise unavailable(
-                f"The key {cut(kid)} is unknown here, and whether the instance has it can't be "
-                f"told: fetching the keys failed ({self._last_error}).",
+                f"The key {cut(kid)} is unknown, and it may or may not be one of the instance's: "
+                f"fetching the keys failed ({self._last_error}).",
                 self._last_cause,
             )
         raise mismatch(kid, list(self._keys))
 
     def prepare(self) -> Generator[KeysNeeded, None, None]:
-        """Make the keys ready, so that the first token need not wait.
+        """Fetch the keys if needed, so that the first token need not wait.
 
         Raises:
-            KeysUnavailableError: If the keys can't be had.
+            KeysUnavailableError: If the keys can't be fetched.
         """
         yield from self._ready()
 
     def _ready(self) -> Generator[KeysNeeded, None, None]:
-        """Have keys young enough to be used, and renew them in time."""
+        """Ensure that the keys are recent enough to be used, and renew them in time."""
         waited: Flight | None = None
         for _ in range(_MAX_JOINS + 1):
             needed = self._renew(waited)
@@ -264,7 +264,7 @@ class FetchedKeys:
             return self._take_off(ended, patience=None)
         if age < self._refresh_after:
             return None
-        # Past the ttl fresh keys are worth a moment, unless it is known that there are none.
+        # Past the ttl, fresh keys are worth a short wait, unless fetches are failing or slow.
         worth_waiting = (
             age >= self._ttl
             and waited is None
@@ -279,9 +279,9 @@ class FetchedKeys:
     def _nothing_to_go_by(self) -> KeysUnavailableError | ConfigurationError:
         if isinstance(self._last_cause, ConfigurationError):  # such as a client without a key
             return copy.copy(self._last_cause)
-        why = self._last_error or "fetching them was broken off"
+        why = self._last_error or "fetching them was interrupted"
         return unavailable(
-            f"The keys that session tokens are checked with can't be had ({why}). This says "
+            f"The keys for verifying session tokens are unavailable ({why}). This says "
             "nothing about the user.",
             self._last_cause,
         )
@@ -296,7 +296,7 @@ class FetchedKeys:
         needed = self._take_off(ended, patience=None)
         if needed.start:
             self._unknown_at = now + self._cooldown
-            # Who keeps coming with a key that does not exist is looked up ever less often.
+            # A key id that keeps turning out unknown is looked up less and less often.
             self._misses.pop(kid, None)
             while len(self._misses) >= _MAX_MISSES:
                 with suppress(StopIteration, RuntimeError):  # another thread makes room, too
@@ -306,12 +306,12 @@ class FetchedKeys:
         return needed
 
     def _take_off(self, ended: int, *, patience: float | None) -> KeysNeeded:
-        """Decide on a fetch, or join the one under way.
+        """Start a fetch, or join the one in flight.
 
         Args:
-            ended: How many had ended when it was found that one is needed. If another one has
-                ended since, it may have brought what was missing: look again before one is made.
-            patience: Seconds to wait for it; see `KeysNeeded`.
+            ended: How many fetches had ended when the caller saw that it needs one. If another has
+                ended since, it may have brought the missing key: the caller must look again first.
+            patience: Seconds to wait for the fetch; see `KeysNeeded`.
         """
         flight = self._current.get(None)
         if flight is not None:
@@ -328,16 +328,16 @@ class FetchedKeys:
     def _age(self, now: float) -> float | None:
         return None if self._fetched_at is None else max(0.0, now - self._fetched_at)
 
-    # --- what came of a fetch ---
+    # --- the result of a fetch ---
 
     def land(self, flight: Flight, body: bytes) -> None:
-        """Take over the answer of a fetch."""
+        """Use the response of a fetch."""
         try:
             keys = read_key_set(body, self._keys)
         except KeySetUnreadableError as error:
             self.fail(flight, error)
             return
-        if self._current.get(None) is flight:  # it was not given up meanwhile
+        if self._current.get(None) is flight:  # it was not abandoned in the meantime
             now = self._clock()
             self._keys = keys
             self._fetched_at = now
@@ -350,12 +350,12 @@ class FetchedKeys:
         self._end(flight)
 
     def fail(self, flight: Flight, error: BaseException) -> None:
-        """Note that a fetch failed: the keys at hand, if any, go on serving."""
-        why, cause = type(error).__name__, None  # the text of a stranger may hold anything
+        """Record that a fetch failed; the current keys, if any, remain in use."""
+        why, cause = type(error).__name__, None  # a foreign error's text may contain anything
         if isinstance(error, KeySetUnreadableError):
             why = str(error)
         elif isinstance(error, ClerkError):
-            # A copy, as the traceback of what was raised would keep the whole call alive.
+            # A copy, because the original's traceback would keep the whole call alive.
             why, cause = f"{why}: {error}", copy.copy(error)
         if self._current.get(None) is flight:
             now = self._clock()
@@ -370,14 +370,14 @@ class FetchedKeys:
             logger.warning(
                 "fetching the keys for session tokens failed (%s); %s",
                 why,
-                "there are none yet" if age is None else f"those at hand are {age:.0f} s old",
+                "there are none yet" if age is None else f"the current ones are {age:.0f} s old",
             )
         self._end(flight)
 
     def abandon_if_stranded(self, flight: Flight) -> bool:
-        """Forget a fetch whose event loop has ended, or that an interruption kept from beginning.
+        """Abandon a fetch whose event loop has stopped, or that an interruption kept from starting.
 
-        To be asked now and then by who waits for it; tells whether there is no use in waiting.
+        Waiting callers call this from time to time. Returns whether the fetch was abandoned.
         """
         begins = flight.has_begun or self._clock() - flight.since < _BEGINS_WITHIN
         if begins and (flight.home is None or flight.home.is_running()):
@@ -386,9 +386,9 @@ class FetchedKeys:
         return True
 
     def abandon(self, flight: Flight) -> None:
-        """Forget a fetch that nobody carries out; who waits for it looks again."""
+        """Give up a fetch that nothing runs any more; callers that wait for it look again."""
         if self._current.get(None) is flight:
-            # Event loops that end soon after they have begun would otherwise begin one each.
+            # Otherwise each of a series of short-lived event loops would start a fetch.
             self._retry_at = self._clock() + _FIRST_RETRY
         self._end(flight)
 
@@ -399,7 +399,7 @@ class FetchedKeys:
         flight.landed.open()
 
     def forget(self) -> None:
-        """Begin anew, between two tests: no keys, no failures, nothing known to be unknown."""
+        """Forget all keys, failures, unknown key ids and counts, between two tests."""
         never = float("-inf")
         flight = self._current.get(None)
         if flight is not None:
@@ -411,11 +411,11 @@ class FetchedKeys:
         self._last_error = self._last_cause = None
 
     def after_fork(self) -> None:
-        """In a forked child: the fetch was the parent's."""
+        """Forget the fetch in flight in a forked child, because the parent runs it."""
         self._current.clear()
 
     def status(self, cached_tokens: int) -> KeySetStatus:
-        """Tell the figures."""
+        """Return the keys' status."""
         age = self._age(self._clock())
         return KeySetStatus(
             self._source,

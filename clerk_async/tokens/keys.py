@@ -1,8 +1,8 @@
-"""Public keys: from a PEM, a JWK or a key set (RFC 7517) to something that checks signatures.
+"""Public keys: turns a PEM, a JWK or a key set (RFC 7517) into keys that check signatures.
 
-Each key is good for exactly one algorithm, settled here by its type and its `alg`, never by a
-token: RSA keys for RS256, P-256 keys for ES256, Ed25519 keys for EdDSA (which RFC 9864 calls
-Ed25519; a key set may do so too).
+Each key works with exactly one algorithm. The key's type and `alg` determine it, never a token:
+RS256 for RSA keys, ES256 for P-256 keys, and EdDSA for Ed25519 keys (RFC 9864 and some key sets
+call it Ed25519).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 ALGORITHMS: Final = frozenset({"Ed25519", "EdDSA", "ES256", "RS256"})
 _MIN_RSA_BITS: Final = 2048
-_MAX_RSA_BITS: Final = 8192  # each check of a larger one would cost milliseconds
+_MAX_RSA_BITS: Final = 8192  # checking a signature with a larger key would take milliseconds
 _MIN_RSA_EXPONENT: Final = 3
-_SMALL_PRIMES: Final = 2305567963945518424753102147331756070  # all below 100, multiplied
+_SMALL_PRIMES: Final = 2305567963945518424753102147331756070  # the product of all below 100
 _ES256_COORDINATE: Final = 32
 _ED25519_KEY_BYTES: Final = 32
 _ED25519_PRIME: Final = 2**255 - 19
@@ -37,7 +37,7 @@ _ED25519_ORDER_8: Final = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD8
 _ED25519_SMALL: Final = frozenset(
     {0, 1, _ED25519_PRIME - 1, _ED25519_ORDER_8, _ED25519_PRIME - _ED25519_ORDER_8}
 )
-"""The y of all points of small order. Under such a key signatures can be made without a secret."""
+"""The y of all points of small order; for those keys anyone can forge signatures."""
 _NEEDED: Final = (
     "cryptography",
     "cryptography.exceptions",
@@ -47,14 +47,14 @@ _NEEDED: Final = (
     "cryptography.hazmat.primitives.asymmetric.rsa",
     "cryptography.hazmat.primitives.hashes",
 )
-_WRAPPED_PEM: Final = "LS0tLS1CRUdJTi"  # -----BEGIN, in base64 once more
+_WRAPPED_PEM: Final = "LS0tLS1CRUdJTi"  # -----BEGIN, base64-encoded
 
 Check = Callable[[bytes, bytes], bool]
-"""Whether a signature (first) is that of this key over the data (second)."""
+"""Returns whether a signature (first) by this key over the data (second) is valid."""
 
 
 class VerificationKey:
-    """A public key, ready to check signatures. Compared by identity: each is parsed once."""
+    """A public key, ready to check signatures; compared by identity, because it is parsed once."""
 
     __slots__ = ("algorithm", "is_signed_by", "kid", "source")
 
@@ -72,14 +72,14 @@ class VerificationKey:
 
 
 class UnusableKey(NamedTuple):
-    """A key of the set that this library can't or won't check signatures with, and why."""
+    """A key of the set that this library can't or won't use, and the reason."""
 
     kid: str
     why: str
 
 
 class KeySetUnreadableError(Exception):
-    """A key set that can't be read; never leaves this package."""
+    """The key set can't be read; this error never leaves this package."""
 
 
 class _UnusableKeyError(Exception):
@@ -87,10 +87,10 @@ class _UnusableKeyError(Exception):
 
 
 def require_cryptography() -> None:
-    """Load what checks signatures, at the first verifier rather than on import.
+    """Load cryptography when the first verifier is created, rather than on import.
 
     Raises:
-        ConfigurationError: If the extra `jwt` is not installed, or can't be loaded.
+        ConfigurationError: If the extra `jwt` is not installed or can't be loaded.
     """
     try:
         for module in _NEEDED:
@@ -102,13 +102,13 @@ def require_cryptography() -> None:
                 "pip install 'clerk-async[jwt]'"
             ) from None
         raise _broken(error) from None
-    except Exception as error:  # noqa: BLE001 - whatever a build for another machine raises
+    except Exception as error:  # noqa: BLE001 - a build for another machine may raise anything
         raise _broken(error) from None
 
 
 def _broken(error: Exception) -> ConfigurationError:
     return ConfigurationError(
-        "Verifying session tokens needs cryptography, which is installed here and can't be "
+        "Verifying session tokens needs cryptography, which is installed but can't be "
         f"loaded ({type(error).__name__}: {error})."
     )
 
@@ -116,14 +116,14 @@ def _broken(error: Exception) -> ConfigurationError:
 def key_from(
     jwt_key: str | bytes | Mapping[str, Any], *, named: str = "jwt_key"
 ) -> VerificationKey:
-    r"""Make the one key of a verifier from a PEM or a JWK; `named` is where it was found.
+    r"""Return a verifier's only key, from a PEM or a JWK; error messages call it `named`.
 
-    A PEM may have lost its line breaks, hold `\n` as two characters, end its lines with CRLF,
-    lack its BEGIN and END lines, or be one word of base64: dashboards, shells and env files do all
-    of that.
+    A PEM may lack its line breaks, contain `\n` as two characters, have CRLF line endings, lack its
+    BEGIN and END lines, or be base64-encoded as a whole, because dashboards, shells and env files
+    do all of that.
 
     Raises:
-        ConfigurationError: If it is no public key that can be used.
+        ConfigurationError: If it is not a usable public key.
     """
     require_cryptography()
     if isinstance(jwt_key, bytes):
@@ -153,11 +153,11 @@ def _from_pem(text: str) -> VerificationKey:
     if text.startswith(_WRAPPED_PEM):
         text = _without_escapes(_unwrapped(text))
     if text.startswith("{"):
-        raise _UnusableKeyError("it is JSON; hand over a JWK as a dict")
+        raise _UnusableKeyError("it is JSON; pass a JWK as a dict")
     armoured = _ARMOUR.search(text)
     label, body = armoured.groups() if armoured else ("PUBLIC KEY", text)
     if "PRIVATE" in label:
-        raise _UnusableKeyError("it is a private key; only the public one is needed here")
+        raise _UnusableKeyError("it is a private key; pass the public key")
     body = "".join(body.split())
     pem = f"-----BEGIN {label}-----\n{body}\n-----END {label}-----\n"
     try:
@@ -165,7 +165,7 @@ def _from_pem(text: str) -> VerificationKey:
         public = load_pem_public_key(pem.encode("ascii"))
     except (ValueError, UnsupportedAlgorithm):  # binascii.Error and UnicodeError are ValueErrors
         raise _UnusableKeyError(
-            "it is not the PEM of a public key; copy it whole from the dashboard's API keys page"
+            "it is not the PEM of a public key; copy all of it from the dashboard's API keys page"
         ) from None
     return _ready(public, kid=None, source=None)
 
@@ -175,7 +175,7 @@ def _without_escapes(text: str) -> str:
 
 
 def _unwrapped(text: str) -> str:
-    """Take off the base64 in which a whole PEM is put to be one word; other text stays itself."""
+    """Decode a PEM that was base64-encoded into one word; return other text unchanged."""
     word = "".join(text.split()).rstrip("=").translate(_FROM_URL)
     try:
         return binascii.a2b_base64(word + "=" * (-len(word) % 4), strict_mode=True).decode("ascii")
@@ -185,7 +185,7 @@ def _unwrapped(text: str) -> str:
 
 def _from_jwk(jwk: Mapping[str, Any]) -> VerificationKey:
     if "d" in jwk or jwk.get("kty") == "oct":
-        raise _UnusableKeyError("it is a private or a symmetric key; a public one is needed")
+        raise _UnusableKeyError("it is a private or symmetric key; pass the public key")
     use, operations = jwk.get("use", "sig"), jwk.get("key_ops", ["verify"])
     if use != "sig" or not isinstance(operations, list) or "verify" not in operations:
         raise _UnusableKeyError("it is not for checking signatures")
@@ -195,7 +195,7 @@ def _from_jwk(jwk: Mapping[str, Any]) -> VerificationKey:
     try:
         public = _public_key(jwk)
     except (ValueError, TypeError, KeyError, OverflowError):
-        raise _UnusableKeyError("its numbers are not those of a public key") from None
+        raise _UnusableKeyError("its numbers do not form a public key") from None
     key = _ready(public, kid=kid, source=dict(jwk))
     algorithm = jwk.get("alg", key.algorithm)
     if algorithm == "Ed25519" and key.algorithm == "EdDSA":
@@ -203,7 +203,7 @@ def _from_jwk(jwk: Mapping[str, Any]) -> VerificationKey:
         return key
     if algorithm != key.algorithm:
         raise _UnusableKeyError(
-            f"it is for {cut(algorithm)}, where a key of its kind serves {key.algorithm}"
+            f"its alg is {cut(algorithm)}, but for a key of its type it must be {key.algorithm}"
         )
     return key
 
@@ -224,7 +224,7 @@ def _public_key(jwk: Mapping[str, Any]) -> object:
         return ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1()).public_key()
     if kind == "OKP" and curve == "Ed25519":
         return ed25519.Ed25519PublicKey.from_public_bytes(_octets(jwk["x"]))
-    raise _UnusableKeyError(f"its kind {cut(kind)} with curve {cut(curve)} is not known here")
+    raise _UnusableKeyError(f"its type {cut(kind)} with curve {cut(curve)} is not supported")
 
 
 def _octets(text: str) -> bytes:
@@ -253,30 +253,30 @@ def _ready(public: object, *, kid: str | None, source: Mapping[str, Any] | None)
     if isinstance(public, rsa.RSAPublicKey):
         if not _MIN_RSA_BITS <= public.key_size <= _MAX_RSA_BITS:
             raise _UnusableKeyError(
-                f"its RSA key has {public.key_size} bits, "
+                f"its RSA key has {public.key_size} bits; "
                 f"{_MIN_RSA_BITS} to {_MAX_RSA_BITS} are accepted"
             )
         numbers = public.public_numbers()
         if numbers.e < _MIN_RSA_EXPONENT:
             raise _UnusableKeyError("its RSA exponent is too small")
         if math.gcd(numbers.n, _SMALL_PRIMES) != 1:
-            raise _UnusableKeyError("its RSA modulus has a small factor: anybody could sign for it")
+            raise _UnusableKeyError("its RSA modulus has a small factor: anyone could sign for it")
         return VerificationKey(kid, "RS256", _rs256(public), source)
     if isinstance(public, ec.EllipticCurvePublicKey) and isinstance(public.curve, ec.SECP256R1):
         return VerificationKey(kid, "ES256", _es256(public), source)
     if isinstance(public, ed25519.Ed25519PublicKey):
         _check_order(public.public_bytes_raw())
         return VerificationKey(kid, "EdDSA", _eddsa(public), source)
-    raise _UnusableKeyError("it is neither an RSA nor a P-256 nor an Ed25519 key")
+    raise _UnusableKeyError("it is not an RSA, P-256 or Ed25519 key")
 
 
 def _check_order(point: bytes) -> None:
-    """Refuse a key of small order (RFC 8032, section 5.1.7: its check alone accepts one)."""
+    """Reject a key of small order, which the check of RFC 8032, section 5.1.7 would accept."""
     y = int.from_bytes(point, "little") & (2**255 - 1)  # the highest bit is the sign of x
     if y % _ED25519_PRIME in _ED25519_SMALL:
-        raise _UnusableKeyError("its Ed25519 key is of small order: anybody could sign for it")
+        raise _UnusableKeyError("its Ed25519 key has a small order: anyone could sign for it")
     if y >= _ED25519_PRIME:
-        raise _UnusableKeyError("its Ed25519 key is not spelled canonically")
+        raise _UnusableKeyError("its Ed25519 key is not in canonical form")
 
 
 def _rs256(public: RSAPublicKey) -> Check:
@@ -309,8 +309,8 @@ def _es256(public: EllipticCurvePublicKey) -> Check:
     verify, ecdsa = public.verify, ECDSA(SHA256())
 
     def is_signed_by(signature: bytes, data: bytes) -> bool:
-        # Two coordinates one after the other (RFC 7518, section 3.4), not DER; a missing zero in
-        # front of the second would otherwise make a second spelling.
+        # r and s are concatenated (RFC 7518, section 3.4), not DER. Without the length check, a
+        # signature that lacks a leading zero of s would be a second form of the same signature.
         if len(signature) != 2 * _ES256_COORDINATE:
             return False
         r = int.from_bytes(signature[:_ES256_COORDINATE], "big")
@@ -342,26 +342,26 @@ def _eddsa(public: Ed25519PublicKey) -> Check:
 def read_key_set(
     body: bytes, known: Mapping[str, VerificationKey | UnusableKey]
 ) -> dict[str, VerificationKey | UnusableKey]:
-    """Read the answer of a JWKS endpoint; a key that did not change stays the same object.
+    """Read the response of a JWKS endpoint; a key that did not change stays the same object.
 
-    Keys without a `kid` are left out, since no token could name them. A key that can't be used
-    costs itself, not the set.
+    Keys without a `kid` are left out, because no token could name them. An unusable key does not
+    affect the others.
 
     Raises:
-        KeySetUnreadableError: If it is no key set, or one without a usable key.
+        KeySetUnreadableError: If `body` is not a key set, or has no usable key.
     """
     try:
         entries = cast("list[object]", msgspec.json.decode(body)["keys"])
         jwks = [cast("dict[str, Any]", entry) for entry in entries if isinstance(entry, dict)]
     except (ValueError, msgspec.MsgspecError, TypeError, KeyError, RecursionError):
-        raise KeySetUnreadableError("the answer is not a JSON Web Key Set") from None
+        raise KeySetUnreadableError("the response is not a JSON Web Key Set") from None
     keys: dict[str, VerificationKey | UnusableKey] = {}
     for jwk in jwks:
         kid = jwk.get("kid")
         if isinstance(kid, str) and kid and not isinstance(keys.get(kid), VerificationKey):
             keys[kid] = _same_or_new(kid, jwk, known.get(kid))
     if not any(isinstance(key, VerificationKey) for key in keys.values()):
-        raise KeySetUnreadableError("the key set holds no key that can be used")
+        raise KeySetUnreadableError("the key set has no usable key")
     return keys
 
 
