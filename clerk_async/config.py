@@ -1,6 +1,7 @@
-"""Settings: the value objects that users pass, and how arguments and environment become one.
+"""Settings: the value objects that users pass, and how arguments and environment combine.
 
-Precedence is argument, then environment (`CLERK_SECRET_KEY`, `CLERK_API_URL`), then default.
+An argument overrides the environment (`CLERK_SECRET_KEY`, `CLERK_API_URL`), which overrides the
+default.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _OLD_IPV4 = re.compile(r"(?:0[xX][0-9a-fA-F]+|[0-9]+)(?:\.(?:0[xX][0-9a-fA-F]+|[
 def check_number(
     name: str, value: object, *, low: float = 0.0, low_is_allowed: bool = True
 ) -> float:
-    """Give back a finite number that isn't below `low`; refuse anything else, booleans too."""
+    """Return a finite number that isn't below `low`; reject anything else, booleans too."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidArgumentError(f"{name} must be a number, not {type(value).__name__}")
     try:
@@ -51,7 +52,7 @@ def check_number(
 
 
 def check_integer(name: str, value: object, *, low: int, high: int | None = None) -> int:
-    """Give back an integer within bounds; refuse anything else, booleans and floats too."""
+    """Return an integer within bounds; reject anything else, booleans and floats too."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidArgumentError(f"{name} must be an integer, not {type(value).__name__}")
     if value < low or (high is not None and value > high):
@@ -81,11 +82,11 @@ def _positive_integer(_: object, attribute: attrs.Attribute[Any], value: object)
 class Timeouts:
     """How long one attempt may take, in seconds; None means no limit.
 
-    Waiting for a free connection of the pool counts against `RetryPolicy.deadline` only.
+    Waiting for a free connection in the pool counts only against `RetryPolicy.deadline`.
 
     Attributes:
-        connect: To make a connection: name look-up, TCP, proxy and TLS.
-        attempt: From the free connection to the last byte of the body, `connect` included.
+        connect: Time to connect: DNS lookup, TCP, proxy and TLS.
+        attempt: Time from a free connection to the last byte of the body, including `connect`.
 
     Raises:
         InvalidArgumentError: If a value is not a finite number above zero.
@@ -97,18 +98,18 @@ class Timeouts:
 
 @attrs.frozen
 class RetryPolicy:
-    """When and how often a failed call is tried again; all times in seconds.
+    """When and how often to retry a failed call; all times in seconds.
 
-    The wait before retry n is drawn evenly from 0 to `base_delay` times 2 to the power of n - 1, at
-    most `max_delay` (full jitter). Where the service says `Retry-After`, the wait is that long and
-    up to a tenth longer, never shorter.
+    The wait before retry n is random, uniform between 0 and `base_delay * 2 ** (n - 1)`, capped at
+    `max_delay` (full jitter). If the service sends `Retry-After`, the client waits that long and up
+    to a tenth longer, never shorter.
 
     Attributes:
-        attempts: Requests per call at the most, the first included; 1 turns retries off.
-        deadline: For the whole call: queue, attempts and waits. None means no limit.
-        base_delay: The bound of the first wait.
-        max_delay: The bound of any wait that we choose.
-        max_retry_after: A `Retry-After` above this is raised at once, with the value on the error.
+        attempts: The most requests per call, including the first; 1 turns retries off.
+        deadline: The limit for the whole call: queue, attempts and waits. None means no limit.
+        base_delay: The longest wait before the first retry.
+        max_delay: The longest wait before any retry, unless the service sends `Retry-After`.
+        max_retry_after: If `Retry-After` exceeds this, the error is raised at once, with the value.
 
     Raises:
         InvalidArgumentError: If a value is not a finite number in its range.
@@ -123,28 +124,28 @@ class RetryPolicy:
 
 @attrs.frozen
 class RateLimit:
-    """So many requests within any window of so many seconds.
+    """A rate limit: `count` requests within any window of `per` seconds.
 
     Clerk's own limits are 1000 per 10 s for a production instance and 100 per 10 s for a
     development one (https://clerk.com/docs/backend-requests/resources/rate-limits).
 
     Attributes:
-        count: Requests, at least 1.
+        count: The number of requests, at least 1.
         per: The length of the window in seconds.
 
     Raises:
-        InvalidArgumentError: If `count` is not an integer above zero, or `per` not a finite number
-            above zero.
+        InvalidArgumentError: If `count` is not an integer above zero, or `per` is not a finite
+            number above zero.
     """
 
     count: int = attrs.field(validator=_positive_integer)
     per: float = attrs.field(default=10.0, validator=_positive_seconds)
 
     def share(self, fraction: float) -> RateLimit:
-        """Give a part of this limit, at least one request per window.
+        """Return a fraction of this limit, at least one request per window.
 
         Args:
-            fraction: The part, above 0 and up to 1.
+            fraction: A number above 0 and up to 1.
 
         Raises:
             InvalidArgumentError: If `fraction` is outside that range.
@@ -158,14 +159,14 @@ class RateLimit:
 PRODUCTION_LIMIT: Final = RateLimit(1000, per=10.0)
 DEVELOPMENT_LIMIT: Final = RateLimit(100, per=10.0)
 SHARE_ALONE: Final = 0.8
-"""The part of a key's limit that bulk runs take, so that the live product keeps a fifth."""
+"""The share of a key's limit that bulk runs use, so that the live product keeps a fifth."""
 SHARE_TOGETHER: Final = 0.9
-"""The same with shared state, where the product's calls are counted within it."""
+"""The same with shared state, which also counts the product's calls against the limit."""
 
 
 @attrs.frozen
 class Endpoint:
-    """Where the service is and who we are to it; its repr hides the key."""
+    """The service's URL and version, and the secret key, which the repr hides."""
 
     secret_key: str = attrs.field(repr=False)
     base_url: str
@@ -173,52 +174,52 @@ class Endpoint:
 
     @property
     def key_limit(self) -> RateLimit:
-        """The limit that Clerk sets for a key of this kind."""
+        """The rate limit that Clerk sets for this kind of key."""
         is_live = self.secret_key.startswith(_LIVE_KEY_PREFIX)
         return PRODUCTION_LIMIT if is_live else DEVELOPMENT_LIMIT
 
     @property
     def fingerprint(self) -> str:
-        """A hash that tells instances apart without giving the key away."""
+        """A hash that distinguishes instances without revealing the key."""
         return hashlib.sha256(b"clerk_async\0" + self.secret_key.encode()).hexdigest()
 
 
 def check_timeouts(timeout: object) -> Timeouts:
-    """Make `Timeouts` of seconds for one attempt."""
+    """Return `Timeouts`, made from seconds for one attempt if need be."""
     if isinstance(timeout, Timeouts):
         return timeout
     return Timeouts(attempt=check_number("timeout", timeout, low_is_allowed=False))
 
 
 def check_policy(policy: object) -> RetryPolicy:
-    """Give back a retry policy; refuse anything else."""
+    """Return a retry policy; reject anything else."""
     if not isinstance(policy, RetryPolicy):
         raise InvalidArgumentError(f"retry must be a RetryPolicy, not {type(policy).__name__}")
     return policy
 
 
 def check_limit(limit: object) -> RateLimit | None:
-    """Give back a rate limit or None; refuse anything else."""
+    """Return a rate limit or None; reject anything else."""
     if limit is not None and not isinstance(limit, RateLimit):
         raise InvalidArgumentError(f"rate_limit must be a RateLimit, not {type(limit).__name__}")
     return limit
 
 
 class LateEndpoint:
-    """A client's endpoint, found when it is needed, so that an app can be imported without a key.
+    """A client's endpoint, resolved on first use, so that an app can be imported without a key.
 
-    A key that is an argument settles it at once. Otherwise the environment is read when `settled`
-    is called first, and once; a key that has been taken out of the environment since the client was
-    made still counts.
+    A key passed as an argument settles the endpoint at once. Otherwise the first call of `settled`
+    reads the environment, once. If the key has left the environment since the client was created,
+    the client still uses it.
 
     Args:
-        secret_key: The key; None for the environment's.
-        base_url: The address; None for the environment's, or Clerk's.
+        secret_key: The key; None means the environment's.
+        base_url: The URL; None means the environment's, or Clerk's.
         api_version: The version of the API.
-        allow_insecure: Whether a base URL may be http:// on a host that isn't this machine.
+        allow_insecure: Whether a base URL may be http:// on a host other than this machine.
 
     Raises:
-        ConfigurationError: If an argument, or what the environment holds by now, can't be used.
+        ConfigurationError: If an argument or the present environment can't be used.
     """
 
     def __init__(
@@ -236,10 +237,10 @@ class LateEndpoint:
         self._is_settled = secret_key is not None
 
     def settled(self) -> Endpoint:
-        """Return the endpoint, the same from the first time on.
+        """Return the endpoint, which never changes after the first call.
 
         Raises:
-            ConfigurationError: If there is no key, or the environment holds what can't be used.
+            ConfigurationError: If there is no key, or the environment can't be used.
         """
         if not self._is_settled:
             found = self._find(os.environ)
@@ -251,7 +252,7 @@ class LateEndpoint:
 
     @property
     def base_url(self) -> str:
-        """Where calls go, as far as is known by now."""
+        """The URL that calls go to, as far as known by now."""
         return (self._endpoint if self._is_settled else self._find(os.environ)).base_url
 
 
@@ -263,7 +264,7 @@ def resolve_endpoint(
     allow_insecure: bool,
     environ: Mapping[str, str] | None = None,
 ) -> Endpoint:
-    """Make one endpoint of arguments and environment.
+    """Combine arguments and environment into an endpoint.
 
     Raises:
         ConfigurationError: If the key is missing or unusable, or the URL can't be used safely.
@@ -280,7 +281,7 @@ def resolve_endpoint(
 def _no_key() -> ConfigurationError:
     return ConfigurationError(
         "no secret key: pass secret_key or set CLERK_SECRET_KEY "
-        '(you find it under "API keys" in the Clerk Dashboard)'
+        '(find it under "API keys" in the Clerk Dashboard)'
     )
 
 
@@ -292,7 +293,7 @@ def _find_endpoint(
     *,
     allow_insecure: bool,
 ) -> Endpoint:
-    """Make one endpoint of arguments and environment; its key is empty if there is none.
+    """Combine arguments and environment into an endpoint; its key is empty if there is none.
 
     Raises:
         ConfigurationError: If the key is unusable, or the URL can't be used safely.
@@ -321,9 +322,9 @@ def _check_key(secret_key: object) -> str:
     if not key:
         raise ConfigurationError("secret_key is empty")
     if key.startswith("pk_"):
-        raise ConfigurationError("this is a publishable key (pk_…); the secret key starts sk_")
+        raise ConfigurationError("this is a publishable key (pk_…); a secret key starts with sk_")
     if not all("!" <= character <= "~" for character in key):
-        raise ConfigurationError("secret_key holds whitespace, control or non-ASCII characters")
+        raise ConfigurationError("secret_key contains whitespace, control or non-ASCII characters")
     return key
 
 
@@ -338,23 +339,23 @@ def _check_url(name: str, value: object, *, allow_insecure: bool) -> str:
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ConfigurationError(f"{name} must be an http or https URL with a host")
     if parts.username is not None or parts.password is not None:
-        raise ConfigurationError(f"{name} must not hold credentials")
+        raise ConfigurationError(f"{name} must not contain credentials")
     if parts.query or parts.fragment or "?" in value or "#" in value:
-        raise ConfigurationError(f"{name} must have neither query nor fragment")
+        raise ConfigurationError(f"{name} must not have a query or a fragment")
     if re.search(r"[^!-~]|\\", value.strip()) or port == 0:
-        raise ConfigurationError(f"{name} is not a URL (of ASCII alone: others must be encoded)")
+        raise ConfigurationError(f"{name} is not a valid URL (non-ASCII must be percent-encoded)")
     if parts.scheme == "http" and not (allow_insecure or is_loopback(parts.hostname)):
         raise ConfigurationError(
             f"{name} is http://, which would send the secret key in the clear: "
             "use https://, or pass allow_insecure=True if you must"
         )
-    host = parts.netloc.partition(":")[0]  # aiohttp knows the usual form of an address alone
+    host = parts.netloc.partition(":")[0]  # aiohttp understands only the usual form of an address
     netloc = parts.netloc.replace(host, _usual_address(host), 1) if host else parts.netloc
     return f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address never leaves this machine, however it is spelled."""
+    """Whether a host name or address is this machine's loopback, however it is spelled."""
     if is_localhost(host):
         return True
     try:
@@ -366,7 +367,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _usual_address(host: str) -> str:
-    """Return an IPv4 address in its usual form: to the system, 127.1 and 0x7f000001 are one too."""
+    """Return an IPv4 address in dotted form; the system also accepts 127.1 and 0x7f000001."""
     text = host.removesuffix(".")
     if not _OLD_IPV4.fullmatch(text):
         return host
@@ -377,6 +378,6 @@ def _usual_address(host: str) -> str:
 
 
 def is_localhost(host: str) -> bool:
-    """Whether a name stands for this machine (RFC 6761, section 6.3)."""
+    """Whether a name means this machine (RFC 6761, section 6.3)."""
     name = host.lower().removesuffix(".")
     return name == "localhost" or name.endswith(".localhost")

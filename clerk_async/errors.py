@@ -1,11 +1,11 @@
-"""Everything this library raises, in one tree.
+"""All exceptions that this library raises, in one tree.
 
 ::
 
     ClerkError
-    ├── ConfigurationError            the client can't be made from these settings
-    ├── InvalidArgumentError          (also ValueError) refused before anything was sent
-    ├── ApiError                      the service answered with an error status
+    ├── ConfigurationError            a client can't be created with these settings
+    ├── InvalidArgumentError          (also ValueError) rejected before anything was sent
+    ├── ApiError                      the service returned an error status
     │   ├── BadRequestError           400
     │   ├── AuthenticationError       401
     │   ├── PermissionDeniedError     403
@@ -15,25 +15,25 @@
     │   ├── UnprocessableEntityError  422
     │   ├── RateLimitedError          429
     │   └── ServerError               500 and above
-    ├── TransportError                no whole answer came
+    ├── TransportError                no complete response arrived
     │   ├── ConnectError              the request was never sent
-    │   ├── ConnectionLostError       it may have arrived
-    │   └── RequestTimeoutError       (also TimeoutError) `phase` says which wait ran out
-    ├── ResponseDecodeError           an answer can't be read, or belongs to another request
+    │   ├── ConnectionLostError       the request may have arrived
+    │   └── RequestTimeoutError       (also TimeoutError) `phase` says which wait timed out
+    ├── ResponseDecodeError           a response can't be read, or belongs to another request
     ├── ClientClosedError             the client was closed, before or during the call
     ├── WrongLoopError                the client belongs to another running event loop
-    ├── TokenVerificationError        a session token was refused, `reason` says why
-    │   ├── KeysUnavailableError      it could not be checked at all
-    │   └── DenialsUnavailableError   what has been denied elsewhere isn't known
-    ├── WebhookVerificationError      a webhook was refused
+    ├── TokenVerificationError        a session token was rejected; `reason` says why
+    │   ├── KeysUnavailableError      the token could not be checked at all
+    │   └── DenialsUnavailableError   the denials of other processes aren't known
+    ├── WebhookVerificationError      a webhook was rejected
     ├── JournalError                  the journal of a bulk run can't be used
     └── BulkRevocationError           raised by `RevocationReport.raise_for_failures()`
 
-`ApiError`, `TransportError` and `ResponseDecodeError` tell the `method`, the `path` (as sent,
-without the base URL) and the `attempts` made. No error prints a secret: keys and tokens that the
-service echoes are replaced in messages and attributes. They remain only in `errors`, `headers`,
-`meta` and `body` of an `ApiError`, which no text shows. All errors can be pickled, so that they
-cross process borders; the pickle holds redacted values.
+`ApiError`, `TransportError` and `ResponseDecodeError` have the `method`, the `path` (as sent,
+without the base URL) and the number of `attempts`. No error prints a secret: keys and tokens that
+the service echoes are replaced in messages and attributes. They remain only in `errors`, `headers`,
+`meta` and `body` of an `ApiError`, which no message or repr shows. All errors can be pickled to
+cross process boundaries; the pickle contains redacted values.
 """
 
 from __future__ import annotations
@@ -79,13 +79,13 @@ __all__ = [
 
 @attrs.frozen
 class ErrorDetail:
-    """One entry of the service's `errors` array, as it came.
+    """One entry of the service's `errors` array, unchanged.
 
     Attributes:
         message: What went wrong, for developers.
-        long_message: The same, in a full sentence for users.
+        long_message: What went wrong, in a full sentence for users.
         code: The machine-readable code, such as `resource_not_found`.
-        meta: Further facts, often the name of the parameter; None where the service gave none.
+        meta: More details, often the name of a parameter; None if the service sent none.
     """
 
     message: str
@@ -106,10 +106,10 @@ def _rebuild(cls: type[ClerkError], args: tuple[Any, ...], state: dict[str, Any]
 
 
 class ClerkError(Exception):
-    """The root of everything that this library raises."""
+    """The base class of all exceptions that this library raises."""
 
     def _hide(self, secrets: tuple[str, ...], **hidden: Any) -> None:
-        """Note what a pickle holds instead of `secrets`, while they are known."""
+        """Compute the values that a pickle contains instead, while `secrets` are known."""
         for name, value in self.__dict__.items():
             if name not in hidden and (safe := redacted_value(value, secrets)) != value:
                 hidden[name] = safe
@@ -134,22 +134,22 @@ class ClerkError(Exception):
 
 
 class ConfigurationError(ClerkError):
-    """The client can't be made from these settings: the key, the URL or an option is wrong."""
+    """A client can't be created with these settings: the key, the URL or an option is wrong."""
 
 
 class InvalidArgumentError(ClerkError, ValueError):
-    """An argument was refused before anything was sent."""
+    """An argument was rejected before anything was sent."""
 
 
 class _CallError(ClerkError):
-    """What every error of a call knows: the request, and how often it was sent."""
+    """The base class of a call's errors: they have its request and the number of attempts."""
 
     method: str
-    """The HTTP method, or an empty string where the call was never begun."""
+    """The HTTP method, or an empty string if the call never began."""
     path: str
     """The path as sent, without the base URL."""
     attempts: int
-    """How many requests were made, the failed last one included."""
+    """How many requests were made, including the last, which failed."""
     _may_have_arrived: bool
 
     def __init__(
@@ -162,7 +162,7 @@ class _CallError(ClerkError):
         self._may_have_arrived = False
 
     def _tell_of(self, method: str, path: str, attempts: int, *, may_have_arrived: bool) -> None:
-        """Write down which call this ended; the last is for bulk runs."""
+        """Record which call this error ended; bulk runs use `may_have_arrived`."""
         self.method = method
         self.path = redact(path)  # a token where the session's id should be is not kept
         self.attempts = attempts
@@ -170,22 +170,22 @@ class _CallError(ClerkError):
 
 
 class ApiError(_CallError):
-    """The service answered with an error status that has no class of its own.
+    """The service returned an error status; common statuses have their own subclass.
 
     Attributes:
-        status: The HTTP status; where none is given, the one that the class stands for, so that
-            tests and result stores can make a `NotFoundError("gone")` of its message alone.
-        errors: The entries of the body, unredacted; empty if the body held none.
+        status: The HTTP status; default: the status of the class, so that tests and result stores
+            can create `NotFoundError("gone")` from its message alone.
+        errors: The `errors` entries of the body, unredacted; empty if it has none.
         code: The code of the first entry, or None.
-        trace_id: What Clerk's support asks for: `clerk_trace_id` of the body, else the `cf-ray`
-            header, else None.
+        trace_id: The id that Clerk's support asks for: the body's `clerk_trace_id`, else the
+            `cf-ray` header, else None.
         retry_after: Seconds that the service asked to wait (RFC 9110, section 10.2.3), or None.
-        headers: The headers of the answer, by names in any case, unredacted; their repr hides
-            cookies and other secrets.
-        meta: What the service says about the error as a whole, beside `errors`, unredacted (see
+        headers: The response headers, case-insensitive by name, unredacted; the repr hides cookies
+            and other secrets.
+        meta: What the service says about the error as a whole, next to `errors`, unredacted (see
             https://clerk.com/docs/guides/development/errors/overview); None if it says nothing.
-        body: The first 4096 bytes of the body, unredacted, such as the page of a proxy that
-            answered in the service's place. Empty if there was none, or it could not be read.
+        body: The first 4096 bytes of the body, unredacted, for example the page of a proxy that
+            responded instead of the service. Empty if there is no body or it can't be read.
     """
 
     status: int
@@ -230,31 +230,31 @@ _NO_HEADERS: Final = ResponseHeaders(())
 
 
 class BadRequestError(ApiError):
-    """400: the service refused the request as it stands."""
+    """400: the service rejected the request."""
 
     _stands_for = 400
 
 
 class AuthenticationError(ApiError):
-    """401: the secret key was refused; for `refresh`, the session can't be refreshed."""
+    """401: the service rejected the secret key; for `refresh`, the session can't be refreshed."""
 
     _stands_for = 401
 
 
 class PermissionDeniedError(ApiError):
-    """403: the key is known, but may not do this."""
+    """403: the key is valid but not allowed to do this."""
 
     _stands_for = 403
 
 
 class NotFoundError(ApiError):
-    """404: no such session, user, organization or JWT template in this instance."""
+    """404: this instance has no such session, user, organization or JWT template."""
 
     _stands_for = 404
 
 
 class ConflictError(ApiError):
-    """409: the resource is locked or in a state that doesn't allow this."""
+    """409: the resource is locked, or in a state that doesn't allow this."""
 
     _stands_for = 409
 
@@ -272,7 +272,7 @@ class UnprocessableEntityError(ApiError):
 
 
 class RateLimitedError(ApiError):
-    """429: too many requests for this instance; `retry_after` says when to come back."""
+    """429: too many requests for this instance; `retry_after` says how long to wait."""
 
     _stands_for = 429
 
@@ -284,7 +284,7 @@ class ServerError(ApiError):
 
 
 class TransportError(_CallError):
-    """No whole answer came: the network, TLS or the proxy in between failed."""
+    """No complete response arrived: the network, TLS or a proxy failed."""
 
 
 class ConnectError(TransportError):
@@ -302,19 +302,20 @@ class ConnectError(TransportError):
         attempts: int = 0,
     ) -> None:
         super().__init__(message, method=method, path=path, attempts=attempts)
-        self._is_final = is_final  # a repeat mends no certificate
+        self._is_final = is_final  # a retry doesn't help, for example against a bad certificate
 
 
 class ConnectionLostError(TransportError):
-    """The connection broke after the request may have arrived: it may have taken effect."""
+    """The connection broke after the request may have arrived, so it may have taken effect."""
 
 
 class RequestTimeoutError(TransportError, TimeoutError):
-    """A wait ran out.
+    """A wait timed out.
 
     Attributes:
-        phase: `queue` (waiting for a free connection of the pool, or in a pause), `connect`
-            (nothing was sent) or `response` (sent; it may have taken effect), which is the default.
+        phase: `queue` (waiting for a free connection in the pool, or for the end of a pause),
+            `connect` (nothing was sent) or `response` (the request was sent and may have taken
+            effect). Default: `response`.
     """
 
     phase: Literal["queue", "connect", "response"]
@@ -333,15 +334,15 @@ class RequestTimeoutError(TransportError, TimeoutError):
 
 
 class ResponseDecodeError(_CallError):
-    """An answer came that can't be read as what was asked for; its status was no error.
+    """A response without an error status can't be decoded as the requested value.
 
-    So is an answer about another session, user or client than the one asked for. Sent once: a
-    request that was answered is never repeated for it.
+    Raised also for a response about another session, user or client than the requested one. The
+    client never retries after this error, because the service has responded.
 
     Attributes:
-        json_path: Where in the body, such as `$.data[3].status`; `$` for the whole of it.
-        session_id: The session's id, if it could be read all the same.
-        status: The HTTP status of the answer; 0 if even that could not be read.
+        json_path: The place in the body, such as `$.data[3].status`; `$` is the whole body.
+        session_id: The session's id, if it could be read anyway.
+        status: The HTTP status of the response; 0 if even that could not be read.
     """
 
     json_path: str
@@ -366,21 +367,21 @@ class ResponseDecodeError(_CallError):
 
 
 class ClientClosedError(ClerkError):
-    """The client was closed before the call, or while it was in flight."""
+    """The client was closed before the call or while it was in flight."""
 
 
 class WrongLoopError(ClerkError):
-    """The client is in use in another event loop that is running: each loop needs its own.
+    """The client is in use in another running event loop: each loop needs its own client.
 
-    Also where none of asyncio's is running, such as under trio.
+    Raised also if no asyncio loop is running, for example under trio.
     """
 
 
 class TokenVerificationError(ClerkError):
-    """A session token was refused.
+    """A session token was rejected.
 
     Attributes:
-        reason: Why; its values equal those of Clerk's own SDKs where they have one.
+        reason: Why it was rejected; the same values as in Clerk's own SDKs, if they have one.
     """
 
     reason: TokenVerificationReason
@@ -391,12 +392,12 @@ class TokenVerificationError(ClerkError):
 
 
 class KeysUnavailableError(TokenVerificationError):
-    """The keys can't be had, so the token could not be checked: it says nothing about the user.
+    """The keys can't be fetched, so the token wasn't checked; this says nothing about the user.
 
     Attributes:
-        cause: Why the fetch of the keys failed, such as a `ConnectError`, or an
-            `AuthenticationError` where the secret key was refused; None where the answer was no
-            key set, or nothing of this library's.
+        cause: Why the keys can't be fetched, such as a `ConnectError`, or an `AuthenticationError`
+            if the service rejected the secret key; None if the response wasn't a key set, or the
+            cause isn't an error of this library.
     """
 
     cause: ClerkError | None
@@ -409,15 +410,15 @@ class KeysUnavailableError(TokenVerificationError):
 
 
 class DenialsUnavailableError(TokenVerificationError):
-    """What other processes have denied isn't known well enough to let anybody in.
+    """The list of denials is too old to accept a token.
 
-    Only a verifier with `denials_max_age` raises it: its knowledge is older than that. It says
-    nothing about the user: answer 503.
+    Only a verifier with `denials_max_age` raises this error: its copy of the denials of other
+    processes is older than that. This says nothing about the user: respond with 503.
     """
 
 
 class WebhookVerificationError(ClerkError):
-    """A webhook was refused: a header, the signature, the time or the body is wrong. Answer 400."""
+    """A webhook's header, signature, time or body is invalid: respond with 400."""
 
 
 class JournalError(ClerkError):

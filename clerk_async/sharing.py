@@ -1,6 +1,6 @@
-"""What a client has in common with the other processes of its key: the limit and the denials.
+"""What a client shares with the other processes of its key: the rate limit and the denials.
 
-Without shared state it has its own of each, and nothing of `clerk_async.shared` is loaded.
+Without shared state, it has its own limit and denials and doesn't load `clerk_async.shared`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class AsyncSharing:
-    """What a client gets from its list of denials, and from a state that it shares."""
+    """The methods of a client for denials and shared state."""
 
     if TYPE_CHECKING:  # so that users' tools can resolve the type hints of a client
         _shared: ClientState
@@ -43,19 +43,19 @@ class AsyncSharing:
         endpoint: LateEndpoint,
         rate_limit: RateLimit | None,
     ) -> None:
-        """Take part in a shared state where there is one; no I/O.
+        """Join the shared state if there is one; does no I/O.
 
         Args:
-            shared_state: What the client was told; None means that the environment counts.
-            endpoint: Whose limit it is.
-            rate_limit: What the client was told; None means a part of the key's own.
+            shared_state: The client's argument; None means to use the environment.
+            endpoint: The endpoint that the limit belongs to.
+            rate_limit: The client's argument; None means a share of the key's own limit.
 
         Raises:
             ConfigurationError: If the shared state can't be used.
         """
         self._late_endpoint, self._own_limit = endpoint, rate_limit
         if shared_state is not None or os.environ.get(SHARED_STATE_VARIABLE):
-            from clerk_async.shared.link import link_to  # noqa: PLC0415 - only for who shares
+            from clerk_async.shared.link import link_to  # noqa: PLC0415 - only if state is shared
 
             self._link = link_to(shared_state, partial(_in_common, endpoint, rate_limit))
             self._denials = self._link.denials
@@ -68,7 +68,7 @@ class AsyncSharing:
 
     @property
     def _endpoint(self) -> Endpoint:
-        """Where the service is, and the key.
+        """The service's URL and the key.
 
         Raises:
             ConfigurationError: If there is no key.
@@ -77,7 +77,7 @@ class AsyncSharing:
 
     @property
     def _rate_limit(self) -> RateLimit:
-        """The limit of bulk runs, which is a part of the key's own unless another was named.
+        """The limit of bulk runs: the client's own, else a share of the key's.
 
         Raises:
             ConfigurationError: If there is no key.
@@ -93,39 +93,39 @@ class AsyncSharing:
         everyone: bool = False,
         signed_in_before: datetime | None = None,
     ) -> None:
-        """Refuse session tokens before they expire, without asking the service.
+        """Reject session tokens before they expire, without a call to the service.
 
-        Verifiers made with this client refuse them from now on; with shared state, those of all
-        processes do so within milliseconds. The sessions themselves stay alive at the service: a
-        live session gets a new token each minute, so a user's denial belongs with `revoke_all`.
+        Verifiers made with this client reject them from now on; with shared state, the verifiers of
+        all processes do so within milliseconds. The sessions themselves stay live at the service. A
+        live session gets a new token every minute, so call `revoke_all` too if you deny a user.
 
-        Name exactly one of a session, a user and everyone:
+        Pass exactly one of a session, a user and everyone:
 
-        - A session: every one of its tokens is refused.
-        - A user, or everyone: tokens issued up to now are refused.
-        - A user, or everyone, with `signed_in_before`: tokens of older sign-ins are refused,
-          whenever they were issued, until `allow`. Any other denial expires after an hour, or the
-          `keep` of the shared state.
+        - A session: all of its tokens are rejected.
+        - A user, or everyone: tokens issued up to now are rejected.
+        - A user, or everyone, with `signed_in_before`: tokens of older sign-ins are rejected, no
+          matter when they were issued, until you call `allow`. Any other denial expires after an
+          hour, or after the `keep` of the shared state.
 
         Args:
             session_id: The session.
             user_id: The user.
-            everyone: Whether it is about all users.
-            signed_in_before: An aware datetime. The moment of a sign-in is the token's `iat` less
-                the minutes in its `fva`, and one minute less, because `fva` counts whole minutes; a
-                token without `fva` is refused. Clerk documents `fva`
-                (https://clerk.com/docs/guides/sessions/session-tokens); whether anything but a
-                sign-in or a re-verification moves it has not been tried with the live service.
+            everyone: Whether to deny all users.
+            signed_in_before: An aware datetime. The time of a sign-in is the token's `iat` minus
+                the minutes in its `fva`, minus one more minute because `fva` counts whole minutes.
+                A token without `fva` is rejected. Clerk documents `fva`
+                (https://clerk.com/docs/guides/sessions/session-tokens); we have not tested with the
+                live service whether anything but a sign-in or a re-verification changes it.
 
         Raises:
-            InvalidArgumentError: If none or several of the three are given, if one of them can't be
-                used, or if `signed_in_before` comes with a session.
+            InvalidArgumentError: If not exactly one of the three is given, if an argument can't be
+                used, or if `signed_in_before` is passed with a session.
         """
         subject = _subject(session_id, user_id, everyone=everyone)
         before = _moment(signed_in_before)
         if before is not None:
             if subject == "session":
-                raise InvalidArgumentError("signed_in_before is about a user, or about everyone")
+                raise InvalidArgumentError("signed_in_before needs user_id or everyone=True")
             self._denials.cut_off_sign_ins(user_id, before=before)
         elif session_id is not None:
             self._denials.deny_sessions((session_id,))
@@ -141,25 +141,25 @@ class AsyncSharing:
         everyone: bool = False,
         signed_in_before: datetime | None = None,
     ) -> None:
-        """Take denials back: all that were made until now for a session, a user or everyone.
+        """Take back all denials made until now for a session, a user or everyone.
 
-        It ends nothing but what was denied here: a session that was revoked stays revoked. To allow
-        everyone leaves the denials of single users and sessions in force.
+        A revoked session stays revoked. If you allow everyone, the denials of single users and
+        sessions stay in force.
 
         Args:
             session_id: The session.
             user_id: The user.
-            everyone: Whether it is about all users.
-            signed_in_before: Checked and otherwise ignored, so that the arguments of a `deny` fit:
-                both kinds of denial are taken back.
+            everyone: Whether to take back a denial of all users.
+            signed_in_before: Checked but otherwise ignored, so that you can pass the arguments of a
+                `deny` call: both kinds of denial are taken back.
 
         Raises:
-            InvalidArgumentError: If none or several of the three are given, if one of them can't be
-                used, or if `signed_in_before` comes with a session.
+            InvalidArgumentError: If not exactly one of the three is given, if an argument can't be
+                used, or if `signed_in_before` is passed with a session.
         """
         subject = _subject(session_id, user_id, everyone=everyone)
         if _moment(signed_in_before) is not None and subject == "session":
-            raise InvalidArgumentError("signed_in_before is about a user, or about everyone")
+            raise InvalidArgumentError("signed_in_before needs user_id or everyone=True")
         if session_id is not None:
             self._denials.allow_sessions((session_id,))
         else:
@@ -184,9 +184,9 @@ class AsyncSharing:
             self._link.start()
 
     def shared_status(self) -> SharedStatus:
-        """Return what this process knows of the state it shares; no I/O.
+        """Return what this process knows about the shared state; does no I/O.
 
-        Without `shared_state` it is not connected, and tells of this process alone.
+        Without `shared_state`, the status says not connected and covers this process alone.
         """
         from clerk_async.shared.state import SharedStatus  # noqa: PLC0415 - on first use
 
@@ -204,7 +204,7 @@ class AsyncSharing:
 
 
 def _in_common(endpoint: LateEndpoint, limit: RateLimit | None) -> tuple[str, RateLimit]:
-    """Return what names the instance of a client to the others, and the limit that they share."""
+    """Return the fingerprint of a client's instance, and the limit that its processes share."""
     settled = endpoint.settled()
     return settled.fingerprint, limit or settled.key_limit.share(SHARE_TOGETHER)
 

@@ -84,7 +84,7 @@ def test_a_bad_key_in_the_environment_or_a_file_is_called_the_secret_key(
     monkeypatch.setenv("CLERK_SECRET_KEY", "sk_test_of mine")
     for arguments in (("get", "s"), ("--key-file", str(path), "get", "s")):
         ended = cli(*arguments)
-        assert (ended.code, "the secret key holds whitespace" in ended.err) == (2, True)
+        assert (ended.code, "the secret key contains whitespace" in ended.err) == (2, True)
         assert "mine" not in ended.err
 
 

@@ -1,4 +1,4 @@
-"""What the threads of a sync client share: denials, the state of other processes, and tokens."""
+"""The methods of a sync client for denials, shared state and token sources."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Sharing:
-    """The same as `clerk_async.sharing.AsyncSharing`, for code without an event loop."""
+    """`clerk_async.sharing.AsyncSharing` for code without an event loop."""
 
     if TYPE_CHECKING:  # so that users' tools can resolve the type hints of a client
         _async: AsyncSessionsApi
@@ -32,33 +32,33 @@ class Sharing:
         everyone: bool = False,
         signed_in_before: datetime | None = None,
     ) -> None:
-        """Refuse session tokens before they expire, without asking the service.
+        """Reject session tokens before they expire, without a call to the service.
 
-        Verifiers made with this client refuse them from now on; with shared state, those of all
-        processes do so within milliseconds. The sessions themselves stay alive at the service: a
-        live session gets a new token each minute, so a user's denial belongs with `revoke_all`.
+        Verifiers made with this client reject them from now on; with shared state, the verifiers of
+        all processes do so within milliseconds. The sessions themselves stay live at the service. A
+        live session gets a new token every minute, so call `revoke_all` too if you deny a user.
 
-        Name exactly one of a session, a user and everyone:
+        Pass exactly one of a session, a user and everyone:
 
-        - A session: every one of its tokens is refused.
-        - A user, or everyone: tokens issued up to now are refused.
-        - A user, or everyone, with `signed_in_before`: tokens of older sign-ins are refused,
-          whenever they were issued, until `allow`. Any other denial expires after an hour, or the
-          `keep` of the shared state.
+        - A session: all of its tokens are rejected.
+        - A user, or everyone: tokens issued up to now are rejected.
+        - A user, or everyone, with `signed_in_before`: tokens of older sign-ins are rejected, no
+          matter when they were issued, until you call `allow`. Any other denial expires after an
+          hour, or after the `keep` of the shared state.
 
         Args:
             session_id: The session.
             user_id: The user.
-            everyone: Whether it is about all users.
-            signed_in_before: An aware datetime. The moment of a sign-in is the token's `iat` less
-                the minutes in its `fva`, and one minute less, because `fva` counts whole minutes; a
-                token without `fva` is refused. Clerk documents `fva`
-                (https://clerk.com/docs/guides/sessions/session-tokens); whether anything but a
-                sign-in or a re-verification moves it has not been tried with the live service.
+            everyone: Whether to deny all users.
+            signed_in_before: An aware datetime. The time of a sign-in is the token's `iat` minus
+                the minutes in its `fva`, minus one more minute because `fva` counts whole minutes.
+                A token without `fva` is rejected. Clerk documents `fva`
+                (https://clerk.com/docs/guides/sessions/session-tokens); we have not tested with the
+                live service whether anything but a sign-in or a re-verification changes it.
 
         Raises:
-            InvalidArgumentError: If none or several of the three are given, if one of them can't be
-                used, or if `signed_in_before` comes with a session.
+            InvalidArgumentError: If not exactly one of the three is given, if an argument can't be
+                used, or if `signed_in_before` is passed with a session.
         """
         self._thread.call(
             self._async.deny,
@@ -76,21 +76,21 @@ class Sharing:
         everyone: bool = False,
         signed_in_before: datetime | None = None,
     ) -> None:
-        """Take denials back: all that were made until now for a session, a user or everyone.
+        """Take back all denials made until now for a session, a user or everyone.
 
-        It ends nothing but what was denied here: a session that was revoked stays revoked. To allow
-        everyone leaves the denials of single users and sessions in force.
+        A revoked session stays revoked. If you allow everyone, the denials of single users and
+        sessions stay in force.
 
         Args:
             session_id: The session.
             user_id: The user.
-            everyone: Whether it is about all users.
-            signed_in_before: Checked and otherwise ignored, so that the arguments of a `deny` fit:
-                both kinds of denial are taken back.
+            everyone: Whether to take back a denial of all users.
+            signed_in_before: Checked but otherwise ignored, so that you can pass the arguments of a
+                `deny` call: both kinds of denial are taken back.
 
         Raises:
-            InvalidArgumentError: If none or several of the three are given, if one of them can't be
-                used, or if `signed_in_before` comes with a session.
+            InvalidArgumentError: If not exactly one of the three is given, if an argument can't be
+                used, or if `signed_in_before` is passed with a session.
         """
         self._thread.call(
             self._async.allow,
@@ -101,28 +101,28 @@ class Sharing:
         )
 
     def shared_status(self) -> SharedStatus:
-        """Return what this process knows of the state it shares; no I/O.
+        """Return what this process knows about the shared state; does no I/O.
 
-        Without `shared_state` it is not connected, and tells of this process alone.
+        Without `shared_state`, the status says not connected and covers this process alone.
         """
         return self._async.shared_status()
 
     @property
     def _denials(self) -> Denials:
-        return self._async._denials  # noqa: SLF001 - the shell of it
+        return self._async._denials  # noqa: SLF001 - wraps it
 
     @property
     def _link(self) -> Link | None:
-        return self._async._link  # noqa: SLF001 - the shell of it
+        return self._async._link  # noqa: SLF001 - wraps it
 
     def _start_link(self) -> None:
-        self._thread.call(self._async._start_link)  # noqa: SLF001 - the shell of that method
+        self._thread.call(self._async._start_link)  # noqa: SLF001 - wraps that method
 
     def _catch_up(self) -> None:
-        self._thread.call(self._async._catch_up)  # noqa: SLF001 - the shell of that method
+        self._thread.call(self._async._catch_up)  # noqa: SLF001 - wraps that method
 
     def _change_denials(self, change: Callable[[Denials], object]) -> None:
-        self._thread.call(self._async._change_denials, change)  # noqa: SLF001 - the shell of that method
+        self._thread.call(self._async._change_denials, change)  # noqa: SLF001 - wraps that method
 
 
 class TokenSource:
@@ -147,14 +147,14 @@ class TokenSource:
             NotFoundError: If the session is gone.
             ClerkError: As `create_token` and `create_token_from_template` raise it.
         """
-        return self._source._fresh() or self._thread.call(self._source.token)  # noqa: SLF001 - the shell of it
+        return self._source._fresh() or self._thread.call(self._source.token)  # noqa: SLF001 - wraps it
 
     def __repr__(self) -> str:
         return repr(self._source).replace("Async", "", 1)
 
 
 class TokenSources:
-    """What makes the token sources of a sync client."""
+    """The method of a sync client that makes token sources."""
 
     if TYPE_CHECKING:
         _async: AsyncSessionsApi
