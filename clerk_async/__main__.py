@@ -1,4 +1,4 @@
-"""`python -m clerk_async` is `clerk-async`."""
+"""`python -m clerk_async` runs `clerk-async`."""
 
 import sys
 

@@ -1,12 +1,12 @@
-"""What is refused before its time: sessions, users and sign-ins that were denied. Pure.
+"""The list of denials: sessions, users and sign-ins whose tokens are rejected early. Pure, no I/O.
 
-A verifier asks `refuses` after all its other checks. The list is changed by acts of this process
-(`deny_sessions` and so on), each of which `on_act` is told of, and by what other processes did
-(`apply`). Every `Change` has a time that orders it: a denial that comes late, or twice, never
-undoes a later `allow`, in whatever order the two arrive.
+A verifier calls `refuses` after all its other checks. Two things change the list: methods of this
+process (`deny_sessions` and so on), which report each change to `on_act`, and the changes of other
+processes (`apply`). Every `Change` has a time that orders it, so a denial that arrives late or
+twice never undoes a later `allow`, whatever the order of arrival.
 
-Times that order changes are integers, microseconds; times that judge tokens are Unix seconds, as in
-their claims.
+Times that order changes are integers in microseconds. Times that tokens are compared with are Unix
+seconds, as in their claims.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 DEFAULT_KEEP: Final = 3600.0
-"""Seconds that a denial stands: longer than any session token lives."""
+"""Seconds until a denial expires: longer than the lifetime of any session token."""
 
 Subject = Literal["session", "user", "everyone"]
 
 _MICRO: Final = 1_000_000
 _TIDY_PARTS: Final = 16
-"""How often within `keep` what has expired is taken out."""
+"""How often per `keep` period expired entries are removed."""
 _SAME_TIME: Final = 100_000
-"""Microseconds by which two clocks may differ and count as the same."""
+"""Two clocks that differ by fewer microseconds count as the same."""
 KEPT_UNWATCHED: Final = 10_000
 _IDS_PER_CHANGE: Final = 200
 _FVA_GRAIN: Final = 60.0
@@ -40,15 +40,15 @@ _FVA_GRAIN: Final = 60.0
 
 @attrs.frozen
 class Change:
-    """One act: something is denied, or allowed again.
+    """One change of the list: a denial, or an `allow`.
 
     Attributes:
-        at: Its time among all changes.
-        of: What it is about.
-        ids: The sessions, or the one user; nothing for everyone.
-        is_allowed: Whether denials are taken back, all that were made until then.
-        until: Tokens are refused that were issued up to this moment; None: whenever they were.
-        before: Or, in place of that, tokens of sign-ins before this moment. That stands for good.
+        at: The time that orders it among all changes.
+        of: What it applies to.
+        ids: The sessions, or the one user; empty for everyone.
+        is_allowed: Whether it takes back all denials made until then.
+        until: Reject only tokens issued up to this time; None: no matter when they were issued.
+        before: Instead of `until`: reject tokens of sign-ins before this time. Never expires.
     """
 
     at: int
@@ -60,23 +60,23 @@ class Change:
 
 
 _Cuts = tuple[tuple[int, float], ...]
-"""Moments up to which something is refused, each with the time of the change that made it."""
+"""Times up to which tokens are rejected, each after the time of the change that set it."""
 
 
 class Denials:
     """The denials that one process knows.
 
-    A session's denial takes at most some 150 bytes, with an id of 32 letters. Any thread may ask;
-    changes are made in one at a time.
+    A session's denial takes at most about 150 bytes, with an id of 32 letters. Any thread can read;
+    only one thread at a time may make changes.
 
     Args:
-        keep: Seconds after which a denial expires, but for those of sign-ins; kept as an attribute.
-        clock: Seconds that never go back.
+        keep: Seconds until a denial expires, except for sign-ins; kept as an attribute.
+        clock: A monotonic clock, in seconds.
         now: The wall clock, in Unix seconds.
 
     Attributes:
-        on_act: Told of each change that was made here.
-        is_watched: Whether a verifier asks, or other processes do. Until one does, only the last
+        on_act: Called with each change that this process made.
+        is_watched: Whether a verifier or another process reads the list. Until then, only the last
             10,000 denials of sessions are kept, so that a script's memory doesn't grow.
     """
 
@@ -98,7 +98,7 @@ class Denials:
         self._latest_is_allowed = False
         self._has_cuts = False
         self._tidy_at = 0
-        # Bytes take less memory than a str, and denials made together share the number beside them.
+        # Bytes take less memory than a str, and denials made together share one int as their value.
         self._sessions: dict[bytes, int] = {}
         self._session_cuts: dict[str, _Cuts] = {}
         self._user_cuts: dict[str, _Cuts] = {}
@@ -107,7 +107,7 @@ class Denials:
         self._allowed_users: dict[str, int] = {}
 
     def forget(self) -> None:
-        """Begin anew, between two tests: nothing is denied."""
+        """Forget all denials, between two tests."""
         self._latest, self._latest_is_allowed = 0, False
         self._has_cuts = False
         for table in (self._session_cuts, self._user_cuts, self._sign_ins):
@@ -122,14 +122,14 @@ class Denials:
         first_factor_age: int | None,
         skew: float,
     ) -> bool:
-        """Tell whether a token that is valid otherwise is to be refused.
+        """Return whether to reject an otherwise valid token.
 
         Args:
-            session_id: Its `sid`.
-            user_id: Its `sub`.
-            issued_at: Its `iat`; None where it has none.
-            first_factor_age: Its `fva[0]`, minutes; None where it has none.
-            skew: Seconds by which its issuer's clock may be ahead of ours.
+            session_id: The token's `sid`.
+            user_id: The token's `sub`.
+            issued_at: The token's `iat`; None if it has none.
+            first_factor_age: The token's `fva[0]`, in minutes; None if it has none.
+            skew: Seconds by which the issuer's clock may be ahead of ours.
         """
         sessions = self._sessions
         if session_id is not None and sessions:
@@ -152,7 +152,7 @@ class Denials:
         return bool(self._sign_ins) and self._is_old_sign_in(user_id, issued_at, first_factor_age)
 
     def denies(self, session_id: str) -> bool:
-        """Tell whether every token of a session is refused."""
+        """Return whether all tokens of a session are rejected."""
         at = self._sessions.get(session_id.encode())
         return at is not None and not self._has_expired(at)
 
@@ -175,7 +175,7 @@ class Denials:
         return cuts + len(self._sessions) - self._expired_sessions()
 
     def _expired_sessions(self) -> int:
-        """Count those at the front that are only waiting to be taken out."""
+        """Count the expired entries at the front, which are not removed yet."""
         horizon, count = self.time() - self._keep, 0
         with suppress(RuntimeError):  # another thread has just added one
             for at in self._sessions.values():
@@ -185,7 +185,7 @@ class Denials:
         return count
 
     def deny_revoked(self, session_id: str) -> None:
-        """Do what `deny_sessions` does for one session, quickly: each `revoke` ends here."""
+        """Do what `deny_sessions` does for one session, but faster: each `revoke` calls it."""
         at = self._zero + int(self._clock() * _MICRO)
         if self.on_act is not None or at >= self._tidy_at:
             self.deny_sessions((session_id,))
@@ -204,12 +204,12 @@ class Denials:
         issued_until: float | None = None,
         happened_at: float | None = None,
     ) -> None:
-        """Refuse every token of these sessions, or only those issued up to a moment.
+        """Reject all tokens of these sessions, or only tokens issued up to a certain time.
 
         Args:
             session_ids: The sessions.
-            issued_until: Unix seconds; None: whenever they were issued.
-            happened_at: When that was to be, in Unix seconds, where it isn't now.
+            issued_until: Unix seconds; None: no matter when they were issued.
+            happened_at: The time of the denial in Unix seconds; None means now.
         """
         at, ids = self._stamp(happened_at), tuple(session_ids)
         self._act(Change(at, "session", ids, until=issued_until))
@@ -221,19 +221,19 @@ class Denials:
         issued_until: float | None = None,
         happened_at: float | None = None,
     ) -> None:
-        """Refuse every token of a user (None: of all), or only those issued up to a moment."""
+        """Reject all tokens of a user (None: of everyone), or only those issued up to a time."""
         self._act(_of_user(user_id, self._stamp(happened_at), until=issued_until))
 
     def cut_off_sign_ins(self, user_id: str | None, *, before: float) -> None:
-        """Refuse tokens of sign-ins before a moment, of a user or all, until they are allowed."""
+        """Reject tokens of sign-ins before a time, of a user (None: of everyone), until `allow`."""
         self._act(_of_user(user_id, self._stamp(), before=before))
 
     def allow_sessions(self, session_ids: Iterable[str]) -> None:
-        """Take the denials of these sessions back."""
+        """Take back the denials of these sessions."""
         self._act(Change(self._stamp_after(), "session", tuple(session_ids), is_allowed=True))
 
     def allow_user(self, user_id: str | None) -> None:
-        """Take a user's denials back, those of sign-ins too; None: those of everyone at once."""
+        """Take back a user's denials, including those of sign-ins; None: those of everyone."""
         self._act(_of_user(user_id, self._stamp_after(), is_allowed=True))
 
     def _act(self, change: Change) -> None:
@@ -245,7 +245,7 @@ class Denials:
         now = self.time()
         if happened_at is not None:
             return now - max(0, int((self._wall() - happened_at) * _MICRO))
-        if now <= self._latest:  # after all that was seen; denials made at once share a time
+        if now <= self._latest:  # not before any change seen; simultaneous denials share a time
             now = self._latest + self._latest_is_allowed
         return max(self._latest, now)
 
@@ -253,15 +253,15 @@ class Denials:
         return max(self.time(), self._latest + 1)
 
     def time(self) -> int:
-        """Now, in the time that orders changes: microseconds."""
+        """The current time on the clock that orders changes, in microseconds."""
         return self._zero + int(self._clock() * _MICRO)
 
     def set_time(self, now: int, *, is_first: bool) -> int:
-        """Go by the time of all processes from now on, and return how far what was done here moved.
+        """Adopt the time that all processes share, and return how far this process's changes moved.
 
         Args:
-            now: That time, microseconds.
-            is_first: Whether it was unknown until now: then what was done here moves along.
+            now: The shared time, in microseconds.
+            is_first: Whether it was unknown until now: if so, the changes made here move with it.
         """
         shift = now - self.time()
         if abs(shift) < _SAME_TIME:
@@ -282,11 +282,11 @@ class Denials:
 
     @property
     def has_standing(self) -> bool:
-        """Whether sign-ins are cut off, which stands until it is taken back."""
+        """Whether any sign-ins are cut off; such a denial never expires by itself."""
         return bool(self._sign_ins)
 
     def apply(self, change: Change) -> None:
-        """Make a change, unless a later one has overruled it."""
+        """Apply a change, unless a later one overrides it."""
         if change.at >= self._latest:
             self._latest, self._latest_is_allowed = change.at, change.is_allowed
         self._tidy()
@@ -335,7 +335,7 @@ class Denials:
                 _add_cut(self._user_cuts, user, at, until)
 
     def _tidy(self) -> None:
-        """Take out what has expired, now and then."""
+        """Remove expired entries from time to time."""
         now = self.time()
         if now < self._tidy_at:
             return
@@ -348,7 +348,7 @@ class Denials:
                 _drop_cuts(cuts, key, horizon)
 
     def changes(self, *, not_in: Denials) -> Iterator[Change]:
-        """Return what is known here and not there, as changes of some 200 sessions at the most."""
+        """Yield what this list knows and `not_in` doesn't, in changes of at most 200 sessions."""
         at, ids = 0, list[str]()
         for key, denied_at in list(self._sessions.items()):
             if not_in._sessions.get(key, -1) >= denied_at:
@@ -374,7 +374,7 @@ class Denials:
 
 
 EVERYONE: Final = "*"
-"""In place of a user's id; no id is shaped so."""
+"""Stands in for a user id; no real id looks like this."""
 
 
 def _session_cut(session_id: str, at: int, until: float) -> Change:
@@ -396,7 +396,7 @@ def _of_user(user: str | None, at: int, **told: Any) -> Change:
 
 
 def _add_cut(table: dict[str, _Cuts], key: str, at: int, moment: float) -> None:
-    """Add a moment, and leave out those that say nothing beside others."""
+    """Add a time, and drop those that another one makes redundant."""
     cuts = table.get(key, ())
     if any(at <= other and moment <= later for other, later in cuts):
         return
@@ -405,7 +405,7 @@ def _add_cut(table: dict[str, _Cuts], key: str, at: int, moment: float) -> None:
 
 
 def _drop_cuts(table: dict[str, _Cuts], key: str, at: int) -> None:
-    """Take out the moments that came of changes up to a time."""
+    """Remove the times set by changes up to `at`."""
     cuts = table.get(key)
     if cuts is None:
         return
@@ -417,11 +417,11 @@ def _drop_cuts(table: dict[str, _Cuts], key: str, at: int) -> None:
 
 
 def _younger(table: dict[bytes, int], horizon: int) -> dict[bytes, int]:
-    """Leave out what is older; a table that has much less to hold than it had is made anew."""
+    """Remove entries up to the horizon; rebuild the table if more than half of it is old."""
     old: list[bytes] = []
     for key, at in table.items():
         if at > horizon:
-            break  # what was put in later is hardly ever older
+            break  # entries added later are hardly ever older
         old.append(key)
     if 2 * len(old) > len(table):
         return {key: at for key, at in table.items() if at > horizon}

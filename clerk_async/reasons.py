@@ -1,4 +1,4 @@
-"""Why a session token was not accepted, in the words of Clerk's own SDKs where they have one."""
+"""The reasons for rejecting a session token, with the same values as in Clerk's own SDKs."""
 
 # ruff: noqa: S105 - the names of reasons, not passwords
 
@@ -7,61 +7,61 @@ from enum import StrEnum, unique
 
 @unique
 class TokenVerificationReason(StrEnum):
-    """The reason on a `TokenVerificationError` and on a signed-out `RequestState`.
+    """The reason of a `TokenVerificationError` and of a signed-out `RequestState`.
 
-    Each member is its string, the same one that Clerk's JavaScript and Python SDKs use where they
-    have one, so that dashboards and alerts built on those keep working.
+    Each member equals its string. If Clerk's JavaScript and Python SDKs have the same reason, it is
+    the same string, so that dashboards and alerts built on theirs keep working.
     """
 
     TOKEN_EXPIRED = "token-expired"
-    """`exp` has passed, beyond the clock skew allowed."""
+    """`exp` has passed, beyond the allowed clock skew."""
     TOKEN_INVALID = "token-invalid"
-    """Not a session token at all: its form, its header or the type of a claim is wrong."""
+    """This isn't a session token: its format, its header or the type of a claim is wrong."""
     TOKEN_INVALID_ALGORITHM = "token-invalid-algorithm"
-    """The header names an algorithm that the key is not for (`none` and HS256 among them)."""
+    """The header names an algorithm that the key isn't for, such as `none` or HS256."""
     TOKEN_INVALID_AUDIENCE = "token-invalid-audience"
-    """`aud` is missing or holds none of the audiences expected."""
+    """`aud` is missing or contains none of the expected audiences."""
     TOKEN_INVALID_AUTHORIZED_PARTIES = "token-invalid-authorized-parties"
-    """`azp` is missing or is none of the authorized parties."""
+    """`azp` is missing or isn't an authorized party."""
     TOKEN_INVALID_ISSUER = "token-invalid-issuer"
-    """`iss` is missing or is not the issuer expected: a token of another instance."""
+    """`iss` is missing or isn't the expected issuer: the token is from another instance."""
     TOKEN_INVALID_SIGNATURE = "token-invalid-signature"
-    """The signature does not belong to this token and key."""
+    """The signature doesn't match the token and the key."""
     TOKEN_IAT_IN_THE_FUTURE = "token-iat-in-the-future"
-    """`iat` lies in the future, beyond the clock skew allowed."""
+    """`iat` is in the future, beyond the allowed clock skew."""
     TOKEN_NOT_ACTIVE_YET = "token-not-active-yet"
-    """`nbf` lies in the future, beyond the clock skew allowed."""
+    """`nbf` is in the future, beyond the allowed clock skew."""
     TOKEN_TYPE_MISMATCH = "token-type-mismatch"
     """A genuine token of another kind: made from a JWT template, or for a machine."""
     JWK_FAILED_TO_LOAD = "jwk-failed-to-load"
-    """The keys could not be had: nothing is known about the token."""
+    """The keys could not be fetched, so the token was not checked."""
     JWK_FAILED_TO_RESOLVE = "jwk-failed-to-resolve"
-    """The key that the token names is in the key set, but can't be used."""
+    """The key that the token names is in the key set but can't be used."""
     JWK_KID_MISMATCH = "jwk-kid-mismatch"
-    """The token names a key that the instance does not have, or no key where one is needed."""
+    """The token names a key that the instance doesn't have, or names none and needs one."""
     SESSION_TOKEN_MISSING = "session-token-missing"
-    """The request carries no session token: neither bearer header nor `__session` cookie."""
+    """The request has no session token: neither a bearer header nor a `__session` cookie."""
     SESSION_TOKEN_WITHOUT_CLIENT_UAT = "session-token-but-no-client-uat"
-    """The cookie `__client_uat` is 0: this browser has signed out, and its token is left over."""
+    """The `__client_uat` cookie is 0: this browser has signed out, and its token is left over."""
     SESSION_TOKEN_IAT_BEFORE_CLIENT_UAT = "session-token-iat-before-client-uat"
-    """This browser has signed in anew, elsewhere, since the token was made."""
+    """This browser has signed in again, elsewhere, since the token was issued."""
     SESSION_REVOKED = "session-revoked"
-    """It was denied here or in another process: its session was revoked, or `deny` was called."""
+    """The token was denied by any process: its session was revoked, or `deny` was called."""
     DENIALS_UNAVAILABLE = "denials-unavailable"
-    """What other processes have denied isn't known: nothing is known about the token."""
+    """The denials of other processes aren't known, so the token can't be accepted."""
     SESSION_PENDING = "session-pending"
-    """`sts` is pending: the user has tasks left, and `accept_pending` is not set."""
+    """`sts` is pending: the user has tasks left, and `accept_pending` isn't set."""
     SESSION_INACTIVE = "session-inactive"
     """`check_session` found the session revoked, ended, expired or gone."""
     SESSION_CHECK_FAILED = "session-check-failed"
-    """`check_session` could not ask the service: nothing is known about the session."""
+    """`check_session` could not reach the service, so the session's status is unknown."""
     SESSION_REFRESH_FAILED = "session-refresh-failed"
-    """The token has expired, and the service could not be asked for a new one."""
+    """The token has expired, and the service could not be reached for a new one."""
     SESSION_REFRESH_REFUSED = "session-refresh-refused"
     """The token has expired, and the service refused a new one for a reason not listed here."""
 
-    # What the service answers to `refresh`, in its own spelling. Each means: sign in again, or
-    # let the browser take Clerk's handshake.
+    # The service's own error codes for `refresh`. Each means: sign in again, or let the browser do
+    # Clerk's handshake.
     REFRESH_REQUEST_ORIGIN_INVALID = "refresh_request_origin_invalid"
     REFRESH_REQUEST_ORIGIN_AZP_MISMATCH = "refresh_request_origin_azp_mismatch"
     REFRESH_SID_MISMATCH = "refresh_sid_mismatch"

@@ -1,6 +1,6 @@
-"""What is shown of values: nothing that is shaped like a secret; and their form for JSON.
+"""Redaction of secrets in values that are shown, and the JSON form of values.
 
-pydantic is imported by its own hooks alone, which it calls itself.
+Only the hooks that pydantic itself calls import pydantic.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_
 import attrs
 
 REDACTED: Final = "[redacted]"
-_SHORTEST_SECRET: Final = 4  # a shorter one hides nothing, and stands in the middle of plain words
+_SHORTEST_SECRET: Final = 4  # shorter texts are no secrets and occur within plain words
 
-# None gives back what it has read, nor begins amid a word where it could fail: linear time, always.
+# Possessive quantifiers never backtrack, and no match starts within a word: always linear time.
 _KEY: Final = re.compile(r"sk_(?:live|test)_[^\s\"'<>,;&]++")
 _DOTTED: Final = re.compile(r"(?<![\w-])[\w-]++(?:\.[\w-]*+)++")
 _ASSIGNED: Final = re.compile(r"(?<!\w)\w++=[^\s\"'<>,;&]++")
@@ -28,7 +28,7 @@ _SECRET_HEADER: Final = re.compile(
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """Replace in `text` each of `secrets`, and whatever is shaped like a key, token or cookie."""
+    """Replace each of `secrets` in `text`, and anything that looks like a key, token or cookie."""
     for secret in secrets:
         if len(secret) >= _SHORTEST_SECRET:
             text = text.replace(secret, REDACTED)
@@ -37,9 +37,9 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def redacted_value(value: Any, secrets: Iterable[str] = ()) -> Any:
-    """Return a value with each text in it redacted; what can't hold a secret stays as it is.
+    """Return a value with each text in it redacted; values that can't contain secrets are kept.
 
-    A body in which a secret could hide from us, by an escape or its encoding, becomes empty.
+    A body becomes empty if escapes or its encoding could hide a secret in it.
     """
     kind: type = type(value)  # pyright: ignore[reportUnknownVariableType]
     if kind is str:
@@ -62,7 +62,7 @@ def redacted_value(value: Any, secrets: Iterable[str] = ()) -> Any:
 
 
 def _without_token(words: re.Match[str]) -> str:
-    before, found, _ = words[0].partition("eyJ")  # what a JSON web token begins with
+    before, found, _ = words[0].partition("eyJ")  # the start of every JSON Web Token
     return before + REDACTED if found else before
 
 
@@ -72,9 +72,9 @@ def _without_cookie(words: re.Match[str]) -> str:
 
 
 class ResponseHeaders(Mapping[str, str]):
-    """The headers of an answer, by names in any case; the first value of each.
+    """The response headers, case-insensitive by name; maps each name to its first value.
 
-    The repr hides cookies, and whatever else is secret by its name or its shape.
+    The repr hides cookies and other values that are secret by their name or their shape.
     """
 
     __slots__ = ("_pairs", "_shown")
@@ -82,11 +82,11 @@ class ResponseHeaders(Mapping[str, str]):
     def __init__(
         self, pairs: Iterable[tuple[str, str]], secrets: Iterable[str] | None = None
     ) -> None:
-        """Keep the headers.
+        """Store the headers.
 
         Args:
-            pairs: Names and values, in the order of the answer.
-            secrets: What the repr must not show either; None if nothing is known.
+            pairs: Names and values, in the order of the response.
+            secrets: More texts that the repr must not show; None if none are known.
         """
         self._pairs = tuple(pairs)
         self._shown = None if secrets is None else _shown(self._pairs, secrets)
@@ -115,7 +115,7 @@ class ResponseHeaders(Mapping[str, str]):
         return (ResponseHeaders, (self._pairs,))
 
     def get_all(self, name: str) -> tuple[str, ...]:
-        """Return every value of a header that may come more than once."""
+        """Return all values of a header that may occur more than once."""
         wanted = name.lower()
         return tuple(value for key, value in self._pairs if key.lower() == wanted)
 
@@ -135,11 +135,11 @@ def _shown(pairs: Iterable[tuple[str, str]], secrets: Iterable[str]) -> tuple[tu
 
 
 class JsonValue:
-    """A frozen attrs value that has a form for JSON.
+    """A frozen attrs value that can be serialized to JSON.
 
-    As a return annotation of a FastAPI route, in a list, and as a field of a pydantic model, such a
-    value is written as `to_dict` returns it. pydantic takes instances only: nothing that a request
-    holds becomes one.
+    FastAPI and pydantic serialize it as `to_dict` returns it: as the return value of a route, in a
+    list, and as a field of a model. pydantic accepts instances only, so no request body can become
+    one.
     """
 
     __slots__ = ()
@@ -147,7 +147,7 @@ class JsonValue:
     def to_dict(self) -> dict[str, Any]:
         """Return the value as JSON-ready data, as `clerk-async --json` prints it.
 
-        Names are the service's. Times are texts in ISO 8601, in UTC with milliseconds and `Z`.
+        Names are the service's. Times are ISO 8601 strings in UTC, with milliseconds and `Z`.
         """
         fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(type(self))  # type: ignore[arg-type]
         names = [field.name.lstrip("_") for field in fields]
@@ -155,7 +155,7 @@ class JsonValue:
 
     @classmethod
     def _json_types(cls) -> dict[str, Any]:
-        """Return the types of what `to_dict` returns, by name."""
+        """Return the types of the entries of `to_dict`, by name."""
         hints = get_type_hints(cls)
         return {
             field.name.lstrip("_"): datetime | None
@@ -183,7 +183,7 @@ class JsonValue:
 
 
 def json_of(value: Any) -> Any:
-    """Return a value of one of our attributes as JSON-ready data."""
+    """Return the value of an attribute as JSON-ready data."""
     told = value
     if isinstance(value, JsonValue):
         told = value.to_dict()
@@ -197,11 +197,11 @@ def json_of(value: Any) -> Any:
 
 
 _shapes: dict[type, Any] = {}
-"""One for each class: pydantic gives each a name in a schema, and two would share it."""
+"""One per class: pydantic names each in a schema, and two of the same class would collide."""
 
 
 def _shape_of(cls: type[JsonValue]) -> Any:
-    """Return a typed dictionary of what `to_dict` returns, named after the class."""
+    """Return a `TypedDict` for the result of `to_dict`, named after the class."""
     shape = _shapes.get(cls)
     if shape is None:
         from typing_extensions import TypedDict  # noqa: PLC0415 - comes with pydantic

@@ -1,14 +1,14 @@
-"""What tests do to the programs that use this: they freeze time, and they begin anew.
+"""Support for programs under test: their tests freeze time and reset state.
 
-freezegun stops every clock of `time` and so each event loop: what waits then waits forever, and
-frames near the bottom of a thread see the real time where others see the frozen one. So there is
-one clock for each purpose: `monotonic`, which nothing stops, for ages, limits and waits, and
-`wall_clock`, which follows the test, for what tokens and headers say. (time-machine moves the wall
-clock alone, for everybody.)
+freezegun stops all clocks of `time` and thereby each event loop, so waits never end, and frames
+near the bottom of a thread see the real time while others see the frozen one. So there is one clock
+for each purpose: `monotonic`, which nothing stops, for ages, limits and waits, and `wall_clock`,
+which follows the test, for times in tokens and headers. (time-machine moves only the wall clock,
+for all callers.)
 
-The pytest plugin resets its fake service for each test. Clients live longer, because apps make them
-when they are imported: they register what they remember of the service with `on_reset`, and `reset`
-makes them forget it.
+The pytest plugin resets its fake service for each test. Clients live longer, because apps create
+them on import. They register a method with `on_reset`, and `reset` calls it to make them forget
+what they remember of the service.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ _CLOCK: Final = getattr(time, "CLOCK_UPTIME_RAW", getattr(time, "CLOCK_MONOTONIC
 monotonic: Callable[[], float] = (
     time.monotonic if _CLOCK is None else partial(time.clock_gettime, _CLOCK)
 )
-"""Seconds of the clock that event loops go by, even where a test has frozen it for them."""
+"""The clock of event loops, in seconds, even if a test has frozen it for them."""
 _SAME_CLOCK: Final = 1.0
-"""Seconds that an event loop's clock may differ from `monotonic`: a frozen one differs by far."""
+"""Seconds by which a loop's clock may differ from `monotonic`; a frozen one differs by far more."""
 
 
 def wall_clock() -> float:
-    """Unix time, as a test has frozen it."""
-    return time.time()  # looked up at each call: a test may freeze it after an app was made
+    """Unix time, frozen if a test has frozen it."""
+    return time.time()  # looked up at each call: a test may freeze it after the app was created
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """Make an event loop whose waits end though time is frozen: one of our own, not the user's."""
+    """Create an event loop for our own use, whose waits end even if time is frozen."""
     import asyncio  # noqa: PLC0415 - heavy
 
     loop = asyncio.new_event_loop()
@@ -48,9 +48,9 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 
 def clock_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
-    """Return the clock that waits in a loop go by: `monotonic`, unless the loop has its own.
+    """Return the clock for waits in a loop: `monotonic`, unless the loop has its own.
 
-    uvloop has; so have loops whose time a test makes up.
+    uvloop has its own clock, and so do loops with a simulated clock.
     """
     import asyncio  # noqa: PLC0415 - heavy
 
@@ -59,20 +59,20 @@ def clock_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
 
 
 class Timer(Protocol):
-    """What `call_later` returns."""
+    """The handle that `call_later` returns."""
 
     def cancel(self) -> None:
-        """Call nothing any more."""
+        """Cancel the call."""
         ...
 
 
 class _TwoTimers:
-    """A loop's timer, and a thread's for the case that the loop's clock stands still."""
+    """A loop's timer, plus a thread's timer in case the loop's clock is frozen."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, seconds: float, callback: Callable[[], object]
     ) -> None:
-        import threading  # noqa: PLC0415 - only where time is frozen
+        import threading  # noqa: PLC0415 - only if time is frozen
 
         self._loop = loop
         self._callback: Callable[[], object] | None = callback
@@ -82,7 +82,7 @@ class _TwoTimers:
         self._of_a_thread.start()
 
     def _wake(self) -> None:
-        with suppress(RuntimeError):  # the loop has ended meanwhile
+        with suppress(RuntimeError):  # the loop has closed meanwhile
             self._loop.call_soon_threadsafe(self._ring)
 
     def _ring(self) -> None:
@@ -100,14 +100,14 @@ class _TwoTimers:
 def call_later(
     loop: asyncio.AbstractEventLoop, seconds: float, callback: Callable[[], object]
 ) -> Timer:
-    """Call something in the loop in so many seconds, also where the loop's clock is frozen."""
+    """Call `callback` in the loop after some seconds, even if the loop's clock is frozen."""
     if clock_of(loop) is monotonic and abs(loop.time() - monotonic()) > _SAME_CLOCK:
         return _TwoTimers(loop, seconds, callback)
     return loop.call_later(seconds, callback)
 
 
 async def sleep(seconds: float) -> None:
-    """Do what `asyncio.sleep` does, also where the loop's clock is frozen."""
+    """Sleep as `asyncio.sleep` does, even if the loop's clock is frozen."""
     import asyncio  # noqa: PLC0415 - heavy
 
     loop = asyncio.get_running_loop()
@@ -125,10 +125,10 @@ def _settle(over: asyncio.Future[None]) -> None:
 
 
 class WeakCallback:
-    """A bound method that keeps nobody alive.
+    """A weak reference to a bound method, which doesn't keep the method's object alive.
 
-    `weakref.WeakMethod` is one too, but its callback fails at the end of an interpreter that has
-    cleared its modules, and prints so.
+    The callback of `weakref.WeakMethod` would fail, and print the error, when the interpreter exits
+    and has cleared its modules.
     """
 
     def __init__(self, method: Callable[..., object]) -> None:
@@ -152,13 +152,13 @@ _FORGETTING: Final[dict[int, WeakCallback]] = {}
 
 
 def on_reset(forget: Callable[[], None]) -> None:
-    """Have a bound method called by each `reset`, for as long as its object lives."""
+    """Register a bound method that each `reset` calls, as long as its object lives."""
     for key in [key for key, each in list(_FORGETTING.items()) if each.is_dead]:
         _FORGETTING.pop(key, None)
     _FORGETTING[id(cast("Any", forget).__self__)] = WeakCallback(forget)
 
 
 def reset() -> None:
-    """Make every client and verifier of this process forget what it remembers of the service."""
+    """Make all clients and verifiers of this process forget what they remember of the service."""
     for forget in list(_FORGETTING.values()):
         forget()

@@ -36,7 +36,7 @@ _TYPED: Final[Mapping[str, str]] = {
     "count": "N",
     "per": "S",
 }
-_AT_THE_START: Final = re.compile(rf"\A(?:{'|'.join(_TYPED)})(?= (?:is|must|holds)\b)")
+_AT_THE_START: Final = re.compile(rf"\A(?:{'|'.join(_TYPED)})(?= (?:is|must|holds|contains)\b)")
 _ELSEWHERE: Final = (
     (", or pass allow_insecure=True if you must", ""),
     ("pass Journal(path, accept_other_key=True)", "give --rotated-key"),
