@@ -1,1 +1,1 @@
-"""When the requests of bulk runs may leave: the window, the ramp and the gate."""
+"""Pacing of bulk runs, which decides when a request may leave: the window, ramp and gate."""

@@ -1,7 +1,7 @@
-"""The gate in front of the wire, which a bulk run's requests pass one by one.
+"""The gate that a bulk run's requests pass one by one before they are sent.
 
-`Gate` is one for a client and a limit, shared by all runs that use them. `RunPacer` is one
-run's way through it, and a `Lane` of it what a worker hands to the transport.
+A client has one `Gate` for each limit, which all its runs with that limit share. Each run goes
+through it with a `RunPacer`, and each worker passes a `Lane` of it to the transport.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from clerk_async.under_test import Timer
 
 MISSES: Final = 3
-"""So many in a row without a useful answer are no accident of one request."""
+"""This many in a row without a useful response are no accident of one request."""
 FIRST_SERVER_ERROR: Final = 500
 
 
 class Gate:
-    """The gate of one client for one limit, shared by its runs: first come, first served."""
+    """The gate of one client for one limit; its runs share it, first come, first served."""
 
     def __init__(self, limit: RateLimit, *, clock: Callable[[], float] | None = None) -> None:
         self.limit = limit
@@ -51,7 +51,7 @@ class Gate:
         """Wait until a request of this run may leave.
 
         Raises:
-            SendRefused: If the run is stopped meanwhile.
+            SendRefused: If the run is stopped in the meantime.
         """
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
@@ -75,7 +75,7 @@ class Gate:
         ticket.sent_at = self._now()
 
     def answered(self, ticket: Ticket, status: int | None, retry_after: float | None) -> int:
-        """Note the end of a send, and return how many refusals that was: 1 for a 429, else 0."""
+        """Note the end of a send; return the number of refusals: 1 for a 429, else 0."""
         if not ticket.is_open:
             return 0
         ticket.is_open = False
@@ -103,10 +103,10 @@ class Gate:
         return self._window.used(self._now()) if self._loop else 0
 
     async def told(self) -> None:
-        """Wait until all who share the window know what was used of it: here nobody does."""
+        """Wait until all processes that share the window know its use; here, none share it."""
 
     def pause(self) -> tuple[float, PauseReason] | None:
-        """Give the seconds until something may leave, and why it may not now; None if it may."""
+        """Return the seconds until a request may leave, and why it must wait; None if it may."""
         now = self._now() if self._loop else 0.0
         if now < self._ramp.paused_until:
             return self._ramp.paused_until - now, self._ramp.pause_reason
@@ -117,7 +117,7 @@ class Gate:
         return None
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
-        # what was in flight in a loop that is gone may have arrived: it keeps its place for `per`
+        # requests in flight in a loop that is gone may have arrived: they keep their places
         self._loop = loop
         self._now = self._clock or clock_of(loop)
         self._waiting.clear()
@@ -127,7 +127,7 @@ class Gate:
             self._window.leave(now, has_arrived=True)
 
     def _delay(self, now: float) -> float:
-        """Seconds until the next request may leave; inf if an answer has to come first."""
+        """Return the seconds until the next request may leave; inf if it needs a response first."""
         ramp = self._ramp
         if now < ramp.paused_until:
             return ramp.paused_until - now
@@ -142,7 +142,7 @@ class Gate:
         self._take()
         return Ticket(self._ramp.era)
 
-    # -- the window of this process alone ------------------------------------------------------
+    # -- the window, of this process alone -----------------------------------------------------
 
     def _in_flight(self) -> int:
         return self._window.in_flight
@@ -178,7 +178,7 @@ class Gate:
 
 
 class Gates:
-    """The gates of one client, one for each limit in use, so that runs at once share a window."""
+    """The gates of one client, one per limit in use, so that concurrent runs share a window."""
 
     def __init__(
         self,
@@ -191,13 +191,13 @@ class Gates:
         on_reset(self.forget)
 
     def forget(self) -> None:
-        """Begin anew, between two tests: with empty windows, and nothing refused yet."""
+        """Start afresh between two tests, with empty windows and no refusals."""
         self._gates.clear()
 
     def gate(self, limit: RateLimit) -> Gate:
-        """Give the gate for a limit; the same limit gives the same gate."""
+        """Return the gate for a limit, always the same one for the same limit."""
         gate = self._gates.get(limit)
-        if gate is None:  # threads of a sync client may come here at once
+        if gate is None:  # several threads of a sync client may get here at the same time
             gate = self._gates.setdefault(limit, self._make(limit))
         return gate
 
@@ -207,14 +207,14 @@ class RunPacer:
 
     Attributes:
         throttled: How many requests got a 429.
-        on_wire: How many have left and have no answer yet.
-        misses: How many in a row got no answer, or a 5xx.
+        on_wire: How many have left and have no response yet.
+        misses: How many in a row got no response, or a 5xx.
 
     Args:
-        gate: The window to pass.
-        may_send: Asked just before each send; False stops the run.
-        asks_first: Whether to ask before a place is taken, because the answer takes its time: it
-            may even need a place of the same window.
+        gate: The gate to pass.
+        may_send: Called just before each send; False refuses it.
+        asks_first: Whether to call `may_send` before a place is taken, because it may take long: it
+            may even need a place in the same window.
     """
 
     def __init__(
@@ -239,7 +239,7 @@ class RunPacer:
         return Lane(self)
 
     def stop(self) -> None:
-        """Let nothing more out: ends every wait with `SendRefused`."""
+        """Let nothing more out, and end every wait with `SendRefused`."""
         if self.is_stopped:
             return
         self.is_stopped = True
@@ -249,7 +249,7 @@ class RunPacer:
                 over.set_exception(SendRefused)
 
     def note(self, status: int | None) -> None:
-        """Note what became of a request that has left; None where no answer came."""
+        """Note the status of a request that has left; None if no response came."""
         self._last_status = status
         if status is None or status >= FIRST_SERVER_ERROR:
             self.misses += 1
@@ -257,9 +257,9 @@ class RunPacer:
             self.misses = 0
 
     def pause(self) -> tuple[float, PauseReason] | None:
-        """Return the seconds until something may leave, and why it may not, or comes to nothing.
+        """Return the seconds until a request may leave, and why requests wait or fail.
 
-        A service that is out of reach is told before the window, which is not to blame then.
+        An unreachable service takes precedence over the window, which is not the cause then.
         """
         pause = self.gate.pause()
         if self.misses < MISSES or (pause is not None and pause[1] != "window"):
@@ -267,22 +267,22 @@ class RunPacer:
         return 0.0, "unreachable" if self._last_status is None else "failing"
 
     async def end(self) -> None:
-        """Let nobody wait for places that this run doesn't need any more."""
+        """Tell the other processes that this run no longer needs its places."""
         await self.gate.told()
 
 
 class Lane:
     """One worker's way through the gate, for one request at a time.
 
-    What makes the calls uses it around every physical send, repeats included:
+    The transport uses it around every physical send, retries included:
 
-        ticket = await lane.acquire()   # before the pool's slot is taken; may raise SendRefused
+        ticket = await lane.acquire()   # before it takes a pool slot; may raise SendRefused
         try:
-            ...                         # take the pool's slot, wait for the client's brake
+            ...                         # take the pool slot, wait for the client's brake
             lane.sent(ticket)           # just before the request leaves
             ...
         finally:
-            lane.answered(ticket, status, retry_after)      # exactly once; status None: no answer
+            lane.answered(ticket, status, retry_after)      # exactly once; status None: no response
 
     Attributes:
         sends: How many requests have left; the worker sets it back to 0.
@@ -299,7 +299,7 @@ class Lane:
         """Wait until a request may leave.
 
         Raises:
-            SendRefused: If the run was stopped; nothing may be sent.
+            SendRefused: If the run was stopped, so that nothing may be sent.
         """
         run = self._run
         if run.is_stopped:
@@ -337,7 +337,7 @@ class Lane:
         run.throttled += self._gate.answered(ticket, status, retry_after)
 
     async def pause(self, seconds: float) -> None:
-        """Wait before a repeat, or for the client's brake.
+        """Wait before a retry, or for the client's brake.
 
         Raises:
             SendRefused: As soon as the run is stopped.

@@ -1,15 +1,17 @@
-"""One process's part in the window that all processes of a key share. Pure: time is handed in.
+"""One process's part in the window that all processes of a key share.
 
-`window.lua` keeps the window in Redis. This says what to tell it (`message`), takes its answer
-(`heard`) or the lack of one (`failed`), and knows when the next message is due. A message states
-what the process holds, tells what was answered since the last one, and asks for places; each asks
-for several at once, and single calls, which ask for nothing, ride along.
+Pure: callers pass the time in. `window.lua` keeps the window in Redis. This module composes the
+messages to it (`message`), handles its replies (`heard`) or their absence (`failed`), and knows
+when the next message is due. A message states which places the process holds, reports the requests
+answered since the last message, and asks for several places at a time. It also reports single
+calls, which don't ask for places.
 
-A process is in one of four modes. It is `new` until Redis has answered once, and `together` as long
-as it does. When Redis is away it is `silent` for one window, as it may hold more than its share
-just then, and after that `alone`, with an equal share for each process that was running. What it
-held all the while it states when it comes back: a whole statement replaces whatever Redis believes,
-so a message of which nobody knows whether it arrived does no harm, whenever it runs.
+A process is in one of four modes. It is `new` until Redis has answered once, and `together` while
+Redis answers. When Redis is away, the process is `silent` for one window, because it may hold more
+than its share at that moment. Then it is `alone`, with an equal share for each process that was
+running. When Redis is back, the process states all that it held in the meantime. A full statement
+replaces whatever Redis has recorded, so a message that may or may not have arrived does no harm,
+whenever it runs.
 """
 
 from __future__ import annotations
@@ -35,39 +37,39 @@ if TYPE_CHECKING:
 SCRIPT: Final = files("clerk_async.pacing").joinpath("window.lua").read_text(encoding="utf-8")
 
 BEAT: Final = 1.0
-"""Seconds between two messages of a process that has nothing to tell."""
+"""Seconds between two messages of a process that has nothing to report."""
 BEAT_OF_USERS: Final = 0.15
-"""The same of one that has or wants places: what it knows of the others is never older, and counts
-when Redis goes away."""
+"""The same for a process that has or wants places. This bounds the age of what it knows about the
+others, which matters when Redis goes away."""
 LEASE: Final = 3.0
-"""Seconds of silence after which a process is taken for dead, and its places come back."""
+"""Seconds of silence after which a process counts as dead, and its places are returned."""
 SETTLE: Final = 0.6
-"""Seconds in which nothing is granted after Redis was away or lost its memory: until all that use
-the key have told their places."""
+"""Seconds without grants after Redis was away or lost its data, so that all processes of the key
+can report their places first."""
 IDLE: Final = 86_400.0
-"""Seconds that Redis keeps a window that nobody uses."""
+"""Seconds that Redis keeps an unused window."""
 TICKS: Final = 20
-"""The part of a window, as a divisor, from which the rate of single calls is taken."""
+"""The rate of single calls is measured over one window divided by this."""
 FAILURES_UNTIL_AWAY: Final = 2
 SINGLE: Final = "single"
 RUN: Final = "run"
 
 _GAP: Final = (0.002, 0.05)
-"""Bounds of the seconds between two messages, which are a 200th of the window."""
+"""Bounds for the seconds between two messages, which are a 200th of the window."""
 
 Mode = Literal["new", "together", "silent", "alone"]
 
 
 @attrs.define(eq=False)
 class Claim:
-    """What one gate wants of the window.
+    """What one gate wants from the window.
 
     Attributes:
-        limit: The gate's own.
-        wanted: Tells how many places it could use now, those in hand included.
+        limit: The gate's own limit.
+        wanted: Returns how many places the gate could use now, including those in hand.
         let_out: Called when there may be places.
-        kind: What its places are counted as.
-        cap: How many of this kind all processes may use; 0 for no cap but the window's.
+        kind: The kind that its places count as.
+        cap: How many places of this kind all processes may use; 0 for no cap but the window's.
         in_hand: Places granted and not yet used.
     """
 
@@ -81,7 +83,7 @@ class Claim:
 
 @attrs.frozen
 class Standing:
-    """What the last answer said of the window as a whole."""
+    """What the last reply said about the window as a whole."""
 
     used: int = 0
     singles: int = 0
@@ -94,17 +96,17 @@ class KeyWindow:
     """The window of a key, as one process sees it.
 
     Args:
-        limit: How many requests of all processes in how many seconds.
+        limit: How many requests all processes may send in how many seconds.
         timeout: Seconds that a message may take.
-        keep: Seconds that Redis keeps the feed, which is told of pauses.
+        keep: Seconds that Redis keeps the feed, which announces pauses.
 
     Attributes:
         limit: See above.
-        ramp: What is left of the limit beside neighbours that don't share it.
-        mode: See the module.
-        standing: What the last answer said.
-        news: What refusals told this process and the others.
-        on_due: Called when a message is due sooner than was said.
+        ramp: What neighbours outside the shared state leave of the limit.
+        mode: See the module's docstring.
+        standing: What the last reply said.
+        news: What this process and the others learned from refusals.
+        on_due: Called when a message is due earlier than `due` last returned.
     """
 
     def __init__(self, limit: RateLimit, *, timeout: float, keep: float) -> None:
@@ -122,7 +124,7 @@ class KeyWindow:
         self.forget()
 
     def forget(self) -> None:
-        """Be somebody new, who holds nothing: in a process that was forked off."""
+        """Take a new identity that holds nothing, as in a forked child process."""
         self._id = secrets.token_hex(8)
         self._books = {kind: SendWindow(self.limit.per) for kind in [*self._books, SINGLE, RUN]}
         self._seq = self._heard = 0
@@ -130,7 +132,7 @@ class KeyWindow:
         self.restart(0.0)
 
     def restart(self, now: float) -> None:
-        """Begin in another loop: what was in flight in the old one may have arrived."""
+        """Start in another event loop; requests in flight in the old one may have arrived."""
         self.mode = "new"
         for books in self._books.values():
             while books.in_flight:
@@ -152,7 +154,7 @@ class KeyWindow:
     # -- what gates and calls do ---------------------------------------------------------------
 
     def register(self, claim: Claim) -> None:
-        """Let a gate take part, with the whole window or a cap of its own."""
+        """Register a gate, with the whole window or with its own cap."""
         limit = claim.limit
         if limit.per == self.limit.per and limit.count < self.limit.count:
             claim.cap = limit.count
@@ -163,16 +165,16 @@ class KeyWindow:
 
     @property
     def in_flight(self) -> int:
-        """How many requests of runs are on their way."""
+        """How many requests of bulk runs are in flight."""
         held = sum(books.in_flight for kind, books in self._books.items() if kind != SINGLE)
         return held - sum(claim.in_hand for claim in self._claims)
 
     def answered_lately(self) -> int:
-        """How many places of all processes are taken by requests that were answered."""
+        """Return how many places, of all processes, answered requests still take."""
         return self.standing.cooling + sum(self._done.values())
 
     def delay(self, claim: Claim, now: float) -> float:
-        """Seconds until a gate may let one out; inf if an answer has to come first."""
+        """Return the seconds until a gate may let a request out; inf if it needs a reply first."""
         if self.mode == "silent" and now >= self._silent_until:
             self.mode = "alone"
         if self.mode == "together":
@@ -195,11 +197,11 @@ class KeyWindow:
         return 0.0
 
     def _runners(self) -> int:
-        """How many processes had runs when Redis answered last, and this one."""
+        """Return how many processes had runs when Redis last answered, including this one."""
         return max(1, self.standing.running + (not self._was_running))
 
     def take(self, claim: Claim) -> None:
-        """Note that a gate lets one out."""
+        """Note that a gate lets a request out."""
         if claim.in_hand:
             claim.in_hand -= 1
         else:
@@ -222,16 +224,16 @@ class KeyWindow:
         self._change()
 
     def end_single(self, status: int | None, now: float) -> None:
-        """Note that it is no longer in flight."""
+        """Note that a single call is no longer in flight."""
         self._leave(SINGLE, now, has_arrived=status != TOO_MANY_REQUESTS)
 
     def pause(self, until: float, reason: PauseReason) -> None:
-        """Tell all that the service wants nothing until a time."""
+        """Tell all processes that the service asked to wait until a time."""
         self.news.pause(until, reason)
         self.hurry()
 
     def hurry(self) -> None:
-        """Let the next message leave at once, whatever there is to tell."""
+        """Make the next message due at once, whatever there is to report."""
         self._last_at = -math.inf
         self.on_due()
 
@@ -240,10 +242,10 @@ class KeyWindow:
             self._is_changed = True
             self.on_due()
 
-    # -- what is told, and what comes back -----------------------------------------------------
+    # -- messages and replies ------------------------------------------------------------------
 
     def due(self, now: float) -> float:
-        """When the next message should leave."""
+        """Return when the next message should leave."""
         if self._is_joining or self.news.is_urgent:
             return now
         is_busy = bool(self._asked) or any(each.used(now) for each in self._books.values())
@@ -255,7 +257,7 @@ class KeyWindow:
         return due
 
     def message(self, now: float, *, is_last: bool = False) -> bytes:
-        """Make the message that is due; what it tells is not told again unless it fails."""
+        """Compose the message that is due; its news is not repeated unless it fails."""
         is_joining = self._is_joining
         self._seq += 1
         self._asked = []
@@ -320,7 +322,7 @@ class KeyWindow:
         ]
 
     def heard(self, text: bytes | str, sent_at: float, now: float) -> None:
-        """Take the answer to the last message."""
+        """Apply the reply to the last message."""
         reply: dict[str, Any] = json.loads(text)
         self._failures = 0
         self._redis = (int(reply["now"]), sent_at)
@@ -356,19 +358,19 @@ class KeyWindow:
         wait = int(reply["wait"])
         self._ask_at = now
         if is_unmet:
-            # all who run ask again about twice for each place that comes free
+            # together, the running processes ask about twice per place that becomes free
             apart = self.standing.running * self.limit.per / (2 * self.limit.count)
             apart = min(max(self._gap, apart), self.limit.per / 4)
             self._ask_at += max(apart, wait / 1000 if wait >= 0 else self.limit.per / 10)
         for claim in self._claims:
             claim.let_out()
             if claim.in_hand > claim.wanted(now):
-                self._change()  # who waited was turned away meanwhile: others may have them
+                self._change()  # the waiting requests were turned away: others may use the places
 
     def failed(self, now: float) -> bool:
-        """Note that a message got no answer; true if that is when Redis counts as away.
+        """Note that a message got no reply; return True if Redis now counts as away.
 
-        Whether it arrived nobody knows: the next states everything anew.
+        The message may have arrived or not, so the next one states everything again.
         """
         self._failures += 1
         self._is_joining = True

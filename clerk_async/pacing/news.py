@@ -1,7 +1,7 @@
-"""What a refusal told one process and holds for all: how long to wait, and how much is left.
+"""What a refusal tells one process and applies to all: how long to wait, and how much is left.
 
-The window in Redis keeps the longest pause and the newest level. Messages carry what is new here,
-and answers what is new elsewhere. Pure: time is handed in.
+The window in Redis keeps the longest pause and the newest level. Messages carry news from this
+process, and replies carry news from the others. Pure: callers pass the time in.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 
 class News:
-    """One process's part in what all know of refusals.
+    """One process's share of what all processes know about refusals.
 
-    What it met while it was alone it keeps to itself, and forgets when it is back: its neighbours
-    may have been the other processes.
+    A process doesn't share refusals that it met while it was alone, and forgets them when Redis is
+    back, because they may have been caused by the other processes.
 
     Attributes:
-        paused_until: When the last pause that was heard of ends.
+        paused_until: When the last reported pause ends.
 
     Args:
-        ramp: Where the level of this process is, and is set.
+        ramp: The ramp whose level is read and set.
     """
 
     def __init__(self, ramp: Ramp) -> None:
@@ -40,21 +40,21 @@ class News:
 
     @property
     def is_urgent(self) -> bool:
-        """Whether others should hear of a pause at once."""
+        """Whether there is a pause that the others must learn of at once."""
         return self._pause is not None
 
     @property
     def is_waiting(self) -> bool:
-        """Whether there is a level that others should hear of soon."""
+        """Whether there is a level that the others should learn of soon."""
         ramp = self._ramp
         return ramp.verdicts != self._verdicts or ramp.raised != self._raised
 
     def pause(self, until: float, reason: PauseReason) -> None:
-        """Take note that the service wants nothing until a time."""
+        """Note that the service asked to wait until a time."""
         self._pause = (until, reason)
 
     def told(self, now: float, *, is_alone: bool) -> dict[str, Any]:
-        """Return what the next message is to tell; it is not told again unless that fails."""
+        """Return the news for the next message; it is not repeated unless that message fails."""
         ramp, news = self._ramp, dict[str, Any](refusals=self._refusals)
         if self._pause is not None and self._pause[0] > now:
             news["pause"] = math.ceil((self._pause[0] - now) * 1000)
@@ -71,23 +71,23 @@ class News:
         return news
 
     def failed(self) -> None:
-        """Tell it again: nobody knows whether the message arrived."""
+        """Repeat the news, because the message may not have arrived."""
         self._pause = self._pause or self._told_pause
         if self._told_level:
             self._verdicts = -1
 
     def forgotten(self) -> None:
-        """Tell what is known here: Redis has lost its memory."""
+        """Report what this process knows, because Redis has lost its data."""
         self._refusals, self._heard = 0, (0, -1)
         self._verdicts = self._ramp.verdicts if self._ramp.level[0] == math.inf else -1
 
     def came_back(self, now: float) -> None:
-        """Forget what was met alone."""
+        """Forget refusals from the time without Redis."""
         if self._ramp.verdicts != self._verdicts_together:
             self._ramp.follow(math.inf, now, now, is_new=False)
 
     def heard(self, reply: dict[str, Any], now: float) -> None:
-        """Follow what the answer says."""
+        """Apply the news in a reply."""
         self._told_pause = None
         refusals, level = found = int(reply["refusals"]), int(reply["level"])
         is_new = refusals != self._refusals and not self._told_level

@@ -1,4 +1,7 @@
-"""How many requests of a bulk run leave at once, and how much of the limit they use. Pure."""
+"""The ramp: how many requests of a bulk run are concurrent, and how much of the limit they use.
+
+Pure: callers pass the time in.
+"""
 
 from __future__ import annotations
 
@@ -12,47 +15,49 @@ from clerk_async.pacing.window import TOO_MANY_REQUESTS, PauseReason, Ticket
 START_CONCURRENCY: Final = 16
 CONCURRENCY_AFTER_REFUSAL: Final = 4
 BACK_OFF: Final = 0.9
-"""What is left of the allowance that was refused."""
+"""The fraction of the refused level that stays allowed."""
 WINDOWS_TO_RECOVER: Final = 8
-"""How many windows without a refusal bring the allowance back to where it was refused."""
+"""How many windows without a refusal bring the allowance back to the refused level."""
 LEAST_SHARE: Final = 0.05
-"""The part of the limit that is used whatever is refused."""
+"""The fraction of the limit that may always be used, whatever is refused."""
 UNTOLD_PAUSE: Final = 0.1
-"""Seconds to wait on the first 429 that doesn't say how long; doubles until one is let through."""
+"""Seconds to wait after a 429 without a time; doubles until a request gets through."""
 LONGEST_PAUSE: Final = 120.0
-"""Seconds; a service that says more is asked again after this. A policy's `max_retry_after` may be
-shorter: it is for how long a call waits, and a run has a deadline of its own."""
+"""Seconds; if the service asks for a longer wait, the run tries again after this. A policy's
+`max_retry_after` may be shorter: it limits how long a call waits, and a run has its own deadline.
+"""
 LATENCY_WEIGHT: Final = 0.1
-"""What the newest latency counts for in the average."""
+"""The weight of the newest latency in the average."""
 
 
 @attrs.define
 class _Suspicion:
-    """A refusal that may have been no matter of the limit, and what was before it."""
+    """A refusal that may not have been caused by the limit, and the state before it."""
 
     sent_at: float
     level: float
     refused_at: float
     concurrency: float
     votes: int = 0
-    """Answers to those sent after it: let through counts 1, refused -1."""
+    """Responses to requests sent later: 1 for each let through, -1 for each refused."""
 
 
 class Ramp:
-    """How many at once, and what part of the limit: both grow while nothing is refused.
+    """The concurrency and the allowance of a run: both grow while no request is refused.
 
-    Concurrency starts at 16 and grows by one with each answer, which doubles it per round trip, up
-    to what the limit can use at the latency seen. A 429 means that someone else uses the key too:
-    concurrency starts again from 4, and the allowance falls to nine tenths of what the server let
-    through, then climbs back slowly, lingers there, and goes on faster (the curve of TCP CUBIC,
-    RFC 9438), so that a neighbour who stays costs few refusals, and one who leaves is noticed.
+    Concurrency starts at 16 and grows by one with each response, which doubles it per round trip,
+    up to what the limit can use at the measured latency. A 429 means that another client (a
+    neighbour) uses the key too. Concurrency then restarts at 4, and the allowance drops to nine
+    tenths of what the server let through. It climbs back slowly, stays near the old level for a
+    while, and then grows faster (the curve of TCP CUBIC, RFC 9438). So a neighbour that stays costs
+    few refusals, and the run notices when it leaves.
 
-    In the first window of a run a 429 tells less: an earlier run may have filled it, such as the
-    dry run before this one, or the one that was interrupted. Then the allowance falls half as far.
+    A 429 in the first window of a run says less, because an earlier run may have filled that
+    window: a dry run, or a run that was interrupted. Then the allowance drops half as far.
 
-    A full window refuses whatever comes after. So where most of those that were sent later got
-    through, or where no time was told, a 429 slows the run down for a moment, and the allowance
-    stays what it was.
+    A full window refuses everything that comes later. So if most of the requests sent later got
+    through, or if the 429 gave no time, the run only slows down for a moment and keeps its
+    allowance.
     """
 
     __slots__ = (
@@ -97,7 +102,7 @@ class Ramp:
         self.raised: int = 0
 
     def allowance(self, now: float) -> float:
-        """How much of the limit may be used now."""
+        """Return how much of the limit may be used now."""
         if self._refused_level >= self._count:
             return self._count
         age = max(0.0, now - self._refused_at) / self._per
@@ -109,12 +114,12 @@ class Ramp:
         return max(1.0, self._count * LEAST_SHARE, allowed)
 
     def take(self, now: float) -> None:
-        """Note a send: beside a neighbour they leave one by one, as a burst would meet his."""
+        """Note a send; next to a neighbour, sends are spaced, because bursts would collide."""
         silent_since = (
             max(self._taken_at, self.paused_until) if self._taken_at > -math.inf else -math.inf
         )
         if now - silent_since > self._per:
-            self._began_at = now  # whatever we sent before is forgotten, and so is who was about
+            self._began_at = now  # a new first window: our earlier requests have left the last one
         self._taken_at = now
         if self._suspicion is not None:
             self._judge(self._suspicion)
@@ -135,7 +140,7 @@ class Ramp:
         self._ceiling = self._most_at_once()
 
     def let_through(self, ticket: Ticket, latency: float) -> None:
-        """Note an answer that was no refusal."""
+        """Note a response other than a refusal."""
         if self._latency:
             self._latency += LATENCY_WEIGHT * (latency - self._latency)
         else:
@@ -143,7 +148,7 @@ class Ramp:
         if ticket.era != self.era:
             self._count_vote(ticket, 1)
             if self._refused_level < math.inf:
-                self._refused_level += 1  # it was in flight at the refusal, and got through
+                self._refused_level += 1  # in flight at the refusal, and let through
                 self.raised += 1
             return
         self._untold = UNTOLD_PAUSE
@@ -158,7 +163,7 @@ class Ramp:
             suspicion.votes += vote
 
     def _most_at_once(self) -> float:
-        """Twice what keeps the window full at this latency; more where nobody else is about."""
+        """Return twice what fills the window at this latency; more without a neighbour."""
         used = min(self._count, self._refused_level)
         steady = 2 * self._latency * used / self._per
         if used < self._count:
@@ -168,7 +173,7 @@ class Ramp:
     def refused(
         self, ticket: Ticket, now: float, used: int, status: int, retry_after: float | None
     ) -> None:
-        """Note a 429, or a 503 that says when to come back, and the places used at that moment."""
+        """Note a 429, or a 503 with Retry-After, and the places in use at that moment."""
         is_first = ticket.era == self.era
         is_repeated = self._untold > UNTOLD_PAUSE
         if retry_after:
@@ -195,24 +200,24 @@ class Ramp:
         self._slow_down(CONCURRENCY_AFTER_REFUSAL)
 
     def pause(self, until: float, reason: PauseReason) -> None:
-        """Let nothing out until a time, unless a longer pause is on already."""
+        """Let nothing out until a time, unless a longer pause is already in effect."""
         if until > self.paused_until:
             self.paused_until = until
             self.pause_reason = reason
 
     @property
     def level(self) -> tuple[float, float]:
-        """What a refusal left of the limit (inf: all of it), and from when on it grows again."""
+        """What a refusal left of the limit (inf: all of it), and when it starts to grow again."""
         return self._refused_level, self._refused_at
 
     def follow(self, level: float, refused_at: float, now: float, *, is_new: bool) -> None:
-        """Take over a level that another process found.
+        """Adopt a level that another process found.
 
         Args:
-            level: What a refusal left of the limit; inf: all of it.
-            refused_at: From when on it grows again.
-            now: The time.
-            is_new: Was there a refusal since the last time? Then this one starts again from few.
+            level: The part of the limit that a refusal left; inf means all of it.
+            refused_at: When it starts to grow again.
+            now: The current time.
+            is_new: Whether there was a refusal since the last call, so that concurrency restarts.
         """
         self._refused_level, self._refused_at = level, refused_at
         if is_new:

@@ -1,8 +1,8 @@
-"""The gate of a process that shares its window with others: the same calls as `Gate`.
+"""The gate of a process that shares its window with others; it has the same methods as `Gate`.
 
-Runs, lanes and the ramp know no difference. Places come from `KeyWindow`, several at a time: who
-waits here is counted in what the next message asks for, and is let out when it is answered. Alone,
-while Redis is away, they come from this process's share of the limit.
+Runs, lanes and the ramp don't notice the difference. Places come from `KeyWindow`, several at a
+time: the next message asks for as many as requests wait here, and its reply lets them out. While
+Redis is away, places come from this process's share of the limit.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class SharedGate(Gate):
     """The gate of one client for one limit, inside the window of its key.
 
-    A limit of the window's own length is a cap over all processes. One of another length is kept in
-    this process, on top of the key's window.
+    A limit with the same length as the key's window is a cap for all processes. A limit with
+    another length applies in this process only, on top of the key's window.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class SharedGate(Gate):
         self._claim = Claim(limit, self._wanted, self._let_out)
 
     async def told(self) -> None:
-        """Wait until the others know the last places, or Redis has had its time."""
+        """Wait until the others know of the last places, or Redis has timed out."""
         await self._tell()
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -48,7 +48,7 @@ class SharedGate(Gate):
     def _in_flight(self) -> int:
         return self._keys.in_flight
 
-    def _answered_lately(self, now: float) -> int:  # noqa: ARG002 - the window's own time counts
+    def _answered_lately(self, now: float) -> int:  # noqa: ARG002 - the window uses its own time
         return self._keys.answered_lately()
 
     def _delay_of_window(self, now: float) -> float:
@@ -73,7 +73,7 @@ class SharedGate(Gate):
             self._keys.on_due()
 
     def _wanted(self, now: float) -> int:
-        """How many places could be used now, or as soon as they may leave beside a neighbour."""
+        """Return how many places this gate could use now, or soon if it shares with a neighbour."""
         ramp = self._ramp
         if not self._waiting or now < ramp.paused_until:
             return 0
@@ -81,5 +81,5 @@ class SharedGate(Gate):
         if self._has_own_window:
             most = min(most, self.limit.count - self._window.used(now))
         if ramp.allowance(now) < self._keys.limit.count:
-            most = min(most, 1)  # one by one
+            most = min(most, 1)  # next to a neighbour, one by one
         return max(0, most)

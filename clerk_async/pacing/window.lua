@@ -1,12 +1,12 @@
--- The window of one key, kept for all processes that use it.
+-- The window of one key, shared by all processes that use the key.
 --
--- A place is taken from its grant until `per` milliseconds after the answer was told: whoever takes
--- it next arrives at least `per` later, whatever the latency of either request was. What a process
--- holds (granted or in flight) is in its record; what was answered cools in a sorted set until it
--- is free. Only Redis's own clock counts.
+-- A place is taken from its grant until `per` milliseconds after its response was reported. So the
+-- request that takes it next arrives at least `per` later, whatever the latency of either was. The
+-- record of a process has the places that it holds (granted or in flight). Places of answered
+-- requests cool in a sorted set until they are free. Only Redis's own clock counts.
 --
 -- KEYS   state, places, records, leases, feed
--- ARGV   one message of one process, as JSON (see clerk_async.pacing.key_window)
+-- ARGV   one message from one process, as JSON (see clerk_async.pacing.key_window)
 -- Reply  JSON
 local STATE, PLACES, RECORDS, LEASES, FEED = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local message = cjson.decode(ARGV[1])
@@ -16,7 +16,7 @@ local function number(field)
   return tonumber(redis.call('HGET', STATE, field)) or 0
 end
 
--- A clock that never goes back, however Redis's is set.
+-- A clock that never goes back, even if Redis's clock is set back.
 local time = redis.call('TIME')
 local shift = number('shift')
 local now = time[1] * 1000 + math.floor(time[2] / 1000) + shift
@@ -42,7 +42,7 @@ local function change(kind, by)
   end
 end
 
--- Let `count` places of a process, which are counted already, come free at a time.
+-- Schedule `count` places of a process, already counted as used, to become free at `free_at`.
 local function cool(owner, kind, count, free_at)
   if free_at <= now then
     change(kind, -count)
@@ -67,7 +67,7 @@ local function record_of(owner)
   return text and cjson.decode(text)
 end
 
--- Who says nothing for so long is taken for dead: what it held may have arrived until now.
+-- Remove a process that counts as dead; its requests may have arrived until its lease ended.
 local function bury(owner, record, free_at)
   for kind, count in pairs(record.held) do
     cool(owner, kind, count, free_at + record.per)
@@ -86,13 +86,13 @@ for index = 1, #dead, 2 do
   bury(dead[index], record_of(dead[index]), tonumber(dead[index + 1]))
 end
 if #dead > 0 and redis.call('ZCARD', LEASES) == 0 then
-  settle() -- nobody got through for so long: the others may have gone on alone
+  settle() -- nobody reached Redis for a whole lease: others may have continued alone
 end
 redis.call('HSET', STATE, 'now', now, 'shift', shift)
 
 local record = record_of(id)
 if record and record.seq < message.heard then
-  begin() -- Redis has forgotten what it had answered: so it may have forgotten others' places too
+  begin() -- Redis lost a reply that it gave, so it may have lost the places of others too
   record = nil
 end
 local epoch = redis.call('HGET', STATE, 'epoch')
@@ -103,7 +103,7 @@ local wait = -1
 local news = message.news
 
 local function note_singles(arrived)
-  -- how many single calls came lately: the places that they will need are kept free for them
+  -- the recent rate of single calls: the places that they will need are kept free for them
   local tick = math.max(1, math.floor(message.per / message.ticks))
   local index = math.floor(now / tick)
   local before, since = number('before'), number('since')
@@ -175,8 +175,8 @@ elseif message.act == 'join' then
     end
     store(message.held)
     if message.company > 1 then
-      -- it comes back from an absence of Redis: of those that were running then, some may have
-      -- gone on alone and ended since, and nobody told what they used last
+      -- Redis was away for this process. Other processes that were running then may have continued
+      -- alone and ended since, so that nobody reported the last places they used.
       local company = now < number('missed') and number('company') or 0
       redis.call('HSET', STATE, 'company', math.max(company, message.company), 'missed', now + message.per)
     end
@@ -257,7 +257,7 @@ else
   store(held)
 end
 
--- What a refusal told one of us holds for all.
+-- What a refusal tells one process applies to all.
 if news and message.act ~= 'bye' and verdict ~= 'old' then
   if news.pause and now + news.pause > number('paused') then
     redis.call('HSET', STATE, 'paused', now + news.pause, 'reason', news.reason)

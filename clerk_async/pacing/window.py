@@ -1,6 +1,6 @@
-"""When a request of a bulk run may leave. Pure: time is handed in.
+"""The window of a rate limit: decides when a request of a bulk run may leave.
 
-`clerk_async.pacing.gate` puts it, with the ramp, in front of the wire.
+Pure: callers pass the time in. `clerk_async.pacing.gate` combines it with the ramp.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from typing import Final, Literal
 PauseReason = Literal["window", "rate_limited", "unavailable", "unreachable", "failing"]
 
 CLOCK_MARGIN: Final = 0.001
-"""Seconds that a window is taken longer, as no two clocks are the same."""
+"""Seconds added to each window, because no two clocks run the same."""
 GRAIN: Final = 0.001
-"""The part of a window within which answers are taken for one moment, the last one's."""
+"""Responses within this fraction of a window count as arriving together, with the last one."""
 TOO_MANY_REQUESTS: Final = 429
 UNAVAILABLE: Final = 503
 
 
 def asks_to_wait(status: int, retry_after: float | None) -> bool:
-    """Whether an answer asks everybody who uses the key to wait: 429, and 503 with Retry-After."""
+    """Return whether a response asks all users of the key to wait: 429, or 503 with Retry-After."""
     return status == TOO_MANY_REQUESTS or (status == UNAVAILABLE and retry_after is not None)
 
 
-class SendRefused(Exception):  # noqa: N818 - no error of its own: the caller turns it into an outcome
-    """The run takes no further sends: it was stopped. Nothing was sent.
+class SendRefused(Exception):  # noqa: N818 - not an error: the caller turns it into an outcome
+    """The run was stopped and allows no more sends. Nothing was sent.
 
-    The transport raises the last attempt's error where there was one, else lets this through.
+    The transport raises the last attempt's error instead, if there was an earlier attempt.
     """
 
 
@@ -50,13 +50,14 @@ class Ticket:
 class SendWindow:
     """Keeps any window of `per` seconds, as the server sees it, at or below a count.
 
-    A request arrives somewhere between its send and its answer, nobody knows where. So it holds its
-    place from the send until `per` seconds after the answer: whoever takes that place then arrives
-    at least `per` seconds after it, whatever the latency of either was. Memory is bounded, however
-    large the count is.
+    A request arrives at some unknown time between its send and its response. So it keeps its place
+    from the send until `per` seconds after the response. The request that takes the place next
+    arrives at least `per` seconds later, whatever the latency of either was. Memory use is bounded,
+    however large the count is.
 
-    What never reached the server, as no connection could be made, holds its place too: in an outage
-    nothing else keeps a run from spending the attempts of all its ids within seconds.
+    A request that never reached the server, because no connection could be made, keeps its place
+    too: in an outage, nothing else keeps a run from spending the attempts of all its ids within
+    seconds.
     """
 
     __slots__ = ("_cooling", "_grain", "_held", "in_flight", "per")
@@ -64,25 +65,25 @@ class SendWindow:
     def __init__(self, per: float) -> None:
         self.per: float = per
         self.in_flight: int = 0
-        # answers that come nearly at once share an entry: [free at, since, how many]
+        # responses that arrive nearly together share an entry: [free at, since, count]
         self._cooling: deque[list[float]] = deque()
         self._held = 0
         self._grain = per * GRAIN
 
     def used(self, now: float) -> int:
-        """How many places are taken."""
+        """Return how many places are taken."""
         cooling = self._cooling
         while cooling and cooling[0][0] <= now:
             self._held -= int(cooling.popleft()[2])
         return self.in_flight + self._held
 
     def cooling(self, now: float) -> list[tuple[float, int]]:
-        """The places taken by requests that were answered: when they come free, and how many."""
+        """Return the places taken by answered requests: when they become free, and how many."""
         self.used(now)
         return [(free_at, int(count)) for free_at, _, count in self._cooling]
 
     def free_at(self) -> float:
-        """When the next place comes free: inf if only an answer can free one."""
+        """Return when the next place becomes free; inf if only a response can free one."""
         return self._cooling[0][0] if self._cooling else math.inf
 
     def leave(self, now: float, *, has_arrived: bool) -> None:
