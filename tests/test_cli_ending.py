@@ -125,6 +125,17 @@ def test_a_small_run_that_was_stopped_says_left_of_each_that_waits(cli: InProces
     assert numbers(ended.err) == (2, 5, 3, 0)
 
 
+def test_a_large_run_that_was_stopped_early_shows_no_session_as_all(
+    cli: InProcess, tmp_path: Path
+) -> None:
+    """The few that it came to are no list of what is left."""
+    ids = add(cli.fake, 60)
+    cli.fake.inject(Fault.status(401, operation="revoke", after=2, count=None))
+    ended = cli("revoke", "--from", write(tmp_path / "ids", ids), "-y", "--rate", "4/10")
+    assert (ended.code, ended.lines) == (3, [])
+    assert numbers(ended.err) == (2, 60, 58, 0)
+
+
 @pytest.mark.promise("cli-true-endings")
 def test_the_same_error_is_told_once_with_its_count(cli: InProcess, tmp_path: Path) -> None:
     """Of a thousand lines that say the same, nobody reads the one that doesn't."""

@@ -195,6 +195,14 @@ def test_the_time_left_follows_a_change_that_lasts() -> None:
     assert told == pytest.approx(441.0, abs=5)
 
 
+def test_a_time_left_that_has_run_down_is_not_believed() -> None:
+    """The run goes on: what it says now counts, and if it says nothing, nothing is shown."""
+    left = TimeLeft()
+    assert left.follow(5.0, 1.0) == 5.0
+    assert left.follow(None, 5.5) is None
+    assert left.follow(80.0, 6.0) == 80.0
+
+
 def test_a_first_burst_does_not_promise_too_early_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Over the whole run nothing is faster than the rate limit."""
     drawn = show(monkeypatch, snapshot(total=None), total=1300, fastest=8.0)

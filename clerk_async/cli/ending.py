@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Self
 import attrs
 
 from clerk_async.bulk.report import RevocationStatus
+from clerk_async.cli.bulk_run import EACH_AT_MOST, BulkRun
 from clerk_async.cli.columns import SESSIONS
 from clerk_async.cli.exits import (
     DONE,
@@ -25,7 +26,6 @@ from clerk_async.http.error_bodies import refuses_key
 
 if TYPE_CHECKING:
     from clerk_async.bulk.report import RevocationOutcome, RevocationReport
-    from clerk_async.cli.bulk_run import BulkRun
     from clerk_async.cli.inputs import Ids
     from clerk_async.cli.output import Output
 
@@ -166,7 +166,8 @@ class Ending:
                 record["skipped"] = self.ids.tally.skipped
             out.record(record)
         else:
-            tell_outcomes(out, self.run.first, self.failures, self.waiting)
+            each = self.run.first if self.all <= EACH_AT_MOST else []
+            tell_outcomes(out, each, self.failures, self.waiting)
             self._tell_counts(out, code)
             tell_waiting(out, [*self.waiting, *self.run.tried])
         for warning in warnings:

@@ -26,6 +26,7 @@ SETTLES_IN: Final = 8.0
 """Seconds in which the time left follows a change of pace by two thirds."""
 TOLD_AFTER: Final = 2.0
 """Seconds before the time left is told: what a run does first says little."""
+_OVER: Final = 1.0
 _GAP: Final = "  "
 _MINUTE: Final = 60
 _HOUR: Final = 3600
@@ -61,10 +62,10 @@ class TimeLeft:
             now: Seconds since the start.
         """
         passed, self._at = max(0.0, now - self._at), now
-        if self._shown is None or self._shown <= 0:
-            self._shown = estimate
+        if self._shown is None or self._shown - passed < _OVER:
+            self._shown = estimate  # it has run down, and the run goes on: what it says now counts
             return estimate
-        self._shown = max(0.0, self._shown - passed)
+        self._shown -= passed
         if estimate is not None:
             self._shown += (estimate - self._shown) * (1 - math.exp(-passed / SETTLES_IN))
         return self._shown
