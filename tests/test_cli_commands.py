@@ -126,6 +126,24 @@ def test_refresh_takes_tokens_from_options_and_hides_what_comes(
     assert "[hidden" in ended.out
 
 
+@pytest.mark.parametrize(
+    ("option", "asked"),
+    [("--suffixed-cookies", "true"), ("--no-suffixed-cookies", "false"), ("--format", None)],
+)
+def test_refresh_can_ask_for_cookies_with_a_suffix(
+    cli: InProcess, option: str, asked: str | None
+) -> None:
+    """As the cookies of the request had one or not; without a word it is up to the service."""
+    session = cli.fake.add_session()
+    about = ["--expired-token", cli.fake.expired_token(session)]
+    about += ["--refresh-token", cli.fake.refresh_token_for(session)]
+    about += ["--origin", "http://localhost:3000", "--format", "cookie"]
+    ended = cli("refresh", session.id, *about, *([option] if asked else []))
+    assert ended.code == 0, ended.err
+    assert (f"__session_{cli.fake.cookie_suffix}=" in ended.out) is (asked == "true")
+    assert cli.fake.requests[-1].query.get("suffixed_cookies") == asked
+
+
 def test_a_refused_refresh_is_no_refused_key(cli: InProcess) -> None:
     """It answers 401 about the session: exit code 1, not 3."""
     session = cli.fake.add_session()
@@ -191,6 +209,25 @@ def test_verify_token_checks_parties(cli: InProcess) -> None:
     assert cli("verify-token", token, *parties).code == 0
     assert cli("verify-token", *parties, token).code == 0
     assert cli("verify-token", *other, token).code == 1
+
+
+def test_verify_token_takes_what_a_verifier_takes(cli: InProcess) -> None:
+    """Tokens without a party, a clock that is off, and a look at the session at the service."""
+    session = cli.fake.add_session()
+    party = ("--authorized-party", "https://a.example")
+    made = cli("token", session.id, "--show-token").lines[0]  # over the Backend API: no azp
+    assert cli("verify-token", made, *party).code == 1
+    assert cli("verify-token", made, *party, "--allow-missing-azp").code == 0
+    old = cli.fake.mint(session, expires_in=-30)
+    assert cli("verify-token", old).code == 1
+    assert cli("verify-token", old, "--clock-skew", "60").code == 0
+    issuers = ("--issuer", "https://clerk.example.com", "--issuer", cli.fake.issuer)
+    assert cli("verify-token", made, *issuers).code == 0
+    assert cli("verify-token", made, "--check-session").code == 0
+    assert cli("revoke", session.id).code == 0
+    ended = cli("verify-token", made, "--check-session")
+    assert (ended.code, cli("verify-token", made).code) == (1, 0)
+    assert "revoked" in ended.err
 
 
 def test_verify_token_without_any_key_says_where_keys_come_from(

@@ -376,6 +376,37 @@ def test_revoke_all_by_client_and_by_time(cli: InProcess) -> None:
     assert revoked(cli.fake) == {old}
 
 
+def test_revoke_all_keeps_the_newest_of_each_user(cli: InProcess) -> None:
+    """A dry run plans as many; the question names them."""
+    made = {
+        user: [
+            cli.fake.add_session(user_id=user, created_at=1_700_000_000_000 + 1000 * age).id
+            for age in range(30)
+        ]
+        for user in ("user_1", "user_2")
+    }
+    arguments = ("revoke-all", "--user", *made, "--keep-newest", "2")
+    assert len(cli(*arguments, "--dry-run").lines) == 56
+    ended = cli(*arguments)
+    assert ended.code == 2
+    assert "Revoke the 56 live sessions of 2 users" in ended.err
+    assert "except  each user's 2 newest" in ended.err
+    assert cli(*arguments, "-y", "--rate", "500/1").code == 0
+    assert revoked(cli.fake) == {one for ids in made.values() for one in ids[:-2]}
+    assert cli(*arguments).code == 0, "nothing is left to do, and that is no failure"
+
+
+def test_a_deadline_stops_the_run(cli: InProcess, tmp_path: Path) -> None:
+    """Exit code 1, how much is left, and the command that goes on."""
+    path = tmp_path / "ids"
+    path.write_text("\n".join(add(cli.fake, 60)))
+    ended = cli("revoke", "--from", str(path), "-y", "--rate", "4/60", "--deadline", "1s")
+    assert ended.code == 1
+    assert "Stopped: 4 of 60 done, 56 left" in ended.err
+    assert "the time was up" in ended.err
+    assert f"revoke --from {path} -y --rate 4/60 --deadline 1s --journal" in ended.err
+
+
 def test_revoke_all_without_users_never_means_everybody(cli: InProcess) -> None:
     """Exit code 2."""
     add(cli.fake, 1)

@@ -56,17 +56,27 @@ class Question:
             self._facts.append(("journal", f"{journal.path}: {told}"))
 
     def about_filters(
-        self, client_id: str | None, except_ids: Sequence[str], filters: Filters
+        self,
+        client_id: str | None,
+        except_ids: Sequence[str],
+        keep_newest: int | None,
+        filters: Filters,
     ) -> None:
         """Say which sessions are meant."""
         only = [f"of client {client_id}"] if client_id is not None else []
         only += filters.in_words()
         if only:
             self._facts.append(("only", "; ".join(only)))
+        spared = list[str]()
         if except_ids:
             more = len(except_ids) - _NAMED_AT_MOST
             named = ", ".join(except_ids[:_NAMED_AT_MOST])
-            self._facts.append(("except", f"{named} and {more} more" if more > 0 else named))
+            spared.append(f"{named} and {more} more" if more > 0 else named)
+        if keep_newest is not None:
+            newest = "newest one" if keep_newest == 1 else f"{number(keep_newest)} newest"
+            spared.append(f"each user's {newest}")
+        if spared:
+            self._facts.append(("except", "; ".join(spared)))
 
     def about_pace(self, count: int | None, *, users: int | None = None) -> None:
         """Say how fast it goes, and how long it takes if that can be told.

@@ -28,7 +28,7 @@ ANY: Final = "any"
 NONE: Final = "none"
 
 
-def _read_age(
+def read_age(
     context: click.Context, option: click.Parameter, value: str | None
 ) -> timedelta | None:
     """Read a time span such as `30d`, `12h` or `1w2d`."""
@@ -68,13 +68,13 @@ def age_options(function: F) -> F:
     options = (
         click.option(
             "--older-than",
-            callback=_read_age,
+            callback=read_age,
             metavar="AGE",
             help="Only sessions created longer ago than AGE, such as 30d, 12h or 2w.",
         ),
         click.option(
             "--idle",
-            callback=_read_age,
+            callback=read_age,
             metavar="AGE",
             help="Only sessions last active longer ago than AGE.",
         ),

@@ -11,6 +11,8 @@ import click
 from clerk_async.cli.messages import as_typed
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from clerk_async.cli.progress import Mode
     from clerk_async.config import Endpoint, RateLimit
 
@@ -66,7 +68,13 @@ class RunOptions(NamedTuple):
     rate: RateLimit | None
     share: float | None
     max_failures: int | None
+    deadline: timedelta | None
     progress: Mode | None
+
+    @property
+    def seconds(self) -> float | None:
+        """The deadline as the library takes it."""
+        return None if self.deadline is None else self.deadline.total_seconds()
 
 
 def rate_limit_of(

@@ -64,6 +64,7 @@ def revoke_all(
     *,
     client_id: str | None,
     except_ids: Sequence[str],
+    keep_newest: int | None,
     filters: Filters,
     options: RunOptions,
 ) -> int:
@@ -83,7 +84,8 @@ def revoke_all(
         spared.note(one)
     if spared.has_strangers:
         raise click.UsageError(f"--except would spare nothing: {'; '.join(spared.warnings)}")
-    return _OfUsers(settings, options, ids, user_ids, filters, client_id, except_ids).run()
+    run = _OfUsers(settings, options, ids, user_ids, filters, client_id, except_ids, keep_newest)
+    return run.run()
 
 
 class _Selection(TypedDict):
@@ -92,6 +94,7 @@ class _Selection(TypedDict):
     created_before: datetime | None
     last_active_before: datetime | None
     actor: str | bool | None
+    keep_newest: int | None
 
 
 @attrs.define
@@ -216,6 +219,7 @@ class _ByIds:
             journal=self.journal,
             dry_run=self.options.dry_run,
             max_failures=self.options.max_failures,
+            deadline=self.options.seconds,
             **run.hooks,
         )
 
@@ -265,10 +269,12 @@ class _OfUsers(_ByIds):
     Attributes:
         client_id: Only sessions of this client.
         except_ids: Sessions to leave alone.
+        keep_newest: So many of each user's newest sessions to leave alone as well.
     """
 
     client_id: str | None
     except_ids: Sequence[str]
+    keep_newest: int | None
 
     @property
     def kind(self) -> RunKind:
@@ -311,7 +317,7 @@ class _OfUsers(_ByIds):
         if not self.must_ask:
             return
         question.about_journal(self.journal, len(self.done), None)
-        question.about_filters(self.client_id, self.except_ids, self.filters)
+        question.about_filters(self.client_id, self.except_ids, self.keep_newest, self.filters)
         ids = self.ids
         if ids is not None and ids.has_more_than(ASK_ABOVE):
             question.about_pace(None, users=ids.total)
@@ -352,6 +358,7 @@ class _OfUsers(_ByIds):
             journal=self.journal,
             dry_run=self.options.dry_run,
             max_failures=self.options.max_failures,
+            deadline=self.options.seconds,
             **self._selection(),
             **run.hooks,
         )
@@ -364,4 +371,5 @@ class _OfUsers(_ByIds):
             "created_before": filters.created_before,
             "last_active_before": filters.last_active_before,
             "actor": filters.actor,
+            "keep_newest": self.keep_newest,
         }

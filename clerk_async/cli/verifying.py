@@ -21,15 +21,21 @@ if TYPE_CHECKING:
 
 
 def verify_token(
-    settings: Settings, token: str, jwt_key_file: str | None, rules: dict[str, Any]
+    settings: Settings,
+    token: str,
+    jwt_key_file: str | None,
+    rules: dict[str, Any],
+    *,
+    is_looked_up: bool,
 ) -> int:
-    """Verify a token, show what it says, and give the exit code.
+    """Verify a token, show what it says, and return the exit code.
 
     Args:
         settings: The global options.
         token: The token; `-` reads it from stdin.
         jwt_key_file: Where the public key is; None for CLERK_JWT_KEY, or to have it fetched.
         rules: What a verifier takes besides.
+        is_looked_up: Whether the service is asked if the session is alive.
 
     Raises:
         Refused: If a key or an option can't be used.
@@ -40,7 +46,7 @@ def verify_token(
     show_log(settings.out, is_verbose=settings.is_verbose)
     jwt_key = _jwt_key(jwt_key_file)
     try:
-        claims = asyncio.run(_verify(settings, token, jwt_key, rules))
+        claims = asyncio.run(_verify(settings, token, jwt_key, rules, is_looked_up=is_looked_up))
     except ConfigurationError as error:
         where = "CLERK_JWT_KEY" if jwt_key_file is None else jwt_key_file
         raise Refused(error_text(error).replace("jwt_key", where, 1)) from None
@@ -49,9 +55,18 @@ def verify_token(
 
 
 async def _verify(
-    settings: Settings, token: str, jwt_key: str | None, rules: dict[str, Any]
+    settings: Settings,
+    token: str,
+    jwt_key: str | None,
+    rules: dict[str, Any],
+    *,
+    is_looked_up: bool,
 ) -> SessionClaims:
     has_secret_key = has_key(settings)
+    if is_looked_up:
+        async with make_client(settings) as sessions:
+            verifier = AsyncTokenVerifier(sessions=sessions, jwt_key=jwt_key, **rules)
+            return await verifier.verify(token, check_session=True)
     if jwt_key is not None or (rules["issuer"] is not None and not has_secret_key):
         return await AsyncTokenVerifier(jwt_key=jwt_key, **rules).verify(token)
     if not has_secret_key:

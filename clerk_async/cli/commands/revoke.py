@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from clerk_async.cli.app import Settings, command, pass_settings
-from clerk_async.cli.filters import age_options, filters_of, read_time
+from clerk_async.cli.filters import age_options, filters_of, read_age, read_time
 from clerk_async.cli.rates import ASK_ABOVE, RunOptions, read_rate, read_share
 
 if TYPE_CHECKING:
@@ -53,6 +53,12 @@ _RUN_OPTIONS = (
         type=click.IntRange(min=1),
         metavar="N",
         help="Stop when N sessions have failed.",
+    ),
+    click.option(
+        "--deadline",
+        callback=read_age,
+        metavar="TIME",
+        help="Stop after so long, such as 90s, 10m or 1h.",
     ),
     click.option(
         "--progress",
@@ -131,6 +137,12 @@ def revoke_command(
     help="Sessions to leave alone, such as your own.",
 )
 @click.option(
+    "--keep-newest",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Leave each user's N newest sessions alone, of those that are meant.",
+)
+@click.option(
     "--client",
     "client_id",
     metavar="ID",
@@ -159,6 +171,7 @@ def revoke_all_command(
     source: str | None,
     column: str | None,
     except_ids: tuple[str, ...],
+    keep_newest: int | None,
     client_id: str | None,
     created_before: datetime | None,
     last_active_before: datetime | None,
@@ -193,6 +206,7 @@ def revoke_all_command(
         column,
         client_id=client_id,
         except_ids=except_ids,
+        keep_newest=keep_newest,
         filters=filters,
         options=RunOptions(**options),
     )

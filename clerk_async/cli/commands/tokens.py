@@ -97,6 +97,12 @@ def token_command(
 )
 @click.option("--originating-ip", metavar="IP", help="Where that request came from.")
 @click.option(
+    "--suffixed-cookies/--no-suffixed-cookies",
+    default=None,
+    help="Whether the cookies of that request had a suffix (__session_…), so that the new ones get "
+    "it too; default: up to the service.",
+)
+@click.option(
     "--format",
     "answer",
     type=click.Choice(["token", "cookie"]),
@@ -115,6 +121,7 @@ def refresh_command(
     refresh_token: str,
     origin: str,
     originating_ip: str | None,
+    suffixed_cookies: bool | None,
     answer: Any,
     is_shown: bool,
 ) -> int:
@@ -137,6 +144,7 @@ def refresh_command(
             request_origin=origin,
             format=answer,
             request_originating_ip=originating_ip,
+            suffixed_cookies=suffixed_cookies,
         ),
     )
     _show(settings.out, refreshed, is_shown=is_shown)
@@ -183,7 +191,13 @@ def verify_command(settings: Settings, /, *, session_id: str, token: str) -> int
     help="The instance's public key (PEM); default: CLERK_JWT_KEY, else fetched with the secret "
     "key, or from the --issuer.",
 )
-@click.option("--issuer", metavar="URL", help="The instance's Frontend API URL, to be checked.")
+@click.option(
+    "--issuer",
+    "issuers",
+    metavar="URL",
+    multiple=True,
+    help="The instance's Frontend API URL, to be checked; several times with satellite domains.",
+)
 @click.option(
     "--authorized-party",
     "parties",
@@ -198,7 +212,25 @@ def verify_command(settings: Settings, /, *, session_id: str, token: str) -> int
     multiple=True,
     help="An accepted audience, once or several times.",
 )
+@click.option(
+    "--allow-missing-azp",
+    is_flag=True,
+    help="With --authorized-party, accept a token that names no origin too.",
+)
 @click.option("--accept-pending", is_flag=True, help="Let in sessions that have tasks left.")
+@click.option(
+    "--clock-skew",
+    type=click.FloatRange(min=0),
+    default=5.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds by which this machine's clock and the service's may differ.",
+)
+@click.option(
+    "--check-session",
+    is_flag=True,
+    help="Also ask the service whether the session is alive; needs the secret key.",
+)
 @pass_settings
 def verify_token_command(
     settings: Settings,
@@ -206,10 +238,13 @@ def verify_token_command(
     *,
     token: str,
     jwt_key_file: str | None,
-    issuer: str | None,
+    issuers: tuple[str, ...],
     parties: tuple[str, ...],
     audience: tuple[str, ...],
+    allow_missing_azp: bool,
     accept_pending: bool,
+    clock_skew: float,
+    check_session: bool,
 ) -> int:
     """Verify a session token with the instance's public key, and show what it says.
 
@@ -219,12 +254,14 @@ def verify_token_command(
     from clerk_async.cli.verifying import verify_token  # noqa: PLC0415 - not for help
 
     rules = {
-        "issuer": issuer,
+        "issuer": issuers or None,
         "authorized_parties": parties or None,
         "audience": audience or None,
+        "allow_missing_azp": allow_missing_azp,
         "accept_pending": accept_pending,
+        "clock_skew": clock_skew,
     }
-    return verify_token(settings, token, jwt_key_file, rules)
+    return verify_token(settings, token, jwt_key_file, rules, is_looked_up=check_session)
 
 
 def _show(out: Output, answer: Token | Cookies, *, is_shown: bool) -> None:
