@@ -1,1 +1,1 @@
-"""What all processes of one key share through Redis: the rate limit, pauses and denials."""
+"""What all processes of a key share through Redis: the rate limit, pauses and denials."""

@@ -1,4 +1,4 @@
-"""Commands to Redis, each within its time, and connections that are let go of whatever happens."""
+"""Commands to Redis, each with a timeout, and connections that are always released."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from clerk_async.shared.state import SharedState
 
 CONNECT_TIMEOUT: Final = 1.0
-"""Seconds in which a connection must be made, where a command's time is shorter: TLS and a login
-take several round trips."""
+"""Seconds for a command that must connect first, if the command's own timeout is shorter: TLS and
+the login take several round trips."""
 
 _LONGEST_REASON: Final = 200
 _TURN: Final = 0.02
-"""Seconds that an answer may still be on its way through a loop that was held up."""
+"""Seconds that a reply may take to get through an event loop that was blocked."""
 
 
 class AwayError(Exception):
-    """Redis did not answer, or not with what was asked for; nobody knows whether it did it."""
+    """Redis didn't reply, or replied with an error; the command may or may not have run."""
 
 
 class RedisConnection:
-    """A client of redis-py in one loop."""
+    """A redis-py client in one event loop."""
 
     def __init__(self, state: SharedState) -> None:
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
@@ -38,21 +38,21 @@ class RedisConnection:
         self._is_open = False
 
     async def command(self, *words: str | bytes | float, wait: float = 0.0) -> Any:
-        """Send a command and give its answer, as redis-py does.
+        """Send a command and return its reply, as redis-py does.
 
         Args:
             words: The command.
-            wait: Seconds that Redis was asked to wait before it answers.
+            wait: Seconds that the command asks Redis to wait before it replies.
 
         Raises:
-            AwayError: If no answer came in time, or an error did.
+            AwayError: If no reply came in time, or the reply is an error.
         """
         return await self._bounded(self._client.execute_command(*words), wait)
 
     async def run_script(
         self, script: str, digest: str, keys: tuple[str, ...], *words: str | bytes | float
     ) -> Any:
-        """Run a script, which is sent only where Redis doesn't know it.
+        """Run a script; send its text only if Redis doesn't have it cached.
 
         Raises:
             AwayError: As `command` does.
@@ -88,10 +88,10 @@ class RedisConnection:
             self._is_open = True
             return found
         self._is_open = False
-        raise AwayError(told)  # out here, as nothing may be chained to it
+        raise AwayError(told)  # outside the try, because nothing may be chained to it
 
     async def close(self) -> None:
-        """Close what is ours, within a bound."""
+        """Close the client if it is ours, within a time limit."""
         if self._is_ours:
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(self._timeout):
@@ -99,10 +99,10 @@ class RedisConnection:
             self.abandon()
 
     def abandon(self, *, is_parents: bool = False) -> None:
-        """Let go of connections whose loop can't be awaited any more, or that don't close.
+        """Drop connections that don't close, or whose event loop is gone.
 
         Args:
-            is_parents: Were they left behind by a fork?
+            is_parents: Whether they belong to the parent process of a fork.
         """
         if not self._is_ours:
             return
@@ -111,24 +111,24 @@ class RedisConnection:
         busy = getattr(pool, "_in_use_connections", ())
         writers = [getattr(each, "_writer", None) for each in [*idle, *busy]]
         for each in [*idle, *busy]:
-            each._writer = None  # noqa: SLF001 - or it would warn that nobody closed it
+            each._writer = None  # noqa: SLF001 - else it would warn that it wasn't closed
         transports = [writer.transport for writer in writers if writer is not None]
         is_gone = is_parents or self.loop.is_closed()
         let_go(transports, None if is_gone else self.loop)
         with contextlib.suppress(RuntimeError):
-            if not is_gone:  # a writer that goes before its transport would warn
+            if not is_gone:  # a writer that is collected before its transport would warn
                 self.loop.call_soon_threadsafe(writers.clear)
         for transport in transports if is_gone else ():
-            with contextlib.suppress(AttributeError):  # another kind of loop
-                transport._closing = True  # noqa: SLF001 - or its writer would reach for the loop
+            with contextlib.suppress(AttributeError):  # another kind of event loop
+                transport._closing = True  # noqa: SLF001 - else its writer would use the loop
 
 
 @contextlib.asynccontextmanager
 async def _within(seconds: float) -> AsyncGenerator[None]:
-    """Raise TimeoutError after so long; later where the loop itself was held up meanwhile.
+    """Raise TimeoutError after this many seconds; a little later if the event loop was blocked.
 
-    A loop that comes back from something slow sees its timers first, and only then the answer that
-    lay waiting.
+    After a blocking call, an event loop handles its timers first, and only then the reply that
+    arrived in the meantime.
     """
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(None) as timeout:

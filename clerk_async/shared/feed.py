@@ -1,14 +1,13 @@
 """The feed of denials between processes: one Redis stream for each instance and namespace.
 
-A process reads the stream from where it stopped, so a cut connection loses nothing, and replays it
-from the start before what it knows counts as current. Whatever it does itself it adds, and adds
-again until it has read its own entry back. Entries are made in any order and as often as you like:
-each change has its time (see `clerk_async.denials`).
+A process reads the stream from where it stopped, so a lost connection loses nothing. A new process
+reads it from the start before its denials count as current. A process adds its own changes, and
+adds them again until it has read them back. Entries may come in any order and more than once,
+because each change has its own time (see `clerk_async.denials`).
 
-Sign-in cut-offs must stand for good, and the stream is trimmed: they are kept in a hash beside it,
-by `standing.lua`.
-When Redis has lost what it had, every process waits a moment, sees what others have added by then,
-and adds what it holds and the stream does not.
+Sign-in cut-offs must last, but the stream is trimmed, so `standing.lua` keeps them in a hash beside
+the stream. When Redis has lost its data, each process waits a moment, reads what others have added
+by then, and adds the changes that the stream lacks.
 """
 
 from __future__ import annotations
@@ -44,17 +43,17 @@ logger: logging.Logger = logging.getLogger("clerk_async")
 IDS_PER_ENTRY: Final = 200
 ENTRIES_PER_READ: Final = 100
 BLOCK: Final = 1.0
-"""Seconds that Redis waits for an entry before it answers that there is none."""
+"""Seconds that Redis waits for an entry before it replies that there is none."""
 RESEND_AFTER: Final = 1.0
-"""Seconds after which an entry that was not read back is added again."""
+"""Seconds after which a process adds an entry again if it has not read it back."""
 CHECK_EVERY: Final = 30.0
-"""Seconds between two looks whether Redis still has what it had."""
+"""Seconds between two checks that Redis still has its data."""
 REFILL_AFTER: Final = (0.5, 1.5)
-"""Bounds of the seconds that a process leaves to the others before it refills an empty stream."""
+"""Bounds for the seconds that a process waits for others before it refills an empty stream."""
 RETRY_AFTER: Final = (0.05, 0.5)
-"""Bounds of the seconds before the next try while Redis is away."""
+"""Bounds for the seconds between two tries while Redis is away."""
 FUTURE: Final = 60.0
-"""Seconds that a change may be ahead of the entry it came in; one of later is no change at all."""
+"""Seconds that a change may be ahead of its entry; a change further ahead is rejected."""
 
 _START: Final = "0-0"
 _SCANNED: Final = 500
@@ -65,7 +64,7 @@ _MILLI: Final = 1000
 
 @attrs.define(eq=False)
 class _Entry:
-    """Changes that are added together, and when that was last tried; -inf for never."""
+    """Changes that are added together, and when that was last tried; -inf means never."""
 
     changes: tuple[Change, ...]
     sent_at: float = -math.inf
@@ -75,13 +74,14 @@ class Feed:
     """One process's end of the feed.
 
     Args:
-        denials: What is read goes there, and what is done there is added.
+        denials: The list of denials; changes read from the stream go there, and its own changes are
+            added to the stream.
 
     Attributes:
-        is_current: Whether the stream has been read to its end since this loop began.
-        read_at: When Redis last answered the reader, in the loop's time.
-        block: Seconds that Redis waits for an entry before it answers that there is none.
-        on_look: Called when an entry asks for a look at the window: somebody was told to pause.
+        is_current: Whether the stream has been read to its end in this event loop.
+        read_at: When Redis last answered the reader, in the event loop's time.
+        block: Seconds that Redis waits for an entry before it replies that there is none.
+        on_look: Called when an entry asks to check the window, because a process was told to pause.
     """
 
     def __init__(self, denials: Denials) -> None:
@@ -100,11 +100,11 @@ class Feed:
         self.restart()
 
     def name(self, stream: str, standing: str) -> None:
-        """Say which keys of Redis hold the stream, and the hash of what must stand."""
+        """Set the Redis keys of the stream and of the hash with the cut-offs."""
         self._stream, self._standing = stream, standing
 
     def restart(self) -> None:
-        """Begin in another loop or process; what was read is known, and what is pending is sent."""
+        """Start in another event loop or process: keep what was read, and send what is pending."""
         self._origin = secrets.token_hex(8)
         self._loop: asyncio.AbstractEventLoop | None = asyncio._get_running_loop()  # noqa: SLF001
         self.is_current: bool = False
@@ -124,13 +124,13 @@ class Feed:
         await self._became_current.wait()
 
     async def sent(self) -> None:
-        """Wait until Redis has all that was done here."""
+        """Wait until Redis has all changes of this process."""
         while self._waiting or any(each.sent_at < 0 for each in self._pending.values()):
             self._has_sent.clear()
             await self._has_sent.wait()
 
     def check(self) -> None:
-        """Look at the next chance whether Redis still has what it had."""
+        """Make the next read check whether Redis still has its data."""
         self._checked_at = -math.inf
 
     # -- adding --------------------------------------------------------------------------------
@@ -143,20 +143,20 @@ class Feed:
                 ids = change.ids[first : first + IDS_PER_ENTRY]
                 self._waiting.append(attrs.evolve(change, ids=ids))
         loop = self._loop
-        if loop is asyncio._get_running_loop():  # noqa: SLF001 - documented, for such a question
+        if loop is asyncio._get_running_loop():  # noqa: SLF001 - documented; None if none runs
             self._wake.set()
-        elif loop is not None:  # which may be another thread's, or gone: the next one sends it
+        elif loop is not None:  # another thread's, or closed: then the next one sends it
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(self._wake.set)
 
     async def send(self, connection: RedisConnection) -> None:
-        """Add what is to be added, as long as the task runs."""
+        """Add the changes of this process to the stream, as long as the task runs."""
         loop = asyncio.get_running_loop()
         wait = RETRY_AFTER[0]
         while True:
             self._wake.clear()
             try:
-                if self._knows_time:  # else changes would have a time of their own
+                if self._knows_time:  # else changes would carry an unsynchronized time
                     self._bundle()
                     await self._refill(loop.time())
                     for number in self._due(loop.time()):
@@ -174,7 +174,7 @@ class Feed:
                         await self._wake.wait()
 
     def _bundle(self) -> None:
-        """Put waiting changes together to entries."""
+        """Combine waiting changes into entries."""
         waiting = self._waiting
         while waiting:
             changes, count = [waiting.popleft()], 0
@@ -186,7 +186,7 @@ class Feed:
             self._pending[self._number] = _Entry(tuple(changes))
 
     def _due(self, now: float) -> list[int]:
-        """Numbers of entries that were never added, or that should have been read back by now."""
+        """Return the numbers of entries not yet added, or overdue to be read back."""
         return [
             number
             for number, entry in self._pending.items()
@@ -214,7 +214,7 @@ class Feed:
     # -- reading -------------------------------------------------------------------------------
 
     async def read(self, connection: RedisConnection) -> None:
-        """Read what is added, as long as the task runs."""
+        """Read the stream, as long as the task runs."""
         wait = RETRY_AFTER[0]
         while True:
             try:
@@ -247,7 +247,7 @@ class Feed:
         self._wake_sender()
 
     async def _check(self, connection: RedisConnection, loop: asyncio.AbstractEventLoop) -> None:
-        """See whether the stream is still the one that was read; if not, read it from the start."""
+        """Check that the stream is still the one that was read; if not, read it from the start."""
         seconds, micro = await connection.command("TIME")
         now = int(seconds) * 1_000_000 + int(micro)
         if shift := self._denials.set_time(now, is_first=not self._has_time):
@@ -312,8 +312,8 @@ class Feed:
         if not self._has_logged:
             self._has_logged = True
             logger.warning(
-                "an entry of the shared feed is unreadable, and so was dropped; "
-                "others like it won't be mentioned"
+                "an entry of the shared feed is unreadable and was dropped; "
+                "this warning is logged only once"
             )
         return ()
 
@@ -324,7 +324,7 @@ class Feed:
             self._wake.set()
 
     async def _refill(self, now: float) -> None:
-        """Add what is held here and isn't there, once the others had their chance."""
+        """Add what this process knows and the stream lacks, once others have had their chance."""
         there = self._there
         if there is None or now < self._refill_at or not self.is_current:
             return
@@ -337,7 +337,7 @@ class Feed:
 
 
 def _standing(who: str, text: str) -> Iterator[Change]:
-    """Read a field of the hash: what was allowed until when, and the cut-offs since."""
+    """Yield the changes in a field of the hash: the last `allow`, and the cut-offs since."""
     of: Subject = "everyone" if who == EVERYONE else "user"
     ids = () if who == EVERYONE else (who,)
     words = text.split(" ")
@@ -358,7 +358,7 @@ def _is_sound(change: Change, latest: float) -> bool:
 
 
 def _entries(reply: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Return the entries of one stream, in whatever shape redis-py puts them."""
+    """Yield the entries of one stream, in whichever shape redis-py returns them."""
     streams: list[Any] = list(reply.values()) if hasattr(reply, "values") else reply or []
     for stream in streams:
         found: Any = stream if hasattr(reply, "values") else stream[1]
@@ -369,7 +369,7 @@ def _entries(reply: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _pairs(found: Any) -> dict[str, Any]:
-    """Return a mapping, which redis-py may leave as a flat list."""
+    """Return a mapping from a reply that redis-py may leave as a flat list."""
     pairs: Any = found if hasattr(found, "items") else dict(zip(*[iter(found)] * 2, strict=False))
     return {_text(name): value for name, value in pairs.items()}
 

@@ -1,8 +1,8 @@
-"""What one client has to do with the other processes of its key: tasks in the client's own loop.
+"""A client's link to the other processes of its key, as tasks in the client's own event loop.
 
-One task keeps up the window of the rate limit (`clerk_async.pacing.key_window`), two the feed of
-denials (`clerk_async.shared.feed`). They begin with the first call, or the first token that is
-verified, and end with the client.
+One task maintains the window of the rate limit (`clerk_async.pacing.key_window`), and two maintain
+the feed of denials (`clerk_async.shared.feed`). They start with the first call or the first token
+that is verified, and end with the client.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("clerk_async")
 
 CATCH_UP_WITHIN: Final = 5.0
-"""Seconds that an app's start waits at most for what others have denied."""
+"""Maximum seconds that an app's start waits for the denials of other processes."""
 CLOSE_WITHIN: Final = 1.0
-"""Seconds that the last news may take to leave when a client is closed."""
+"""Seconds for sending the last news when a client is closed."""
 
 _DIGEST: Final = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 _RETRY_AFTER: Final = (0.05, 0.5)
-"""Bounds of the seconds before the next try while Redis is away."""
+"""Bounds for the seconds between two tries while Redis is away."""
 _AFTER_A_BUG: Final = 1.0
 
 
@@ -49,14 +49,14 @@ class Link:
     """A client's link to the other processes that use its key.
 
     Args:
-        state: Where they meet.
-        in_common: Returns what names the instance there, and the limit that all keep to; asked with
-            the first call.
-        connect: Makes what speaks to Redis in the running loop.
+        state: The shared state that they use.
+        in_common: Returns the name of the instance there, and the limit that all processes share;
+            called with the first call.
+        connect: Creates the connection to Redis in the running event loop.
 
     Attributes:
         denials: The client's list of denials.
-        feed: Its end of the feed.
+        feed: The client's end of the feed.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Link:
 
     @property
     def window(self) -> KeyWindow:
-        """The client's part in the window, from its first call on.
+        """The client's part in the window; created on first use.
 
         Raises:
             ConfigurationError: If the client has no key.
@@ -101,7 +101,7 @@ class Link:
 
     def _settle(self) -> KeyWindow:
         namespace, limit = self._in_common()
-        # braces: in a cluster all keys of an instance are in one place
+        # the braces are a hash tag: a cluster keeps all keys of an instance on one node
         name = f"clerk_async:{{{self._state.namespace or namespace}}}:"
         stream = f"{name}feed"
         self.feed.name(stream, f"{name}standing")
@@ -111,27 +111,27 @@ class Link:
         )
         window = KeyWindow(limit, timeout=self._state.timeout, keep=self._state.keep)
         window.on_due = self._hurry
-        self._window = window = self._made.setdefault(None, window)  # threads may come here at once
+        self._window = window = self._made.setdefault(None, window)  # threads may race here
         return window
 
     def gate(self, limit: RateLimit) -> SharedGate:
-        """Make the gate for a limit."""
+        """Return a gate for a limit."""
         return SharedGate(limit, self.window, self._tell)
 
     def on_pause(self, pause: Callable[[float], None]) -> None:
-        """Tell a method of each pause that another process met, in seconds."""
+        """Call a method with the seconds of each pause that another process was told of."""
         self._on_pause = WeakCallback(pause)
 
-    # -- life ----------------------------------------------------------------------------------
+    # -- life cycle ----------------------------------------------------------------------------
 
     @property
     def is_running(self) -> bool:
-        """Whether the tasks run, in this process and in a loop that goes on."""
+        """Whether the tasks run, in this process and in a running event loop."""
         loop = self._loop
         return loop is not None and self._pid == os.getpid() and loop.is_running()
 
     def start(self) -> None:
-        """Begin in the running loop, unless the tasks run already; cheap, and never waits."""
+        """Start the tasks in the running event loop, unless they run already; never blocks."""
         if self.is_running or self._is_closed:
             return
         window = self.window
@@ -156,28 +156,28 @@ class Link:
     def _task(
         self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]
     ) -> asyncio.Task[None]:
-        # whoever happened to make the first call has nothing to do with it
+        # an empty context: the task must not inherit that of whichever call came first
         task = loop.create_task(work, context=contextvars.Context())
-        task._log_destroy_pending = False  # type: ignore[attr-defined] # noqa: SLF001 - a loop may go first
+        task._log_destroy_pending = False  # type: ignore[attr-defined] # noqa: SLF001 - a loop may end first
         task.add_done_callback(_tell_of_bug)
         return task
 
     def _leave_behind(self, *, is_parents: bool) -> None:
-        """Let go of what belongs to a loop that can't run any more here."""
+        """Drop what belongs to an event loop that can no longer run here."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.abandon(is_parents=is_parents)
-            # collected, the tasks would reach for their loop
+            # keep the tasks: if they were collected, they would use their loop
             self._left_behind.append((self._tasks, connection))
         self._tasks = []
 
     async def joined(self) -> None:
-        """Wait until Redis has answered, or counts as away; begins where nobody has."""
+        """Wait until Redis has answered or counts as away; start the tasks if necessary."""
         self.start()
         await self._has_tried.wait()
 
     async def caught_up(self) -> None:
-        """Wait until what others have denied is known, or Redis counts as away."""
+        """Wait until the denials of other processes are known, or Redis counts as away."""
         with suppress(TimeoutError):
             async with asyncio.timeout(CATCH_UP_WITHIN):
                 await self.joined()
@@ -185,24 +185,24 @@ class Link:
                     await self.feed.current()
 
     async def told(self) -> None:
-        """Wait until Redis has what was denied here, or has had its time."""
+        """Wait until Redis has the denials of this process, or has timed out."""
         self.start()
         with suppress(TimeoutError):
             async with asyncio.timeout(2 * self._state.timeout):
                 await self.feed.sent()
 
     def age(self) -> float:
-        """Return the seconds since all that others have denied was known; inf if it never was."""
+        """Return the seconds since all denials of others were known; inf if they never were."""
         if not self.is_running or not self.feed.is_current:
             return math.inf
         return max(0.0, monotonic() - self.feed.read_at)
 
     def keep_within(self, seconds: float) -> None:
-        """Ask often enough that what is known is never older, while Redis answers."""
+        """Read often enough that, while Redis answers, `age` stays below this many seconds."""
         self.feed.block = min(self.feed.block, seconds / 3)
 
     async def aclose(self) -> None:
-        """Tell the last news, and end within a bound whatever Redis does."""
+        """Send the last news, and end within a time limit whatever Redis does."""
         self._is_closed = True
         if not self.is_running or self._loop is not asyncio.get_running_loop():
             self.abandon()
@@ -229,7 +229,7 @@ class Link:
                 await self._exchange(is_last=True)
 
     def abandon(self) -> None:
-        """Let go without a word: the client is gone, or its loop is."""
+        """End without telling Redis, because the client or its event loop is gone."""
         loop, tasks = self._loop, self._tasks
         if loop is not None and self._pid == os.getpid() and loop.is_running():
             with suppress(RuntimeError):
@@ -238,18 +238,18 @@ class Link:
         self._leave_behind(is_parents=self._pid != os.getpid())
         self._loop = None
 
-    # -- what calls tell -----------------------------------------------------------------------
+    # -- reports from calls --------------------------------------------------------------------
 
     def send_single(self) -> None:
-        """Note that a call of no bulk run leaves."""
+        """Note that a single call leaves, which belongs to no bulk run."""
         self.window.send_single()
 
     def end_single(self, status: int | None) -> None:
-        """Note how it ended."""
+        """Note how a single call ended."""
         self.window.end_single(status, asyncio.get_running_loop().time())
 
     def pause(self, seconds: float, reason: PauseReason) -> None:
-        """Tell the others that the service wants nothing for so long."""
+        """Tell the others that the service asked to wait this many seconds."""
         self.window.pause(asyncio.get_running_loop().time() + seconds, reason)
 
     # -- the window ----------------------------------------------------------------------------
@@ -275,10 +275,10 @@ class Link:
                 wait = _RETRY_AFTER[0]
 
     async def _exchange(self, *, is_last: bool = False) -> None:
-        """Send the message that is due, and take its answer.
+        """Send the message that is due, and apply its reply.
 
         Raises:
-            AwayError: If there is none.
+            AwayError: If there is no reply.
         """
         connection = self._connection
         if connection is None:
@@ -310,8 +310,8 @@ class Link:
             if not self._has_been_away:
                 self._has_been_away = True
                 logger.warning(
-                    "the shared state is away (%s): this process goes on alone, with its part of "
-                    "the limit and the denials that it knows",
+                    "the shared state is away (%s): this process continues alone, with its share "
+                    "of the limit and the denials that it knows",
                     redact(str(error)),
                 )
 
@@ -323,7 +323,7 @@ class Link:
         self._wake.set()
 
     async def _tell(self) -> None:
-        """Wait until the last places are told, or Redis has had its time."""
+        """Wait until the last places are reported, or Redis has timed out."""
         loop = asyncio.get_running_loop()
         if not self._is_connected or loop is not self._loop:
             return
@@ -337,7 +337,7 @@ class Link:
     # -- status --------------------------------------------------------------------------------
 
     def status(self, paused_for: float) -> SharedStatus:
-        """Say what is known, without asking anybody."""
+        """Return what this process knows, without asking Redis."""
         loop, standing = self._loop, self.window.standing
         is_running = loop is not None and self.is_running
         now = loop.time() if loop is not None and is_running else -math.inf
@@ -355,14 +355,14 @@ class Link:
 def link_to(
     shared_state: str | SharedState | None, in_common: Callable[[], tuple[str, RateLimit]]
 ) -> Link:
-    """Make the link of a client to what its argument, or the environment, names; see `Link`.
+    """Create a client's link to the shared state that its argument or the environment names.
 
     Raises:
-        ConfigurationError: If that can't be used.
+        ConfigurationError: If the shared state can't be used.
     """
     return Link(resolve_shared_state(shared_state), in_common)
 
 
 def _tell_of_bug(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        logger.error("sharing state has ended: %s: %s", type(error).__name__, redact(str(error)))
+        logger.error("the shared state failed: %s: %s", type(error).__name__, redact(str(error)))

@@ -1,11 +1,11 @@
--- Cut-offs of sign-ins, which stand until somebody takes them back.
+-- Sign-in cut-offs, which stay in effect until they are withdrawn.
 --
--- A field for each user, or * for everyone: the time of the last `allow`, then each cut-off that is
--- later than that, as its time and the moment that it names. In whatever order acts arrive, and
--- however often, the same is left.
+-- The hash has a field for each user, or * for everyone: the time of the last `allow`, then each
+-- later cut-off, as the time of the act and the moment that it names. The result is the same in
+-- whatever order the acts arrive, and however often.
 --
 -- KEYS  the hash
--- ARGV  whose; the time of the act; the moment, or nothing where it is taken back
+-- ARGV  the user or *; the time of the act; the moment, or nothing to withdraw the cut-offs
 local who, at, before = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local text = redis.call('HGET', KEYS[1], who) or '0'
 local allowed = tonumber(string.match(text, '^%d+'))

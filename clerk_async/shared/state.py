@@ -1,4 +1,4 @@
-"""SharedState: where the processes of one key meet; and what one of them knows of that."""
+"""SharedState, which connects the processes of a key, and the status that each of them sees."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ _NAMESPACE: Final = re.compile(r"[!-z|~]{1,200}")
 
 
 class SharedState:
-    """A Redis server in which all processes that use one secret key share what they know.
+    """A Redis server through which all processes that use one secret key share their state.
 
-    They keep to one rate limit, pause together on a 429, and refuse at once what any of them
-    denied. Valkey speaks the same protocol. Redis 6.2 or later; extra `redis`.
+    They share one rate limit, pause together on a 429, and reject at once what any of them denied.
+    Requires Redis 6.2 or later, or Valkey, and the extra `redis`.
 
-    Whoever can write to that Redis can sign people out, and can slow the calls down: guard it as
-    you guard a session store. Nobody can be let in through it: tokens are still verified as ever.
-    No secret key, token or cookie is ever stored there, only ids of sessions and users, and a
-    hash of the key that tells instances apart.
+    Anyone who can write to that Redis can sign people out and slow the calls down, so protect it
+    like a session store. Nobody can sign in through it: tokens are still verified as usual. It
+    never contains a secret key, token or cookie, only ids of sessions and users, and a hash of the
+    key that tells instances apart.
 
-    While Redis is away nothing hangs and nothing is lost: each process goes on with its part of the
-    limit and with the denials that it knows, and tells the others when Redis is back.
+    While Redis is away, nothing hangs and nothing is lost: each process continues with its share of
+    the limit and the denials that it knows, and informs the others when Redis is back.
 
     Example:
         >>> shared = SharedState("rediss://:password@cache:6379/0", namespace="production")
         >>> sessions = AsyncSessionsApi("sk_test_…", shared_state=shared)
 
     Args:
-        url: `redis://`, `rediss://` (TLS) or `unix://`, with what redis-py understands in one;
-            None where a `client` is given. Never shown again.
-        namespace: What names the instance there; default: a hash of the secret key. Give it a name
-            if processes with an old and a new key are to share while a key is rotated.
+        url: A `redis://`, `rediss://` (TLS) or `unix://` URL, with any options that redis-py
+            understands; None if a `client` is given. Never shown again.
+        namespace: The name of the instance in Redis; default: a hash of the secret key. Set it if
+            processes with an old and a new key should share state during a key rotation.
         timeout: Seconds that a command may take; Redis counts as away after two that took longer.
-        keep: Seconds that a denial stands: longer than any token lives. The same in all processes.
-        client: A `redis.asyncio.Redis` (or RedisCluster) of yours, where a URL is not enough, such
-            as behind Sentinel. It must belong to the loop that the calls are made in, and is never
-            closed by us.
+        keep: Seconds that a denial is kept, which must be longer than any token lives. Use the same
+            value in all processes.
+        client: Your own `redis.asyncio.Redis` (or RedisCluster), if a URL is not enough, such as
+            with Sentinel. It must belong to the event loop that makes the calls. We never close it.
 
     Raises:
-        ConfigurationError: If the URL can't be used, the extra is missing, or the client is none
-            of redis-py's for asyncio.
+        ConfigurationError: If the URL can't be used, the extra is missing, or the client is not a
+            redis-py client for asyncio.
         InvalidArgumentError: If a number is out of its range.
     """
 
@@ -100,7 +100,7 @@ class SharedState:
         raise TypeError("a SharedState can't be pickled or copied, as it may hold a password")
 
     def open_client(self) -> tuple[Any, bool]:
-        """Give a client of redis-py for the running loop, and whether it is ours to close."""
+        """Return a redis-py client for the running event loop, and whether we must close it."""
         if self._url is None:
             return self._client, False
         return _make_client(self._url), True
@@ -108,15 +108,15 @@ class SharedState:
 
 @attrs.frozen
 class SharedStatus:
-    """What one process knows of the state it shares; for a health page.
+    """What one process knows about the shared state, for a health page.
 
     Attributes:
-        connected: Whether Redis answers. False too where no `shared_state` is set.
-        age: Seconds since Redis answered last; None if it never has.
-        processes: How many processes use the key, this one included, as far as it knows.
-        used: How many places of the window are taken, by all of them.
-        limit: How many there are for all of them, bulk runs and single calls together.
-        paused_for: Seconds until calls go out again, after a 429; 0 if they do.
+        connected: Whether Redis answers. False if no `shared_state` is set, too.
+        age: Seconds since Redis last answered; None if it never has.
+        processes: How many processes use the key, including this one, as far as it knows.
+        used: How many places of the window all processes use together.
+        limit: How many places there are for all processes, for bulk runs and single calls together.
+        paused_for: Seconds until calls go out again after a 429; 0 if they are not paused.
         denied: How many denials this process knows.
     """
 
@@ -132,7 +132,7 @@ class SharedStatus:
 def resolve_shared_state(
     shared_state: str | SharedState | None, environ: Mapping[str, str] | None = None
 ) -> SharedState:
-    """Make a state of an argument or, where there is none, of the environment.
+    """Return the shared state that the argument or, if it is None, the environment names.
 
     Raises:
         ConfigurationError: If it can't be used.
@@ -149,7 +149,7 @@ def resolve_shared_state(
 
 def _check_extra() -> None:
     try:
-        import_module("redis.asyncio")  # only who shares state pays for it
+        import_module("redis.asyncio")  # only users of shared state pay for this import
     except ImportError:
         raise ConfigurationError(
             'shared_state needs redis-py: pip install "clerk-async[redis]"'
@@ -157,7 +157,7 @@ def _check_extra() -> None:
 
 
 def _check_url(url: object) -> None:
-    """Refuse what redis-py couldn't use, without repeating any of it: it may hold a password."""
+    """Reject a URL that redis-py can't use, without repeating it: it may contain a password."""
     if not isinstance(url, str):
         raise ConfigurationError(f"shared_state must be a URL, not {type(url).__name__}")
     scheme = url.partition("://")[0]
@@ -167,7 +167,7 @@ def _check_url(url: object) -> None:
         parts = urlsplit(url)
         is_complete = bool(parts.path if scheme == "unix" else parts.hostname)
         is_sound = is_complete and parts.port != 0 and not re.search(r"[^!-~]", url)
-        # makes none, but sees whether one could be made
+        # opens no connection, but checks whether one could be made
         _make_client(url).connection_pool.make_connection()
     except Exception:  # noqa: BLE001 - whatever redis-py finds wrong with it
         is_sound = False
@@ -181,15 +181,15 @@ def _make_client(url: str) -> Any:
     from redis.asyncio.retry import Retry  # noqa: PLC0415
     from redis.backoff import NoBackoff  # noqa: PLC0415
 
-    # Redis needn't know which library this is: telling takes round trips, and finding out the disk.
+    # Don't tell Redis the library's name: that costs round trips, and its version disk reads.
     name: dict[str, Any] = {"lib_name": None, "lib_version": None}
     if hasattr(redis, "DriverInfo"):  # since 7.2
         name = {"driver_info": None}
     return Redis.from_url(  # pyright: ignore[reportUnknownMemberType] - its options
         url,
         protocol=2,
-        retry=Retry(NoBackoff(), 0),  # when to try again is decided by us
-        socket_connect_timeout=None,  # each command has its own time
+        retry=Retry(NoBackoff(), 0),  # we decide when to retry
+        socket_connect_timeout=None,  # each command has its own timeout
         socket_timeout=None,
         **name,
     )
@@ -200,7 +200,7 @@ def _is_asyncio(client: object) -> bool:
 
 
 def _without_secrets(url: str) -> str:
-    """Give a URL as scheme, host, port and path: user, password and query may be secret."""
+    """Return only the scheme, host, port and path: user, password and query may be secret."""
     parts = urlsplit(url)
     where = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{where}{parts.path}"

@@ -1,4 +1,4 @@
-"""Clerk's webhooks: verified, read, and turned into denials.
+"""Clerk's webhooks, which are verified, read, and turned into denials.
 
 `receiver` checks the signature and applies an event; `events` reads what an event says.
 """

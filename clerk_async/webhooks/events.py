@@ -1,4 +1,4 @@
-"""What a webhook says: the envelope and its session, read as tolerantly as an answer of the API."""
+"""Webhook events: the envelope and its session, read as tolerantly as API responses."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class WebhookEvent:
     Attributes:
         type: What happened, such as `session.revoked` or `user.deleted`.
         time: When it happened, an aware UTC datetime. Events may come late, twice and in any order:
-            this is the time that counts, not that of the delivery.
-        id: The delivery's id (`svix-id`). A repeat has the same one, so it tells repeats apart.
+            this time counts, not that of the delivery.
+        id: The delivery's id (`svix-id`). A repeat has the same id, so you can recognize repeats.
         instance_id: The Clerk instance, such as `ins_…`; None if the event doesn't say.
-        data: What the event is about, as it came; nothing in it can be changed.
-        session: The session, in session events; None in others, and if it can't be read.
+        data: The subject of the event, as received; read-only at every level.
+        session: The session of a session event; None for other events, or if it can't be read.
 
     Source: https://clerk.com/docs/webhooks/overview
     """
@@ -55,18 +55,18 @@ def read_event(body: bytes, delivery_id: str, sent_at: float, losses: Losses) ->
     """Read a body whose signature has been verified.
 
     Args:
-        body: The body, as it came.
+        body: The raw body.
         delivery_id: The `svix-id`.
-        sent_at: The `svix-timestamp`, Unix seconds; it stands in for a time that can't be read.
-        losses: Where fields of sessions are noted that can't be read.
+        sent_at: The `svix-timestamp` in Unix seconds, used if the event's own time can't be read.
+        losses: Records session fields that can't be read.
 
     Raises:
-        WebhookVerificationError: If the body is no JSON object with a type and data.
+        WebhookVerificationError: If the body is not a JSON object with a type and data.
     """
     try:
         envelope: object = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        envelope = None  # the error holds the body, and must not be chained
+        envelope = None  # the error contains the body, and must not be chained
     if not isinstance(envelope, dict):
         raise WebhookVerificationError("the body of the webhook is not a JSON object")
     fields = cast("dict[str, Any]", envelope)
@@ -118,19 +118,19 @@ def has_effect(event: WebhookEvent) -> bool:
 
 
 def apply_event(event: WebhookEvent, denials: Denials) -> None:
-    """Deny what an event ends, as of the event's own time.
+    """Deny the session or user that an event ends, as of the event's own time.
 
     A late or repeated event never undoes an `allow` that came after it.
     """
     subject = event.data.get("id")
     if not isinstance(subject, str) or not subject:
-        _LOGGER.warning("a webhook of type %s names nobody: it has no effect", event.type)
+        _LOGGER.warning("a webhook of type %s has no id, and so no effect", event.type)
         return
     happened_at = event.time.timestamp()
     if event.type == "user.deleted":
         denials.deny_user(subject, happened_at=happened_at)
     elif event.type == "session.pending":
-        # No event tells when the user has done what was asked, so later tokens must pass.
+        # No event says when the user has completed the pending task, so later tokens must pass.
         denials.deny_sessions([subject], issued_until=happened_at, happened_at=happened_at)
     else:
         denials.deny_sessions([subject], happened_at=happened_at)

@@ -42,7 +42,7 @@ _HOW_TO_GET_THE_BODY: Final = (
 
 
 class _Receiver:
-    """What both receivers do; neither waits for anything."""
+    """The verification that both receivers share; it never blocks."""
 
     def __init__(self, signing_secret: str | Sequence[str] | None) -> None:
         self._losses = Losses()
@@ -58,7 +58,7 @@ class _Receiver:
         )
         if _TIMESTAMP.fullmatch(sent_at) is None:
             raise WebhookVerificationError("svix-timestamp is not a Unix time in seconds")
-        # The library stops at the first signature that is malformed: later ones would go unread.
+        # The library stops at the first malformed signature and would not read later ones.
         wellformed = [each for each in signatures.split() if _SIGNATURE.fullmatch(each)]
         signed = {
             "webhook-id": delivery_id,
@@ -82,12 +82,12 @@ class _Receiver:
 
 
 class AsyncWebhookReceiver(_Receiver):
-    """Receives Clerk's webhooks in an async app, and signs out whom they sign out.
+    """Receives Clerk's webhooks in an async app, and denies the sessions and users that they end.
 
     `session.revoked`, `session.ended` and `session.removed` deny the session, `user.deleted` denies
-    the user, and `session.pending` denies the session's tokens issued until then. Verifiers made
-    with the same client refuse those from then on; with shared state, those of all processes. Every
-    other event is verified and returned, and has no effect.
+    the user, and `session.pending` denies the session's tokens issued until then. From then on,
+    verifiers created with the same client reject them; with shared state, verifiers in all
+    processes do. Other events are verified and returned, but have no effect.
 
     Example (FastAPI):
         >>> @app.post("/webhooks/clerk")
@@ -99,8 +99,8 @@ class AsyncWebhookReceiver(_Receiver):
 
     Args:
         sessions: The client whose denials the events change.
-        signing_secret: `whsec_…` from the Clerk Dashboard; two while one is being rotated, as a
-            list. Default: `CLERK_WEBHOOK_SIGNING_SECRET`, where blanks separate two.
+        signing_secret: `whsec_…` from the Clerk Dashboard, or a list of two while you rotate it.
+            Default: `CLERK_WEBHOOK_SIGNING_SECRET`, with a space between two secrets.
 
     Raises:
         ConfigurationError: If there is no secret, if one isn't base64 or decodes to nothing, or if
@@ -125,8 +125,9 @@ class AsyncWebhookReceiver(_Receiver):
 
         Raises:
             WebhookVerificationError: If a header is missing or malformed, if the time is more than
-                five minutes off, if no signature fits, or if the body can't be read. Answer 400.
-            InvalidArgumentError: If the body isn't bytes, or if no headers can be read.
+                five minutes off, if no signature matches, or if the body can't be read. Respond
+                with status 400.
+            InvalidArgumentError: If the body isn't bytes, or if the headers can't be read.
 
         Source: https://clerk.com/docs/webhooks/overview
         """
@@ -137,12 +138,12 @@ class AsyncWebhookReceiver(_Receiver):
 
 
 class WebhookReceiver(_Receiver):
-    """Receives Clerk's webhooks in a sync app, and signs out whom they sign out.
+    """Receives Clerk's webhooks in a sync app, and denies the sessions and users that they end.
 
     `session.revoked`, `session.ended` and `session.removed` deny the session, `user.deleted` denies
-    the user, and `session.pending` denies the session's tokens issued until then. Verifiers made
-    with the same client refuse those from then on; with shared state, those of all processes. Every
-    other event is verified and returned, and has no effect.
+    the user, and `session.pending` denies the session's tokens issued until then. From then on,
+    verifiers created with the same client reject them; with shared state, verifiers in all
+    processes do. Other events are verified and returned, but have no effect.
 
     Example (Flask):
         >>> @app.post("/webhooks/clerk")
@@ -155,8 +156,8 @@ class WebhookReceiver(_Receiver):
 
     Args:
         sessions: The client whose denials the events change.
-        signing_secret: `whsec_…` from the Clerk Dashboard; two while one is being rotated, as a
-            list. Default: `CLERK_WEBHOOK_SIGNING_SECRET`, where blanks separate two.
+        signing_secret: `whsec_…` from the Clerk Dashboard, or a list of two while you rotate it.
+            Default: `CLERK_WEBHOOK_SIGNING_SECRET`, with a space between two secrets.
 
     Raises:
         ConfigurationError: If there is no secret, if one isn't base64 or decodes to nothing, or if
@@ -181,8 +182,9 @@ class WebhookReceiver(_Receiver):
 
         Raises:
             WebhookVerificationError: If a header is missing or malformed, if the time is more than
-                five minutes off, if no signature fits, or if the body can't be read. Answer 400.
-            InvalidArgumentError: If the body isn't bytes, or if no headers can be read.
+                five minutes off, if no signature matches, or if the body can't be read. Respond
+                with status 400.
+            InvalidArgumentError: If the body isn't bytes, or if the headers can't be read.
 
         Source: https://clerk.com/docs/webhooks/overview
         """
@@ -208,7 +210,7 @@ def _refusal(signer: Webhook, body: bytes, headers: dict[str, str]) -> str:
         signer.verify(body, headers, json_parse=False)
     except Refused as refused:
         return str(refused)[:1].lower() + str(refused)[1:]
-    except ValueError:  # a body that isn't UTF-8, or a header that no text encoding can hold
+    except ValueError:  # a body that isn't UTF-8, or a header that can't be encoded
         return "the body or a header is not UTF-8"
     return ""
 
