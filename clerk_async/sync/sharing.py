@@ -126,10 +126,10 @@ class Sharing:
 
 
 class TokenSource:
-    """The tokens of one session: `source.token()` returns one that is valid.
+    """The tokens of one session: `source.token()` returns a valid one.
 
-    `SessionsApi.token_source` makes it. The token is renewed after three quarters of its
-    lifetime, by one request however many threads ask.
+    `SessionsApi.token_source` creates it. After three quarters of a token's lifetime it sends one
+    request for a new one, however many threads ask.
     """
 
     def __init__(self, thread: LoopThread, source: AsyncTokenSource) -> None:
@@ -137,14 +137,14 @@ class TokenSource:
         self._source = source
 
     def token(self) -> Token:
-        """Return a token that is valid, for 5 more seconds at the least (a tenth of a short life).
+        """Return a token that stays valid for at least 5 seconds (or a tenth of its lifetime).
 
-        The first call creates one, and so does the first call after three quarters of its lifetime;
-        those that come meanwhile wait for it too. If the service can't be reached then, or answers
-        with a 429 or a 5xx, the old token is returned as long as it is valid.
+        The first call creates a token, and so does the first call after three quarters of its
+        lifetime; concurrent calls wait for the same request. If the service can't be reached then,
+        or responds with a 429 or a 5xx, the old token is returned as long as it is valid.
 
         Raises:
-            NotFoundError: If the session is gone.
+            NotFoundError: If the session no longer exists.
             ClerkError: As `create_token` and `create_token_from_template` raise it.
         """
         return self._source._fresh() or self._thread.call(self._source.token)  # noqa: SLF001 - wraps it
@@ -154,7 +154,7 @@ class TokenSource:
 
 
 class TokenSources:
-    """The method of a sync client that makes token sources."""
+    """The part of a sync client that creates token sources."""
 
     if TYPE_CHECKING:
         _async: AsyncSessionsApi
@@ -165,8 +165,8 @@ class TokenSources:
     ) -> TokenSource:
         """Return a source of valid tokens for a session, for calls to other services.
 
-        Its `source.token()` returns a `Token`, renewed ahead of its expiry, once for all that
-        ask. Nothing is sent until then.
+        `source.token()` returns a `Token` and renews it before it expires, once for all
+        callers. No request is sent until the first call.
 
         Example:
             >>> source = sessions.token_source("sess_1", "custom_hasura")
@@ -180,7 +180,7 @@ class TokenSources:
                 service's 60, or the template's own.
 
         Raises:
-            InvalidArgumentError: If an argument can't be used.
+            InvalidArgumentError: If an argument is invalid.
         """
         source = self._async.token_source(
             session_id, template, expires_in_seconds=expires_in_seconds

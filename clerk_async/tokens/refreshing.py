@@ -1,8 +1,8 @@
-"""Exchanging an expired token for a new one: what it takes, what came of it, and who shares it.
+"""Exchanging an expired session token for a new one.
 
-A refresh uses its token up, so that a browser whose page sends several requests with the same old
-cookies needs one answer for all of them. Those that come while the refresh is under way share it;
-those that come soon after it get the same new cookies (`Recent`).
+A refresh token can be used only once. If a browser sends several requests with the same old
+cookies, all of them must get the same result: requests that arrive while the refresh is in flight
+share it, and requests that arrive soon after get the same new cookies (`Recent`).
 
 https://clerk.com/docs/reference/backend-api/tag/Sessions#operation/RefreshSession
 """
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from clerk_async.tokens.verification import Examined, Verification
 
 KEPT_FOR: Final = 10.0
-"""Seconds for which an answer is kept for requests that come late."""
+"""Seconds for which the result of a refresh is kept for late requests."""
 _MAX_KEPT: Final = 1024
 
 _MENDED_BY_A_REFRESH: Final = frozenset(
@@ -39,7 +39,7 @@ _MENDED_BY_A_REFRESH: Final = frozenset(
 
 
 class Recent:
-    """The answers of the last seconds, by what their requests had in common. It takes no lock."""
+    """The results of recent refreshes, keyed by what their requests have in common; lock-free."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -50,21 +50,21 @@ class Recent:
         return len(self._answers)
 
     def forget(self) -> None:
-        """Begin anew, between two tests."""
+        """Forget everything, between two tests."""
         self._answers.clear()
 
     def get(self, shared_by: object) -> Sequence[str] | None:
-        """Return the answer to an equal request, unless it is too old."""
+        """Return the result for an equal request, or None if there is none or it is too old."""
         found = self._answers.get(shared_by)
         if found is None or self._clock() - found[0] > KEPT_FOR:
             return None
         return found[1]
 
     def keep(self, shared_by: object, answer: object) -> Sequence[str]:
-        """Keep and return the Set-Cookie lines of the service's answer (a token has none)."""
+        """Keep and return the Set-Cookie lines of the service's response (a token has none)."""
         now, lines = self._clock(), cast("Sequence[str]", getattr(answer, "cookies", ()))
         self._answers[shared_by] = (now, lines)
-        for key, (since, _) in list(self._answers.items()):  # the oldest come first
+        for key, (since, _) in list(self._answers.items()):  # oldest first
             if now - since <= KEPT_FOR and len(self._answers) <= _MAX_KEPT:
                 break
             self._answers.pop(key, None)
@@ -78,9 +78,10 @@ def refresh_for(
     credentials: Credentials,
     verification: Verification,
 ) -> RefreshNeeded | None:
-    """Tell what a refresh takes; None where the token or the request is not one to refresh.
+    """Return the arguments of a refresh, or None if this token or request can't be refreshed.
 
-    A token that names a foreign party is none: it leaked from elsewhere.
+    A token whose `azp` is not an authorized party is not refreshed, because it leaked from another
+    origin.
     """
     if examined is None or reason not in _MENDED_BY_A_REFRESH:
         return None
@@ -107,7 +108,7 @@ def refresh_for(
 
 
 def failure_of(error: ClerkError) -> tuple[bool, Reason]:
-    """Tell whether the service has refused, or could not be asked; and the reason."""
+    """Return whether the service rejected the refresh (else it could not be asked), and why."""
     from clerk_async.http.error_bodies import refuses_key  # noqa: PLC0415 - heavy, seldom needed
 
     if (

@@ -1,4 +1,4 @@
-"""How a token is refused: one short way to make each error, and the count of all of them."""
+"""The errors for rejected tokens, and the counters of accepted and rejected ones."""
 
 from __future__ import annotations
 
@@ -20,47 +20,47 @@ _SHOWN = 80
 
 
 def refused(reason: TokenVerificationReason, message: str) -> TokenVerificationError:
-    """Make the error for a token that was checked and not accepted."""
+    """Return the error for a token that was checked and rejected."""
     return TokenVerificationError(message, reason=reason)
 
 
 def malformed(message: str) -> TokenVerificationError:
-    """Make the error for something that is no session token of Clerk's at all."""
+    """Return the error for something that is not a Clerk session token at all."""
     return refused(TokenVerificationReason.TOKEN_INVALID, f"Not a session token: {message}.")
 
 
 def of_another_kind(message: str) -> TokenVerificationError:
-    """Make the error for a genuine token where one of another kind is needed."""
+    """Return the error for a genuine token of the wrong kind."""
     return refused(TokenVerificationReason.TOKEN_TYPE_MISMATCH, f"Not a session token: {message}.")
 
 
 def unavailable(message: str, cause: ClerkError | None) -> KeysUnavailableError:
-    """Make the error for a token that could not be checked."""
+    """Return the error for a token that could not be checked."""
     return KeysUnavailableError(
         message, reason=TokenVerificationReason.JWK_FAILED_TO_LOAD, cause=cause
     )
 
 
 def mismatch(kid: str | None, known: Iterable[str]) -> TokenVerificationError:
-    """Make the error for a token whose key is none of the known ones."""
-    named = "names no key" if kid is None else f"was signed with key {cut(kid)}"
+    """Return the error for a token whose key is not among the known ones."""
+    named = "has no key id" if kid is None else f"was signed with key {cut(kid)}"
     return refused(
         TokenVerificationReason.JWK_KID_MISMATCH,
-        f"The token {named}, the keys here are {cut(', '.join(known))}: it belongs to another "
+        f"The token {named}, but the known keys are {cut(', '.join(known))}: it belongs to another "
         "Clerk instance, or its key was retired.",
     )
 
 
 def cut(value: object) -> str:
-    """Show a value that came from outside: quoted, on one line and never long."""
+    """Return an untrusted value in a form to show: quoted, on one line, and truncated."""
     text = ascii(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 class Counter:
-    """Counts from any number of threads, without a lock that a fork or a signal could find taken.
+    """A thread-safe counter without a lock, which a fork or a signal handler could find held.
 
-    `next` of an `itertools.count` is one atomic step, on free-threaded Python as well.
+    `next` on an `itertools.count` is atomic, on free-threaded Python as well.
     """
 
     def __init__(self) -> None:
@@ -70,11 +70,11 @@ class Counter:
     @property
     def value(self) -> int:
         """How often `add` was called."""
-        return int(repr(self._count)[len("count(") : -1])  # only its repr shows it without a step
+        return int(repr(self._count)[len("count(") : -1])  # only its repr shows it without counting
 
 
 class Tally:
-    """How many tokens a verifier has accepted, and how many it has refused for which reason."""
+    """How many tokens a verifier has accepted, and how many it has rejected for each reason."""
 
     def __init__(self) -> None:
         self._accepted = Counter()
@@ -82,7 +82,7 @@ class Tally:
         self.accept: Callable[[], int] = self._accepted.add
 
     def refuse(self, reason: TokenVerificationReason, message: object) -> None:
-        """Count a refusal, and log its one line."""
+        """Count a rejection and log it."""
         counter = self._refused.get(reason)
         if counter is None:
             counter = self._refused.setdefault(reason, Counter())
@@ -91,10 +91,10 @@ class Tally:
 
     @property
     def accepted(self) -> int:
-        """How many were accepted."""
+        """The number of accepted tokens."""
         return self._accepted.value
 
     @property
     def refused(self) -> dict[str, int]:
-        """How many were refused, by reason."""
+        """The number of rejected tokens, by reason."""
         return {reason: counter.value for reason, counter in list(self._refused.items())}

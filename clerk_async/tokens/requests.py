@@ -1,6 +1,6 @@
 """Authenticating a request: which of its tokens counts, and what to do when it has expired.
 
-The order of the places and the refresh follow Clerk's JavaScript SDK; the page:
+The order in which tokens are tried and the refresh follow Clerk's JavaScript SDK:
 https://clerk.com/docs/reference/backend/authenticate-request
 """
 
@@ -43,20 +43,21 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class RequestState:
-    """What a request's credentials amount to.
+    """The result of authenticating a request.
 
     Attributes:
-        status: `signed_in`, `signed_out`, or `unknown` if it could not be checked (the keys, the
-            service or the shared denials are out of reach): answer those with 503 rather than 401.
-        reason: Why not signed in; None if signed in.
-        message: The same for people, with what to do; None if signed in.
-        token: The session token, if signed in; the new one after a refresh.
-        claims: What it says, if signed in.
-        set_cookies: After a refresh, the Set-Cookie lines to put on the response, each a header of
-            its own, whatever the status; otherwise empty.
+        status: `signed_in`, `signed_out`, or `unknown` if the request could not be checked (the
+            keys, the service or the shared denials are unavailable): respond to those with 503
+            rather than 401.
+        reason: Why the request is not signed in; None if it is.
+        message: The same as text for people, with what to do; None if signed in.
+        token: The session token, if signed in; after a refresh, the new one.
+        claims: The token's claims, if signed in.
+        set_cookies: After a refresh, the Set-Cookie lines to add to the response, each as a
+            separate header, whatever the status; otherwise empty.
         error: The exception behind `reason`, for logs; None if signed in or without a token.
-        pending_claims: What the token says, if its session was refused only because it is pending
-            (`session-pending`): who it is that has tasks left. None otherwise.
+        pending_claims: The token's claims if the only reason for rejection is that its session is
+            pending (`session-pending`): they say who has tasks left. None otherwise.
     """
 
     status: Literal["signed_in", "signed_out", "unknown"]
@@ -80,12 +81,12 @@ _OPEN: Final = (KeysUnavailableError, DenialsUnavailableError)
 
 @attrs.define(eq=False)
 class Asked:
-    """What the caller wants of one request.
+    """What the caller asks for one request.
 
     Attributes:
-        check_session: Whether, or if not seen for how many seconds, the session is looked up too.
-        refresh_if_expired: Whether an expired token is exchanged for a new one.
-        accept_pending: Whether pending sessions are let in; None for the verifier's own setting.
+        check_session: Whether to look up the session, or how old in seconds its status may be.
+        refresh_if_expired: Whether to exchange an expired token for a new one.
+        accept_pending: Whether to accept pending sessions; None for the verifier's setting.
     """
 
     check_session: float
@@ -95,7 +96,7 @@ class Asked:
 
 @attrs.define(repr=False, eq=False)
 class _Refusal:
-    """A token that does not count, and what was found out about it before that showed."""
+    """A rejected token, and what its examination found before the rejection."""
 
     cookie: SessionCookie
     error: ClerkError
@@ -113,14 +114,14 @@ def authenticate(
     """Find out who sent a request.
 
     Raises:
-        InvalidArgumentError: If this is nothing that headers can be read from, or `check_session`
-            can't be used.
-        ConfigurationError: If the service is to be asked and the verifier has no client for it.
+        InvalidArgumentError: If headers can't be read from `request`, or `check_session` is
+            invalid.
+        ConfigurationError: If the service must be asked and the verifier has no client.
     """
     wants_session = max_age_of(check_session) is not None
     if (wants_session or refresh_if_expired) and not verification.can_look_up:
         raise ConfigurationError(
-            "check_session and refresh_if_expired ask the service: hand the verifier a client "
+            "check_session and refresh_if_expired ask the service: pass the verifier a client "
             "with sessions=."
         )
     credentials = read_credentials(request)
@@ -148,7 +149,7 @@ def _state_of(
                 later.append(cookie)
             else:
                 refusals.append(outcome)
-        # Another instance's cookie must not cost a fetch while one of ours lies beside it.
+        # Don't fetch a key for another instance's cookie if there is also a cookie of ours.
         tokens = sorted(later, key=lambda cookie: not verification.has_key_of(cookie.token))
     if not refusals:
         return _signed_out(Reason.SESSION_TOKEN_MISSING, credentials.what_is_missing())
@@ -162,7 +163,7 @@ def _state_of(
 def _try(
     verification: Verification, cookie: SessionCookie, asked: Asked, *, wait: bool = True
 ) -> Steps[SessionClaims | _Refusal | None]:
-    """Verify one token; None if it has to wait for its key and `wait` says that it must not yet."""
+    """Verify one token; return None if that takes a fetch and `wait` is False."""
     examined: Examined | None = None
     try:
         if cookie.client_uat == 0:
@@ -181,7 +182,7 @@ def _try(
         ):
             raise refused(
                 Reason.SESSION_TOKEN_IAT_BEFORE_CLIENT_UAT,
-                "This browser has signed in anew since the session token was made: its cookie "
+                "This browser has signed in again since the session token was issued: its cookie "
                 "__client_uat is later than the token's iat.",
             )
         claims = verification.accept(examined, accept_pending=asked.accept_pending)
@@ -201,7 +202,7 @@ def _signed_out(reason: Reason, message: str) -> RequestState:
 
 
 def _verdict(refusals: Sequence[_Refusal]) -> RequestState:
-    """Sum up why no token counts; one that could not be checked leaves the question open."""
+    """Return why no token counts; `unknown` if one of them could not be checked."""
     for refusal in refusals:
         error = refusal.error
         if isinstance(error, _OPEN) or not isinstance(error, TokenVerificationError):
@@ -224,7 +225,7 @@ def _refresh_any(
     refusals: Sequence[_Refusal],
     asked: Asked,
 ) -> Steps[RequestState | None]:
-    """Refresh the first token that can be; None if none can."""
+    """Refresh the first token that can be refreshed; return None if none can."""
     refused_first: RequestState | None = None
     for refusal in refusals:
         need = refresh_for(
@@ -240,7 +241,7 @@ def _refresh_any(
 
 
 def _refresh(verification: Verification, need: RefreshNeeded, asked: Asked) -> Steps[RequestState]:
-    """Get a new token for an expired one, and verify it like any other."""
+    """Exchange an expired token for a new one, and verify that like any other."""
     try:
         lines = tuple(cast("Sequence[str]", (yield need)))
     except (ConfigurationError, WrongLoopError):
@@ -251,7 +252,7 @@ def _refresh(verification: Verification, need: RefreshNeeded, asked: Asked) -> S
             "signed_out" if is_refused else "unknown", reason, str(error), error=error
         )
     refusals: list[_Refusal] = []
-    problem = "The service's answer to a refresh holds no token."
+    problem = "The service's response to a refresh has no token."
     for cookie in filter(None, map(session_cookie_of, lines)):
         outcome = yield from _try(verification, cookie, asked)
         if isinstance(outcome, _Refusal):
@@ -263,6 +264,6 @@ def _refresh(verification: Verification, need: RefreshNeeded, asked: Asked) -> S
                 )
             problem = "The refreshed token belongs to another session."
     if refusals:
-        # The old refresh token is used up: the browser needs the new one, whatever came of this.
+        # The old refresh token is used up, so the browser needs the new one in any case.
         return attrs.evolve(_verdict(refusals), set_cookies=lines)
     return _signed_out(Reason.SESSION_REFRESH_REFUSED, problem)

@@ -1,8 +1,8 @@
-"""The rules for the claims of a token whose signature holds. Pure: the clock is handed in.
+"""The rules for the claims of a token with a valid signature; the caller passes the time.
 
-The checks are those of https://clerk.com/docs/guides/sessions/manual-jwt-verification. Expiry is
-judged before the authorized party and the session's status: a token that has expired can be
-refreshed, and the new one may well have what the old one lacked.
+The checks follow https://clerk.com/docs/guides/sessions/manual-jwt-verification. Expiry is checked
+before the authorized party and the session's status: an expired token can be refreshed, and the
+new one may pass where the old one would not.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ _ABSENT: Final = object()
 
 @attrs.frozen(eq=False)
 class Rules:
-    """What a verifier asks of every token.
+    """The rules that a verifier applies to every token.
 
     Attributes:
-        authorized_parties: The accepted values of `azp`, or a function that accepts one; None
-            leaves it unchecked.
-        allow_missing_azp: Whether a token without `azp` passes all the same.
-        audience: The accepted values of `aud`; None leaves it unchecked.
-        issuers: The accepted values of `iss`; None leaves it unchecked.
+        authorized_parties: The accepted values of `azp`, or a function that accepts one; None if
+            it is not checked.
+        allow_missing_azp: Whether a token without `azp` is accepted.
+        audience: The accepted values of `aud`; None if it is not checked.
+        issuers: The accepted values of `iss`; None if it is not checked.
         clock_skew: Seconds by which this machine's clock and the service's may differ.
-        accept_pending: Whether a session with tasks left is let in, unless a call says otherwise.
+        accept_pending: Whether sessions with tasks left are accepted, unless a call overrides it.
     """
 
     authorized_parties: Parties | None
@@ -50,7 +50,7 @@ class Rules:
     accept_pending: bool
 
     def check(self, claims: Mapping[str, Any], now: float) -> None:
-        """Check whose token this is, and that it has begun.
+        """Check the token's user, issuer and audience, and that it is already valid.
 
         Raises:
             TokenVerificationError: With the first rule that the claims break.
@@ -58,7 +58,7 @@ class Rules:
         get = claims.get
         user_id = get("sub")
         if not (isinstance(user_id, str) and user_id):
-            raise malformed("its sub, the user's id, is missing")
+            raise malformed("its sub (the user's id) is missing")
         if user_id.startswith(_MACHINE):
             raise of_another_kind("it is a machine's token, not a user's")
         if self.issuers is not None:
@@ -82,7 +82,7 @@ class Rules:
             if start > latest:
                 raise refused(
                     reason,
-                    f"The token begins ({claim}) in {_span(start - int(now))}; "
+                    f"The token is not valid yet: its {claim} is {_span(start - int(now))} ahead; "
                     f"{self.clock_skew:g} s of clock skew are allowed. Is this machine's clock "
                     "right?",
                 )
@@ -91,25 +91,25 @@ class Rules:
         expected = self.audience or frozenset()
         several = isinstance(audience, list | tuple)
         names = cast("Sequence[object]", audience) if several else (audience,)
-        # One entry that is no string makes the whole claim one that was never meant for us.
+        # A list with an entry that is not a string is invalid as a whole.
         if not all(isinstance(name, str) for name in names) or expected.isdisjoint(names):
             raise refused(
                 Reason.TOKEN_INVALID_AUDIENCE,
-                f"The token's audience {cut(names)} holds none of those expected.",
+                f"The token's audience {cut(names)} contains none of the expected ones.",
             )
 
     def check_access(self, claims: Mapping[str, Any], now: float) -> None:
-        """Check that the token has not expired, and then whom it was made for.
+        """Check that the token has not expired, and then that its origin is authorized.
 
         Raises:
-            TokenVerificationError: If it has expired or never would, or if it was made for none of
-                the authorized parties.
+            TokenVerificationError: If the token has expired or has no expiry, or if its `azp` is
+                not an authorized party.
             ConfigurationError: If the function that recognizes parties can't be used.
         """
         expiry = claims.get("exp")
         if type(expiry) is not int:
             if expiry is None:
-                raise malformed("its exp is missing, so that it would never end")
+                raise malformed("its exp is missing, so it would never expire")
             raise malformed("its exp is not an integer")
         if expiry <= now - self.clock_skew:
             raise refused(
@@ -121,7 +121,7 @@ class Rules:
         if self.authorized_parties is None or (party is None and self.allow_missing_azp):
             return
         if not self.recognizes(party):
-            told = "names no authorized party" if party is None else f"is for {cut(party)}"
+            told = "has no azp" if party is None else f"is for {cut(party)}"
             remedy = (
                 "allow_missing_azp=True accepts such tokens"
                 if party is None
@@ -130,14 +130,14 @@ class Rules:
             )
             raise refused(
                 Reason.TOKEN_INVALID_AUTHORIZED_PARTIES,
-                f"The token {told}, which is none of authorized_parties; {remedy}.",
+                f"The token {told}, so authorized_parties rejects it; {remedy}.",
             )
 
     def recognizes(self, party: object) -> bool:
-        """Tell whether an `azp` is one of the authorized parties.
+        """Return whether an `azp` is one of the authorized parties.
 
         Raises:
-            ConfigurationError: If the function that recognizes them returns something to await.
+            ConfigurationError: If the function that recognizes them returns an awaitable.
         """
         parties = self.authorized_parties
         if parties is None:
@@ -148,7 +148,7 @@ class Rules:
             return party in parties
         answer = parties(party)
         if inspect.isawaitable(answer):
-            # It would count as true, and let everybody in.
+            # An awaitable is always truthy and would let everyone in.
             close = getattr(answer, "close", None)
             if close is not None:
                 close()
@@ -163,11 +163,11 @@ _STARTS: Final = (
 
 
 def pending() -> Exception:
-    """Make the error for a session with tasks left."""
+    """Return the error for a session with tasks left."""
     return refused(
         Reason.SESSION_PENDING,
         "The session is pending: the user has tasks left, such as choosing an organization. Set "
-        "accept_pending=True where such sessions are welcome.",
+        "accept_pending=True to accept such sessions.",
     )
 
 

@@ -1,4 +1,4 @@
-"""The settings of a verifier: checked once, the same for the async and the sync one."""
+"""The settings of a verifier: checked when it is created, the same for async and sync."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ KEY_VARIABLE: Final = "CLERK_JWT_KEY"
 
 
 class Verifier(Generic[SourceT]):
-    """What the async and the sync verifier have in common: how they are made and looked at."""
+    """The base of both verifiers: their settings and their status."""
 
     _client: str
     _is_async: bool
@@ -49,7 +49,7 @@ class Verifier(Generic[SourceT]):
 
     @staticmethod
     def _home() -> Home | None:
-        """Return the event loop that a fetch begins in; None if it has a thread of its own."""
+        """Return the event loop that a fetch runs in; None if it runs in a separate thread."""
         return None
 
     def __init__(
@@ -72,50 +72,51 @@ class Verifier(Generic[SourceT]):
         clock: Callable[[], float] | None = None,
         monotonic: Callable[[], float] | None = None,
     ) -> None:
-        """Make a verifier; nothing is fetched yet. Times are seconds.
+        """Create a verifier; this fetches nothing yet. Times are in seconds.
 
         Args:
             jwt_key: The instance's public key, as a PEM (from the dashboard's API keys page) or
-                a JWK dict; then no key is ever fetched. If it, `sessions` and `issuer` are all
-                left out, the environment's `CLERK_JWT_KEY` takes its place; it is read when the
-                first token is verified, and if it is missing then, that is a `ConfigurationError`.
-            sessions: An `AsyncSessionsApi`, or for the sync verifier a `SessionsApi`; keys are
-                fetched through it (GET /jwks, with its pool and its retries). Beside `jwt_key`
-                it only serves `check_session` and `refresh_if_expired`. It is not closed here.
-            issuer: The instance's Frontend API URL, such as `https://clerk.example.com`, or several
-                (with satellite domains, one for each domain of the instance). Tokens must come
-                from one of them; if it is the only source, keys are fetched from the public
-                `/.well-known/jwks.json` of the first, without a secret key.
-            authorized_parties: The origins that tokens may be made for (`azp`), or a function that
-                takes an origin and returns whether it is one of them (not a coroutine function). A
-                token without `azp` is then refused. None leaves it unchecked, with one warning in
-                the log.
-            allow_missing_azp: Whether a token without `azp` is accepted all the same. Clerk makes
-                such tokens: over its Backend API, for native apps, and after a navigation that
-                carries no Origin (https://clerk.com/docs/guides/sessions/session-tokens). A foreign
-                `azp` is still refused.
+                a JWK dict; with it, the verifier never fetches keys. Without `jwt_key`, `sessions`
+                and `issuer`, the environment variable `CLERK_JWT_KEY` is read when the first token
+                is verified; if it is missing then, that raises a `ConfigurationError`.
+            sessions: An `AsyncSessionsApi`, or a `SessionsApi` for the sync verifier. The verifier
+                fetches keys through it (GET /jwks, with its pool and retries). With `jwt_key`, it
+                is only used for `check_session` and `refresh_if_expired`. The verifier does not
+                close it.
+            issuer: The instance's Frontend API URL, such as `https://clerk.example.com`, or a list
+                of them (one for each domain of an instance with satellite domains). Tokens must
+                come from one of them. If it is the only source, the verifier fetches keys from the
+                public `/.well-known/jwks.json` of the first, without a secret key.
+            authorized_parties: The origins that tokens may be issued for (`azp`), or a function
+                that takes an origin and returns whether it is one of them (not a coroutine
+                function). Tokens without `azp` are then rejected. None disables the check and logs
+                a warning once.
+            allow_missing_azp: Whether to accept tokens without `azp`. Clerk issues such tokens
+                through its Backend API, for native apps, and after a navigation without an Origin
+                header (https://clerk.com/docs/guides/sessions/session-tokens). A token with an
+                `azp` that is not authorized is still rejected.
             audience: The accepted values of `aud`; None ignores that claim.
             clock_skew: By how much this machine's clock and the service's may differ.
-            accept_pending: Whether sessions with tasks left are let in, unless a call says
-                otherwise.
-            key_ttl: How long fetched keys count as fresh; they are renewed before, unnoticed.
-            key_max_age: How long they may serve while fetches fail.
-            kid_cooldown: The least time between two fetches for unknown key ids.
-            token_cache_size: How many verified tokens are remembered; 0 for none.
-            check_denials: Whether tokens are refused (`session-revoked`) that the client given as
-                `sessions` has denied: by `revoke`, a bulk run, `deny` or a webhook, here or, with
-                shared state, in another process.
-            denials_max_age: With shared state, the greatest age of what is known of other
-                processes' denials. While Redis is away for longer, the verifier raises
-                `DenialsUnavailableError`, and `RequestState.status` is `unknown`. None goes on with
+            accept_pending: Whether to accept sessions with tasks left, unless a call overrides it.
+            key_ttl: How long fetched keys count as fresh; they are renewed earlier, in the
+                background.
+            key_max_age: How long keys may be used while fetches fail.
+            kid_cooldown: The minimum time between two fetches for unknown key ids.
+            token_cache_size: How many verified tokens to cache; 0 for none.
+            check_denials: Whether to reject tokens (`session-revoked`) that the client passed as
+                `sessions` has denied: by `revoke`, a bulk run, `deny` or a webhook, in this process
+                or, with shared state, in another one.
+            denials_max_age: With shared state, the maximum age of what is known of other
+                processes' denials. If Redis is unavailable for longer, the verifier raises
+                `DenialsUnavailableError`, and `RequestState.status` is `unknown`. None keeps using
                 what is known.
             clock: The wall clock, in Unix time; None for the system's.
-            monotonic: The clock that keys age by; None for the system's
-                monotonic clock.
+            monotonic: The clock that measures the age of keys; None for the system's monotonic
+                clock.
 
         Raises:
-            ConfigurationError: If a setting is wrong, `jwt_key` is no public key that can be used,
-                or the extra `jwt` is not installed.
+            ConfigurationError: If a setting is invalid, `jwt_key` is not a usable public key, or
+                the extra `jwt` is not installed.
         """
         fetch = None if sessions is None else getattr(sessions, "_fetch_jwks", None)
         if sessions is not None and (
@@ -150,7 +151,7 @@ class Verifier(Generic[SourceT]):
         )
         self._sessions = sessions
         self._link = link if check_denials else None
-        self._under_way: dict[Any, Any] = {}  # what the service is asked, each for all who need it
+        self._under_way: dict[Any, Any] = {}  # requests in flight, shared by all callers
         if sessions is not None:
             from clerk_async.tokens.refreshing import Recent  # noqa: PLC0415 - seldom needed
 
@@ -163,12 +164,12 @@ class Verifier(Generic[SourceT]):
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         raise TypeError(
-            f"{type(self).__name__} can't be pickled or copied, as tasks and threads share its "
-            "keys: make one in each process"
+            f"{type(self).__name__} can't be pickled or copied, because tasks and threads share "
+            "its keys: make one in each process"
         )
 
     def key_status(self) -> KeySetStatus:
-        """Return where the keys come from, how old they are, and what became of all tokens."""
+        """Return the source and age of the keys, and counts of accepted and rejected tokens."""
         return self._verification.status()
 
     def _check_knowledge(self) -> None:
@@ -177,7 +178,7 @@ class Verifier(Generic[SourceT]):
             check.check_knowledge()
 
     def _load_authenticate(self) -> Callable[..., Any]:
-        """Load what reads requests with the first of them, because `verify` does without."""
+        """Import the request reader on the first request, because `verify` doesn't need it."""
         from clerk_async.tokens.requests import authenticate  # noqa: PLC0415
 
         self._authenticate = authenticate
@@ -186,7 +187,7 @@ class Verifier(Generic[SourceT]):
     @property
     def _fetched(self) -> FetchedKeys:
         keys = self._verification.keys
-        assert isinstance(keys, FetchedKeys)  # noqa: S101 - only fetched keys need anything
+        assert isinstance(keys, FetchedKeys)  # noqa: S101 - only fetched keys need a fetch
         return keys
 
 
@@ -211,10 +212,10 @@ def _verification_from(
     monotonic: Callable[[], float] | None,
     home: Callable[[], Home | None],
 ) -> Verification:
-    """Check a verifier's settings and make what it runs on.
+    """Check a verifier's settings and build its `Verification`.
 
     Raises:
-        ConfigurationError: If one of them is wrong, or the extra `jwt` is missing.
+        ConfigurationError: If a setting is invalid or the extra `jwt` is missing.
     """
     require_cryptography()
     _seconds("clock_skew", clock_skew, least=0.0)
@@ -233,8 +234,8 @@ def _verification_from(
     )
     if rules.authorized_parties is None:
         logger.warning(
-            "authorized_parties is not set: tokens made for any origin are accepted; list your "
-            "frontend's origins to keep out cookies that leak from other subdomains"
+            "authorized_parties is not set: tokens issued for any origin are accepted; list your "
+            "frontend's origins to reject cookies that leak from other subdomains"
         )
     keys: FixedKey | FetchedKeys
     if jwt_key is not None:
@@ -276,10 +277,10 @@ def _denials_of(sessions: object) -> Denials | None:
 
 
 def _issuers(issuer: str | Iterable[str] | None) -> tuple[str, ...] | None:
-    """Check the issuers, in their order: keys are fetched from the first.
+    """Check the issuers and keep their order, because keys are fetched from the first.
 
     Raises:
-        ConfigurationError: If one is no URL, or there is none.
+        ConfigurationError: If one is not a URL, or there is none.
     """
     if issuer is None:
         return None
@@ -287,7 +288,7 @@ def _issuers(issuer: str | Iterable[str] | None) -> tuple[str, ...] | None:
     if not issuers:
         raise ConfigurationError("issuer must be a URL such as https://clerk.example.com, or some.")
     if len(issuers) > 1 and isinstance(issuer, AbstractSet):
-        raise ConfigurationError("issuer must be a list: keys are fetched from its first one.")
+        raise ConfigurationError("issuer must be a list: keys are fetched from its first entry.")
     return tuple(map(_checked_issuer, issuers))
 
 
@@ -321,7 +322,7 @@ def _check_trustworthy(issuer: str) -> None:
 def _parties(value: Iterable[str] | Callable[[str], object] | None) -> Parties | None:
     if value is None or not callable(value):
         return _names("authorized_parties", value)
-    if isinstance(value, Iterable):  # both, as the class of an enum is
+    if isinstance(value, Iterable):  # an enum class is both callable and iterable
         return _names("authorized_parties", list(cast("Iterable[str]", value)))
     is_async = iscoroutinefunction(value) or iscoroutinefunction(getattr(value, "__call__", None))  # noqa: B004 - what it is, not whether it is there
     if is_async or isinstance(value, type):
@@ -334,13 +335,13 @@ def _parties(value: Iterable[str] | Callable[[str], object] | None) -> Parties |
 
 
 def _names(setting: str, value: str | Iterable[str] | None) -> frozenset[str] | None:
-    """Read a list of accepted names; an empty one would let nobody in, or be taken for None."""
+    """Read the accepted names; reject an empty list, because its meaning would be unclear."""
     if value is None:
         return None
     names = [value] if isinstance(value, str) else _listed(value)
     if not names or not all(isinstance(name, str) and name for name in names):
         raise ConfigurationError(
-            f"{setting} must hold at least one non-empty string; leave it out to not check it."
+            f"{setting} must have at least one non-empty string; leave it out to skip the check."
         )
     return frozenset(cast("list[str]", names))
 

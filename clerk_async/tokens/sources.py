@@ -1,6 +1,6 @@
-"""Where keys come from: from the user, from what an instance publishes, or through a client.
+"""Where keys come from: the user, the instance's public URL, or a client.
 
-The client is described as far as a verifier looks, so that no client is known by name here.
+Protocols describe the parts of a client that a verifier uses, so no client is imported here.
 """
 
 from __future__ import annotations
@@ -23,45 +23,45 @@ _WELL_KNOWN: Final = "/.well-known/jwks.json"
 
 
 class Keys(Protocol):
-    """What a verification asks of its keys: `FetchedKeys`, or the one key of `FixedKey`."""
+    """What a verification needs of its keys: `FetchedKeys`, or the one key of `FixedKey`."""
 
     def find(self, kid: str | None) -> Generator[KeysNeeded, None, VerificationKey]:
-        """Find the key of this id."""
+        """Find the key with this id."""
         ...
 
     def knows(self, kid: str | None) -> bool:
-        """Tell whether a key of this id is at hand."""
+        """Return whether a key with this id is in the set."""
         ...
 
     def at_hand(self, kid: str | None) -> VerificationKey | None:
-        """Give the key of this id if there is nothing to do for it first."""
+        """Return the key with this id if it can be used without a fetch, else None."""
         ...
 
     def prepare(self) -> Generator[KeysNeeded, None, None]:
-        """Make the keys ready."""
+        """Fetch the keys if needed."""
         ...
 
     def status(self, cached_tokens: int) -> KeySetStatus:
-        """Tell the figures."""
+        """Return the keys' status."""
         ...
 
     def after_fork(self) -> None:
-        """Forget what was the parent's, in a forked child."""
+        """Forget the parent's fetch in a forked child."""
         ...
 
     def forget(self) -> None:
-        """Begin anew, between two tests."""
+        """Forget everything, between two tests."""
         ...
 
 
 class FixedKey:
-    """A key that never changes: no network, ever.
+    """A key that never changes and never needs the network.
 
     Args:
-        find: Returns the key, or None if there is none so far. It is called now, because a bad key
-            is refused as soon as possible; and again, once, when a key is needed, unless the first
-            call's counts.
-        is_settled: Whether the first call's counts.
+        find: Returns the key, or None if there is none so far. The constructor calls it, to reject
+            a bad key as early as possible; unless `is_settled`, it is called once more when a key
+            is first needed.
+        is_settled: Whether the first call's key is final.
     """
 
     def __init__(self, find: Callable[[], VerificationKey | None], *, is_settled: bool) -> None:
@@ -82,7 +82,7 @@ class FixedKey:
         return key
 
     def find(self, kid: str | None) -> Generator[KeysNeeded, None, VerificationKey]:
-        """Give the key; its kid is compared only where it has one."""
+        """Return the key; compare its kid only if it has one."""
         yield from ()
         key = self._key or self._settle()
         if key.kid is not None and kid != key.kid:
@@ -91,7 +91,7 @@ class FixedKey:
         return key
 
     def at_hand(self, kid: str | None) -> VerificationKey | None:
-        """Give the key of this id if there is nothing to do for it first."""
+        """Return the key if it has this id, or no id at all; else None."""
         key = self._key or self._settle()
         if key.kid is not None and key.kid != kid:
             return None
@@ -99,47 +99,47 @@ class FixedKey:
         return key
 
     def knows(self, kid: str | None) -> bool:
-        """Tell whether a key of this id is at hand."""
+        """Return whether the key has this id, or no id at all."""
         return (self._key or self._settle()).kid in {None, kid}
 
     def prepare(self) -> Generator[KeysNeeded, None, None]:
-        """Make the keys ready: they always are, if there are any."""
+        """Raise an error if there is no key; there is nothing to fetch."""
         yield from ()
         if self._key is None:
             self._settle()
 
     def status(self, cached_tokens: int) -> KeySetStatus:
-        """Tell the figures."""
+        """Return the key's status."""
         key = self._key or self._early
         kids = () if key is None or key.kid is None else (key.kid,)
         return KeySetStatus("jwt_key", kids, hits=self._hits.value, cached_tokens=cached_tokens)
 
     def forget(self) -> None:
-        """Begin anew, between two tests."""
+        """Reset the count, between two tests."""
         self._hits = Counter()
 
     def after_fork(self) -> None:
-        """Forget what was the parent's, in a forked child: nothing is."""
+        """Do nothing in a forked child, because there is no fetch."""
 
 
 def load_client() -> None:
-    """Import what `fetch_published` uses, in the calling thread.
+    """Import the modules that `fetch_published` uses, in the calling thread.
 
-    Its own thread must import nothing: Ctrl-C in an import of the main thread can leave the import
-    lock taken for good, and whoever imports in another thread then waits forever.
+    The fetching thread must not import anything: if Ctrl-C interrupts an import in the main thread,
+    the import lock may stay held, and an import in another thread then waits forever.
     """
     for name in ("calls", "client_state", "operations", "settings", "transport"):
         import_module(f"clerk_async.http.{name}")
 
 
 async def fetch_published(issuer: str) -> bytes:
-    """Fetch the key set below an issuer's URL, without any credential, so that none can leak there.
+    """Fetch the key set below an issuer's URL, without credentials, so that none can leak there.
 
-    With the usual retries; redirects are not followed. A connection of its own each time: this
-    happens every few minutes, and one that is kept would have to be closed by somebody.
+    It retries as usual and does not follow redirects. It opens a new connection each time, because
+    it runs only every few minutes and nothing would close a connection that it kept.
 
     Raises:
-        ClerkError: If it can't be had.
+        ClerkError: If the key set can't be fetched.
     """
     from clerk_async.config import RetryPolicy, Timeouts  # noqa: PLC0415 - heavy, as the next two
     from clerk_async.http.calls import Calls  # noqa: PLC0415
@@ -162,12 +162,12 @@ async def fetch_published(issuer: str) -> bytes:
 
 
 class AsyncSessionsSource(Protocol):
-    """What the async verifier asks of its client: `AsyncSessionsApi` has it all."""
+    """The part of a client that the async verifier uses; `AsyncSessionsApi` has all of it."""
 
     async def _fetch_jwks(self) -> bytes: ...
 
     async def get(self, session_id: str) -> Session:
-        """Look at a session."""
+        """Fetch a session."""
         ...
 
     async def refresh(
@@ -181,17 +181,17 @@ class AsyncSessionsSource(Protocol):
         format: Literal["cookie"],  # noqa: A002 - the service's name
         suffixed_cookies: bool | None,
     ) -> object:
-        """Get a new token for an expired one."""
+        """Exchange an expired token for a new one."""
         ...
 
 
 class SessionsSource(Protocol):
-    """What the sync verifier asks of its client: `SessionsApi` has it all."""
+    """The part of a client that the sync verifier uses; `SessionsApi` has all of it."""
 
     def _fetch_jwks(self) -> bytes: ...
 
     def get(self, session_id: str) -> Session:
-        """Look at a session."""
+        """Fetch a session."""
         ...
 
     def refresh(
@@ -205,5 +205,5 @@ class SessionsSource(Protocol):
         format: Literal["cookie"],  # noqa: A002 - the service's name
         suffixed_cookies: bool | None,
     ) -> object:
-        """Get a new token for an expired one."""
+        """Exchange an expired token for a new one."""
         ...

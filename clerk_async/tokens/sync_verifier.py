@@ -1,4 +1,4 @@
-"""`TokenVerifier`: the same verifier for sync code, from any number of threads."""
+"""`TokenVerifier`: the verifier for sync code, usable from any number of threads."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ T = TypeVar("T")
 
 
 class TokenVerifier(Verifier[SessionsSource]):
-    """Verifies session tokens without asking the service, but for its public keys now and then.
+    """Verifies session tokens without a request to the service, except to fetch its public keys.
 
-    The sync twin of `AsyncTokenVerifier`, thread-safe. Make one for the life of the app: it
-    remembers keys and tokens. Keys are fetched in a thread of their own, which holds up neither
-    requests nor the end of the program, and a forked child fetches for itself. Times are seconds.
+    The thread-safe sync counterpart of `AsyncTokenVerifier`. Create one for the life of the app,
+    because it caches keys and tokens. It fetches keys in a separate thread, which delays neither
+    requests nor the exit of the program; a forked child fetches its own. Times are in seconds.
 
     Example:
         >>> from clerk_async import SessionsApi, TokenVerifier
@@ -48,27 +48,29 @@ class TokenVerifier(Verifier[SessionsSource]):
     def verify(
         self, token: str, *, check_session: float = False, accept_pending: bool | None = None
     ) -> SessionClaims:
-        """Verify a session token and return what it says.
+        """Verify a session token and return its claims.
 
-        A token made from a JWT template is accepted too; it names no session (`session_id` is
-        None), outlives the one that it was made from, and so must not sign anybody in. Use
-        `authenticate_request` for that, which refuses it.
+        It also accepts a token made from a JWT template. Such a token names no session
+        (`session_id` is None) and outlives the session token that it was made from, so it must not
+        sign anyone in. To sign users in, use `authenticate_request`, which rejects it.
 
         Args:
-            token: The token; whitespace around it is not forgiven.
-            check_session: Also look the session up (one `get`): for paths that must see a
-                revocation at once, because a token stays valid for up to a minute after it. True
-                asks the service each time; a number asks it only if this verifier hasn't done so in
-                the last so many seconds. A session that was found ended stays refused.
-            accept_pending: Whether a session with tasks left is let in; None for the verifier's
-                own setting.
+            token: The token, without any whitespace around it.
+            check_session: Whether to look up the session too (one `get`), for paths that must see
+                a revocation at once, because a token stays valid for up to a minute after it. True
+                asks the service each time; a number asks it only if this verifier has not done so
+                in that many seconds. A session that has been found ended stays rejected.
+            accept_pending: Whether to accept a session with tasks left; None for the verifier's
+                setting.
 
         Raises:
-            TokenVerificationError: If it is refused; `reason` says why, the message what to do.
-            KeysUnavailableError: If it could not be checked, as the keys can't be had.
-            DenialsUnavailableError: If what others have denied is older than `denials_max_age`.
-            ConfigurationError: If `check_session` is asked of a verifier without `sessions`.
-            InvalidArgumentError: If `check_session` can't be used.
+            TokenVerificationError: If the token is rejected; `reason` says why, and the message
+                what to do.
+            KeysUnavailableError: If the token could not be checked because the keys can't be
+                fetched.
+            DenialsUnavailableError: If what is known of denials is older than `denials_max_age`.
+            ConfigurationError: If `check_session` is set and the verifier has no `sessions`.
+            InvalidArgumentError: If `check_session` is invalid.
             ClerkError: With `check_session`, if the session could not be looked up.
         """
         if self._link is not None and not self._link.is_running:
@@ -93,27 +95,27 @@ class TokenVerifier(Verifier[SessionsSource]):
     ) -> RequestState:
         """Find out who sent a request.
 
-        The token is that of the Authorization header (`Bearer`), else of the `__session` cookies,
-        the first that verifies. Refused tokens raise nothing: see `RequestState`. Only session
-        tokens sign anybody in: one of another kind, as made from a JWT template or for a machine,
-        is refused with the reason `token-type-mismatch`. A cookie's token is also refused if the
-        cookie `__client_uat` beside it says that the browser has signed out (0), or has signed in
-        anew since the token was made.
+        It uses the token of the Authorization header (`Bearer`), else the first valid one of the
+        `__session` cookies. A rejected token does not raise an error: see `RequestState`. Only
+        session tokens sign users in; a token of another kind, such as one made from a JWT template
+        or for a machine, is rejected with the reason `token-type-mismatch`. A cookie's token is
+        also rejected if the cookie `__client_uat` says that the browser has signed out (0), or has
+        signed in again since the token was issued.
 
         Args:
             request: A request of any framework, its headers, a WSGI environ or an ASGI scope.
             check_session: As in `verify`.
-            refresh_if_expired: Whether an expired token of a GET request that carries the
-                `__refresh` cookie is exchanged for a new one. The state then holds the new token,
-                and Set-Cookie lines that must go onto the response. Requests with the same
-                cookies that come at the same time, or up to 10 seconds later, share one refresh
-                and get the same new cookies.
+            refresh_if_expired: Whether to exchange an expired token for a new one, if the request
+                is a GET with the `__refresh` cookie. The state then has the new token, and
+                Set-Cookie lines that you must add to the response. Requests with the same cookies
+                that arrive at the same time, or up to 10 seconds later, share one refresh and get
+                the same new cookies.
             accept_pending: As in `verify`.
 
         Raises:
-            InvalidArgumentError: If no headers can be read from `request`, or `check_session` can't
-                be used.
-            ConfigurationError: If the service is to be asked by a verifier without `sessions`.
+            InvalidArgumentError: If headers can't be read from `request`, or `check_session` is
+                invalid.
+            ConfigurationError: If the service must be asked and the verifier has no `sessions`.
         """
         if self._link is not None and not self._link.is_running:
             self._start_link()
@@ -127,14 +129,13 @@ class TokenVerifier(Verifier[SessionsSource]):
         return self._run(steps)
 
     def warm_up(self) -> None:
-        """Fetch the keys now, at the start of an app, so that no request waits for them.
+        """Fetch the keys now, when the app starts, so that no request waits for them.
 
-        With shared state, also wait until what other processes have denied is known, for 5 seconds
-        at most.
+        With shared state, also wait up to 5 seconds for the denials of other processes.
 
         Raises:
-            KeysUnavailableError: If the keys can't be had.
-            DenialsUnavailableError: With `denials_max_age`, if what was denied can't be had.
+            KeysUnavailableError: If the keys can't be fetched.
+            DenialsUnavailableError: With `denials_max_age`, if the denials are unavailable.
         """
         self._run(self._verification.keys.prepare())
         if self._link is not None:
@@ -146,7 +147,7 @@ class TokenVerifier(Verifier[SessionsSource]):
 
     @property
     def _client_that_shares(self) -> Any:
-        return self._sessions  # the link is its own, so it is a client of ours
+        return self._sessions  # because it has a link, it is one of our clients
 
     # --- meeting the needs of a verification ---
 
@@ -177,16 +178,16 @@ class TokenVerifier(Verifier[SessionsSource]):
                 raise AssertionError
 
     def _meet_refresh(self, need: RefreshNeeded, sessions: SessionsSource) -> Sequence[str]:
-        """Refresh once for all the requests that a page sends at the same time, or just after.
+        """Refresh once for all requests that a page sends at the same time or just after.
 
-        A refresh uses its token up: whoever came second would be signed out.
+        A refresh token can be used only once: a second refresh would sign the user out.
         """
         late = self._recent.get(need.shared_by)
-        if late:  # an answer without cookies is asked for again
+        if late:  # a result without cookies is requested again
             return late
         return self._once(
             need.shared_by,
-            # Only now: who was under way just before is done, and has left its answer there.
+            # Look again: a refresh that was in flight just before has ended and left its result.
             lambda: self._recent.get(need.shared_by) or self._refresh(need, sessions),
         )
 
@@ -196,8 +197,8 @@ class TokenVerifier(Verifier[SessionsSource]):
         return self._once(("get", need.session_id), lambda: sessions.get(need.session_id))
 
     def _once(self, shared_by: tuple[str, ...], ask: Callable[[], T]) -> T:
-        """Ask the service once for all who need the same at the same time."""
-        key = (os.getpid(), *shared_by)  # a forked child waits for no thread left behind
+        """Ask the service once for all callers that need the same thing at the same time."""
+        key = (os.getpid(), *shared_by)  # a forked child must not wait for the parent's thread
 
         def work() -> T:
             try:
@@ -224,11 +225,11 @@ class TokenVerifier(Verifier[SessionsSource]):
 
     def _meet_keys(self, need: KeysNeeded) -> None:
         flight = need.flight
-        if flight.landed.is_open:  # another fetch has just ended: nothing is to be carried out
+        if flight.landed.is_open:  # another fetch has just ended, so there is nothing to do
             return
         if self._sessions is None:
             load_client()
-        # Whoever waits sees to it that it is carried out: who decided on it may be interrupted.
+        # Every waiting thread ensures that the fetch runs: the one that decided may be interrupted.
         errand = _errand("clerk_async: fetching keys", lambda: self._fly(flight))
         flight.carried_by(errand).send()
         if need.patience != 0:
@@ -245,17 +246,17 @@ class TokenVerifier(Verifier[SessionsSource]):
     def _fly(self, flight: Flight) -> None:
         try:
             body = self._fetch()
-        except BaseException as error:  # noqa: BLE001 - whatever it is, waiters must be told
+        except BaseException as error:  # noqa: BLE001 - any error must reach the waiting callers
             self._fetched.fail(flight, error)
         else:
             self._fetched.land(flight, body)
 
 
 def _errand(name: str, work: Callable[[], T]) -> Errand[T]:
-    """Give work a thread of its own, with this one's context.
+    """Return an errand that runs work in a separate thread with the current context.
 
-    Ctrl-C in who waits must not end it for the others, and a program need not wait for it in order
-    to end.
+    Ctrl-C in one waiting caller must not end the work for the others, and the program can exit
+    without waiting for it.
     """
     from clerk_async.http.errand import Errand  # noqa: PLC0415 - on first use
 

@@ -1,7 +1,7 @@
-"""A token that is always valid: one session's, renewed ahead of its expiry.
+"""A source of valid tokens for one session, which renews them before they expire.
 
-How long a token lives is read from its own `iat` and `exp`, so the clocks of this machine and of
-the service may differ. Its signature is not checked: it comes from the service itself.
+A token's lifetime is read from its own `iat` and `exp`, so this machine's clock and the service's
+may differ. The signature is not checked, because the token comes directly from the service.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from clerk_async.models import Token
 
 RENEWED_AT: Final = 0.75
-"""The part of its lifetime after which a token is renewed."""
+"""The fraction of its lifetime after which a token is renewed."""
 PATIENCE: Final = 1.0
-"""Seconds to wait for the new token while the old one is still valid."""
+"""Seconds to wait for a new token while the old one is still valid."""
 RETRY_AFTER: Final = 1.0
-"""Seconds between two tries to renew a token that is still valid."""
+"""Seconds between two attempts to renew a token that is still valid."""
 _SPARED: Final = (5.0, 0.1)
-"""A token isn't handed out in its last seconds, or in the last part of its life if that is less: it
-has to arrive somewhere, and to be checked there."""
+"""A token is not returned in its last 5 seconds, or in the last tenth of its lifetime if that is
+shorter, because it still has to be sent somewhere and checked there."""
 
 _PASSING: Final = (TransportError, ServerError, RateLimitedError, ResponseDecodeError)
 
@@ -53,18 +53,18 @@ class _Held:
 
     @property
     def left(self) -> float:
-        """Seconds until it is not to be handed out any more; 0 if nobody can say."""
+        """Seconds until the token must no longer be returned; never positive if that is unknown."""
         seconds, part = _SPARED
         return self.lifetime - self.age - min(seconds, self.lifetime * part)
 
     @property
     def age(self) -> float:
-        """Seconds since it was asked for; a machine that sleeps stops one of the clocks."""
+        """Seconds since the token was requested; while a machine sleeps, one clock may stop."""
         return max(monotonic() - self.at, wall_clock() - self.at_wall)
 
 
 def _lifetime(token: Token) -> float:
-    """Read how many seconds a token lives; 0 if it doesn't say so."""
+    """Return a token's lifetime in seconds, or 0 if the token does not say."""
     try:
         payload = json_object(parse(token.jwt).payload_segment, "payload")
     except TokenVerificationError:
@@ -76,10 +76,10 @@ def _lifetime(token: Token) -> float:
 
 
 class AsyncTokenSource:
-    """The tokens of one session: `await source.token()` returns one that is valid.
+    """The tokens of one session: `await source.token()` returns a valid one.
 
-    `AsyncSessionsApi.token_source` makes it. The token is renewed after three quarters of its
-    lifetime, by one request however many tasks ask.
+    `AsyncSessionsApi.token_source` creates it. After three quarters of a token's lifetime it sends
+    one request for a new one, however many tasks ask.
     """
 
     def __init__(
@@ -100,14 +100,14 @@ class AsyncTokenSource:
         on_reset(self._forget)
 
     async def token(self) -> Token:
-        """Return a token that is valid, for 5 more seconds at the least (a tenth of a short life).
+        """Return a token that stays valid for at least 5 seconds (or a tenth of its lifetime).
 
-        The first call creates one, and so does the first call after three quarters of its lifetime;
-        those that come meanwhile wait for it too. If the service can't be reached then, or answers
-        with a 429 or a 5xx, the old token is returned as long as it is valid.
+        The first call creates a token, and so does the first call after three quarters of its
+        lifetime; concurrent calls wait for the same request. If the service can't be reached then,
+        or responds with a 429 or a 5xx, the old token is returned as long as it is valid.
 
         Raises:
-            NotFoundError: If the session is gone.
+            NotFoundError: If the session no longer exists.
             ClerkError: As `create_token` and `create_token_from_template` raise it.
         """
         fresh = self._fresh()
@@ -125,15 +125,15 @@ class AsyncTokenSource:
         return (self._held or held).token
 
     def _fresh(self) -> Token | None:
-        """Return the token at hand, unless it is time to renew it."""
+        """Return the current token, unless it is time to renew it."""
         held = self._held
         return held.token if held and held.age < held.lifetime * RENEWED_AT else None
 
     def _renewed(self) -> asyncio.Task[Token]:
-        """Ask the service, once for all tasks that need it."""
+        """Return the renewal in flight, or start one; all tasks share it."""
         loop, renewal = running_loop(), self._renewal
         if renewal is None or renewal.done() or renewal.get_loop() is not loop:
-            # A task of its own: who gives up waiting must not end it for the others.
+            # A separate task, because a caller that gives up must not end it for the others.
             renewal = loop.create_task(self._renew(), name="clerk_async: renewing a token")
             renewal.add_done_callback(_look_at)
             self._renewal = renewal
@@ -152,7 +152,7 @@ class AsyncTokenSource:
         return token
 
     def _forget(self) -> None:
-        """Begin anew, between two tests."""
+        """Forget everything, between two tests."""
         self._held = self._renewal = None
         self._retry_at = 0.0
 
@@ -162,13 +162,13 @@ class AsyncTokenSource:
 
 
 def _look_at(renewal: asyncio.Task[Token]) -> None:
-    """Look at the error, because whoever asked may have gone."""
+    """Retrieve the error, because the callers may have given up and left it unretrieved."""
     if not renewal.cancelled():
         renewal.exception()
 
 
 class AsyncTokenSources:
-    """What makes the token sources of a client."""
+    """The part of a client that creates token sources."""
 
     if TYPE_CHECKING:
         create_token: Callable[..., Coroutine[Any, Any, Token]]
@@ -179,8 +179,8 @@ class AsyncTokenSources:
     ) -> AsyncTokenSource:
         """Return a source of valid tokens for a session, for calls to other services.
 
-        Its `await source.token()` returns a `Token`, renewed ahead of its expiry, once for all that
-        ask. Nothing is sent until then.
+        `await source.token()` returns a `Token` and renews it before it expires, once for all
+        callers. No request is sent until the first call.
 
         Example:
             >>> source = sessions.token_source("sess_1", "custom_hasura")
@@ -194,10 +194,10 @@ class AsyncTokenSources:
                 service's 60, or the template's own.
 
         Raises:
-            InvalidArgumentError: If an argument can't be used.
+            InvalidArgumentError: If an argument is invalid.
         """
         if template is None:
-            token_request(session_id, expires_in_seconds)  # which checks them
+            token_request(session_id, expires_in_seconds)  # checks the arguments
             create = partial(self.create_token, session_id, expires_in_seconds=expires_in_seconds)
         else:
             template_token_request(session_id, template, expires_in_seconds)

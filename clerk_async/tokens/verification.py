@@ -1,7 +1,7 @@
 """Verifying one token, step by step, without any I/O.
 
-A verification is a generator: it yields what it needs from outside (a fetch of keys, a look at a
-session) and gets the answer back, so that the async and the sync verifier share every rule.
+A verification is a generator: it yields what it needs from outside (keys to be fetched, a session
+to be looked up) and receives the result, so the async and the sync verifier share every rule.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ _NO_SESSION: Final = (None, "")
 
 
 class SessionNeeded(NamedTuple):
-    """A look at a session is needed: the answer is the session.
+    """A request to look up a session; the result is the session.
 
     Attributes:
         session_id: The session.
-        is_shared: Whether one look will do for all who need it at the same time.
+        is_shared: Whether all callers that need it at the same time may share one lookup.
     """
 
     session_id: str
@@ -65,7 +65,7 @@ class SessionNeeded(NamedTuple):
 
 
 class RefreshNeeded(NamedTuple):
-    """A new token is needed: the answer is the service's Set-Cookie lines."""
+    """A request to refresh a token; the result is the service's Set-Cookie lines."""
 
     session_id: str
     user_id: str
@@ -76,11 +76,11 @@ class RefreshNeeded(NamedTuple):
     suffixed_cookies: bool | None
 
     def __repr__(self) -> str:
-        return f"RefreshNeeded({self.session_id!r})"  # the tokens are nobody's business
+        return f"RefreshNeeded({self.session_id!r})"  # the tokens are secret
 
     @property
     def shared_by(self) -> tuple[str, str, str]:
-        """What requests have in common that one refresh will do for."""
+        """The key of requests that can share one refresh."""
         return (self.expired_token, self.refresh_token, self.request_origin)
 
 
@@ -89,7 +89,7 @@ Steps: TypeAlias = Generator[Need, Any, T]
 
 
 class Examined:
-    """A genuine token that passed all rules but those of expiry and access; remembered by some."""
+    """A genuine token that passed all rules except expiry and access; some are cached."""
 
     __slots__ = ("claims", "is_session", "key", "payload", "token")
 
@@ -104,10 +104,10 @@ class Examined:
 
 
 class TokenCache:
-    """At most `size` tokens that passed; the oldest makes room.
+    """At most `size` verified tokens; a new one evicts the oldest.
 
-    It takes no lock: whoever holds one may be interrupted, and never let go. Each entry has one of
-    `size` places instead; an interruption may cost a place.
+    It takes no lock, because an interruption could keep one held forever. Instead, each entry has
+    one of `size` places; an interruption may lose a place.
     """
 
     def __init__(self, size: int) -> None:
@@ -121,30 +121,30 @@ class TokenCache:
         return len(self._entries)
 
     def put(self, entry: Examined) -> None:
-        """Remember a token that passed."""
+        """Cache a verified token."""
         self.drop(entry.token)
         if self._has_place() and self._entries.setdefault(entry.token, entry) is not entry:
-            self._free.append(None)  # another thread has remembered it meanwhile
+            self._free.append(None)  # another thread has cached it in the meantime
 
     def _has_place(self) -> bool:
-        """Take a place: one that became free, one that nobody had yet, or the oldest entry's."""
+        """Take a place: a freed one, an unused one, or that of the oldest entry."""
         with suppress(IndexError):
             self._free.pop()
             return True
         is_taken, entries = self._taken() <= self.size, self._entries
         while entries and not is_taken:
-            with suppress(StopIteration, RuntimeError):  # another thread drops one meanwhile
+            with suppress(StopIteration, RuntimeError):  # another thread has removed an entry
                 is_taken = entries.pop(next(iter(entries)), None) is not None
         return is_taken
 
     def drop(self, token: str) -> None:
-        """Forget a token."""
+        """Remove a token."""
         if self._entries.pop(token, None) is not None:
             self._free.append(None)
 
 
 class Verification:
-    """The rules, the keys and the memory of one verifier."""
+    """The rules, keys and caches of one verifier."""
 
     def __init__(
         self,
@@ -171,10 +171,10 @@ class Verification:
         on_reset(self.forget)
 
     def at_once(self, token: str, *, accept_pending: bool | None) -> SessionClaims | None:
-        """Verify a token if its key is at hand, as it nearly always is; else None.
+        """Verify a token if its key is available without a fetch (it nearly always is), else None.
 
         Raises:
-            TokenVerificationError: If it is refused.
+            TokenVerificationError: If the token is rejected.
         """
         try:
             examined = self.examine_at_once(token, session_only=False)
@@ -190,12 +190,12 @@ class Verification:
     def verify(
         self, token: str, *, check_session: float, accept_pending: bool | None
     ) -> Steps[SessionClaims]:
-        """Verify a token, and its session with the service where that is asked for.
+        """Verify a token, and look up its session if asked to.
 
         Raises:
-            TokenVerificationError: If it is refused.
-            KeysUnavailableError: If the keys to check it with can't be had.
-            InvalidArgumentError: If `check_session` can't be used.
+            TokenVerificationError: If the token is rejected.
+            KeysUnavailableError: If the keys can't be fetched.
+            InvalidArgumentError: If `check_session` is invalid.
             ClerkError: If the session can't be looked up.
         """
         max_age = max_age_of(check_session)
@@ -213,10 +213,10 @@ class Verification:
         return claims
 
     def examine_at_once(self, token: str, *, session_only: bool) -> Examined | None:
-        """Do what `examine` does, without steps, if the key is at hand; else None.
+        """Do what `examine` does if the key is available without a fetch; else return None.
 
         Raises:
-            TokenVerificationError: If the token is refused.
+            TokenVerificationError: If the token is rejected.
         """
         if type(token) is not str:
             token = plain(token)
@@ -231,15 +231,15 @@ class Verification:
         return self._check(token, parts, header, key, session_only=session_only)
 
     def examine(self, token: str, *, session_only: bool) -> Steps[Examined]:
-        """Check everything about a token but its expiry and what it gives access to.
+        """Check everything about a token except its expiry and what it gives access to.
 
         Args:
             token: The token.
-            session_only: Whether a token of any other kind, such as a JWT template's, is refused.
+            session_only: Whether to reject tokens of any other kind, such as a JWT template's.
 
         Raises:
-            TokenVerificationError: If it is refused.
-            KeysUnavailableError: If the keys to check it with can't be had.
+            TokenVerificationError: If the token is rejected.
+            KeysUnavailableError: If the keys can't be fetched.
         """
         if type(token) is not str:
             token = plain(token)
@@ -260,7 +260,7 @@ class Verification:
         return header
 
     def _again(self, entry: Examined, *, session_only: bool) -> Examined:
-        """Check the claims of a token whose signature was checked before."""
+        """Check the claims of a token whose signature was verified before."""
         if session_only and not entry.is_session:
             raise _other_kind(entry.payload)
         try:
@@ -285,10 +285,10 @@ class Verification:
         if signature is None or not key.is_signed_by(signature, parts.signing_input):
             raise refused(
                 Reason.TOKEN_INVALID_SIGNATURE,
-                "The signature does not belong to this token: it was altered, or signed with "
+                "The signature does not match this token: the token was altered or signed with "
                 "another key.",
             )
-        if len(self._headers) < _MAX_HEADERS:  # only headers that a signature vouches for
+        if len(self._headers) < _MAX_HEADERS:  # only headers with a valid signature
             self._headers[parts.header_segment] = header
         payload = json_object(parts.payload_segment, "payload")
         is_session = header.is_session and payload.get("sid") not in _NO_SESSION
@@ -298,11 +298,11 @@ class Verification:
         return Examined(token, key, payload, is_session=is_session)
 
     def accept(self, examined: Examined, *, accept_pending: bool | None) -> SessionClaims:
-        """Check what a genuine token gives access to, and remember it.
+        """Check what a genuine token gives access to, and cache the token.
 
         Raises:
-            TokenVerificationError: If it has expired, was made for somebody else, or a claim can't
-                be read; if its session is pending; or if it was denied, which is told last.
+            TokenVerificationError: If it has expired, its origin is not authorized, or a claim
+                can't be read; if its session is pending; or, checked last, if it was denied.
             ConfigurationError: If the function that recognizes parties can't be used.
         """
         try:
@@ -326,21 +326,21 @@ class Verification:
     def check_session(
         self, claims: SessionClaims, max_age: float, *, accept_pending: bool | None
     ) -> Steps[None]:
-        """Ask the service whether the session is alive, unless that was seen a moment ago.
+        """Ask the service whether the session is alive, unless a recent answer is known.
 
         Raises:
             TokenVerificationError: If it is not.
-            ConfigurationError: If the verifier has no client to ask with.
-            ClerkError: If the service can't be asked.
+            ConfigurationError: If the verifier has no client.
+            ClerkError: If the session can't be looked up.
         """
         if not self.can_look_up:
             raise ConfigurationError(
-                "check_session and refresh_if_expired ask the service: hand the verifier a "
+                "check_session and refresh_if_expired ask the service: pass the verifier a "
                 "client with sessions=."
             )
         if claims.session_id is None:
             raise malformed(
-                "it names no session (made from a JWT template?), so none can be checked"
+                "it names no session (was it made from a JWT template?), so none can be checked"
             )
         session_id = claims.session_id
         status = self._look_ups.status(session_id, max_age)
@@ -362,14 +362,14 @@ class Verification:
         )
 
     def has_key_of(self, token: str) -> bool:
-        """Tell whether the key that a token names is at hand."""
+        """Return whether the key that a token names is in the key set."""
         try:
             return self.keys.knows(read_header(parse(token).header_segment).kid)
         except TokenVerificationError:
             return False
 
     def status(self) -> KeySetStatus:
-        """Tell the figures of the keys, of the tokens remembered, and of what became of all."""
+        """Return the status of the keys and the token cache, and the counts of all results."""
         return attrs.evolve(
             self.keys.status(len(self._cache)),
             accepted=self.tally.accepted,
@@ -377,18 +377,18 @@ class Verification:
         )
 
     def forget(self) -> None:
-        """Begin anew, between two tests."""
+        """Forget everything, between two tests."""
         self._cache = TokenCache(self._cache.size)
         self.keys.forget()
         self.tally = Tally()
 
     def after_fork(self) -> None:
-        """In a forked child: fetches were the parent's."""
+        """Forget the parent's fetch in a forked child."""
         self.keys.after_fork()
 
 
 _alive: weakref.WeakSet[Verification] = weakref.WeakSet()
-"""Whom a fork concerns: a hook for each would outlive it, as none can be taken back."""
+"""Whom a fork concerns; there is only one hook, because a registered hook can't be removed."""
 
 
 def _in_child() -> None:
@@ -401,22 +401,22 @@ if hasattr(os, "register_at_fork"):
 
 
 def reason_of(error: ClerkError) -> Reason:
-    """Tell why a token does not count; an error of a call means that nobody could be asked."""
+    """Return why a token does not count; if it is another error, the check itself failed."""
     return (
         error.reason if isinstance(error, TokenVerificationError) else Reason.SESSION_CHECK_FAILED
     )
 
 
 def _other_kind(payload: Mapping[str, Any]) -> TokenVerificationError:
-    named = "names no session" if payload.get("sid") in _NO_SESSION else "is of another category"
+    named = "names no session" if payload.get("sid") in _NO_SESSION else "has another category"
     return of_another_kind(
-        f"it {named}, as one made from a JWT template; `verify` takes such tokens, and they sign "
-        "nobody in"
+        f"it {named}, like one made from a JWT template; `verify` accepts such tokens, but they "
+        "sign nobody in"
     )
 
 
 def _wrong_algorithm(algorithm: str) -> TokenVerificationError:
     return refused(
         Reason.TOKEN_INVALID_ALGORITHM,
-        f"The token says that it is signed with {cut(algorithm)}, which its key is not for.",
+        f"The token says that it is signed with {cut(algorithm)}, but its key is for another one.",
     )

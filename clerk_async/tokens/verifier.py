@@ -1,4 +1,4 @@
-"""`AsyncTokenVerifier`: session tokens verified inside an event loop that is never blocked."""
+"""`AsyncTokenVerifier`: verifies session tokens without ever blocking the event loop."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ T = TypeVar("T")
 
 
 class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
-    """Verifies session tokens without asking the service, but for its public keys now and then.
+    """Verifies session tokens without a request to the service, except to fetch its public keys.
 
-    Make one for the life of the app: it remembers keys and tokens. Times are seconds.
+    Create one for the life of the app, because it caches keys and tokens. Times are in seconds.
 
     Example:
         >>> from clerk_async import AsyncSessionsApi, AsyncTokenVerifier
@@ -46,27 +46,29 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
     async def verify(
         self, token: str, *, check_session: float = False, accept_pending: bool | None = None
     ) -> SessionClaims:
-        """Verify a session token and return what it says.
+        """Verify a session token and return its claims.
 
-        A token made from a JWT template is accepted too; it names no session (`session_id` is
-        None), outlives the one that it was made from, and so must not sign anybody in. Use
-        `authenticate_request` for that, which refuses it.
+        It also accepts a token made from a JWT template. Such a token names no session
+        (`session_id` is None) and outlives the session token that it was made from, so it must not
+        sign anyone in. To sign users in, use `authenticate_request`, which rejects it.
 
         Args:
-            token: The token; whitespace around it is not forgiven.
-            check_session: Also look the session up (one `get`): for paths that must see a
-                revocation at once, because a token stays valid for up to a minute after it. True
-                asks the service each time; a number asks it only if this verifier hasn't done so in
-                the last so many seconds. A session that was found ended stays refused.
-            accept_pending: Whether a session with tasks left is let in; None for the verifier's
-                own setting.
+            token: The token, without any whitespace around it.
+            check_session: Whether to look up the session too (one `get`), for paths that must see
+                a revocation at once, because a token stays valid for up to a minute after it. True
+                asks the service each time; a number asks it only if this verifier has not done so
+                in that many seconds. A session that has been found ended stays rejected.
+            accept_pending: Whether to accept a session with tasks left; None for the verifier's
+                setting.
 
         Raises:
-            TokenVerificationError: If it is refused; `reason` says why, the message what to do.
-            KeysUnavailableError: If it could not be checked, as the keys can't be had.
-            DenialsUnavailableError: If what others have denied is older than `denials_max_age`.
-            ConfigurationError: If `check_session` is asked of a verifier without `sessions`.
-            InvalidArgumentError: If `check_session` can't be used.
+            TokenVerificationError: If the token is rejected; `reason` says why, and the message
+                what to do.
+            KeysUnavailableError: If the token could not be checked because the keys can't be
+                fetched.
+            DenialsUnavailableError: If what is known of denials is older than `denials_max_age`.
+            ConfigurationError: If `check_session` is set and the verifier has no `sessions`.
+            InvalidArgumentError: If `check_session` is invalid.
             ClerkError: With `check_session`, if the session could not be looked up.
         """
         if self._link is not None and not self._link.is_running:
@@ -91,27 +93,27 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
     ) -> RequestState:
         """Find out who sent a request.
 
-        The token is that of the Authorization header (`Bearer`), else of the `__session` cookies,
-        the first that verifies. Refused tokens raise nothing: see `RequestState`. Only session
-        tokens sign anybody in: one of another kind, as made from a JWT template or for a machine,
-        is refused with the reason `token-type-mismatch`. A cookie's token is also refused if the
-        cookie `__client_uat` beside it says that the browser has signed out (0), or has signed in
-        anew since the token was made.
+        It uses the token of the Authorization header (`Bearer`), else the first valid one of the
+        `__session` cookies. A rejected token does not raise an error: see `RequestState`. Only
+        session tokens sign users in; a token of another kind, such as one made from a JWT template
+        or for a machine, is rejected with the reason `token-type-mismatch`. A cookie's token is
+        also rejected if the cookie `__client_uat` says that the browser has signed out (0), or has
+        signed in again since the token was issued.
 
         Args:
             request: A request of any framework, its headers, a WSGI environ or an ASGI scope.
             check_session: As in `verify`.
-            refresh_if_expired: Whether an expired token of a GET request that carries the
-                `__refresh` cookie is exchanged for a new one. The state then holds the new token,
-                and Set-Cookie lines that must go onto the response. Requests with the same
-                cookies that come at the same time, or up to 10 seconds later, share one refresh
-                and get the same new cookies.
+            refresh_if_expired: Whether to exchange an expired token for a new one, if the request
+                is a GET with the `__refresh` cookie. The state then has the new token, and
+                Set-Cookie lines that you must add to the response. Requests with the same cookies
+                that arrive at the same time, or up to 10 seconds later, share one refresh and get
+                the same new cookies.
             accept_pending: As in `verify`.
 
         Raises:
-            InvalidArgumentError: If no headers can be read from `request`, or `check_session` can't
-                be used.
-            ConfigurationError: If the service is to be asked by a verifier without `sessions`.
+            InvalidArgumentError: If headers can't be read from `request`, or `check_session` is
+                invalid.
+            ConfigurationError: If the service must be asked and the verifier has no `sessions`.
         """
         if self._link is not None and not self._link.is_running:
             self._start_link()
@@ -125,14 +127,13 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
         return await self._run(steps)
 
     async def warm_up(self) -> None:
-        """Fetch the keys now, at the start of an app, so that no request waits for them.
+        """Fetch the keys now, when the app starts, so that no request waits for them.
 
-        With shared state, also wait until what other processes have denied is known, for 5 seconds
-        at most.
+        With shared state, also wait up to 5 seconds for the denials of other processes.
 
         Raises:
-            KeysUnavailableError: If the keys can't be had.
-            DenialsUnavailableError: With `denials_max_age`, if what was denied can't be had.
+            KeysUnavailableError: If the keys can't be fetched.
+            DenialsUnavailableError: With `denials_max_age`, if the denials are unavailable.
         """
         await self._run(self._verification.keys.prepare())
         if self._link is not None:
@@ -174,9 +175,9 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
     async def _meet_refresh(
         self, need: RefreshNeeded, sessions: AsyncSessionsSource
     ) -> Sequence[str]:
-        """Refresh once for all the requests that a page sends at the same time, or just after.
+        """Refresh once for all requests that a page sends at the same time or just after.
 
-        A refresh uses its token up: whoever came second would be signed out.
+        A refresh token can be used only once: a second refresh would sign the user out.
         """
         recent = self._recent.get(need.shared_by)
         if recent is not None:
@@ -191,12 +192,12 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
     async def _once(
         self, shared_by: tuple[str, ...], ask: Callable[[], Coroutine[Any, Any, T]]
     ) -> T:
-        """Ask the service once for all who need the same at the same time."""
+        """Ask the service once for all callers that need the same thing at the same time."""
         loop, under_way = running_loop(), self._under_way
         key = (loop, *shared_by)
         task: asyncio.Task[T] | None = under_way.get(key)
         if task is None:
-            # A task of its own: who gave up waiting must not end it for the others.
+            # A separate task, because a caller that gives up must not end it for the others.
             task = loop.create_task(ask(), name="clerk_async: asking the service")
             under_way[key] = task
             task.add_done_callback(lambda _: under_way.pop(key, None))
@@ -217,7 +218,7 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
     async def _meet_keys(self, need: KeysNeeded) -> None:
         flight, loop = need.flight, running_loop()
         if need.start:
-            # A task of its own: who gave up waiting must not end the fetch for the others.
+            # A separate task, because a caller that gives up must not end the fetch for the others.
             task = loop.create_task(self._fly(flight), name="clerk_async: fetching keys")
             flight.has_begun = True
             task.add_done_callback(lambda _: self._fetched.abandon(flight))  # if it was cancelled
@@ -226,7 +227,7 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
         landed = loop.create_future()
 
         def wake() -> None:
-            with suppress(RuntimeError):  # this loop has ended meanwhile
+            with suppress(RuntimeError):  # this loop has ended in the meantime
                 loop.call_soon_threadsafe(_settle, landed)
 
         flight.landed.tell(wake)
@@ -245,7 +246,7 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
     async def _fly(self, flight: Flight) -> None:
         try:
             body = await self._fetch()
-        except Exception as error:  # noqa: BLE001 - whatever it is, waiters must be told
+        except Exception as error:  # noqa: BLE001 - any error must reach the waiting callers
             self._fetched.fail(flight, error)
         else:
             self._fetched.land(flight, body)
