@@ -1,4 +1,4 @@
-"""Answers that can't be parsed: sent once, told with the reason, and an error status counts."""
+"""A response that can't be parsed: sent once, reported with the reason; a status counts."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ QUICK: Final = RetryPolicy(base_delay=0.0)
 
 
 def packed(how: str, body: bytes, status: str = "200 OK") -> bytes:
-    """Make an answer whose body is said to be encoded."""
+    """Make a response with a Content-Encoding."""
     return http(body, status, f"Content-Encoding: {how}")
 
 
 def raw_deflate(body: bytes) -> bytes:
-    """Compress without zlib's own header, as some servers do."""
+    """Compress without the zlib header, as some servers do."""
     packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     return packer.compress(body) + packer.flush()
 
 
 def chunked(how: str, body: bytes) -> bytes:
-    """Make an answer in chunks of three bytes."""
+    """Make a response in chunks of three bytes."""
     head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {how}\r\nTransfer-Encoding: chunked\r\n\r\n"
     pieces = [body[at : at + 3] for at in range(0, len(body), 3)]
     return head.encode() + b"".join(b"%x\r\n%s\r\n" % (len(p), p) for p in [*pieces, b""])
@@ -114,7 +114,7 @@ WITHOUT_STATUS: Final[dict[str, tuple[bytes, str]]] = {
 async def client_at(
     server: Talkative, *, is_theirs: bool = False, **options: Any
 ) -> AsyncGenerator[AsyncSessionsApi]:
-    """Make a client, around a session of the user's or with its own."""
+    """Make a client, with its own aiohttp session or the user's."""
     options = {"base_url": server.base_url, "retry": QUICK, **options}
     if not is_theirs:
         async with AsyncSessionsApi("sk_test_x", **options) as client:
@@ -127,8 +127,8 @@ async def client_at(
 @pytest.mark.promise("readable-answers")
 @pytest.mark.parametrize("is_theirs", [False, True], ids=["ours", "theirs"])
 @pytest.mark.parametrize("what", READABLE)
-async def test_what_others_read_is_read(what: str, *, is_theirs: bool) -> None:
-    """Headers up to 64 KiB, many of them, and what we asked for in each of its forms."""
+async def test_large_headers_and_all_encodings_are_read(what: str, *, is_theirs: bool) -> None:
+    """Headers up to 64 KiB, many headers, and each accepted encoding in all its forms are read."""
     with Talkative(lambda _: READABLE[what]) as server:
         if what == "no length":
             server.answer = once(READABLE[what], server)
@@ -138,7 +138,7 @@ async def test_what_others_read_is_read(what: str, *, is_theirs: bool) -> None:
 
 
 def once(answer: bytes, server: Talkative) -> Callable[[Asked], bytes]:
-    """Make what answers and hangs up."""
+    """Make a handler that responds once and closes the connection."""
 
     def say(_: Asked) -> bytes:
         server._loop.call_later(0.05, server._open[-1].close)
@@ -150,10 +150,10 @@ def once(answer: bytes, server: Talkative) -> Callable[[Asked], bytes]:
 @pytest.mark.promise("unreadable-once")
 @pytest.mark.parametrize("is_theirs", [False, True], ids=["ours", "theirs"])
 @pytest.mark.parametrize("what", [*UNREADABLE, *WITHOUT_STATUS])
-async def test_what_can_not_be_parsed_is_sent_once(
+async def test_an_unparsable_response_is_not_retried(
     what: str, caplog: pytest.LogCaptureFixture, *, is_theirs: bool
 ) -> None:
-    """With the reason, but with nothing of the answer in it; the next call has its own answer."""
+    """The error gives the reason without any content; the next call gets its own response."""
     caplog.set_level(logging.DEBUG)
     answer, reason = {**UNREADABLE, **WITHOUT_STATUS}[what]
     with Talkative(lambda asked: answer if asked.tail == "revoke" else right(asked)) as server:
@@ -174,8 +174,8 @@ HEADS: Final = list(UNREADABLE)[list(UNREADABLE).index("a header of 70 kB") :]
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_both_clients_tell_it_alike(mode: Mode) -> None:
-    """In the sync client too."""
+def test_both_clients_raise_the_same_error(mode: Mode) -> None:
+    """The sync client raises it too."""
     with (
         Talkative(lambda _: UNREADABLE["br"][0]) as server,
         pytest.raises(ResponseDecodeError, match="br"),
@@ -199,7 +199,7 @@ def revoke(mode: Mode, options: dict[str, Any]) -> None:
 
 
 def answered(answer: bytes, _: Asked) -> bytes:
-    """Answer with these bytes."""
+    """Respond with these bytes."""
     return answer
 
 
@@ -216,8 +216,8 @@ STATUSES: Final[dict[str, tuple[type[ApiError], int]]] = {
 @pytest.mark.promise("unreadable-once")
 @pytest.mark.parametrize("status", STATUSES)
 @pytest.mark.parametrize("what", UNREADABLE)
-async def test_a_status_that_came_counts(what: str, status: str) -> None:
-    """A refused key stays a refused key, whatever follows the status; retries are as ever."""
+async def test_a_received_status_counts(what: str, status: str) -> None:
+    """A rejected key is reported as such whatever follows the status; retries work as usual."""
     answer = UNREADABLE[what][0].replace(b"HTTP/1.1 200 OK", f"HTTP/1.1 {status}".encode(), 1)
     expected, sends = STATUSES[status]
     with Talkative(lambda _: answer) as server:
@@ -230,7 +230,7 @@ async def test_a_status_that_came_counts(what: str, status: str) -> None:
 
 
 async def test_an_error_in_br_keeps_its_headers() -> None:
-    """When to come back, and the trace id; the body is kept as it came."""
+    """Retry-After and the trace id are read; the body is kept as it came."""
     lines = ("Content-Encoding: br", "Retry-After: 7", "cf-ray: ray")
     with Talkative(lambda _: http(b"\x0b\x02\x80", "429 Slow", *lines)) as server:
         async with client_at(server, retry=RetryPolicy(attempts=1)) as client:
@@ -240,8 +240,8 @@ async def test_an_error_in_br_keeps_its_headers() -> None:
     assert caught.value.body == b"\x0b\x02\x80"
 
 
-async def test_the_status_counts_though_the_rest_comes_later() -> None:
-    """In segments of its own, as over a real network."""
+async def test_a_status_counts_if_the_rest_arrives_later() -> None:
+    """The rest comes in separate segments, as over a real network."""
     whole = UNREADABLE["a header of 70 kB"][0].replace(b"200 OK", b"401 No", 1)
     pieces = [whole[:30], *[whole[at : at + 20_000] for at in range(30, len(whole), 20_000)]]
     asked = threading.Event()
@@ -260,8 +260,8 @@ async def test_the_status_counts_though_the_rest_comes_later() -> None:
                 await call
 
 
-async def test_a_bad_chunk_that_comes_later_is_no_lost_connection() -> None:
-    """Nor is it waited for, or asked for again."""
+async def test_a_late_bad_chunk_is_not_a_lost_connection() -> None:
+    """The client does not wait for the rest and does not retry."""
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     reading = asyncio.Event()
     hooks = aiohttp.TraceConfig()
@@ -281,8 +281,8 @@ async def test_a_bad_chunk_that_comes_later_is_no_lost_connection() -> None:
     assert "PLANTED" not in str(caught.value)
 
 
-async def test_what_is_cut_off_is_still_a_lost_connection() -> None:
-    """It may be whole the next time."""
+async def test_a_truncated_response_is_a_lost_connection() -> None:
+    """It may be complete the next time."""
     for head in (b"Content-Length: 999", b"Transfer-Encoding: chunked"):
         with Talkative() as server:
             server.answer = once(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n", server)
@@ -294,8 +294,8 @@ async def test_what_is_cut_off_is_still_a_lost_connection() -> None:
 
 @pytest.mark.promise("unreadable-once")
 @pytest.mark.parametrize("what", ["br", "a header of 70 kB"])
-async def test_a_bulk_run_is_stopped_by_a_refused_key(what: str) -> None:
-    """Though nothing but the status of the 401 can be read."""
+async def test_a_rejected_key_stops_a_bulk_run(what: str) -> None:
+    """Nothing of the 401 except the status is readable."""
     answer = UNREADABLE[what][0].replace(b"200 OK", b"401 No", 1)
     with Talkative(lambda _: answer) as server:
         async with client_at(server) as client:
@@ -305,8 +305,8 @@ async def test_a_bulk_run_is_stopped_by_a_refused_key(what: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["br", "a header without a colon"])
-async def test_a_bulk_run_looks_after_what_it_could_not_read(what: str) -> None:
-    """One revocation each, and one look that tells what became of it."""
+async def test_a_bulk_run_checks_a_session_after_an_unreadable_response(what: str) -> None:
+    """It sends one revocation each, and one look that shows the result."""
 
     def answer(asked: Asked) -> bytes:
         if asked.tail == "revoke":
@@ -319,8 +319,8 @@ async def test_a_bulk_run_looks_after_what_it_could_not_read(what: str) -> None:
     assert (report.revoked, report.failed, len(server.asked)) == (2, 0, 4)
 
 
-async def test_keys_that_can_not_be_read_tell_why() -> None:
-    """A verifier's fetch goes the same way."""
+async def test_an_unreadable_key_set_gives_the_reason() -> None:
+    """A verifier's fetch behaves the same way."""
     for answer, cause in (
         (UNREADABLE["zstd"][0], ResponseDecodeError),
         (UNREADABLE["br"][0].replace(b"200 OK", b"401 No", 1), AuthenticationError),

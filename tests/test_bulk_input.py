@@ -1,4 +1,4 @@
-"""What a bulk run makes of its input: any iterable, each id once, in memory that doesn't grow."""
+"""The input of a bulk run: any iterable, each id once, in memory that doesn't grow."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ async def _async_ids(ids: list[str]) -> AsyncIterator[str]:
 
 @pytest.mark.promise("any-input")
 @pytest.mark.parametrize("kind", [list, tuple, set, iter, dict.fromkeys, _async_ids])
-async def test_any_iterable_of_ids_is_read_to_its_end(fake: FakeClerk, kind: Any) -> None:
-    """Lists, sets, generators, dicts, async generators."""
+async def test_any_iterable_of_ids_is_read_completely(fake: FakeClerk, kind: Any) -> None:
+    """Lists, sets, generators, dicts and async generators work."""
     ids = add_sessions(fake, 25)
     async with bulk_client(fake) as client:
         report = await client.revoke_many(kind(ids))
@@ -41,18 +41,18 @@ async def test_any_iterable_of_ids_is_read_to_its_end(fake: FakeClerk, kind: Any
     assert sends(fake) == dict.fromkeys(ids, 1)
 
 
-async def test_no_ids_make_an_empty_report(fake: FakeClerk) -> None:
-    """And no request."""
+async def test_an_empty_input_makes_an_empty_report(fake: FakeClerk) -> None:
+    """No request is sent."""
     async with bulk_client(fake) as client:
         report = await client.revoke_many([])
     assert (report.total, report.ok, fake.requests) == (0, True, [])
 
 
 @pytest.mark.parametrize("wrong", ["sess_1", b"sess_1", bytearray(b"s"), 5, None, object()])
-async def test_what_is_no_row_of_ids_is_refused_before_any_request(
+async def test_an_input_that_is_not_a_collection_of_ids_is_rejected(
     fake: FakeClerk, wrong: Any
 ) -> None:
-    """The letters of one string would be taken for ids."""
+    """The letters of a single string would be taken for ids. No request is sent."""
     async with bulk_client(fake) as client:
         with pytest.raises(InvalidArgumentError, match="session_ids"):
             await client.revoke_many(wrong)
@@ -87,7 +87,7 @@ async def test_what_is_no_row_of_ids_is_refused_before_any_request(
 async def test_arguments_are_checked_before_any_request(
     fake: FakeClerk, options: dict[str, Any]
 ) -> None:
-    """Each by name, for all three runs."""
+    """The error names the argument, in all three methods."""
     (name,) = options
     async with bulk_client(fake) as client:
         with pytest.raises(InvalidArgumentError, match=name):
@@ -99,8 +99,8 @@ async def test_arguments_are_checked_before_any_request(
     assert not fake.requests
 
 
-async def test_an_id_that_comes_again_is_sent_once(fake: FakeClerk) -> None:
-    """And counted once."""
+async def test_a_duplicate_id_is_sent_once(fake: FakeClerk) -> None:
+    """It is counted once, too."""
     ids = add_sessions(fake, 10)
     async with bulk_client(fake) as client:
         report = await client.revoke_many([*ids, *reversed(ids), ids[3]])
@@ -112,28 +112,26 @@ async def test_an_id_that_comes_again_is_sent_once(fake: FakeClerk) -> None:
 @example(values=[*"xxxabx"], size=3)
 @settings(max_examples=60)
 @given(values=st.lists(st.integers(0, 12).map(str), max_size=200), size=st.integers(1, 8))
-def test_duplicates_are_known_exactly_within_the_last_so_many(values: list[str], size: int) -> None:
-    """As a plain look back over the last so many would say."""
+def test_duplicates_are_detected_exactly_within_the_window(values: list[str], size: int) -> None:
+    """The result equals that of a simple search through the last ids."""
     window = Duplicates(size)
     for index, value in enumerate(values):
         assert window.saw(value) == (value in values[max(0, index - size) : index])
 
 
 @pytest.mark.parametrize(("between", "is_known"), [(49_999, True), (50_000, False)])
-def test_a_duplicate_50000_ids_back_is_known_and_one_farther_back_is_not(
-    between: int, *, is_known: bool
-) -> None:
-    """The window's size is what the documentation says."""
+def test_duplicates_are_detected_up_to_50000_ids_back(between: int, *, is_known: bool) -> None:
+    """The window has the documented size: one farther back is not detected."""
     window = Duplicates()
     assert not window.saw("sess_first")
     assert not any(window.saw(f"sess_{number}") for number in range(between))
     assert window.saw("sess_first") is is_known
 
 
-async def test_a_journal_knows_duplicates_from_farther_back(
+async def test_a_journal_detects_duplicates_from_farther_back(
     fake: FakeClerk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It holds all that was done."""
+    """It contains everything that was done."""
     monkeypatch.setattr(Duplicates.__init__, "__defaults__", (3,))
     ids = add_sessions(fake, 10)
     async with bulk_client(fake) as client:
@@ -147,7 +145,7 @@ async def test_a_journal_knows_duplicates_from_farther_back(
 
 
 async def test_an_endless_input_is_read_only_as_far_as_it_is_sent() -> None:
-    """The run ends by its deadline; the rest of the input is left where it was."""
+    """The run ends by its deadline, and does not read the rest of the input."""
     counter = itertools.count()
 
     async def main() -> int:
@@ -165,8 +163,8 @@ async def test_an_endless_input_is_read_only_as_far_as_it_is_sent() -> None:
     assert next(counter) == total
 
 
-async def test_an_input_that_raises_ends_the_run_after_what_is_in_flight(fake: FakeClerk) -> None:
-    """The error is the user's own."""
+async def test_an_input_that_raises_ends_the_run_after_requests_in_flight(fake: FakeClerk) -> None:
+    """The user's own error is raised."""
     ids = add_sessions(fake, 20)
 
     def broken() -> Iterator[str]:
@@ -182,8 +180,8 @@ async def test_an_input_that_raises_ends_the_run_after_what_is_in_flight(fake: F
     assert revoked == set(sends(fake))
 
 
-async def test_an_async_input_that_waits_holds_up_no_stop(fake: FakeClerk) -> None:
-    """A queue that nobody fills: the deadline ends the run all the same."""
+async def test_a_waiting_async_input_does_not_delay_a_stop(fake: FakeClerk) -> None:
+    """If nobody fills the queue, the deadline still ends the run."""
     session_id = add_sessions(fake, 1)[0]
 
     async def slow() -> AsyncIterator[str]:
@@ -197,8 +195,8 @@ async def test_an_async_input_that_waits_holds_up_no_stop(fake: FakeClerk) -> No
 
 
 @pytest.mark.parametrize("what", ["a duplicate", "malformed", "in a dry run"])
-async def test_a_long_plain_input_lets_the_loop_go_on(fake: FakeClerk, what: str) -> None:
-    """30,000 ids that need no request don't hold up everybody else."""
+async def test_a_long_sync_input_does_not_block_the_loop(fake: FakeClerk, what: str) -> None:
+    """Other tasks run while 30,000 ids that need no request are read."""
     add_sessions(fake, 1)
     turns = 0
     turns_at: list[int] = []
@@ -223,7 +221,7 @@ async def test_a_long_plain_input_lets_the_loop_go_on(fake: FakeClerk, what: str
 
 
 async def test_the_total_of_a_collection_is_known_from_the_start() -> None:
-    """Of a generator it isn't, until its end."""
+    """The total of a generator is known only at its end."""
     seen: dict[str, list[int | None]] = {"list": [], "generator": []}
 
     def note(kind: str) -> Any:
@@ -250,8 +248,8 @@ async def _after(begin: asyncio.Event, count: int) -> AsyncIterator[int]:
         yield number
 
 
-async def test_who_had_to_wait_for_an_input_does_not_queue_ever_after() -> None:
-    """Once it comes quickly again, all workers read in each turn of the loop, not one."""
+async def test_workers_run_in_parallel_again_after_a_slow_input() -> None:
+    """Once the input is fast again, all workers read in each turn of the loop, not just one."""
     begin = asyncio.Event()
     values = Input(_after(begin, 800))
     turns = 0
@@ -274,13 +272,13 @@ async def test_who_had_to_wait_for_an_input_does_not_queue_ever_after() -> None:
 
 
 async def test_a_worker_cancelled_at_its_turn_hands_it_on() -> None:
-    """Nobody waits for ever behind one who is gone, whether he waited or was just called."""
+    """No worker waits forever behind a cancelled one, whether that one was waiting or just woken."""
     begin = asyncio.Event()
     values = Input(_after(begin, 3))
     first, second, third, fourth = (asyncio.ensure_future(values.read()) for _ in range(4))
     await asyncio.sleep(0)
     second.cancel()
-    first.cancel()  # who reads; his going calls the third, who goes as well before he comes
+    first.cancel()  # the reader; its end wakes the third, which goes before it runs
     asyncio.get_running_loop().call_soon(third.cancel)
     await asyncio.wait([first, second, third])
     begin.set()

@@ -1,6 +1,6 @@
-"""The journal: a second run skips what is done, and no trouble with the file goes unnoticed."""
+"""The journal: a second run skips what is done, and problems with the file are noticed."""
 
-# ruff: noqa: ASYNC240, ASYNC221 - these tests look at files, and nobody else is in their loop
+# ruff: noqa: ASYNC240, ASYNC221 - these tests read files, and nothing else runs in their loop
 from __future__ import annotations
 
 import asyncio
@@ -28,7 +28,7 @@ ROOT = os.geteuid() == 0
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the journal is to be."""
+    """Return the path of the journal."""
     return tmp_path / "job.jsonl"
 
 
@@ -42,7 +42,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 async def _refused(fake: FakeClerk, journal: Any, match: str) -> None:
-    """The run ends with a JournalError before any request, and the file stays as it is."""
+    """Check that the run raises JournalError before any request, and leaves the file unchanged."""
     path = Path(journal.path if isinstance(journal, Journal) else journal)
     before = path.read_bytes() if path.is_file() else None
     with pytest.raises(JournalError, match=match):
@@ -53,7 +53,7 @@ async def _refused(fake: FakeClerk, journal: Any, match: str) -> None:
 
 @pytest.mark.promise("kill-9")
 async def test_a_second_run_skips_what_is_done(fake: FakeClerk, path: Path) -> None:
-    """Revoked, already inactive and not found; what failed is sent again."""
+    """It skips revoked, already inactive and unknown sessions, and sends failed ones again."""
     ids = add_sessions(fake, 20)
     ended = fake.add_session(status="ended").id
     refused = Fault.status(422, operation="revoke", session_id=ids[3])
@@ -71,7 +71,7 @@ async def test_a_second_run_skips_what_is_done(fake: FakeClerk, path: Path) -> N
 
 
 async def test_a_stream_and_revoke_many_share_a_journal(fake: FakeClerk, path: Path) -> None:
-    """They take the same ids."""
+    """They process the same ids."""
     ids = add_sessions(fake, 6)
     await _run(fake, ids[:4], path)
     async with bulk_client(fake) as client:
@@ -79,7 +79,7 @@ async def test_a_stream_and_revoke_many_share_a_journal(fake: FakeClerk, path: P
     assert {outcome.session_id for outcome in outcomes} == set(ids[4:])
 
 
-async def test_the_file_is_what_its_documentation_says(fake: FakeClerk, path: Path) -> None:
+async def test_the_file_has_the_documented_format(fake: FakeClerk, path: Path) -> None:
     """A header, then one line for each session; mode 0600; no key in it."""
     ids = add_sessions(fake, 3)
     await _run(fake, [*ids, "a/b", None], path)
@@ -96,8 +96,8 @@ async def test_the_file_is_what_its_documentation_says(fake: FakeClerk, path: Pa
 
 
 @pytest.mark.may_block
-async def test_a_line_is_written_before_anybody_is_told(fake: FakeClerk, path: Path) -> None:
-    """Killed right after the callback, nothing is lost."""
+async def test_a_line_is_written_before_the_callback_runs(fake: FakeClerk, path: Path) -> None:
+    """A kill right after the callback loses nothing."""
     ids = add_sessions(fake, 10)
     known: list[bool] = []
 
@@ -108,22 +108,24 @@ async def test_a_line_is_written_before_anybody_is_told(fake: FakeClerk, path: P
     assert known == [True] * 10
 
 
-async def test_what_was_not_attempted_is_not_written(fake: FakeClerk, path: Path) -> None:
-    """It is sent by the run that resumes."""
+async def test_sessions_that_were_not_attempted_are_not_written(
+    fake: FakeClerk, path: Path
+) -> None:
+    """The run that resumes sends them."""
     ids = add_sessions(fake, 10)
     await _run(fake, ids, path, should_stop=lambda: True)
     assert len(_lines(path)) == 1
 
 
 async def test_a_journal_leaves_no_thread_behind(fake: FakeClerk, path: Path) -> None:
-    """Its slow work is done in threads that end with it, none of them the loop's own."""
+    """Its slow work runs in threads that end with it, none of them the loop's own."""
     before = set(threading.enumerate())
     await _run(fake, add_sessions(fake, 5), path)
     await until(lambda: set(threading.enumerate()) <= before)
 
 
-async def test_ids_are_written_so_that_they_come_back_the_same(fake: FakeClerk, path: Path) -> None:
-    """Quotes, percent signs and other alphabets."""
+async def test_ids_of_any_characters_are_read_back_unchanged(fake: FakeClerk, path: Path) -> None:
+    """Quotes, percent signs and other alphabets work."""
     ids = ['sess_"x"', "sess_ü", "sess_日本", "sess_%41", "sess_{}"]
     for session_id in ids:
         fake.add_session(session_id=session_id)
@@ -133,10 +135,10 @@ async def test_ids_are_written_so_that_they_come_back_the_same(fake: FakeClerk, 
 
 
 @pytest.mark.promise("kill-9")
-async def test_a_torn_last_line_is_cut_off_and_its_session_sent_again(
+async def test_a_torn_last_line_is_removed_and_its_session_sent_again(
     fake: FakeClerk, path: Path
 ) -> None:
-    """Whatever part of it there is."""
+    """This works for a line torn at any point."""
     ids = add_sessions(fake, 4)
     await _run(fake, ids, path)
     whole = path.read_bytes()
@@ -152,8 +154,8 @@ async def test_a_torn_last_line_is_cut_off_and_its_session_sent_again(
         assert len(_lines(path)) == 5
 
 
-async def test_a_last_line_that_lacks_only_its_newline_counts(fake: FakeClerk, path: Path) -> None:
-    """It is whole, so its session was done."""
+async def test_a_last_line_without_its_newline_counts(fake: FakeClerk, path: Path) -> None:
+    """The line is complete, so its session was done."""
     ids = add_sessions(fake, 4)
     await _run(fake, ids[:2], path)
     path.write_bytes(path.read_bytes()[:-1])
@@ -189,10 +191,10 @@ async def test_an_unreadable_line_in_the_middle_is_skipped_with_a_warning(
 
 
 @pytest.mark.parametrize("part", [0, 1, 5, 40])
-async def test_a_file_that_was_killed_in_its_header_is_begun_anew(
+async def test_a_file_without_a_complete_header_is_started_over(
     fake: FakeClerk, path: Path, part: int
 ) -> None:
-    """An empty one too, such as mktemp makes."""
+    """So is an empty file, such as mktemp makes."""
     ids = add_sessions(fake, 2)
     await _run(fake, ids[:1], path)
     path.write_bytes(path.read_bytes()[:part])
@@ -216,23 +218,23 @@ async def test_a_file_that_was_killed_in_its_header_is_begun_anew(
         b"\xff\xfe\x00",
     ],
 )
-async def test_another_file_is_refused_and_left_as_it_is(
+async def test_a_file_that_is_not_a_journal_is_rejected_and_left_unchanged(
     fake: FakeClerk, path: Path, content: bytes
 ) -> None:
-    """Somebody named the list of ids in place of the journal."""
+    """Somebody passed the list of ids instead of the journal."""
     path.write_bytes(content)
     await _refused(fake, path, "is not a journal")
 
 
-async def test_a_journal_of_a_later_format_is_refused(fake: FakeClerk, path: Path) -> None:
+async def test_a_journal_of_a_later_format_is_rejected(fake: FakeClerk, path: Path) -> None:
     """It may mean something else."""
     path.write_text('{"clerk_async_journal": 2, "instance": "x", "run": "revoke_many"}\n')
     await _refused(fake, path, "has format 2")
 
 
 @pytest.mark.promise("foreign-journals")
-async def test_a_journal_of_another_kind_of_run_is_refused(fake: FakeClerk, path: Path) -> None:
-    """Both ways."""
+async def test_a_journal_of_another_kind_of_run_is_rejected(fake: FakeClerk, path: Path) -> None:
+    """This works both ways."""
     await _run(fake, add_sessions(fake, 1), path)
     async with bulk_client(fake) as client:
         with pytest.raises(JournalError, match="another kind of run"):
@@ -246,10 +248,10 @@ async def test_a_journal_of_another_kind_of_run_is_refused(fake: FakeClerk, path
 
 
 @pytest.mark.promise("foreign-journals")
-async def test_a_journal_of_another_instance_is_refused_unless_its_key_was_rotated(
+async def test_a_journal_of_another_key_is_rejected_unless_it_was_rotated(
     path: Path,
 ) -> None:
-    """After one run that says so, the new key is its key."""
+    """After one run with that flag, the journal belongs to the new key."""
     with FakeClerk(secret_key="sk_test_one") as fake:
         ids = add_sessions(fake, 4)
         await _run(fake, ids[:2], path)
@@ -264,8 +266,8 @@ async def test_a_journal_of_another_instance_is_refused_unless_its_key_was_rotat
     assert "sk_test" not in path.read_text()
 
 
-async def test_the_same_journal_in_two_runs_at_once_is_refused(fake: FakeClerk, path: Path) -> None:
-    """Of this process or of another."""
+async def test_two_runs_at_once_can_not_share_a_journal(fake: FakeClerk, path: Path) -> None:
+    """The runs may be in one process or in two."""
     ids = add_sessions(fake, 3)
     fake.inject(Fault.hold(operation="revoke"))
     async with bulk_client(fake) as client:
@@ -279,7 +281,7 @@ async def test_the_same_journal_in_two_runs_at_once_is_refused(fake: FakeClerk, 
         await client.revoke_many(ids, journal=path)
 
 
-async def test_a_symbolic_link_is_refused(fake: FakeClerk, path: Path) -> None:
+async def test_a_symbolic_link_is_rejected(fake: FakeClerk, path: Path) -> None:
     """In a shared folder it may lead to a file of somebody else's choice."""
     target = path.parent / "elsewhere"
     path.symlink_to(target)
@@ -288,7 +290,9 @@ async def test_a_symbolic_link_is_refused(fake: FakeClerk, path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "fifo", "device", "no folder", "file as folder"])
-async def test_what_can_be_no_journal_is_refused(fake: FakeClerk, path: Path, kind: str) -> None:
+async def test_paths_that_can_not_be_a_journal_are_rejected(
+    fake: FakeClerk, path: Path, kind: str
+) -> None:
     """None of them hangs."""
     if kind == "folder":
         path.mkdir()
@@ -306,8 +310,8 @@ async def test_what_can_be_no_journal_is_refused(fake: FakeClerk, path: Path, ki
     assert not fake.requests
 
 
-async def test_a_read_only_folder_is_refused(fake: FakeClerk, path: Path) -> None:
-    """Before any request; nobody makes files in /sys, root neither."""
+async def test_a_read_only_folder_is_rejected(fake: FakeClerk, path: Path) -> None:
+    """No request is sent. Nobody can create files in /sys, not even root."""
     path.parent.chmod(0o500)
     try:
         await _refused(fake, Path("/sys/job.jsonl") if ROOT else path, "can't be opened")
@@ -337,7 +341,7 @@ asyncio.run(main())
 async def test_a_full_disk_ends_the_run_at_once_and_a_second_run_completes_it(
     fake: FakeClerk, path: Path
 ) -> None:
-    """In flight is finished first; the torn line costs its session a second request."""
+    """Requests in flight finish first; the torn line costs its session a second request."""
     ids = add_sessions(fake, 60)
     program = subprocess.run(
         [sys.executable, "-c", PROGRAM, path, fake.base_url, fake.secret_key, "1500", *ids],
@@ -360,7 +364,7 @@ async def test_a_full_disk_ends_the_run_at_once_and_a_second_run_completes_it(
 
 
 async def test_a_dry_run_reads_the_journal_and_writes_nothing(fake: FakeClerk, path: Path) -> None:
-    """Not even an empty file, and it needs no lock."""
+    """It does not even create an empty file, and it needs no lock."""
     ids = add_sessions(fake, 5)
     planned = await _run(fake, ids, path, dry_run=True)
     assert planned.planned == 5
@@ -376,10 +380,10 @@ async def test_a_dry_run_reads_the_journal_and_writes_nothing(fake: FakeClerk, p
     assert len(live(fake)) == 3
 
 
-async def test_a_dry_run_refuses_a_journal_that_the_run_itself_would_refuse(
+async def test_a_dry_run_rejects_a_journal_that_the_run_would_reject(
     fake: FakeClerk, path: Path
 ) -> None:
-    """It is there to find such things out."""
+    """Finding such problems is its purpose."""
     path.write_text("something else\n")
     with pytest.raises(JournalError):
         await _run(fake, ["sess_1"], path, dry_run=True)
@@ -387,8 +391,8 @@ async def test_a_dry_run_refuses_a_journal_that_the_run_itself_would_refuse(
         await _run(fake, ["sess_1"], path.parent / "none" / "job", dry_run=True)
 
 
-def test_a_journal_is_a_value() -> None:
-    """Equal by its path and its flag."""
+def test_journals_are_equal_by_path_and_flag() -> None:
+    """A journal is a value."""
     assert Journal("a.jsonl") == Journal(Path("a.jsonl"))
     assert Journal("a.jsonl") != Journal("a.jsonl", accept_other_key=True)
     wrong: Any = 5
@@ -396,8 +400,8 @@ def test_a_journal_is_a_value() -> None:
         Journal(wrong)
 
 
-async def test_nothing_of_the_key_is_told_by_an_error_of_the_journal(path: Path) -> None:
-    """Neither in its text nor in its cause."""
+async def test_a_journal_error_shows_nothing_of_the_key(path: Path) -> None:
+    """Neither its text nor its cause shows it."""
     path.write_text("other\n")
     async with AsyncSessionsApi("sk_test_planted", base_url="http://127.0.0.1:9/v1") as client:
         with pytest.raises(JournalError) as caught:
@@ -406,10 +410,10 @@ async def test_nothing_of_the_key_is_told_by_an_error_of_the_journal(path: Path)
 
 
 @pytest.mark.parametrize("kind", ["a folder that may not be entered", "a name that is too long"])
-def test_a_path_that_cannot_be_looked_at_is_an_error_of_the_journal(
+def test_an_inaccessible_path_raises_a_journal_error(
     kind: str, fake: FakeClerk, tmp_path: Path
 ) -> None:
-    """Of its path, its folder and its links as well: no system error comes out as it is."""
+    """The same holds for its folder and its links: no OSError is raised as it is."""
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     path = closed / "job.jsonl" if kind.startswith("a folder") else tmp_path / ("x" * 300)
@@ -446,10 +450,10 @@ def test_a_path_that_cannot_be_looked_at_is_an_error_of_the_journal(
 
 @pytest.mark.skipif(not ROOT, reason="only root can give a file away")
 @pytest.mark.parametrize("dry_run", [False, True])
-async def test_a_journal_of_another_user_is_refused(
+async def test_a_journal_of_another_user_is_rejected(
     fake: FakeClerk, path: Path, *, dry_run: bool
 ) -> None:
-    """Its owner may have written that sessions are done which are not."""
+    """Its owner may have listed sessions as done that are not."""
     ids = add_sessions(fake, 2)
     await _run(fake, ids[:1], path)
     os.chown(path, 65534, 65534)
@@ -462,7 +466,7 @@ async def test_a_journal_of_another_user_is_refused(
 
 @pytest.mark.may_block
 @pytest.mark.parametrize("how", ["removed", "replaced", "moved"])
-async def test_a_file_that_goes_while_it_is_used_ends_the_run(
+async def test_deleting_the_journal_during_a_run_ends_the_run(
     how: str, fake: FakeClerk, path: Path
 ) -> None:
     """A second run would not find what is written into it."""
@@ -486,8 +490,8 @@ async def test_a_file_that_goes_while_it_is_used_ends_the_run(
 
 
 @pytest.mark.may_block
-async def test_a_file_that_goes_at_the_very_end_is_noticed(fake: FakeClerk, path: Path) -> None:
-    """After the last line, when the file is closed."""
+async def test_deleting_the_journal_at_the_very_end_is_noticed(fake: FakeClerk, path: Path) -> None:
+    """It is noticed after the last line, when the file is closed."""
 
     def remove(_: RevocationOutcome) -> None:
         path.unlink()
@@ -496,10 +500,10 @@ async def test_a_file_that_goes_at_the_very_end_is_noticed(fake: FakeClerk, path
         await _run(fake, add_sessions(fake, 1), path, on_outcome=remove)
 
 
-async def test_a_program_may_change_its_folder_while_a_run_goes_on(
+async def test_a_program_may_change_its_working_directory_during_a_run(
     fake: FakeClerk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A relative path means the folder in which the run began."""
+    """A relative path is relative to the folder in which the run began."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "elsewhere").mkdir()
 
@@ -518,10 +522,10 @@ def _descriptors_of(path: Path) -> int:
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
 @pytest.mark.parametrize("goes_on", [True, False])
 @pytest.mark.parametrize("turns", [1, 2, 5])
-def test_a_run_that_is_cancelled_while_its_journal_opens_lets_it_go(
+def test_a_run_cancelled_while_its_journal_opens_releases_it(
     fake: FakeClerk, path: Path, turns: int, *, goes_on: bool
 ) -> None:
-    """At once in the same loop, and also if the loop ends before the thread that opens it."""
+    """The journal is free at once in the same loop, or if the loop ends before the thread."""
     ids = add_sessions(fake, 3)
     asyncio.run(_run(fake, ids[:1], path))
     with path.open("a") as file:
@@ -545,9 +549,7 @@ def test_a_run_that_is_cancelled_while_its_journal_opens_lets_it_go(
     assert asyncio.run(_run(fake, ids, path)).ok
 
 
-def test_without_fchmod_and_flock_a_journal_is_kept_all_the_same(
-    fake: FakeClerk, path: Path
-) -> None:
+def test_a_journal_works_without_fchmod_and_flock(fake: FakeClerk, path: Path) -> None:
     """As on Windows, where older Pythons have neither."""
     ids = add_sessions(fake, 3)
     ended = run_program(

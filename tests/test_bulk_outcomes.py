@@ -1,4 +1,4 @@
-"""What becomes of each session: the true outcome, with one request where all goes well."""
+"""The outcome of each session: it is true, and costs one request if all goes well."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def _report_of(fake: FakeClerk, session_ids: Any, **options: Any) -> Revoc
 
 @pytest.mark.promise("true-outcomes")
 async def test_a_live_session_is_revoked_with_exactly_one_request(fake: FakeClerk) -> None:
-    """No look before, none after."""
+    """No look before it, and none after it."""
     ids = add_sessions(fake, 40)
     report = await _report_of(fake, ids)
     assert report.ok
@@ -48,8 +48,8 @@ async def test_a_live_session_is_revoked_with_exactly_one_request(fake: FakeCler
     assert not live(fake)
 
 
-async def test_an_outcome_carries_the_session_and_the_attempts(fake: FakeClerk) -> None:
-    """As the service gave it back."""
+async def test_an_outcome_has_the_session_and_the_attempts(fake: FakeClerk) -> None:
+    """The session is the one that the service returned."""
     session_id = add_sessions(fake, 1)[0]
     outcome = await _outcome_of(fake, session_id)
     assert outcome.status == "revoked"
@@ -62,10 +62,10 @@ async def test_an_outcome_carries_the_session_and_the_attempts(fake: FakeClerk) 
 
 @pytest.mark.promise("true-outcomes")
 @pytest.mark.parametrize("status", ["ended", "expired", "removed", "revoked", "abandoned"])
-async def test_one_that_had_ended_is_already_inactive_after_one_look(
+async def test_an_ended_session_is_already_inactive_after_one_look(
     fake: FakeClerk, status: str
 ) -> None:
-    """A 400, then a GET that shows a terminal status."""
+    """A 400, then a GET that shows a final status."""
     session_id = fake.add_session(status=status).id
     outcome = await _outcome_of(fake, session_id)
     assert outcome.status is RevocationStatus.ALREADY_INACTIVE
@@ -73,7 +73,7 @@ async def test_one_that_had_ended_is_already_inactive_after_one_look(
     assert outcome.attempts == 1
 
 
-async def test_one_that_had_ended_counts_as_revoked_where_the_service_says_200() -> None:
+async def test_an_ended_session_counts_as_revoked_if_the_service_returns_200() -> None:
     """A 200 is the confirmation, whatever came before."""
     with FakeClerk(revoke_inactive="ok") as fake:
         outcome = await _outcome_of(fake, fake.add_session(status="ended").id)
@@ -91,17 +91,17 @@ async def test_a_400_for_a_live_session_is_a_failure(fake: FakeClerk) -> None:
     assert outcome.session.status == "active"
 
 
-async def test_an_unknown_session_is_not_found_and_that_is_done(fake: FakeClerk) -> None:
+async def test_an_unknown_session_is_not_found_and_counts_as_done(fake: FakeClerk) -> None:
     """The service forgets old sessions."""
     report = await _report_of(fake, ["sess_gone"])
     assert (report.not_found, report.failed, report.ok) == (1, 0, True)
 
 
 @pytest.mark.parametrize("reset", [False, True])
-async def test_one_cut_after_it_was_processed_is_revoked_by_us(
+async def test_a_revocation_cut_after_processing_counts_as_ours(
     fake: FakeClerk, *, reset: bool
 ) -> None:
-    """The repeat gets a 400, but the first attempt had arrived: we did it."""
+    """The retry gets a 400 because the first attempt had arrived."""
     session_id = add_sessions(fake, 1)[0]
     fake.inject(Fault.cut("after", operation="revoke", reset=reset))
     outcome = await _outcome_of(fake, session_id)
@@ -109,8 +109,10 @@ async def test_one_cut_after_it_was_processed_is_revoked_by_us(
     assert outcome.attempts == 2
 
 
-async def test_cuts_in_every_attempt_of_the_first_round_are_still_ours(fake: FakeClerk) -> None:
-    """The second round remembers that the first may have arrived."""
+async def test_a_revocation_whose_every_first_round_attempt_was_cut_counts_as_ours(
+    fake: FakeClerk,
+) -> None:
+    """The second round remembers that an earlier attempt may have arrived."""
     session_id = add_sessions(fake, 1)[0]
     fake.inject(Fault.cut("after", operation="revoke", count=3))
     outcome = await _outcome_of(fake, session_id)
@@ -119,16 +121,16 @@ async def test_cuts_in_every_attempt_of_the_first_round_are_still_ours(fake: Fak
 
 
 @pytest.mark.parametrize("fault", [Fault.not_json, Fault.truncated_json, Fault.wrong_shape])
-async def test_an_unreadable_200_is_looked_after(fake: FakeClerk, fault: Any) -> None:
-    """It may be the service's word or a proxy's page: the session itself says."""
+async def test_an_unreadable_200_is_followed_by_a_look(fake: FakeClerk, fault: Any) -> None:
+    """It may come from the service or from a proxy: the session itself shows the result."""
     session_id = add_sessions(fake, 1)[0]
     fake.inject(fault(operation="revoke"))
     outcome = await _outcome_of(fake, session_id)
     assert outcome.status is RevocationStatus.REVOKED
 
 
-async def test_a_look_that_tells_nothing_leaves_the_revocations_own_error(fake: FakeClerk) -> None:
-    """It is revoked, and its look is refused: a 429 as the error would say that nothing was."""
+async def test_a_failed_look_keeps_the_error_of_the_revocation(fake: FakeClerk) -> None:
+    """The look gets a 429, which as the outcome's error would imply that nothing was revoked."""
     session_id = add_sessions(fake, 1)[0]
     fake.inject(Fault.not_json(operation="revoke"))
     fake.inject(Fault.status(429, retry_after=30, operation="get", count=None))
@@ -142,8 +144,8 @@ async def test_a_look_that_tells_nothing_leaves_the_revocations_own_error(fake: 
     assert (left.attempts, report.throttled, report.stopped_by) == (1, 1, "deadline")
 
 
-async def test_a_key_that_is_refused_at_the_look_stops_the_run(fake: FakeClerk) -> None:
-    """Though what failed is the revocation before it."""
+async def test_a_key_rejected_at_the_look_stops_the_run(fake: FakeClerk) -> None:
+    """The outcome still has the error of the revocation before it."""
     ids = add_sessions(fake, 40)
     fake.inject(Fault.not_json(operation="revoke", session_id=ids[0]))
     fake.inject(Fault.status(401, operation="get", count=None))
@@ -153,8 +155,8 @@ async def test_a_key_that_is_refused_at_the_look_stops_the_run(fake: FakeClerk) 
     assert isinstance(report.failures[0].error, ResponseDecodeError)
 
 
-async def test_a_proxys_page_in_place_of_an_answer_is_no_success(fake: FakeClerk) -> None:
-    """200 with a log-in page, and the session is as live as before."""
+async def test_a_proxys_login_page_is_not_a_success(fake: FakeClerk) -> None:
+    """It has status 200, and the session is still live."""
     session_id = add_sessions(fake, 1)[0]
     fake.inject(Fault.html(200, operation="revoke"))
     outcome = await _outcome_of(fake, session_id)
@@ -162,8 +164,8 @@ async def test_a_proxys_page_in_place_of_an_answer_is_no_success(fake: FakeClerk
     assert isinstance(outcome.error, ResponseDecodeError)
 
 
-async def test_a_passing_failure_gets_one_more_round_at_the_end(fake: FakeClerk) -> None:
-    """Three attempts in the first round, and the others go first."""
+async def test_a_temporary_failure_gets_a_second_round_at_the_end(fake: FakeClerk) -> None:
+    """It has three attempts in the first round, and the other ids go first."""
     ids = add_sessions(fake, 10)
     fake.inject(Fault.status(503, operation="revoke", session_id=ids[0], count=3))
     order: list[str | None] = []
@@ -176,8 +178,8 @@ async def test_a_passing_failure_gets_one_more_round_at_the_end(fake: FakeClerk)
     assert sends(fake)[ids[0]] == 4
 
 
-async def test_a_lasting_failure_is_told_after_two_rounds(fake: FakeClerk) -> None:
-    """Six requests and not one more."""
+async def test_a_lasting_failure_is_reported_after_two_rounds(fake: FakeClerk) -> None:
+    """Six requests are sent and not one more."""
     ids = add_sessions(fake, 3)
     fake.inject(Fault.status(500, operation="revoke", session_id=ids[1], count=None))
     report = await _report_of(fake, ids)
@@ -191,8 +193,8 @@ async def test_a_lasting_failure_is_told_after_two_rounds(fake: FakeClerk) -> No
     assert caught.value.report is report
 
 
-async def test_what_became_of_the_last_lost_attempt_is_looked_up(fake: FakeClerk) -> None:
-    """Six attempts without an answer, the last one processed: the session itself says so."""
+async def test_the_result_of_the_last_lost_attempt_is_looked_up(fake: FakeClerk) -> None:
+    """Six attempts get no response and the last one is processed: a look shows it."""
     ids = add_sessions(fake, 2)
     fake.inject(Fault.cut("after", operation="revoke", session_id=ids[0], count=6))
     fake.inject(Fault.cut("before", operation="revoke", session_id=ids[1], count=6))
@@ -206,8 +208,8 @@ async def test_what_became_of_the_last_lost_attempt_is_looked_up(fake: FakeClerk
     assert live(fake) == {ids[1]}
 
 
-async def test_a_refusal_that_will_not_pass_is_not_repeated(fake: FakeClerk) -> None:
-    """422 is no matter of time."""
+async def test_a_permanent_rejection_is_not_retried(fake: FakeClerk) -> None:
+    """A 422 will not change."""
     session_id = add_sessions(fake, 1)[0]
     fake.inject(Fault.status(422, operation="revoke", count=None))
     outcome = await _outcome_of(fake, session_id)
@@ -215,8 +217,8 @@ async def test_a_refusal_that_will_not_pass_is_not_repeated(fake: FakeClerk) -> 
     assert outcome.attempts == 1
 
 
-async def test_failures_stand_in_the_order_of_the_input(fake: FakeClerk) -> None:
-    """Whatever the order in which they came to be known."""
+async def test_failures_are_in_the_order_of_the_input(fake: FakeClerk) -> None:
+    """The order in which they became known does not matter."""
     ids = add_sessions(fake, 30)
     for number in (25, 3, 17):
         fake.inject(Fault.status(422, operation="revoke", session_id=ids[number], delay=0.001))
@@ -232,7 +234,7 @@ async def test_failures_stand_in_the_order_of_the_input(fake: FakeClerk) -> None
 async def test_a_malformed_id_is_a_failed_outcome_and_never_a_request(
     fake: FakeClerk, malformed: Any
 ) -> None:
-    """The others go on."""
+    """The other ids are processed."""
     ids = add_sessions(fake, 2)
     report = await _report_of(fake, [ids[0], malformed, ids[1]])
     assert report.revoked == 2
@@ -244,7 +246,7 @@ async def test_a_malformed_id_is_a_failed_outcome_and_never_a_request(
 
 
 async def test_unhashable_input_is_malformed_too(fake: FakeClerk) -> None:
-    """A list in place of an id is no crash."""
+    """A list instead of an id does not crash the run."""
     anything: list[Any] = [[], {}, object(), b"sess_1"]
     report = await _report_of(fake, anything)
     assert report.failed == 4
@@ -254,8 +256,8 @@ async def test_unhashable_input_is_malformed_too(fake: FakeClerk) -> None:
 @pytest.mark.promise("true-outcomes")
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
-async def test_with_30_percent_of_faulty_answers_every_id_gets_its_true_outcome(seed: int) -> None:
-    """5xx before and after processing, cuts before and after, 429, HTML."""
+async def test_with_30_percent_faults_every_id_gets_its_true_outcome(seed: int) -> None:
+    """5xx before and after processing, cuts before and after it, 429, HTML."""
     with FakeClerk(seed=seed) as fake:
         ids = add_sessions(fake, 400)
         ended = [fake.add_session(status="ended").id for _ in range(50)]
@@ -291,7 +293,7 @@ async def test_with_30_percent_of_faulty_answers_every_id_gets_its_true_outcome(
 async def test_a_session_that_vanishes_between_the_two_requests_is_not_found(
     fake: FakeClerk,
 ) -> None:
-    """400 on the revocation, 404 on the look."""
+    """The revocation gets a 400 and the look a 404."""
     session_id = fake.add_session(status="ended").id
     fake.inject(Fault.status(404, operation="get"))
     outcome = await _outcome_of(fake, session_id)

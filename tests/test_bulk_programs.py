@@ -68,8 +68,10 @@ def _claims(path: Path) -> list[str]:
 
 @pytest.mark.promise("kill-9")
 @pytest.mark.timeout(300)
-def test_killed_at_50_random_moments_and_resumed_every_session_is_revoked(tmp_path: Path) -> None:
-    """The journal never claims what was not done; only those in flight are sent twice."""
+def test_a_run_killed_at_50_random_moments_and_resumed_revokes_every_session(
+    tmp_path: Path,
+) -> None:
+    """The journal never lists what was not done; only requests in flight are sent twice."""
     path = tmp_path / "job.jsonl"
     draw = random.Random(3)
     kills = 0
@@ -130,8 +132,8 @@ print((peak() - before) / 1024)
 @pytest.mark.promise("any-input")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", ["report", "stream"])
-def test_a_million_ids_take_less_than_10_mib_more_than_ten_thousand(kind: str) -> None:
-    """The last 50,000 ids are all that is kept."""
+def test_a_million_ids_need_at_most_10_mib_more_than_ten_thousand(kind: str) -> None:
+    """Only the last 50,000 ids are kept."""
     program = subprocess.run(
         [sys.executable, "-c", MEMORY, kind],
         capture_output=True,
@@ -146,10 +148,10 @@ def test_a_million_ids_take_less_than_10_mib_more_than_ten_thousand(kind: str) -
 
 @pytest.mark.promise("pacing")
 @pytest.mark.timeout(120)
-async def test_on_the_wire_1000_sessions_meet_no_429() -> None:
-    """A window of 100 a second, and 5 to 150 ms before and after the service counts.
+async def test_on_the_wire_1000_sessions_get_no_429() -> None:
+    """The window is 100 requests a second, with 5 to 150 ms before and after the service counts.
 
-    How long it takes is judged in made-up time: here a busy machine has its say too.
+    The duration is tested in virtual time, because on the wire it depends on the machine's load.
     """
     draw = random.Random(5)
     with FakeClerk(rate_limit=RateLimit(100, per=1.0), seed=5) as fake:
@@ -169,8 +171,8 @@ async def test_on_the_wire_1000_sessions_meet_no_429() -> None:
 
 
 @pytest.mark.timeout(120)
-async def test_on_the_wire_beside_a_second_client_nothing_is_lost() -> None:
-    """He takes half of the limit, from a thread of his own."""
+async def test_on_the_wire_nothing_is_lost_beside_a_second_client() -> None:
+    """The second client uses half of the limit, from its own thread."""
     with FakeClerk(rate_limit=RateLimit(100, per=1.0), seed=6, latency=0.02) as fake:
         ids = add_sessions(fake, 800)
         other = fake.add_session().id
@@ -198,10 +200,10 @@ async def test_on_the_wire_beside_a_second_client_nothing_is_lost() -> None:
 
 @pytest.mark.promise("true-outcomes")
 @pytest.mark.parametrize("kind", ["sync", "async", "cancelled", "stream"])
-def test_a_report_comes_though_no_descriptor_is_left(
+def test_a_report_is_returned_even_without_free_file_descriptors(
     kind: str, fake: FakeClerk, tmp_path: Path
 ) -> None:
-    """At the end of a run nothing is opened or imported for the first time."""
+    """At its end a run opens and imports nothing for the first time."""
     ids = [fake.add_session().id for _ in range(20)]
     ended = run_program(
         """

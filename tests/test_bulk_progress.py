@@ -1,4 +1,4 @@
-"""Callbacks and progress: told of everything, and never in the way."""
+"""Callbacks and progress: they report everything and never disturb the run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _ids(count: int) -> list[str]:
 async def test_a_callback_that_raises_is_logged_once_and_loses_nothing(
     fake: FakeClerk, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each of them, for the whole run."""
+    """Each callback is logged once for the whole run."""
     ids = add_sessions(fake, 20)
 
     def plain(_: object) -> None:
@@ -53,7 +53,7 @@ async def test_a_callback_that_raises_is_logged_once_and_loses_nothing(
 
 
 async def test_coroutine_callbacks_are_awaited_one_at_a_time(fake: FakeClerk) -> None:
-    """They need no lock of their own."""
+    """They need no lock."""
     ids = add_sessions(fake, 20)
     inside = most = calls = 0
 
@@ -74,7 +74,7 @@ async def test_coroutine_callbacks_are_awaited_one_at_a_time(fake: FakeClerk) ->
 def test_an_interruption_between_two_callbacks_loses_no_outcome(
     fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C may come at any step of that thread: what was in flight is told all the same."""
+    """Ctrl-C may come at any step of that thread: everything in flight is still reported."""
 
     class Interrupted(deque[Callable[[], None]]):
         left = 10
@@ -100,8 +100,8 @@ def test_an_interruption_between_two_callbacks_loses_no_outcome(
     assert {outcome.status for outcome in told} == {RevocationStatus.REVOKED}
 
 
-async def test_outcomes_are_told_once_each_and_before_the_report(fake: FakeClerk) -> None:
-    """None is missing when the run comes back."""
+async def test_each_outcome_is_reported_once_and_before_the_report(fake: FakeClerk) -> None:
+    """When the run returns, none is missing."""
     ids = add_sessions(fake, 50)
     told: list[RevocationOutcome] = []
     async with bulk_client(fake) as client:
@@ -117,8 +117,8 @@ def _watch(limit: RateLimit, count: int, service: Service) -> list[RevocationPro
     return seen
 
 
-def test_progress_is_told_at_the_start_at_the_end_and_four_times_a_second() -> None:
-    """Also while nothing changes: a count that stands still looks stuck."""
+def test_progress_is_reported_at_start_and_end_and_four_times_a_second() -> None:
+    """It is reported even if nothing changes, because a static count looks stuck."""
     seen = _watch(RateLimit(50, per=10.0), 150, Service(back=lambda: 0.05))
     assert seen[0].done == 0
     assert seen[0].elapsed == 0.0
@@ -131,8 +131,8 @@ def test_progress_is_told_at_the_start_at_the_end_and_four_times_a_second() -> N
     assert [progress.done for progress in seen] == sorted(progress.done for progress in seen)
 
 
-def test_a_pause_tells_its_reason_and_how_long_it_lasts() -> None:
-    """Waiting for the run's own window, and for a 429."""
+def test_a_pause_is_reported_with_reason_and_length() -> None:
+    """The run waits for its own window, or for a 429."""
     seen = _watch(RateLimit(50, per=10.0), 100, Service(back=lambda: 0.05))
     pauses = [progress.pause for progress in seen if progress.pause is not None]
     assert {pause.reason for pause in pauses} == {"window"}
@@ -149,10 +149,10 @@ def test_a_pause_tells_its_reason_and_how_long_it_lasts() -> None:
         (Fault.status(500, operation="revoke", count=None), "failing"),
     ],
 )
-async def test_an_outage_is_told_at_once_and_not_blamed_on_the_rate_limit(
+async def test_an_outage_is_reported_at_once_and_not_as_the_rate_limit(
     fake: FakeClerk, fault: Fault, reason: str
 ) -> None:
-    """Though the window is full as well, and until an answer comes."""
+    """This holds even while the window is full, and until a response arrives."""
     ids = add_sessions(fake, 30)
     fake.inject(fault)
     reasons: list[str | None] = []
@@ -171,7 +171,7 @@ async def test_an_outage_is_told_at_once_and_not_blamed_on_the_rate_limit(
     assert reasons[-1] != reason
 
 
-def test_the_eta_does_not_take_a_burst_for_the_pace_of_the_run() -> None:
+def test_the_eta_does_not_extrapolate_a_burst() -> None:
     """800 in the first second are followed by nine seconds of none."""
     seen = _watch(RateLimit(800, per=10.0), 8000, Service(back=lambda: 0.05))
     early = next(progress for progress in seen if progress.done >= 790)
@@ -184,8 +184,8 @@ def test_the_eta_does_not_take_a_burst_for_the_pace_of_the_run() -> None:
     assert half.elapsed + half.eta == pytest.approx(total, rel=0.15)
 
 
-def test_what_a_stop_leaves_untried_is_no_speed() -> None:
-    """The rest of a long list has its outcomes within a moment of the deadline."""
+def test_sessions_left_by_a_stop_do_not_count_as_speed() -> None:
+    """The rest of a long list gets its outcomes within a moment of the deadline."""
     seen: list[RevocationProgress] = []
     client = Client(Service(back=lambda: 0.05), limit=RateLimit(20, per=1.0))
     simulate(revoke_many(client, _ids(5000), deadline=20, on_progress=seen.append))
@@ -196,7 +196,7 @@ def test_what_a_stop_leaves_untried_is_no_speed() -> None:
 
 
 def test_without_a_total_there_is_no_eta() -> None:
-    """A generator may go on for ever."""
+    """A generator may be endless."""
     seen: list[RevocationProgress] = []
     client = Client(Service(back=lambda: 0.05), limit=RateLimit(20, per=1.0))
     simulate(revoke_many(client, iter(_ids(200)), on_progress=seen.append))
@@ -204,8 +204,8 @@ def test_without_a_total_there_is_no_eta() -> None:
     assert seen[-1].total == 200
 
 
-async def test_what_a_journal_had_done_counts_as_done(fake: FakeClerk, tmp_path: Path) -> None:
-    """From the start."""
+async def test_sessions_done_in_the_journal_count_as_done(fake: FakeClerk, tmp_path: Path) -> None:
+    """They count from the start."""
     ids = add_sessions(fake, 10)
     path = tmp_path / "job.jsonl"
     seen: list[RevocationProgress] = []
@@ -217,7 +217,7 @@ async def test_what_a_journal_had_done_counts_as_done(fake: FakeClerk, tmp_path:
 
 
 def test_the_counts_of_a_report_add_up_to_its_total() -> None:
-    """And ok means that nothing is left."""
+    """A report is ok only if nothing is left."""
     assert RevocationReport(total=3, revoked=1, not_found=1, already_inactive=1).ok
     assert RevocationReport(total=1, planned=1).ok
     assert not RevocationReport(total=1, failed=1).ok
@@ -227,10 +227,10 @@ def test_the_counts_of_a_report_add_up_to_its_total() -> None:
     RevocationReport().raise_for_failures()
 
 
-async def test_a_sweep_counts_its_users_and_those_whom_the_service_does_not_know(
+async def test_revoke_all_counts_its_users_and_unknown_users(
     fake: FakeClerk,
 ) -> None:
-    """A user whose sessions have ended is known; each is counted once, stragglers or not."""
+    """A user whose sessions have ended is known; each user is counted once."""
     for _ in range(3):
         fake.add_session(user_id="user_1")
     fake.add_session(user_id="user_ended", status="ended")
@@ -246,7 +246,7 @@ async def test_a_sweep_counts_its_users_and_those_whom_the_service_does_not_know
         assert (await client.revoke_many(["sess_1"])).users == 0
 
 
-def test_statuses_are_their_strings() -> None:
+def test_statuses_equal_their_strings() -> None:
     """In comparisons, in f-strings and in JSON."""
     assert RevocationStatus("revoked") is RevocationStatus.REVOKED
     assert f"{RevocationStatus.ALREADY_INACTIVE}" == "already_inactive"

@@ -1,4 +1,4 @@
-"""Which sessions are meant: `where`, `keep_newest`, and the user to whom a session must belong."""
+"""The selection of sessions: `where`, `keep_newest`, and the user who must own a session."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def _is_in_brazil(session: Session) -> object:
 @pytest.mark.may_block
 @pytest.mark.promise("where")
 @pytest.mark.parametrize("mode", MODES)
-async def test_only_those_that_where_means_go(mode: Mode, fake: FakeClerk) -> None:
-    """It is asked once for each live session that the other filters mean, newest first."""
+async def test_only_sessions_selected_by_where_are_revoked(mode: Mode, fake: FakeClerk) -> None:
+    """It is called once for each live session that the other filters select, newest first."""
     meant = _add(fake, "BR", 3) + _add(fake, "BR", 2, "user_2")
     spared = _add(fake, "DE", 2) + add_sessions(fake, 1, user_id="user_2") + _add(fake, "BR", 1)
     add_sessions(fake, 2, user_id="user_1", status="ended")
@@ -104,10 +104,10 @@ CANNOT_SAY: list[tuple[Callable[[Session], object], type[Exception]]] = [
 @pytest.mark.promise("where")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("where", "error"), CANNOT_SAY)
-async def test_a_where_that_cannot_say_ends_the_run_before_anything_is_revoked(
+async def test_a_where_that_can_not_decide_ends_the_run_before_anything_is_revoked(
     mode: Mode, where: Callable[[Session], object], error: type[Exception], fake: FakeClerk
 ) -> None:
-    """For the last session of the last user as well; it never means everybody."""
+    """This holds even for the last session of the last user; it never means everybody."""
     users = [f"user_{number}" for number in range(30)]
     for user_id in users:
         add_sessions(fake, 2, user_id=user_id)
@@ -125,8 +125,8 @@ async def test_a_where_that_cannot_say_ends_the_run_before_anything_is_revoked(
     assert not sends(fake)
 
 
-async def test_a_where_that_raises_later_ends_the_run_all_the_same(fake: FakeClerk) -> None:
-    """For somebody who signs in while we revoke."""
+async def test_a_where_that_raises_later_ends_the_run_too(fake: FakeClerk) -> None:
+    """It raises for a sign-in during the run."""
     ids = add_sessions(fake, 3, user_id="user_1")
 
     def where(session: Session) -> bool:
@@ -146,8 +146,8 @@ async def test_a_where_that_raises_later_ends_the_run_all_the_same(fake: FakeCle
     assert not live(fake) & set(ids)
 
 
-async def test_a_session_that_where_cannot_see_is_a_failure(fake: FakeClerk) -> None:
-    """Its id is known, but nothing that it could be judged by."""
+async def test_an_unreadable_session_is_a_failure_with_where(fake: FakeClerk) -> None:
+    """Its id is known, but `where` has nothing to decide on."""
     add_sessions(fake, 3, user_id="user_1")
     fake.inject(Fault.null("status", operation="list", item=1, count=None))
 
@@ -164,7 +164,7 @@ async def test_a_session_that_where_cannot_see_is_a_failure(fake: FakeClerk) -> 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("keep", [0, 1, 2, 5])
 async def test_each_users_newest_sessions_stay(mode: Mode, keep: int, fake: FakeClerk) -> None:
-    """By the time of their creation, in whatever order they are listed."""
+    """Newest by creation time, in whatever order they are listed."""
     kept: list[str] = []
     for user_id, count in (("user_1", 4), ("user_2", 1), ("user_3", 0)):
         ids = [
@@ -178,8 +178,8 @@ async def test_each_users_newest_sessions_stay(mode: Mode, keep: int, fake: Fake
     assert report.revoked == 5 - len(kept)
 
 
-async def test_where_and_the_filters_come_before_the_newest(fake: FakeClerk) -> None:
-    """The newest of those that are meant; what isn't meant stays anyway."""
+async def test_where_and_filters_apply_before_keep_newest(fake: FakeClerk) -> None:
+    """It keeps the newest of the selected sessions; the others stay anyway."""
     older, newer = _add(fake, "BR", 1), _add(fake, "BR", 1)
     others = _add(fake, "DE", 2)
     mine = _add(fake, "BR", 1)
@@ -196,18 +196,18 @@ async def test_where_and_the_filters_come_before_the_newest(fake: FakeClerk) -> 
     assert not live(fake) & set(older)
 
 
-async def test_the_newest_are_each_users_own_where_a_client_is_swept(fake: FakeClerk) -> None:
-    """A shared device."""
+async def test_keep_newest_counts_per_user_on_a_shared_client(fake: FakeClerk) -> None:
+    """Several users share a device."""
     first = add_sessions(fake, 2, user_id="user_1", client_id="client_1")
     second = add_sessions(fake, 2, user_id="user_2", client_id="client_1")
     await _swept("async", fake, client_id="client_1", keep_newest=1)
     assert live(fake) == {first[1], second[1]}
 
 
-async def test_who_signs_in_meanwhile_takes_the_place_of_the_oldest_that_was_kept(
+async def test_a_sign_in_during_the_run_replaces_the_oldest_kept_session(
     fake: FakeClerk,
 ) -> None:
-    """At the end no user has more sessions than are to be kept."""
+    """At the end no user has more sessions than should be kept."""
     add_sessions(fake, 4, user_id="user_1")
     late: list[str] = []
 
@@ -222,8 +222,8 @@ async def test_who_signs_in_meanwhile_takes_the_place_of_the_oldest_that_was_kep
 
 @pytest.mark.promise("where")
 @pytest.mark.parametrize("mode", MODES)
-def test_iterate_gives_those_that_where_means(mode: Mode, fake: FakeClerk) -> None:
-    """What it raises ends the iteration."""
+def test_iterate_yields_the_sessions_selected_by_where(mode: Mode, fake: FakeClerk) -> None:
+    """An error in `where` ends the iteration."""
     meant = _add(fake, "BR", 3)
     _add(fake, "DE", 3)
 
@@ -246,10 +246,10 @@ def test_iterate_gives_those_that_where_means(mode: Mode, fake: FakeClerk) -> No
 @pytest.mark.promise("where")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("info", [False, True])
-def test_a_session_is_revoked_only_if_it_is_the_users(
+def test_a_session_is_revoked_only_if_it_belongs_to_the_user(
     mode: Mode, info: bool, fake: FakeClerk
 ) -> None:
-    """One `get` first; a session of somebody else is not found, and stays."""
+    """One `get` comes first; a session of another user is reported as not found, and stays."""
     mine = fake.add_session(user_id="user_1").id
     other = fake.add_session(user_id="user_2").id
 

@@ -1,4 +1,4 @@
-"""What ends a run early: nothing further is sent, and what is in flight gets its outcome."""
+"""Reasons to end a run early: nothing more is sent, and requests in flight get their outcomes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 async def _answered(fake: FakeClerk, count: int) -> None:
-    """Wait until the fake has so many revocations in its hands."""
+    """Wait until the fake holds this many revocations."""
     await until(lambda: sum(sends(fake).values()) >= count)
 
 
@@ -42,10 +42,10 @@ async def _answered(fake: FakeClerk, count: int) -> None:
 @pytest.mark.parametrize(
     ("status", "error"), [(401, AuthenticationError), (403, PermissionDeniedError)]
 )
-async def test_a_refused_key_stops_the_run_at_once_and_reports_the_rest(
+async def test_a_rejected_key_stops_the_run_at_once_and_reports_the_rest(
     fake: FakeClerk, status: int, error: type[Exception]
 ) -> None:
-    """One refusal is enough to know."""
+    """One rejection is enough."""
     ids = add_sessions(fake, 100)
     fake.inject(Fault.status(status, operation="revoke", count=None, after=10))
     outcomes: list[RevocationOutcome] = []
@@ -62,8 +62,8 @@ async def test_a_refused_key_stops_the_run_at_once_and_reports_the_rest(
     assert sum(sends(fake).values()) == 10 + report.failed
 
 
-async def test_a_wrong_key_costs_as_many_requests_as_go_out_at_once(fake: FakeClerk) -> None:
-    """Not one for each id."""
+async def test_a_wrong_key_costs_only_the_requests_in_flight(fake: FakeClerk) -> None:
+    """It does not cost one for each id."""
     async with bulk_client(fake) as client:
         fake.inject(Fault.status(401, count=None))
         report = await client.revoke_many([f"sess_{number}" for number in range(5000)])
@@ -74,10 +74,10 @@ async def test_a_wrong_key_costs_as_many_requests_as_go_out_at_once(fake: FakeCl
 
 @pytest.mark.promise("stops")
 @pytest.mark.parametrize(("most", "failed"), [(0, 1), (1, 1), (3, 3)])
-async def test_max_failures_stops_when_so_many_have_failed(
+async def test_max_failures_stops_after_that_many_failures(
     fake: FakeClerk, most: int, failed: int
 ) -> None:
-    """0 and 1 both mean at the first; no success stops a run."""
+    """0 and 1 both stop at the first failure; successes never stop a run."""
     ids = add_sessions(fake, 30)
     fake.inject(Fault.status(422, operation="revoke", count=None, after=2))
     async with bulk_client(fake) as client:
@@ -87,10 +87,10 @@ async def test_max_failures_stops_when_so_many_have_failed(
     assert report.not_attempted == 28 - failed
 
 
-async def test_max_failures_counts_no_failure_that_passes_in_the_second_round(
+async def test_max_failures_does_not_count_failures_that_the_second_round_fixes(
     fake: FakeClerk,
 ) -> None:
-    """Ids that fail for a passing reason are tried again before the run is given up."""
+    """Ids that fail for a temporary reason are retried before the run is given up."""
     ids = add_sessions(fake, 20)
     for session_id in ids[:8]:
         fake.inject(Fault.status(503, operation="revoke", session_id=session_id, count=3))
@@ -101,7 +101,7 @@ async def test_max_failures_counts_no_failure_that_passes_in_the_second_round(
 
 
 async def test_max_failures_stops_an_outage_soon(fake: FakeClerk) -> None:
-    """Not after a first round over the whole input."""
+    """The run does not process the whole input first."""
     ids = add_sessions(fake, 300)
     fake.inject(Fault.status(500, operation="revoke", count=None))
     async with bulk_client(fake) as client:
@@ -111,10 +111,10 @@ async def test_max_failures_stops_an_outage_soon(fake: FakeClerk) -> None:
 
 
 @pytest.mark.promise("stops")
-async def test_the_deadline_stops_the_run_and_what_is_in_flight_is_finished(
+async def test_the_deadline_stops_the_run_and_requests_in_flight_finish(
     fake: FakeClerk,
 ) -> None:
-    """Those in flight count as what they became."""
+    """They are counted by their real outcomes."""
     ids = add_sessions(fake, 50)
     fake.inject(Fault.hold(operation="revoke", count=None))
     async with bulk_client(fake) as client:
@@ -133,8 +133,8 @@ async def test_the_deadline_stops_the_run_and_what_is_in_flight_is_finished(
 
 @pytest.mark.promise("stops")
 @pytest.mark.parametrize("kind", ["plain", "coroutine"])
-async def test_should_stop_is_asked_before_each_send(fake: FakeClerk, kind: str) -> None:
-    """True at the eleventh question: ten were sent."""
+async def test_should_stop_is_called_before_each_send(fake: FakeClerk, kind: str) -> None:
+    """It returns True at the eleventh call: ten requests were sent."""
     ids = add_sessions(fake, 40)
     asked = 0
 
@@ -156,8 +156,8 @@ async def test_should_stop_is_asked_before_each_send(fake: FakeClerk, kind: str)
 
 
 @pytest.mark.promise("stops")
-async def test_should_stop_is_asked_before_each_repeat_too(fake: FakeClerk) -> None:
-    """The third attempt is not made; the session is left, with the second's error."""
+async def test_should_stop_is_called_before_each_retry_too(fake: FakeClerk) -> None:
+    """The third attempt is not made; the session is reported with the second attempt's error."""
     ids = add_sessions(fake, 1)
     fake.inject(Fault.status(500, operation="revoke", count=None))
     told: list[RevocationOutcome] = []
@@ -171,8 +171,8 @@ async def test_should_stop_is_asked_before_each_repeat_too(fake: FakeClerk) -> N
     assert len(fake.requests) == 2
 
 
-def test_should_stop_is_asked_in_a_long_pause_too() -> None:
-    """Somebody who wants to stop doesn't wait for the next window."""
+def test_should_stop_is_called_during_a_long_pause() -> None:
+    """A stop does not wait for the next window."""
 
     async def main() -> float:
         loop = asyncio.get_running_loop()
@@ -188,10 +188,10 @@ def test_should_stop_is_asked_in_a_long_pause_too() -> None:
 
 
 @pytest.mark.parametrize("what", ["sess_same", None])
-def test_should_stop_is_asked_while_an_endless_input_gives_nothing_to_send(
+def test_should_stop_is_called_while_an_endless_input_has_nothing_to_send(
     what: str | None,
 ) -> None:
-    """The same id for ever, or what is none: no send ever asks."""
+    """The input repeats one id, or yields malformed ones, so no send calls it."""
 
     async def main() -> RevocationReport:
         client = Client(Service())
@@ -199,15 +199,15 @@ def test_should_stop_is_asked_while_an_endless_input_gives_nothing_to_send(
         endless: Any = itertools.repeat(what)
         return await revoke_many(client, endless, should_stop=lambda: next(asked) > 3)
 
-    # in real time, as the loop is never idle
+    # in real time, because the loop is never idle
     report = asyncio.run(asyncio.wait_for(main(), 30))
     assert report.stopped_by == "should_stop"
     assert not report.exhausted
 
 
 @pytest.mark.promise("stops")
-async def test_should_stop_is_asked_while_the_input_waits(fake: FakeClerk) -> None:
-    """Such as a pipe that nobody writes to."""
+async def test_should_stop_is_called_while_the_input_waits(fake: FakeClerk) -> None:
+    """The input may be a pipe that nobody writes to."""
     session_id = add_sessions(fake, 1)[0]
 
     async def slow() -> AsyncIterator[str]:
@@ -220,8 +220,8 @@ async def test_should_stop_is_asked_while_the_input_waits(fake: FakeClerk) -> No
     assert report.revoked == 1
 
 
-async def test_a_dry_run_asks_before_each_session_that_it_would_revoke(fake: FakeClerk) -> None:
-    """As the run itself would; so a dry run of an endless input ends too."""
+async def test_a_dry_run_calls_should_stop_before_each_session(fake: FakeClerk) -> None:
+    """The run itself would too; so a dry run of an endless input also ends."""
     asked = itertools.count(1)
     async with bulk_client(fake) as client:
         report = await client.revoke_many(
@@ -234,8 +234,8 @@ async def test_a_dry_run_asks_before_each_session_that_it_would_revoke(fake: Fak
     assert not fake.requests
 
 
-async def test_a_run_without_any_time_sends_nothing(fake: FakeClerk) -> None:
-    """What is left of a longer deadline may be 0."""
+async def test_a_run_with_a_deadline_of_0_sends_nothing(fake: FakeClerk) -> None:
+    """Nothing may be left of a longer deadline."""
     ids = add_sessions(fake, 5)
     async with bulk_client(fake) as client:
         report = await client.revoke_many(ids, deadline=0)
@@ -244,8 +244,8 @@ async def test_a_run_without_any_time_sends_nothing(fake: FakeClerk) -> None:
     assert not fake.requests
 
 
-def test_a_deadline_that_comes_after_the_last_outcome_stops_nothing() -> None:
-    """A slow callback told of the end doesn't make a run one that was cut short."""
+def test_a_deadline_after_the_last_outcome_stops_nothing() -> None:
+    """A slow callback at the end doesn't mean that the run was cut short."""
     told: list[int] = []
 
     async def on_progress(progress: RevocationProgress) -> None:
@@ -262,10 +262,10 @@ def test_a_deadline_that_comes_after_the_last_outcome_stops_nothing() -> None:
     assert report.ok
 
 
-async def test_a_callback_that_raises_a_cancellation_is_logged_and_the_report_comes(
+async def test_a_callback_that_raises_a_cancelled_error_is_logged(
     fake: FakeClerk, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It awaits something that was cancelled, which is no cancellation of the run."""
+    """It awaited something that was cancelled; the run itself was not, and returns its report."""
     ids = add_sessions(fake, 50)
     never = asyncio.get_running_loop().create_future()
     never.cancel()
@@ -294,8 +294,8 @@ async def test_a_should_stop_that_raises_stops_nothing_and_is_logged_once(
     assert [record.name for record in logged(caplog)] == ["clerk_async"]
 
 
-def test_a_retry_that_waits_is_given_up_when_the_run_stops() -> None:
-    """It is left, with its last error; a stop doesn't wait two minutes for a Retry-After."""
+def test_a_waiting_retry_is_abandoned_when_the_run_stops() -> None:
+    """It is reported with its last error; a stop doesn't wait two minutes for a Retry-After."""
 
     async def main() -> None:
         service = Service(SlidingWindow(5, 100.0))
@@ -315,10 +315,10 @@ def test_a_retry_that_waits_is_given_up_when_the_run_stops() -> None:
 
 
 @pytest.mark.promise("stops")
-async def test_a_cancelled_run_finishes_what_is_in_flight_and_tells_everybody(
+async def test_a_cancelled_run_finishes_and_reports_requests_in_flight(
     fake: FakeClerk, tmp_path: Path
 ) -> None:
-    """The callback and the journal know of each; the cancellation comes out."""
+    """The callback and the journal get each outcome; then CancelledError is raised."""
     ids = add_sessions(fake, 30)
     fake.inject(Fault.hold(operation="revoke", count=None))
     outcomes: list[RevocationOutcome] = []
@@ -341,10 +341,10 @@ async def test_a_cancelled_run_finishes_what_is_in_flight_and_tells_everybody(
     assert sum(sends(fake).values()) == 4
 
 
-async def test_a_cancelled_run_cuts_off_what_is_not_answered_within_the_grace(
+async def test_a_cancelled_run_cuts_off_requests_after_the_grace_period(
     fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such a session may be revoked: its outcome says so."""
+    """Such a session may be revoked, and its outcome says so."""
     monkeypatch.setattr("clerk_async.bulk.run.CANCEL_GRACE", 0.05)
     ids = add_sessions(fake, 10)
     fake.inject(Fault.hold(operation="revoke", count=None))
@@ -363,8 +363,8 @@ async def test_a_cancelled_run_cuts_off_what_is_not_answered_within_the_grace(
         fake.release()
 
 
-async def test_a_second_cancellation_leaves_at_once(fake: FakeClerk) -> None:
-    """Nobody has to wait for the grace."""
+async def test_a_second_cancellation_ends_the_run_at_once(fake: FakeClerk) -> None:
+    """It skips the grace period."""
     ids = add_sessions(fake, 10)
     fake.inject(Fault.hold(operation="revoke", count=None))
     async with bulk_client(fake) as client:
@@ -380,8 +380,8 @@ async def test_a_second_cancellation_leaves_at_once(fake: FakeClerk) -> None:
         fake.release()
 
 
-async def test_a_scope_of_anyio_that_ends_cancels_with_the_same_grace(fake: FakeClerk) -> None:
-    """It cancels again and again, which must not cut the grace short."""
+async def test_an_anyio_cancel_scope_has_the_same_grace_period(fake: FakeClerk) -> None:
+    """It cancels again and again, which must not shorten the grace period."""
     ids = add_sessions(fake, 20)
     fake.inject(Fault.hold(operation="revoke", count=None))
     outcomes: list[RevocationOutcome] = []
@@ -402,8 +402,8 @@ async def test_a_scope_of_anyio_that_ends_cancels_with_the_same_grace(fake: Fake
     assert by_status(outcomes) == {"revoked": 4}
 
 
-async def test_a_timeout_around_a_run_comes_out_as_a_timeout(fake: FakeClerk) -> None:
-    """The cancellation is the caller's, and is handed back to him."""
+async def test_a_timeout_around_a_run_raises_timeout_error(fake: FakeClerk) -> None:
+    """The cancellation belongs to the caller, and is passed on to them."""
     ids = add_sessions(fake, 5)
     fake.inject(Fault.delayed(0.1, operation="revoke", count=None))
     async with bulk_client(fake) as client:
@@ -412,10 +412,10 @@ async def test_a_timeout_around_a_run_comes_out_as_a_timeout(fake: FakeClerk) ->
     assert not live(fake)
 
 
-async def test_a_client_that_is_closed_meanwhile_ends_the_run_with_its_error(
+async def test_closing_the_client_ends_the_run_with_its_error(
     fake: FakeClerk,
 ) -> None:
-    """Not with a failure for each id that is left."""
+    """The run does not report a failure for each remaining id."""
     ids = add_sessions(fake, 200)
     fake.inject(Fault.hold(operation="revoke", count=None))
     outcomes: list[RevocationOutcome] = []
@@ -430,7 +430,7 @@ async def test_a_client_that_is_closed_meanwhile_ends_the_run_with_its_error(
 
 
 async def test_no_task_is_left_whatever_ended_the_run(fake: FakeClerk) -> None:
-    """Nothing goes on behind the caller's back."""
+    """Nothing keeps running in the background."""
     ids = add_sessions(fake, 50)
     before = asyncio.all_tasks()
     async with bulk_client(fake) as client:
@@ -463,10 +463,13 @@ async def _swallows_cancellations(ids: list[str]) -> AsyncIterator[str]:
 @pytest.mark.promise("stops")
 @pytest.mark.parametrize("source", [_hangs_in_its_end, _swallows_cancellations])
 @pytest.mark.parametrize("how", ["deadline", "should_stop", "max_failures", "cancel", "stream"])
-async def test_an_input_that_does_not_let_go_is_left_behind(
+async def test_an_input_that_never_closes_is_abandoned(
     source: Any, how: str, fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each outcome is told, and the report comes; such as a clean-up whose pool is gone."""
+    """For example, its clean-up waits for a pool that is gone.
+
+    Each outcome and the report arrive.
+    """
     monkeypatch.setattr("clerk_async.bulk.run.CANCEL_GRACE", 0.05)
     monkeypatch.setattr("clerk_async.bulk.intake.LAST_GRACE", 0.05)
     ids = add_sessions(fake, 3)
@@ -481,7 +484,7 @@ async def test_an_input_that_does_not_let_go_is_left_behind(
         fake.inject(Fault.status(422, operation="revoke", session_id=ids[2]))
 
     def quiet(_: asyncio.AbstractEventLoop, __: dict[str, Any]) -> None:
-        """Let what is left behind complain."""
+        """Ignore the loop's complaints about abandoned generators."""
 
     asyncio.get_running_loop().set_exception_handler(quiet)
     async with bulk_client(fake) as client, asyncio.timeout(20):
@@ -507,10 +510,10 @@ async def test_an_input_that_does_not_let_go_is_left_behind(
 
 
 @pytest.mark.promise("stops")
-async def test_a_should_stop_that_never_answers_keeps_no_run_from_its_deadline(
+async def test_a_should_stop_that_hangs_does_not_delay_the_deadline(
     fake: FakeClerk,
 ) -> None:
-    """The answer is of no use any more."""
+    """Its answer is no longer needed."""
     ids = add_sessions(fake, 10)
 
     async def should_stop() -> bool:
@@ -525,10 +528,10 @@ async def test_a_should_stop_that_never_answers_keeps_no_run_from_its_deadline(
 @pytest.mark.promise("stops")
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("name", ["on_outcome", "on_progress", "should_stop"])
-def test_a_callback_that_ends_the_program_lets_the_run_end_first(
+def test_a_callback_that_raises_an_interruption_lets_the_run_end_first(
     error: type[BaseException], name: str, fake: FakeClerk, tmp_path: Path
 ) -> None:
-    """What is in flight is finished and journaled, then the interruption goes on."""
+    """Requests in flight are finished and journaled; then the interruption continues."""
     ids = add_sessions(fake, 20)
     path = tmp_path / "job.jsonl"
 
@@ -550,8 +553,8 @@ def test_a_callback_that_ends_the_program_lets_the_run_end_first(
 
 
 @pytest.mark.parametrize("name", ["on_outcome", "should_stop"])
-async def test_a_callback_may_do_a_bulk_run_of_its_own(name: str, fake: FakeClerk) -> None:
-    """It waits for no place that the run around it holds."""
+async def test_a_callback_may_start_another_bulk_run(name: str, fake: FakeClerk) -> None:
+    """It does not wait for a place that the outer run holds."""
     ids, inner = add_sessions(fake, 6), add_sessions(fake, 6)
     reports: list[RevocationReport] = []
     limit = RateLimit(1, per=0.05)
@@ -570,8 +573,8 @@ async def test_a_callback_may_do_a_bulk_run_of_its_own(name: str, fake: FakeCler
     assert not live(fake)
 
 
-async def test_what_waits_for_another_round_is_left_by_a_stop(fake: FakeClerk) -> None:
-    """It has failed for a reason that passes; so has a second look at a session, or at a user."""
+async def test_a_stop_abandons_sessions_that_wait_for_the_second_round(fake: FakeClerk) -> None:
+    """They failed for a temporary reason; the same holds for a second look."""
     ids = add_sessions(fake, 20)
     for session_id in ids[:5]:
         fake.inject(Fault.status(503, operation="revoke", session_id=session_id, count=None))
@@ -589,10 +592,10 @@ async def test_what_waits_for_another_round_is_left_by_a_stop(fake: FakeClerk) -
     assert all(isinstance(each.error, ServerError) for each in waiting)
 
 
-def test_a_callback_of_the_sync_client_may_raise_a_cancellation_too(
+def test_a_callback_of_the_sync_client_may_raise_a_cancelled_error(
     fake: FakeClerk, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is logged like any other error, and the report comes."""
+    """It is logged like any other error, and the report is returned."""
     ids = add_sessions(fake, 10)
 
     def on_outcome(_: RevocationOutcome) -> None:

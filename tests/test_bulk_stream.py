@@ -1,4 +1,4 @@
-"""revoke_stream: outcome by outcome, at the reader's pace, and nothing left when he goes away."""
+"""revoke_stream: one outcome after another, at the reader's pace, and a clean end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 async def test_each_id_gives_one_outcome(fake: FakeClerk) -> None:
-    """As revoke_many would count them."""
+    """The outcomes are those that revoke_many would count."""
     ids = add_sessions(fake, 60)
     ended = fake.add_session(status="ended").id
     async with bulk_client(fake) as client:
@@ -41,7 +41,7 @@ async def test_each_id_gives_one_outcome(fake: FakeClerk) -> None:
 
 
 async def test_outcomes_come_in_the_order_in_which_they_are_known(fake: FakeClerk) -> None:
-    """Not in that of the input."""
+    """This is not the order of the input."""
     ids = add_sessions(fake, 5)
     fake.inject(Fault.hold(operation="revoke", session_id=ids[0]))
     order: list[str | None] = []
@@ -54,7 +54,7 @@ async def test_outcomes_come_in_the_order_in_which_they_are_known(fake: FakeCler
     assert set(order) == set(ids)
 
 
-async def test_nothing_is_sent_before_the_first_outcome_is_asked_for(fake: FakeClerk) -> None:
+async def test_nothing_is_sent_before_the_first_outcome_is_requested(fake: FakeClerk) -> None:
     """A stream that nobody reads does nothing."""
     ids = add_sessions(fake, 3)
     async with bulk_client(fake) as client:
@@ -65,8 +65,8 @@ async def test_nothing_is_sent_before_the_first_outcome_is_asked_for(fake: FakeC
 
 
 @pytest.mark.promise("streams-end")
-async def test_a_reader_who_takes_his_time_slows_the_sends_down(fake: FakeClerk) -> None:
-    """Memory doesn't grow with what he has not read."""
+async def test_a_slow_reader_slows_the_sends_down(fake: FakeClerk) -> None:
+    """Memory doesn't grow with unread outcomes."""
     ids = add_sessions(fake, 400)
     async with bulk_client(fake, pool_size=10) as client:
         stream = client.revoke_stream(ids)
@@ -77,8 +77,8 @@ async def test_a_reader_who_takes_his_time_slows_the_sends_down(fake: FakeClerk)
     assert len(rest) == 399
 
 
-async def test_failures_are_the_readers_and_are_not_kept(fake: FakeClerk) -> None:
-    """An endless stream in which one in a hundred fails would grow with them."""
+async def test_failures_go_to_the_reader_and_are_not_kept(fake: FakeClerk) -> None:
+    """Otherwise memory would grow with the failures of an endless stream."""
     fake.inject(Fault.status(422, operation="revoke", count=None))
     failures: list[weakref.ref[BaseException]] = []
     async with bulk_client(fake) as client:
@@ -92,10 +92,10 @@ async def test_failures_are_the_readers_and_are_not_kept(fake: FakeClerk) -> Non
     assert len(failures) == 300
 
 
-async def test_closing_early_finishes_what_is_in_flight_and_leaves_no_task(
+async def test_closing_early_finishes_requests_in_flight_and_leaves_no_task(
     fake: FakeClerk, tmp_path: Path
 ) -> None:
-    """And the journal knows of all that was done."""
+    """The journal has everything that was done."""
     before = asyncio.all_tasks()
     ids = add_sessions(fake, 300)
     told: list[RevocationOutcome] = []
@@ -114,8 +114,8 @@ async def test_closing_early_finishes_what_is_in_flight_and_leaves_no_task(
     assert len(told) < 150, "the rest of the list is nobody's concern any more"
 
 
-async def test_a_stream_that_is_dropped_comes_to_an_end_by_itself(fake: FakeClerk) -> None:
-    """A plain break without closing: the loop closes it."""
+async def test_a_dropped_stream_ends_by_itself(fake: FakeClerk) -> None:
+    """After a plain break without closing, the loop closes it."""
     before = asyncio.all_tasks()
     ids = add_sessions(fake, 300)
     async with bulk_client(fake, pool_size=4) as client:
@@ -126,10 +126,10 @@ async def test_a_stream_that_is_dropped_comes_to_an_end_by_itself(fake: FakeCler
     assert len(live(fake)) > 100
 
 
-async def test_a_reader_that_is_cancelled_ends_the_run_like_any_cancellation(
+async def test_cancelling_the_reader_ends_the_run_like_any_cancellation(
     fake: FakeClerk,
 ) -> None:
-    """In flight finished, everything told, the cancellation handed on."""
+    """Requests in flight finish, everything is reported, and the cancellation is passed on."""
     ids = add_sessions(fake, 20)
     fake.inject(Fault.hold(operation="revoke", count=None))
     told: list[RevocationOutcome] = []
@@ -153,7 +153,7 @@ async def test_a_reader_that_is_cancelled_ends_the_run_like_any_cancellation(
 
 
 async def test_an_endless_input_can_be_streamed(fake: FakeClerk) -> None:
-    """The reader decides when it is enough."""
+    """The reader decides when to stop."""
     seen = 0
     async with bulk_client(fake) as client:
         stream = client.revoke_stream(f"sess_{number}" for number in itertools.count())
@@ -166,8 +166,8 @@ async def test_an_endless_input_can_be_streamed(fake: FakeClerk) -> None:
     assert seen == 500
 
 
-async def test_a_stopped_stream_tells_what_was_not_attempted(fake: FakeClerk) -> None:
-    """One outcome for each id, whatever happens."""
+async def test_a_stopped_stream_reports_what_was_not_attempted(fake: FakeClerk) -> None:
+    """Each id gets one outcome, whatever happens."""
     ids = add_sessions(fake, 50)
     async with bulk_client(fake) as client:
         outcomes = [
@@ -179,7 +179,7 @@ async def test_a_stopped_stream_tells_what_was_not_attempted(fake: FakeClerk) ->
 async def test_arguments_are_checked_when_the_stream_is_made_and_the_journal_when_it_is_read(
     fake: FakeClerk, tmp_path: Path
 ) -> None:
-    """Before any request, both."""
+    """Both happen before any request."""
     async with bulk_client(fake) as client:
         with pytest.raises(InvalidArgumentError):
             client.revoke_stream(["sess_1"], concurrency=0)
@@ -190,7 +190,7 @@ async def test_arguments_are_checked_when_the_stream_is_made_and_the_journal_whe
 
 
 async def test_a_stream_that_has_ended_stays_ended(fake: FakeClerk) -> None:
-    """And can be closed again."""
+    """It can be closed again."""
     ids = add_sessions(fake, 2)
     async with bulk_client(fake) as client:
         stream = client.revoke_stream(ids)

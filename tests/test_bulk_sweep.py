@@ -1,4 +1,4 @@
-"""revoke_all: every live session that is meant, and no other."""
+"""revoke_all: it revokes every selected live session, and no other."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def _lists(fake: FakeClerk) -> list[dict[str, str]]:
 
 
 @pytest.mark.promise("revoke-all")
-async def test_active_and_pending_sessions_of_the_user_go_and_no_other(fake: FakeClerk) -> None:
-    """The service's own filter would miss the pending ones."""
+async def test_active_and_pending_sessions_of_the_user_are_revoked(fake: FakeClerk) -> None:
+    """The service's own filter would miss the pending ones. No other session is revoked."""
     mine = add_sessions(fake, 3, user_id="user_1")
     mine += add_sessions(fake, 2, user_id="user_1", status="pending")
     for status in ("ended", "expired", "removed", "replaced", "abandoned", "revoked", "quantum"):
@@ -51,7 +51,7 @@ async def test_active_and_pending_sessions_of_the_user_go_and_no_other(fake: Fak
 async def test_a_user_without_live_sessions_is_looked_at_once(
     fake: FakeClerk, ended: int, requests: int
 ) -> None:
-    """An empty list needs no proof; any other is read behind its end, and once more after that."""
+    """An empty list needs no proof; any other is read past its end, and once more after that."""
     add_sessions(fake, ended, user_id="user_1", status="ended")
     report = await _run(fake, user_id="user_1")
     assert (report.total, report.ok, len(fake.requests)) == (0, True, requests)
@@ -59,8 +59,8 @@ async def test_a_user_without_live_sessions_is_looked_at_once(
 
 @pytest.mark.promise("revoke-all")
 @pytest.mark.slow
-async def test_more_sessions_than_a_page_holds_all_go(fake: FakeClerk) -> None:
-    """All pages are read before the first revocation: the list would shrink under us."""
+async def test_more_sessions_than_fit_on_a_page_are_all_revoked(fake: FakeClerk) -> None:
+    """All pages are read before the first revocation, because revocations shorten the list."""
     add_sessions(fake, 1203, user_id="user_1")
     report = await _run(fake, user_id="user_1")
     assert report.revoked == 1203
@@ -71,10 +71,10 @@ async def test_more_sessions_than_a_page_holds_all_go(fake: FakeClerk) -> None:
     assert offsets == ["0", "499", "998", "1203", "0", "499", "998"]
 
 
-async def test_a_session_that_appears_meanwhile_is_found_by_the_second_look(
+async def test_a_session_that_appears_during_the_run_is_found_by_the_second_look(
     fake: FakeClerk,
 ) -> None:
-    """Somebody signs in while we revoke."""
+    """The user signs in during the run."""
     add_sessions(fake, 3, user_id="user_1")
     late: list[str] = []
 
@@ -89,8 +89,8 @@ async def test_a_session_that_appears_meanwhile_is_found_by_the_second_look(
     assert len(looks) == 3
 
 
-async def test_looking_again_ends_where_only_such_as_failed_are_left(fake: FakeClerk) -> None:
-    """They are not sent for ever."""
+async def test_looks_end_when_only_failed_sessions_are_left(fake: FakeClerk) -> None:
+    """Failed sessions are not sent forever."""
     ids = add_sessions(fake, 4, user_id="user_1")
     fake.inject(Fault.status(422, operation="revoke", session_id=ids[2], count=None))
     report = await _run(fake, user_id="user_1")
@@ -101,7 +101,7 @@ async def test_looking_again_ends_where_only_such_as_failed_are_left(fake: FakeC
 
 @pytest.mark.parametrize("kind", [list, iter, "async"])
 async def test_many_users_are_swept_in_one_run(fake: FakeClerk, kind: Any) -> None:
-    """Given as any iterable, each once."""
+    """The users come from any iterable, and each counts once."""
     users = [f"user_{number}" for number in range(30)]
     for user_id in users:
         add_sessions(fake, 3, user_id=user_id)
@@ -135,7 +135,7 @@ async def test_many_users_are_swept_in_one_run(fake: FakeClerk, kind: Any) -> No
     ],
 )
 async def test_it_never_means_everybody(fake: FakeClerk, options: dict[str, Any]) -> None:
-    """No user and no client is an error."""
+    """A call without a user and a client is an error."""
     add_sessions(fake, 2)
     with pytest.raises(InvalidArgumentError, match="never means everybody"):
         await _run(fake, **options)
@@ -143,8 +143,8 @@ async def test_it_never_means_everybody(fake: FakeClerk, options: dict[str, Any]
 
 
 @pytest.mark.promise("revoke-all")
-async def test_no_users_are_nobody_not_everybody(fake: FakeClerk) -> None:
-    """An empty list, also beside a client: the lists of one request would hold all of it."""
+async def test_an_empty_list_of_users_means_nobody(fake: FakeClerk) -> None:
+    """Also with a client: a request without a user would list all sessions of that client."""
     add_sessions(fake, 2, client_id="client_1")
     for client_id in (None, "client_1"):
         report = await _run(fake, user_ids=[], client_id=client_id)
@@ -156,7 +156,7 @@ async def test_no_users_are_nobody_not_everybody(fake: FakeClerk) -> None:
 async def test_a_malformed_user_among_many_is_a_failed_outcome_and_no_request(
     fake: FakeClerk, wrong: Any
 ) -> None:
-    """None in particular would leave the filter out."""
+    """None, for example, would remove the filter from the request."""
     add_sessions(fake, 2, user_id="user_1")
     others = add_sessions(fake, 2, user_id="user_2")
     report = await _run(fake, user_ids=["user_1", wrong])
@@ -193,22 +193,22 @@ async def test_a_malformed_user_among_many_is_a_failed_outcome_and_no_request(
 async def test_arguments_are_checked_before_any_request(
     fake: FakeClerk, options: dict[str, Any]
 ) -> None:
-    """An exception that can't be right would protect nothing."""
+    """A wrong exception would protect nothing."""
     with pytest.raises(InvalidArgumentError):
         await _run(fake, **options)
     assert not fake.requests
 
 
 async def test_excepted_sessions_stay(fake: FakeClerk) -> None:
-    """One's own, usually; any iterable of ids."""
+    """Usually the caller's own; any iterable of ids works."""
     ids = add_sessions(fake, 4, user_id="user_1")
     report = await _run(fake, user_id="user_1", except_session_ids=iter(ids[:2]))
     assert report.revoked == 2
     assert live(fake) == set(ids[:2])
 
 
-async def test_a_client_alone_means_its_sessions_of_whatever_user(fake: FakeClerk) -> None:
-    """A stolen device."""
+async def test_a_client_alone_means_its_sessions_of_every_user(fake: FakeClerk) -> None:
+    """For example, a stolen device."""
     add_sessions(fake, 2, user_id="user_1", client_id="client_1")
     add_sessions(fake, 1, user_id="user_2", client_id="client_1")
     other = add_sessions(fake, 1, user_id="user_1", client_id="client_2")
@@ -217,8 +217,8 @@ async def test_a_client_alone_means_its_sessions_of_whatever_user(fake: FakeCler
     assert live(fake) == set(other)
 
 
-async def test_a_user_and_a_client_mean_both(fake: FakeClerk) -> None:
-    """The user's sessions on that device."""
+async def test_a_user_and_a_client_are_combined(fake: FakeClerk) -> None:
+    """Only the user's sessions on that device are revoked."""
     add_sessions(fake, 2, user_id="user_1", client_id="client_1")
     others = add_sessions(fake, 1, user_id="user_2", client_id="client_1")
     others += add_sessions(fake, 1, user_id="user_1", client_id="client_2")
@@ -227,8 +227,8 @@ async def test_a_user_and_a_client_mean_both(fake: FakeClerk) -> None:
     assert live(fake) == set(others)
 
 
-async def test_only_those_created_before_a_time(fake: FakeClerk) -> None:
-    """In whatever time zone; one at that very time stays."""
+async def test_created_before_selects_by_creation_time(fake: FakeClerk) -> None:
+    """In any time zone; a session created at exactly that time stays."""
     for hours in (-2, -1):
         fake.add_session(user_id="user_1", created_at=NOON + hours * HOUR)
     kept = [fake.add_session(user_id="user_1", created_at=NOON + n * HOUR).id for n in (0, 1)]
@@ -237,8 +237,8 @@ async def test_only_those_created_before_a_time(fake: FakeClerk) -> None:
     assert live(fake) == set(kept)
 
 
-async def test_only_those_last_active_before_a_time(fake: FakeClerk) -> None:
-    """Old sessions that nobody uses any more."""
+async def test_last_active_before_selects_by_activity(fake: FakeClerk) -> None:
+    """It finds old sessions that nobody uses any more."""
     early = NOON - 5 * HOUR
     fake.add_session(user_id="user_1", created_at=early, last_active_at=NOON - HOUR)
     kept = fake.add_session(user_id="user_1", created_at=early, last_active_at=NOON + HOUR).id
@@ -247,8 +247,8 @@ async def test_only_those_last_active_before_a_time(fake: FakeClerk) -> None:
     assert live(fake) == {kept}
 
 
-async def test_a_session_whose_time_cannot_be_read_is_meant(fake: FakeClerk) -> None:
-    """Better one sign-in more than one thief left."""
+async def test_a_session_with_an_unreadable_time_is_revoked(fake: FakeClerk) -> None:
+    """An unnecessary sign-in is better than a thief who stays."""
     ids = add_sessions(fake, 2, user_id="user_1", created_at=NOON + HOUR)
     fake.inject(Fault.null("created_at", operation="list", item=0, count=None))
     report = await _run(fake, user_id="user_1", created_before=NOON)
@@ -257,10 +257,10 @@ async def test_a_session_whose_time_cannot_be_read_is_meant(fake: FakeClerk) -> 
 
 
 @pytest.mark.parametrize(("actor", "gone"), [("user_admin", 1), (True, 2), (False, 3)])
-async def test_only_those_that_somebody_impersonates(
+async def test_impersonation_filters_select_by_actor(
     fake: FakeClerk, actor: str | bool, gone: int
 ) -> None:
-    """By his id, anybody, or nobody."""
+    """The filter takes an actor's id, any actor, or none."""
     add_sessions(fake, 3, user_id="user_1")
     add_sessions(fake, 1, user_id="user_1", actor={"sub": "user_admin"})
     add_sessions(fake, 1, user_id="user_1", actor={"sub": "user_other"})
@@ -269,8 +269,8 @@ async def test_only_those_that_somebody_impersonates(
     assert len(live(fake)) == 5 - gone
 
 
-async def test_an_unreadable_session_whose_id_is_known_goes_too(fake: FakeClerk) -> None:
-    """The status is missing, the id is there."""
+async def test_an_unreadable_session_with_a_known_id_is_revoked(fake: FakeClerk) -> None:
+    """Its status is missing, but its id is there."""
     add_sessions(fake, 3, user_id="user_1")
     fake.inject(Fault.null("status", operation="list", item=1, count=None))
     report = await _run(fake, user_id="user_1")
@@ -279,7 +279,7 @@ async def test_an_unreadable_session_whose_id_is_known_goes_too(fake: FakeClerk)
 
 
 async def test_an_unreadable_session_without_an_id_is_a_failure(fake: FakeClerk) -> None:
-    """Somebody has to look; it is told once."""
+    """Somebody has to check it; it is reported once."""
     add_sessions(fake, 3, user_id="user_1")
     fake.inject(Fault.null("id", operation="list", item=1))
     report = await _run(fake, user_id="user_1")
@@ -292,8 +292,8 @@ async def test_an_unreadable_session_without_an_id_is_a_failure(fake: FakeClerk)
     assert not live(fake)
 
 
-async def test_a_list_that_fails_for_a_passing_reason_is_tried_again(fake: FakeClerk) -> None:
-    """In the second round, as an id is."""
+async def test_a_list_that_fails_temporarily_is_retried(fake: FakeClerk) -> None:
+    """It is retried in the second round, like an id."""
     add_sessions(fake, 2, user_id="user_1")
     fake.inject(Fault.status(503, operation="list", count=3))
     report = await _run(fake, user_id="user_1")
@@ -301,7 +301,7 @@ async def test_a_list_that_fails_for_a_passing_reason_is_tried_again(fake: FakeC
     assert report.ok
 
 
-async def test_a_user_who_cannot_be_listed_is_a_failure_and_the_others_go_on(
+async def test_a_user_who_can_not_be_listed_is_a_failure_and_the_others_are_processed(
     fake: FakeClerk,
 ) -> None:
     """The outcome names the user."""
@@ -318,8 +318,8 @@ async def test_a_user_who_cannot_be_listed_is_a_failure_and_the_others_go_on(
     assert report.failed == 2
 
 
-async def test_a_refused_key_ends_the_run_with_a_report(fake: FakeClerk) -> None:
-    """At the first list."""
+async def test_a_rejected_key_ends_the_run_with_a_report(fake: FakeClerk) -> None:
+    """It ends at the first list."""
     users = [f"user_{number}" for number in range(500)]
     fake.inject(Fault.status(401, count=None))
     report = await _run(fake, user_ids=users, concurrency=5)
@@ -330,7 +330,7 @@ async def test_a_refused_key_ends_the_run_with_a_report(fake: FakeClerk) -> None
 
 
 async def test_a_dry_run_lists_and_changes_nothing(fake: FakeClerk) -> None:
-    """One look that is complete, as there are no stragglers to look for."""
+    """One complete look is enough, because nothing appears meanwhile."""
     ids = add_sessions(fake, 4, user_id="user_1")
     outcomes: list[RevocationOutcome] = []
     report = await _run(fake, user_id="user_1", dry_run=True, on_outcome=outcomes.append)
@@ -341,8 +341,8 @@ async def test_a_dry_run_lists_and_changes_nothing(fake: FakeClerk) -> None:
     assert by_status(outcomes) == {"planned": 4}
 
 
-async def test_the_list_knows_better_than_a_journal(fake: FakeClerk, tmp_path: Path) -> None:
-    """What an earlier run has done is sent again if it is listed as live; nothing else is."""
+async def test_the_list_overrides_the_journal(fake: FakeClerk, tmp_path: Path) -> None:
+    """A session that an earlier run revoked is sent again only if it is listed as live."""
     ids = add_sessions(fake, 6, user_id="user_1")
     path = tmp_path / "job.jsonl"
     first = await _run(fake, user_id="user_1", journal=path, max_failures=1)
@@ -356,8 +356,8 @@ async def test_the_list_knows_better_than_a_journal(fake: FakeClerk, tmp_path: P
     assert not live(fake)
 
 
-async def test_a_stopped_sweep_tells_what_it_had_found(fake: FakeClerk) -> None:
-    """Listed, but not sent."""
+async def test_a_stopped_run_reports_the_sessions_that_it_found(fake: FakeClerk) -> None:
+    """They were listed, but not sent."""
     add_sessions(fake, 20, user_id="user_1")
     outcomes: list[RevocationOutcome] = []
     report = await _run(
@@ -373,8 +373,8 @@ async def test_a_stopped_sweep_tells_what_it_had_found(fake: FakeClerk) -> None:
     assert not report.ok
 
 
-async def test_a_user_nobody_knows_has_no_sessions(fake: FakeClerk) -> None:
-    """The service answers with an empty list, or with 404."""
+async def test_an_unknown_user_has_no_sessions(fake: FakeClerk) -> None:
+    """The service returns an empty list or 404."""
     report = await _run(fake, user_id="user_nobody")
     assert report.ok
     fake.inject(Fault.status(404, operation="list"))
@@ -382,8 +382,8 @@ async def test_a_user_nobody_knows_has_no_sessions(fake: FakeClerk) -> None:
     assert isinstance(report.failures[0].error, NotFoundError)
 
 
-async def test_a_list_that_lags_behind_is_waited_for(fake: FakeClerk) -> None:
-    """A session is listed as live for a moment longer: no failure, and no second revocation."""
+async def test_a_stale_list_is_waited_for(fake: FakeClerk) -> None:
+    """A revoked session is still listed for a moment: no failure, no second revocation."""
     (session_id,) = add_sessions(fake, 1, user_id="user_1")
     fake.inject(Fault.field("status", "active", operation="list", after=2, count=2))
     report = await _run(fake, user_id="user_1")
@@ -395,7 +395,7 @@ async def test_a_list_that_lags_behind_is_waited_for(fake: FakeClerk) -> None:
 async def test_a_session_that_stays_live_after_its_revocation_is_a_failure(
     fake: FakeClerk,
 ) -> None:
-    """The service says that it is revoked, and lists it as live: the report is not ok."""
+    """The service reports it as revoked but lists it as live: the report is not ok."""
     (session_id,) = add_sessions(fake, 1, user_id="user_1")
     said = {**fake.sessions[session_id].as_json(), "status": "revoked"}
     fake.inject(Fault.status(200, body=said, operation="revoke", count=None))
@@ -411,7 +411,7 @@ async def test_a_session_that_stays_live_after_its_revocation_is_a_failure(
 async def test_a_user_who_signs_in_again_and_again_is_a_failure_in_the_end(
     fake: FakeClerk,
 ) -> None:
-    """Each look finds another session: the run ends, and says that it didn't come to an end."""
+    """Each look finds another session: the run gives up, and reports that."""
     add_sessions(fake, 1, user_id="user_1")
 
     def sign_in(_: RevocationOutcome) -> None:
@@ -422,10 +422,10 @@ async def test_a_user_who_signs_in_again_and_again_is_a_failure_in_the_end(
     assert "may be live: 100 looks" in str(report.failures[0].error)
 
 
-async def test_many_short_lists_are_believed_once_the_service_has_kept_its_word(
+async def test_short_lists_are_trusted_once_the_service_has_returned_a_longer_page(
     fake: FakeClerk,
 ) -> None:
-    """A look costs one request then, as long as a longer page was seen before."""
+    """From then on a look costs one request."""
     users = [f"user_{number}" for number in range(60)]
     add_sessions(fake, 5, user_id=users[0])
     for user_id in users[1:]:
