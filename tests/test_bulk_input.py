@@ -272,7 +272,7 @@ async def test_workers_run_in_parallel_again_after_a_slow_input() -> None:
 
 
 async def test_a_worker_cancelled_at_its_turn_hands_it_on() -> None:
-    """No worker waits forever behind a cancelled one, whether that one was waiting or just woken."""
+    """No worker waits forever behind one that is cancelled while waiting or just after waking."""
     begin = asyncio.Event()
     values = Input(_after(begin, 3))
     first, second, third, fourth = (asyncio.ensure_future(values.read()) for _ in range(4))

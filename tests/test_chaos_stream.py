@@ -1,4 +1,4 @@
-"""The outcome stream hands on every outcome, however the workers and the reader meet."""
+"""The outcome stream delivers every outcome, whatever the timing of workers and reader."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BUFFER = AHEAD_AT_MOST
 async def test_a_stream_longer_than_its_buffer_ends(
     fake: FakeClerk, concurrency: int | None
 ) -> None:
-    """400 outcomes come, though more workers than the buffer has room wait for the reader."""
+    """400 outcomes arrive, though more workers wait for the reader than the buffer has room for."""
     ids = [fake.add_session().id for _ in range(400)]
     async with client_of(fake) as client:
         seen = [
@@ -38,11 +38,11 @@ async def test_a_stream_longer_than_its_buffer_ends(
 
 @pytest.mark.promise("streams-end")
 @pytest.mark.parametrize("more", [1, 6, 236])
-async def test_a_reader_that_comes_late_gets_them_all(fake: FakeClerk, more: int) -> None:
-    """Every worker may wait for the reader at once, more of them than the buffer has room.
+async def test_a_late_reader_gets_every_outcome(fake: FakeClerk, more: int) -> None:
+    """All workers may be waiting for the reader, and they are more than the buffer has room for.
 
-    Each read must let go of whoever has room again: one for one left the last ones waiting for
-    ever, and the reader for them.
+    Each read must wake every worker that has room again: waking one per read once left the last
+    workers and the reader waiting for each other forever.
     """
     ids = [fake.add_session().id for _ in range(BUFFER + WORKERS + more)]
     seen: list[str | None] = []

@@ -1,7 +1,7 @@
-"""Random operations over a wire that fails in every way: what the client says is what happened.
+"""Random operations over a faulty wire: what the client reports is what happened.
 
-`--chaos-seeds N` runs N seeds instead of a few hundred, and a search through N / 2 orders of
-events; `--chaos-seed S` repeats one seed, `--chaos-order S` one part of the search.
+`--chaos-seeds N` runs N seeds instead of a few hundred, and searches N / 2 orders of events.
+`--chaos-seed S` repeats one seed, and `--chaos-order S` repeats one part of the search.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ EVERY_CHECK: Final = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCh
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Part the seeds into tests; only the first of them is part of the fast suite."""
+    """Split the seeds into tests; only the first of them is part of the fast suite."""
     option = metafunc.config.getoption
     seed: int | None = option("chaos_seed")
     order: int | None = option("chaos_order")
@@ -69,7 +69,7 @@ Service: TypeAlias = tuple[FakeClerk, ChaosProxy]
 
 @pytest.fixture(scope="module")
 def services() -> Iterator[tuple[Service, Service]]:
-    """Give two services, each behind a proxy: the second compresses its answers.
+    """Yield two services, each behind a proxy: the second compresses its responses.
 
     Every seed leaves them as they were.
     """
@@ -83,7 +83,7 @@ def services() -> Iterator[tuple[Service, Service]]:
 
 
 def forget(fake: FakeClerk, proxy: ChaosProxy) -> None:
-    """Make the service ready for the next world, which must not depend on the one before."""
+    """Reset the service for the next world, which must not depend on the one before."""
     fake._armed._random.seed(0)
     fake.clear_faults()
     fake.requests.clear()
@@ -92,7 +92,7 @@ def forget(fake: FakeClerk, proxy: ChaosProxy) -> None:
 
 
 async def live_through(seed: int, fake: FakeClerk, proxy: ChaosProxy, folder: Path) -> None:
-    """Draw a world of a seed, let things happen in it, and check the books."""
+    """Draw a world from a seed, run it, and check the books."""
     draw = random.Random(seed)
     proxy.seed = str(seed)
     ways = [draw_way(draw) for _ in range(400)]
@@ -121,7 +121,7 @@ async def live_through(seed: int, fake: FakeClerk, proxy: ChaosProxy, folder: Pa
             (draw.choice(CALLS), draw.uniform(0, 0.2) if draw.random() < 0.15 else None)
             for _ in range(draw.randrange(3, 9))
         ]
-        if draw.random() < 0.25 and patience < 1:  # a bulk run has no deadline to hold
+        if draw.random() < 0.25 and patience < 1:  # a bulk run has no deadline here
             await world.bulk(draw.choice(RUNS), draw.randrange(2, 12), draw.choice((5.0, 0.1, 0.3)))
         await world.calls(plan)
         proxy.listen_again()
@@ -133,16 +133,16 @@ async def live_through(seed: int, fake: FakeClerk, proxy: ChaosProxy, folder: Pa
 
 @pytest.mark.promise("books-agree", "sent-once", "deadline")
 @pytest.mark.timeout(180)
-def test_the_books_agree_whatever_the_wire_does(
+def test_the_books_agree_under_random_faults(
     seeds: range,
     services: tuple[Service, Service],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """After each seed's run, what the client reported is what the service holds.
+    """After each seed's run, the client's report matches the state of the service.
 
-    Nothing is lost, nothing claimed that did not happen, no create or refresh sent twice where the
-    first may have arrived, no deadline overrun by more than 5 %, and nothing left open.
+    Nothing is lost, nothing is reported that did not happen, no create or refresh is sent twice if
+    the first may have arrived, no deadline is exceeded by more than 5 %, and nothing is left open.
     """
     for seed in seeds:
         fake, proxy = services[seed % 2]
@@ -170,7 +170,7 @@ ways = st.builds(
 
 
 class WireMachine(RuleBasedStateMachine):
-    """Operations, faults and weather in any order that hypothesis can think of."""
+    """Operations and faults in any order that hypothesis finds."""
 
     fake: FakeClerk
     proxy: ChaosProxy
@@ -179,7 +179,7 @@ class WireMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.runner.get_loop()  # opens files, which the world is not to count as its own
+        self.runner.get_loop()  # opens files, which the world must not count as its own
         self.ways: list[Way] = [CLEAR]
         self.world: World | None = None
 
@@ -199,27 +199,27 @@ class WireMachine(RuleBasedStateMachine):
 
     @rule(found=st.lists(ways, min_size=1, max_size=4))
     def change_the_weather(self, found: list[Way]) -> None:
-        """Connections made from now on go these ways, in turn."""
+        """Give new connections these ways, in turn."""
         self.ways = found
 
     @rule()
     def clear_up(self) -> None:
-        """Connections made from now on are in order."""
+        """Give new connections no faults."""
         self.ways = [CLEAR]
 
     @rule(number=st.integers(0, 10_000))
     def break_the_service(self, number: int) -> None:
-        """Something goes wrong at the service now and then."""
+        """Make the service fail now and then."""
         self.fake.inject(draw_fault(random.Random(number)))
 
     @rule()
     def mend_the_service(self) -> None:
-        """Nothing goes wrong there any more."""
+        """Make the service work again."""
         self.fake.clear_faults()
 
     @rule()
     def drop_what_is_open(self) -> None:
-        """The service closes every connection."""
+        """Close every connection at the service."""
         self.fake.drop_connections()
 
     @rule(
@@ -228,7 +228,7 @@ class WireMachine(RuleBasedStateMachine):
         )
     )
     def call(self, plan: list[tuple[str, float | None]]) -> None:
-        """Make calls at once."""
+        """Make concurrent calls."""
         assert self.world is not None
         self.runner.run(self.world.calls(plan))
 
@@ -265,11 +265,11 @@ class WireMachine(RuleBasedStateMachine):
 
 @pytest.mark.promise("books-agree")
 @pytest.mark.slow
-@pytest.mark.timeout(600)  # to shrink what it finds takes its time
+@pytest.mark.timeout(600)  # shrinking a failure takes long
 def test_the_books_agree_in_any_order(
     search: int, services: tuple[Service, Service], tmp_path: Path
 ) -> None:
-    """The same, with operations, faults and weather in orders that hypothesis searches."""
+    """The same, with operations and faults in orders that hypothesis searches."""
     machine: Any = seeded(search)(type("Machine", (WireMachine,), {}))
     machine.fake, machine.proxy = services[search % 2]
     machine.folder = tmp_path

@@ -1,4 +1,4 @@
-"""What bulk commands check, say and ask before anything is sent, and the journal they keep."""
+"""What bulk commands check, say and ask before they send anything, and their journal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from cli_programs import InProcess
 
-pytestmark = pytest.mark.may_block  # a command has its loop for itself
+pytestmark = pytest.mark.may_block  # a command has its own loop
 
 KEY = "sk_test_planted0123456789abcdWxYz"
 RUNS = [("revoke", "sess_1"), ("revoke-all", "--user", "user_1")]
@@ -27,7 +27,7 @@ RUNS = [("revoke", "sess_1"), ("revoke-all", "--user", "user_1")]
 
 @pytest.fixture
 def fake() -> Iterator[FakeClerk]:
-    """Give a service whose key would be noticed anywhere."""
+    """Yield a service whose key would be noticed anywhere."""
     with FakeClerk(secret_key=KEY) as running:
         yield running
 
@@ -38,18 +38,18 @@ def add(fake: FakeClerk, count: int, user_id: str = "user_1") -> list[str]:
 
 
 def write(path: Path, ids: list[str]) -> str:
-    """Write ids, one a line."""
+    """Write ids to a file, one per line."""
     path.write_text("".join(f"{one}\n" for one in ids))
     return str(path)
 
 
 def sent(fake: FakeClerk) -> list[str | None]:
-    """The sessions for which a revocation arrived."""
+    """Return the sessions for which a revocation request arrived."""
     return [request.session_id for request in fake.requests if request.operation == "revoke"]
 
 
 def journals() -> list[Path]:
-    """The journals that runs have made by themselves."""
+    """Return the journals that runs have created automatically."""
     folder = Path(os.environ["XDG_STATE_HOME"], "clerk-async")
     return sorted(folder.iterdir()) if folder.exists() else []
 
@@ -60,13 +60,13 @@ def journals() -> list[Path]:
 @pytest.mark.promise("cli-checks-first")
 @pytest.mark.parametrize("options", [(), ("--yes",), ("--dry-run",)])
 @pytest.mark.parametrize("command", RUNS)
-def test_a_key_that_is_refused_is_3_before_anything_is_sent(
+def test_a_rejected_key_exits_with_3_before_anything_is_sent(
     cli: InProcess,
     monkeypatch: pytest.MonkeyPatch,
     command: tuple[str, ...],
     options: tuple[str, ...],
 ) -> None:
-    """A dry run, too: what it shows would be of no use."""
+    """In a dry run too, whose result would be useless."""
     monkeypatch.setenv("CLERK_SECRET_KEY", "sk_test_another_instance")
     ended = cli(*command, *options)
     assert (ended.code, ended.out) == (3, "")
@@ -76,17 +76,17 @@ def test_a_key_that_is_refused_is_3_before_anything_is_sent(
 
 @pytest.mark.parametrize("options", [("--yes",), ("--dry-run",)])
 @pytest.mark.parametrize("command", RUNS)
-def test_a_service_out_of_reach_is_4_before_anything_is_sent(
+def test_an_unreachable_service_exits_with_4_before_anything_is_sent(
     cli: InProcess, command: tuple[str, ...], options: tuple[str, ...]
 ) -> None:
-    """Not after each session has failed by itself."""
+    """It does not fail once for each session."""
     cli.fake.inject(Fault.cut("before", operation="jwks", count=None))
     ended = cli(*command, *options)
     assert (ended.code, sent(cli.fake), "nothing was sent" in ended.err) == (4, [], True)
 
 
-def test_a_gateway_that_hides_the_keys_is_noted_and_does_no_harm(cli: InProcess) -> None:
-    """The service is there, and the key wasn't refused."""
+def test_a_gateway_that_hides_the_key_set_is_noted_and_stops_nothing(cli: InProcess) -> None:
+    """The service is there, and the key wasn't rejected."""
     (live,) = add(cli.fake, 1)
     cli.fake.inject(Fault.status(404, operation="jwks", count=None))
     ended = cli("revoke", live)
@@ -97,14 +97,14 @@ def test_a_gateway_that_hides_the_keys_is_noted_and_does_no_harm(cli: InProcess)
 
 
 def question(terminal: Terminal) -> str:
-    """Wait for the question, and give it whole, as one line."""
+    """Wait for the question, and return it completely, as one line."""
     terminal.wait_for("? [y/N]")
     return " ".join(terminal.text.split())
 
 
 @pytest.mark.promise("confirmation")
-def test_the_question_says_what_there_is_to_know(fake: FakeClerk, tmp_path: Path) -> None:
-    """Which instance, by which key, how many, how fast and how long; never the key itself."""
+def test_the_question_has_the_facts(fake: FakeClerk, tmp_path: Path) -> None:
+    """The instance, the key, how many, how fast and how long; never the key itself."""
     ids = write(tmp_path / "ids", [*add(fake, 197), "anna@example.com", "user_1", "user_2"])
     with Terminal(fake, "revoke", "--from", ids, "--rate", "20/10") as terminal:
         told = question(terminal)
@@ -121,7 +121,7 @@ def test_the_question_says_what_there_is_to_know(fake: FakeClerk, tmp_path: Path
 
 
 def test_the_question_of_revoke_all_names_the_filters(fake: FakeClerk) -> None:
-    """And counts what they leave."""
+    """It counts the sessions that they select."""
     for created in (1_600_000_000_000, 1_700_000_000_000):
         for _ in range(30):
             fake.add_session(user_id="user_1", created_at=created)
@@ -161,10 +161,8 @@ def test_the_question_counts_what_the_journal_leaves(fake: FakeClerk, tmp_path: 
         assert "belongs to another kind of run" in terminal.text
 
 
-def test_a_journal_that_leaves_25_or_fewer_leaves_nothing_to_ask(
-    cli: InProcess, tmp_path: Path
-) -> None:
-    """Whoever resumes the end of a run has said yes before."""
+def test_nothing_is_asked_if_the_journal_leaves_25_or_fewer(cli: InProcess, tmp_path: Path) -> None:
+    """Somebody who resumes the end of a run has confirmed before."""
     ids = add(cli.fake, 70)
     journal = str(tmp_path / "job.jsonl")
     first = write(tmp_path / "a", ids[:45])
@@ -173,8 +171,8 @@ def test_a_journal_that_leaves_25_or_fewer_leaves_nothing_to_ask(
     assert (ended.code, len(sent(cli.fake))) == (0, 70)
 
 
-def test_without_anybody_to_ask_the_same_facts_are_told(cli: InProcess, tmp_path: Path) -> None:
-    """Whoever reads the log of a job knows what --yes would mean."""
+def test_the_same_facts_are_printed_if_nobody_can_be_asked(cli: InProcess, tmp_path: Path) -> None:
+    """The log of a job then shows what --yes would mean."""
     ids = write(tmp_path / "ids", add(cli.fake, 26))
     ended = cli("revoke", "--from", ids)
     assert ended.code == 2
@@ -184,10 +182,10 @@ def test_without_anybody_to_ask_the_same_facts_are_told(cli: InProcess, tmp_path
 
 
 @pytest.mark.parametrize("source", ["list", "pipe"])
-def test_a_question_that_can_not_be_put_sends_nothing(
+def test_nothing_is_sent_if_the_question_can_not_be_asked(
     fake: FakeClerk, tmp_path: Path, source: str
 ) -> None:
-    """Of a pipe not everything is read by then."""
+    """Input from a pipe is not read completely by then."""
     ids = write(tmp_path / "ids", add(fake, 40))
     arguments = ("--from", "-") if source == "pipe" else ("--from", ids)
     ended = run(fake, "revoke", *arguments, stdin=Path(ids).read_text())
@@ -202,7 +200,7 @@ def test_a_question_that_can_not_be_put_sends_nothing(
 def test_a_run_of_more_than_25_keeps_a_journal_and_says_where(
     cli: InProcess, tmp_path: Path
 ) -> None:
-    """In the user's state directory, for nobody else to read; one file for each run."""
+    """It is in the user's state directory, readable only by the user; each run has its own file."""
     ids = write(tmp_path / "ids", add(cli.fake, 26))
     ended = cli("revoke", "--from", ids, "-y")
     (journal,) = journals()
@@ -214,7 +212,7 @@ def test_a_run_of_more_than_25_keeps_a_journal_and_says_where(
     assert KEY not in journal.read_text()
 
 
-def test_next_weeks_run_of_the_same_command_skips_nobody(cli: InProcess, tmp_path: Path) -> None:
+def test_a_later_run_of_the_same_command_skips_nobody(cli: InProcess, tmp_path: Path) -> None:
     """Sessions that are live again are revoked again."""
     made = add(cli.fake, 26)
     ids = write(tmp_path / "ids", made)
@@ -235,7 +233,7 @@ def test_next_weeks_run_of_the_same_command_skips_nobody(cli: InProcess, tmp_pat
     ],
 )
 @pytest.mark.parametrize("source", ["arguments", "file", "user"])
-def test_when_a_journal_is_kept(
+def test_a_journal_is_kept_above_25_sessions(
     cli: InProcess,
     tmp_path: Path,
     *,
@@ -244,7 +242,7 @@ def test_when_a_journal_is_kept(
     options: tuple[str, ...],
     kept: int,
 ) -> None:
-    """Also where only the run itself can tell how many there are."""
+    """Also if only the run itself can count the sessions."""
     ids = add(cli.fake, count)
     sources = {
         "arguments": ("revoke", *ids),
@@ -258,8 +256,8 @@ def test_when_a_journal_is_kept(
 
 
 @pytest.mark.parametrize(("count", "kept"), [(25, 0), (26, 1)])
-def test_when_a_journal_is_kept_of_a_pipe(fake: FakeClerk, count: int, kept: int) -> None:
-    """How many it will bring is known at its end."""
+def test_a_journal_is_kept_for_a_pipe(fake: FakeClerk, count: int, kept: int) -> None:
+    """The number of ids is known only at its end."""
     ended = run(fake, "revoke", "--from", "-", "-y", stdin="\n".join(add(fake, count)))
     assert (ended.code, len(journals())) == (0, kept)
     assert ("journal: " in ended.err) == bool(kept)
@@ -267,7 +265,7 @@ def test_when_a_journal_is_kept_of_a_pipe(fake: FakeClerk, count: int, kept: int
 
 @pytest.mark.promise("cli-own-journal")
 def test_the_printed_command_resumes_with_the_journal(fake: FakeClerk, tmp_path: Path) -> None:
-    """As it stands: what is done is not sent again."""
+    """It works as printed: what is done is not sent again."""
     ids = write(tmp_path / "ids file", add(fake, 40))
     fake.inject(Fault.status(422, operation="revoke", after=12, count=None))
     ended = run(fake, "revoke", "--from", ids, "-y", "--max-failures", "1", "--rate", "100000/1")
@@ -284,8 +282,8 @@ def test_the_printed_command_resumes_with_the_journal(fake: FakeClerk, tmp_path:
     assert "12 done by an earlier run" in resumed.err
 
 
-def test_the_printed_command_keeps_the_moment_that_a_time_span_meant(cli: InProcess) -> None:
-    """Run tomorrow, `--older-than 30d` would mean other sessions."""
+def test_the_printed_command_has_a_fixed_time_instead_of_a_span(cli: InProcess) -> None:
+    """Run tomorrow, `--older-than 30d` would select other sessions."""
     for _ in range(3):
         cli.fake.add_session(user_id="user_1", created_at=1_600_000_000_000)
     cli.fake.inject(Fault.status(422, operation="revoke", count=None))
@@ -299,10 +297,10 @@ def test_the_printed_command_keeps_the_moment_that_a_time_span_meant(cli: InProc
     assert "--idle" not in command
 
 
-def test_a_folder_that_can_not_be_used_stops_no_run(
+def test_an_unusable_folder_for_journals_does_not_stop_a_run(
     cli: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In an incident sessions must go; the run says what is missing."""
+    """In an incident the sessions must be revoked; the run says that it keeps no journal."""
     blocked = tmp_path / "a file"
     blocked.touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(blocked))
@@ -313,7 +311,7 @@ def test_a_folder_that_can_not_be_used_stops_no_run(
 def test_a_relative_state_home_is_ignored(
     cli: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the specification has it: the journal goes under the home directory."""
+    """The XDG specification requires it: the journal goes into the home directory."""
     monkeypatch.setenv("XDG_STATE_HOME", "here")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cli("revoke", *add(cli.fake, 26), "-y").code == 0
@@ -322,10 +320,10 @@ def test_a_relative_state_home_is_ignored(
 
 @pytest.mark.parametrize("kind", ["folder", "other file", "link", "in no folder"])
 @pytest.mark.parametrize("options", [("--yes",), ("--dry-run",)])
-def test_a_journal_of_no_use_is_2_before_anything_is_sent(
+def test_an_unusable_journal_exits_with_2_before_anything_is_sent(
     cli: InProcess, tmp_path: Path, kind: str, options: tuple[str, ...]
 ) -> None:
-    """A dry run says so as well."""
+    """A dry run reports it too."""
     path = tmp_path / "job.jsonl"
     told = "not a journal"
     if kind == "folder":
@@ -356,7 +354,7 @@ def test_journal_and_no_journal_exclude_each_other(cli: InProcess, tmp_path: Pat
 @pytest.mark.parametrize("text", ["", "\n\n", "# a comment\n", "{header}\n", "\ufeff\n", "{csv}"])
 @pytest.mark.parametrize("options", [("--yes",), ("--dry-run",), ()])
 @pytest.mark.parametrize("command", [("revoke", "--from"), ("revoke-all", "--users-from")])
-def test_an_input_without_an_id_is_2(
+def test_an_input_without_an_id_exits_with_2(
     cli: InProcess, tmp_path: Path, text: str, options: tuple[str, ...], command: tuple[str, ...]
 ) -> None:
     """A run of nothing would look like success."""
@@ -369,8 +367,8 @@ def test_an_input_without_an_id_is_2(
 
 
 @pytest.mark.parametrize("command", [("revoke", "--from"), ("revoke-all", "--users-from")])
-def test_a_pipe_without_an_id_is_2(fake: FakeClerk, command: tuple[str, ...]) -> None:
-    """As `grep … | clerk-async revoke --from -` may be."""
+def test_a_pipe_without_an_id_exits_with_2(fake: FakeClerk, command: tuple[str, ...]) -> None:
+    """For example, `grep … | clerk-async revoke --from -`."""
     ended = run(fake, *command, "-", "--yes", stdin="")
     assert (ended.code, ended.out, fake.requests) == (2, "", [])
     assert "stdin holds no" in ended.err

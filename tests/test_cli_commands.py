@@ -1,4 +1,4 @@
-"""The commands for one session or one token: what they print, what they hide, how they end."""
+"""The commands for one session or one token: what they print, what they hide, how they exit."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
     from clerk_async.testing import FakeClerk
 
-pytestmark = pytest.mark.may_block  # a command has its loop for itself
+pytestmark = pytest.mark.may_block  # a command has its own loop
 
 
 def test_get_shows_fields_or_json(cli: InProcess) -> None:
-    """People see names and values; machines one object."""
+    """People see names and values; programs get one JSON object."""
     session = cli.fake.add_session(
         user_id="user_1", latest_activity={"city": "Oslo", "country": "NO", "id": "x"}
     )
@@ -33,10 +33,10 @@ def test_get_shows_fields_or_json(cli: InProcess) -> None:
     assert cli("get", session.id, "--json").records[0]["latest_activity"]["city"] == "Oslo"
 
 
-def test_get_shows_several_sessions_and_goes_on_after_one_that_is_not_there(
+def test_get_shows_several_sessions_and_continues_after_an_unknown_one(
     cli: InProcess,
 ) -> None:
-    """In the order of the ids; what failed is told on stderr, and in the exit code."""
+    """In the order of the ids; failures are on stderr and in the exit code."""
     first, second = (cli.fake.add_session(user_id="user_1").id for _ in range(2))
     ended = cli("--json", "get", second, "sess_none", first)
     assert [record["id"] for record in ended.records] == [second, first]
@@ -53,16 +53,16 @@ def test_get_shows_several_sessions_and_goes_on_after_one_that_is_not_there(
         (Fault.status(404, count=None), 1),
     ],
 )
-def test_several_gets_that_all_fail_end_like_one(cli: InProcess, fault: Fault, code: int) -> None:
-    """A refused key is told once."""
+def test_several_gets_that_all_fail_exit_like_one(cli: InProcess, fault: Fault, code: int) -> None:
+    """A rejected key is reported once."""
     cli.fake.inject(fault)
     ended = cli("get", "sess_1", "sess_2", "sess_3")
     assert (ended.code, ended.out) == (code, "")
     assert ended.err.count("clerk-async: ") == (1 if code == 3 else 3)
 
 
-def test_create_makes_a_session(cli: InProcess) -> None:
-    """Its id comes out alone with --quiet."""
+def test_create_prints_the_session(cli: InProcess) -> None:
+    """With --quiet it prints only its id."""
     cli.fake.add_user("user_1")
     made = cli("--quiet", "create", "--user", "user_1").out.strip()
     assert cli.fake.sessions[made].user_id == "user_1"
@@ -75,7 +75,7 @@ def test_create_makes_a_session(cli: InProcess) -> None:
 def test_a_program_gets_a_token_only_if_it_asks_for_it(
     cli: InProcess, arguments: tuple[str, ...], form: tuple[str, ...]
 ) -> None:
-    """A hidden one would be of no use to it: none is made, and the option is named."""
+    """A hidden token would be useless: none is made, and the message names the option."""
     session = cli.fake.add_session()
     ended = cli("token", session.id, *arguments, *form)
     assert (ended.code, ended.out, cli.fake.requests) == (2, "", [])
@@ -87,8 +87,8 @@ def test_a_program_gets_a_token_only_if_it_asks_for_it(
 
 
 @pytest.mark.promise("no-secret-printed")
-def test_on_a_terminal_a_token_is_hidden_unless_asked_for(fake: FakeClerk) -> None:
-    """A token lets people in: it stays out of scrollback and logs."""
+def test_on_a_terminal_a_token_is_hidden_unless_requested(fake: FakeClerk) -> None:
+    """A token is a credential: it stays out of scrollback and logs."""
     session = fake.add_session()
     with Terminal(fake, "token", session.id) as terminal:
         assert terminal.end() == 0
@@ -103,10 +103,10 @@ def test_on_a_terminal_a_token_is_hidden_unless_asked_for(fake: FakeClerk) -> No
 
 @pytest.mark.parametrize("answer", ["token", "cookie"])
 @pytest.mark.parametrize("form", [(), ("--json",)])
-def test_refresh_takes_tokens_from_options_and_hides_what_comes(
+def test_refresh_takes_tokens_from_options_and_hides_the_result(
     cli: InProcess, answer: str, form: tuple[str, ...]
 ) -> None:
-    """Cookies show their names alone."""
+    """Of cookies it shows only the names."""
     session = cli.fake.add_session()
     arguments = (
         "refresh",
@@ -144,8 +144,8 @@ def test_refresh_can_ask_for_cookies_with_a_suffix(
     assert cli.fake.requests[-1].query.get("suffixed_cookies") == asked
 
 
-def test_a_refused_refresh_is_no_refused_key(cli: InProcess) -> None:
-    """It answers 401 about the session: exit code 1, not 3."""
+def test_a_rejected_refresh_is_not_a_rejected_key(cli: InProcess) -> None:
+    """Its 401 is about the session: exit code 1, not 3."""
     session = cli.fake.add_session()
     ended = cli(
         "refresh",
@@ -160,8 +160,8 @@ def test_a_refused_refresh_is_no_refused_key(cli: InProcess) -> None:
     assert ended.code == 1
 
 
-def test_verify_tells_its_deprecation_as_a_line(cli: InProcess) -> None:
-    """No Python warning, and the command to use instead."""
+def test_verify_prints_its_deprecation_as_one_line(cli: InProcess) -> None:
+    """It prints no Python warning, and names the command to use instead."""
     session = cli.fake.add_session()
     ended = cli("verify", session.id, cli.fake.mint(session))
     assert ended.code == 0
@@ -171,7 +171,7 @@ def test_verify_tells_its_deprecation_as_a_line(cli: InProcess) -> None:
 
 
 def test_verify_token_with_the_key_in_a_file(cli: InProcess, tmp_path: Path) -> None:
-    """Nothing is asked of the service."""
+    """The service is not called."""
     session = cli.fake.add_session(user_id="user_1")
     path = tmp_path / "key.pem"
     path.write_text(cli.fake.jwt_key)
@@ -182,7 +182,7 @@ def test_verify_token_with_the_key_in_a_file(cli: InProcess, tmp_path: Path) -> 
 
 
 def test_verify_token_with_fetched_keys_and_as_json(cli: InProcess) -> None:
-    """The claims come out by the names of the attributes, and untouched under `raw`."""
+    """The claims have the names of the attributes, and are unchanged under `raw`."""
     session = cli.fake.add_session(user_id="user_1")
     ended = cli("--json", "verify-token", cli.fake.mint(session))
     (record,) = ended.records
@@ -192,7 +192,7 @@ def test_verify_token_with_fetched_keys_and_as_json(cli: InProcess) -> None:
     assert [request.operation for request in cli.fake.requests] == ["jwks"]
 
 
-def test_verify_token_refuses_with_the_reason(cli: InProcess) -> None:
+def test_verify_token_rejects_with_the_reason(cli: InProcess) -> None:
     """Exit code 1, and the token isn't repeated."""
     token = cli.fake.expired_token(cli.fake.add_session())
     ended = cli("verify-token", token)
@@ -202,7 +202,7 @@ def test_verify_token_refuses_with_the_reason(cli: InProcess) -> None:
 
 
 def test_verify_token_checks_parties(cli: InProcess) -> None:
-    """The token may stand before them or after them."""
+    """The token may come before or after the options."""
     token = cli.fake.mint(cli.fake.add_session(authorized_party="https://b.example"))
     other = ("--authorized-party", "https://a.example")
     parties = (*other, "--authorized-party", "https://b.example")
@@ -239,8 +239,8 @@ def test_verify_token_without_any_key_says_where_keys_come_from(
     assert (ended.code, "--jwt-key-file" in ended.err) == (2, True)
 
 
-def test_what_others_wrote_does_not_steer_the_terminal(cli: InProcess) -> None:
-    """A browser's name may hold escape sequences; an error of the service, too."""
+def test_foreign_text_can_not_control_the_terminal(cli: InProcess) -> None:
+    """The name of a browser may contain escape sequences, and so may an error of the service."""
     evil = "\x1b]0;pwned\x07\x9b2J"
     session = cli.fake.add_session(user_id="u", latest_activity={"id": "x", "browser_name": evil})
     body = {"errors": [{"message": evil, "code": "x", "long_message": evil}]}
@@ -259,7 +259,7 @@ def test_what_others_wrote_does_not_steer_the_terminal(cli: InProcess) -> None:
 
 
 def test_help_names_every_command_and_the_exit_codes(cli: InProcess) -> None:
-    """All that the program can do, on one screen."""
+    """Everything that the program can do fits on one screen."""
     told = cli("--help")
     assert told.code == 0
     for name in [
@@ -281,15 +281,15 @@ def test_help_names_every_command_and_the_exit_codes(cli: InProcess) -> None:
 
 
 def test_help_is_a_command_too(cli: InProcess) -> None:
-    """Alone it shows all commands; with a command's name, that one's options."""
+    """Alone it shows all commands; with a command's name it shows that command's options."""
     assert cli("help").out == cli("--help").out
     assert cli("help", "revoke-all").out == cli("revoke-all", "--help").out
     ended = cli("help", "rvoke")
     assert (ended.code, "Did you mean revoke?" in ended.err) == (2, True)
 
 
-def test_verbose_tells_on_stderr_what_is_sent(cli: InProcess) -> None:
-    """In front of the command or behind it; without it there is no such line."""
+def test_verbose_prints_on_stderr_what_is_sent(cli: InProcess) -> None:
+    """The option may come before or after the command; without it nothing is printed."""
     session = cli.fake.add_session()
     for arguments in (("-v", "get", session.id), ("get", session.id, "--verbose")):
         cli.fake.inject(Fault.status(503, operation="get", count=1))
@@ -301,7 +301,7 @@ def test_verbose_tells_on_stderr_what_is_sent(cli: InProcess) -> None:
     assert cli("get", session.id).err == ""
 
 
-def test_a_warning_that_comes_again_and_again_is_counted(cli: InProcess) -> None:
+def test_a_repeated_warning_is_printed_once_with_its_count(cli: InProcess) -> None:
     """A screen full of the same line hides what matters."""
     import logging  # noqa: PLC0415 - here alone
 
@@ -318,15 +318,15 @@ def test_a_warning_that_comes_again_and_again_is_counted(cli: InProcess) -> None
     assert lines[3:] == ["note: another", "note: 47 more like this one: entry 49 is odd"]
 
 
-def test_version(cli: InProcess) -> None:
-    """As the package says."""
+def test_version_is_that_of_the_package(cli: InProcess) -> None:
+    """`--version` prints it."""
     from clerk_async import __version__  # noqa: PLC0415 - beside what it is compared with
 
     assert cli("--version").out == f"clerk-async {__version__}\n"
 
 
-def test_the_log_is_as_it_was_after_a_command(cli: InProcess) -> None:
-    """What a command shows of it is undone when it ends."""
+def test_a_command_restores_the_log_settings(cli: InProcess) -> None:
+    """What a command changes in order to show the log is undone when it ends."""
     import logging  # noqa: PLC0415 - here alone
 
     cli("get", "s")
@@ -337,19 +337,19 @@ def test_the_log_is_as_it_was_after_a_command(cli: InProcess) -> None:
 def test_main_takes_the_process_arguments(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As the installed script calls it."""
+    """The installed script calls it this way."""
     monkeypatch.setattr("sys.argv", ["clerk-async", "--version"])
     assert main() == 0
     assert capsys.readouterr().out.startswith("clerk-async ")
 
 
-def test_completion_scripts(cli: InProcess) -> None:
-    """For the three shells that click knows."""
+def test_completion_scripts_exist_for_three_shells(cli: InProcess) -> None:
+    """They are the shells that click supports."""
     for shell in ("bash", "zsh", "fish"):
         assert "_CLERK_ASYNC_COMPLETE" in cli("completion", shell).out
 
 
-def test_json_numbers_and_names_of_a_session_are_stable(cli: InProcess) -> None:
+def test_the_json_fields_of_a_session_are_stable(cli: InProcess) -> None:
     """Scripts rely on them."""
     session = cli.fake.add_session(user_id="user_1", actor={"sub": "user_admin"})
     record = json.loads(cli("--json", "get", session.id).out)

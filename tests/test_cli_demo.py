@@ -1,4 +1,4 @@
-"""`demo` as a whole program: what it shows holds, and nothing is left behind."""
+"""`demo` as a whole program: its claims hold, and it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ needs_redis = pytest.mark.skipif(
 )
 
 
-def test_the_demo_tells_its_story_and_holds(fake: FakeClerk) -> None:
-    """Every check against the service's own books passes, and the exit code says so."""
+def test_the_demo_passes_its_own_checks(fake: FakeClerk) -> None:
+    """Every check against the service's own books passes, and the exit code shows it."""
     ended = run(fake, "demo", "--sessions", "150", "--seed", "7", env={"CLERK_SECRET_KEY": None})
     assert ended.code == 0, ended.out
     assert ended.out.count("✓") == 6
@@ -36,15 +36,15 @@ def test_the_demo_tells_its_story_and_holds(fake: FakeClerk) -> None:
 
 
 @pytest.mark.parametrize("sessions", ["1", "3"])
-def test_the_demo_holds_however_small_it_is(fake: FakeClerk, sessions: str) -> None:
-    """One session is the operator's own: then there is nothing to revoke."""
+def test_the_demo_passes_at_its_smallest_size(fake: FakeClerk, sessions: str) -> None:
+    """One session is the operator's own, so there is nothing to revoke."""
     ended = run(fake, "demo", "--sessions", sessions, "--json")
     (summary,) = ended.records
     assert (ended.code, summary["ok"], len(summary["checks"])) == (0, True, 6)
 
 
 def test_the_demo_fails_when_a_check_does() -> None:
-    """Its exit code isn't for show: here the service forgets what it was told."""
+    """The exit code is real: here the service forgets what it was told."""
     program = """
         import sys
         from clerk_async.cli import main, story
@@ -73,7 +73,7 @@ def test_the_demo_fails_when_a_check_does() -> None:
 @needs_redis
 @pytest.mark.promise("cli-demo")
 def test_the_demo_locks_a_user_out_of_another_process(fake: FakeClerk) -> None:
-    """It says how long that took; a shared state of the user's own is left alone."""
+    """It says how long that took, and leaves the user's own shared state alone."""
     elsewhere = {"CLERK_ASYNC_SHARED_STATE": "redis://127.0.0.1:1/0"}
     ended = run(fake, "demo", "--sessions", "3", "--json", env=elsewhere)
     (summary,) = ended.records
@@ -93,8 +93,8 @@ def test_without_a_redis_server_the_demo_uses_one_process(fake: FakeClerk, tmp_p
 
 
 @needs_redis
-def test_a_redis_server_that_does_not_start_is_told(fake: FakeClerk, tmp_path: Path) -> None:
-    """It may be broken; the demo holds all the same."""
+def test_a_redis_server_that_does_not_start_is_reported(fake: FakeClerk, tmp_path: Path) -> None:
+    """It may be broken; the demo still passes."""
     broken = tmp_path / "redis-server"
     broken.write_text("#!/bin/sh\nexit 1\n")
     broken.chmod(0o700)
@@ -123,8 +123,8 @@ HELD_UP = """
 @needs_redis
 @pytest.mark.promise("cli-demo")
 @pytest.mark.parametrize("what", ["SIGINT", "SIGTERM", "SIGKILL", "its end"])
-def test_nothing_is_left_of_a_demo_that_is_struck(fake: FakeClerk, what: str) -> None:
-    """However it ends, the Redis that it started ends too, and so does the second process."""
+def test_an_interrupted_demo_leaves_nothing_behind(fake: FakeClerk, what: str) -> None:
+    """However it ends, its Redis and its second process end too."""
     demo = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(HELD_UP), what],
         stdout=subprocess.PIPE,
@@ -145,7 +145,7 @@ def test_nothing_is_left_of_a_demo_that_is_struck(fake: FakeClerk, what: str) ->
     while _listens(path):
         assert time.monotonic() < ends, "the Redis of the demo still runs"
         time.sleep(0.02)
-    if what != "its end":  # struck itself, it can't tidy up
+    if what != "its end":  # interrupted itself, it can't clean up
         while path.parent.exists():
             assert time.monotonic() < ends, f"{path.parent} is left behind"
             time.sleep(0.02)

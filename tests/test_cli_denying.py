@@ -1,4 +1,4 @@
-"""`deny`, `allow` and `shared-status`: programs on a real Redis, and a verifier that hears them."""
+"""`deny`, `allow` and `shared-status`: programs on a real Redis, and a verifier that follows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PARTIES = ["http://localhost:3000"]
 
 
 async def refusal(verifier: AsyncTokenVerifier, token: str) -> str | None:
-    """Return why a token is refused; None if it isn't."""
+    """Return why a token is rejected; None if it is accepted."""
     try:
         await verifier.verify(token)
     except TokenVerificationError as error:
@@ -31,10 +31,10 @@ async def refusal(verifier: AsyncTokenVerifier, token: str) -> str | None:
 
 
 @pytest.mark.promise("cli-denials")
-async def test_a_command_signs_out_in_other_processes(
+async def test_deny_takes_effect_in_other_processes(
     fake: FakeClerk, redis_server: RedisServer
 ) -> None:
-    """A session, a user and everyone; `allow` takes it back. The service is not asked."""
+    """It denies a session, a user or everyone; `allow` undoes it. The service is not called."""
     session = fake.add_session(user_id="user_1")
     token = fake.mint(session)
     env = {"CLERK_ASYNC_SHARED_STATE": redis_server.url}
@@ -77,7 +77,7 @@ async def test_a_command_signs_out_in_other_processes(
     ],
 )
 def test_exit_codes_without_a_redis(arguments: list[str], fake: FakeClerk) -> None:
-    """2 if none is set, 4 if it is out of reach: nobody else would know."""
+    """2 if none is set, 4 if it is unreachable, because no other process would learn of it."""
     assert run(fake, *arguments).code == 2
     away = {"CLERK_ASYNC_SHARED_STATE": "redis://127.0.0.1:1/0"}
     assert run(fake, *arguments, env=away).code == 4
@@ -96,7 +96,9 @@ def test_exit_codes_without_a_redis(arguments: list[str], fake: FakeClerk) -> No
         ["deny", "a/b"],
     ],
 )
-def test_wrong_usage_is_2(arguments: list[str], fake: FakeClerk, redis_server: RedisServer) -> None:
-    """Exactly one subject; and where nobody can be asked, everyone needs --yes."""
+def test_wrong_usage_exits_with_2(
+    arguments: list[str], fake: FakeClerk, redis_server: RedisServer
+) -> None:
+    """There must be exactly one subject, and "everyone" needs --yes if nobody can be asked."""
     env = {"CLERK_ASYNC_SHARED_STATE": redis_server.url}
     assert run(fake, *arguments, env=env).code == 2

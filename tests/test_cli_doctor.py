@@ -1,4 +1,4 @@
-"""`doctor`: what it checks, in which order, with which exit code; it never prints the key."""
+"""`doctor`: its checks, their order and its exit codes; it never prints the key."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cli_programs import InProcess
     from redis_servers import RedisServer
 
-pytestmark = pytest.mark.may_block  # a command has its loop for itself
+pytestmark = pytest.mark.may_block  # a command has its own loop
 
 KEY = "sk_test_planted0123456789abcdWxYz"
 CHECKS = ["key", "base URL", "name", "TLS", "key accepted", "instance", "clock", "pace"]
@@ -31,13 +31,13 @@ CHECKS = ["key", "base URL", "name", "TLS", "key accepted", "instance", "clock",
 
 @pytest.fixture
 def fake() -> Iterator[FakeClerk]:
-    """Give a service whose key would be noticed anywhere."""
+    """Yield a service whose key would be noticed anywhere."""
     with FakeClerk(secret_key=KEY) as running:
         yield running
 
 
 def told(out: str) -> dict[str, str]:
-    """Give what is said of each check, with its mark in front."""
+    """Return the line of each check, with its mark in front."""
     rows = [line.split(maxsplit=1) for line in out.splitlines()]
     found: dict[str, str] = {}
     for mark, rest in rows:
@@ -47,8 +47,8 @@ def told(out: str) -> dict[str, str]:
 
 
 @pytest.mark.promise("cli-doctor")
-def test_all_is_well(cli: InProcess) -> None:
-    """One line for each check, on stdout; nothing is listed or revoked."""
+def test_every_check_passes(cli: InProcess) -> None:
+    """It prints one line for each check on stdout, and lists or revokes nothing."""
     ended = cli("doctor")
     assert (ended.code, ended.err) == (0, "")
     found = told(ended.out)
@@ -62,7 +62,7 @@ def test_all_is_well(cli: InProcess) -> None:
     assert [request.operation for request in cli.fake.requests] == ["jwks"]
 
 
-def test_programs_get_one_object(cli: InProcess) -> None:
+def test_programs_get_one_json_object(cli: InProcess) -> None:
     """The same facts, with a status for each check."""
     (record,) = cli("doctor", "--json").records
     assert (record["ok"], record["exit_code"], record["key_accepted"]) == (True, 0, True)
@@ -74,8 +74,8 @@ def test_programs_get_one_object(cli: InProcess) -> None:
     assert {check["status"] for check in record["checks"]} == {"ok"}
 
 
-def test_quiet_says_only_what_is_wrong(cli: InProcess) -> None:
-    """As a monitor wants it."""
+def test_quiet_prints_only_problems(cli: InProcess) -> None:
+    """A monitor needs this."""
     assert cli("doctor", "-q").out == ""
     cli.fake.inject(Fault.status(401, count=None))
     assert cli("doctor", "-q").out.startswith("✗ key accepted")
@@ -84,7 +84,7 @@ def test_quiet_says_only_what_is_wrong(cli: InProcess) -> None:
 @pytest.mark.parametrize("form", [(), ("--json",), ("-v",), ("-q",)])
 @pytest.mark.parametrize("status", [200, 401, 500])
 def test_the_key_is_never_printed(cli: InProcess, form: tuple[str, ...], status: int) -> None:
-    """But for its last four characters, by which people know it again."""
+    """Except its last four characters, by which people recognize it."""
     if status != 200:
         body = {"errors": [{"message": f"bad {KEY}", "code": "x", "long_message": KEY}]}
         cli.fake.inject(Fault.status(status, body=body, count=None))
@@ -93,8 +93,10 @@ def test_the_key_is_never_printed(cli: InProcess, form: tuple[str, ...], status:
 
 
 @pytest.mark.parametrize("key", ["sk_live_refused_refused_refused", "sk_test_x", "nonsense"])
-def test_a_refused_key_is_3(cli: InProcess, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
-    """What could not be checked then says so; a short key shows nothing of itself."""
+def test_a_rejected_key_exits_with_3(
+    cli: InProcess, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """Skipped checks say so; of a short key nothing is shown."""
     monkeypatch.setenv("CLERK_SECRET_KEY", key)
     ended = cli("doctor")
     found = told(ended.out)
@@ -116,7 +118,7 @@ def test_a_refused_key_is_3(cli: InProcess, monkeypatch: pytest.MonkeyPatch, key
         (KEY, "http://api.example/v1", "base URL"),
     ],
 )
-def test_a_setting_that_can_not_be_used_is_2(
+def test_an_unusable_setting_exits_with_2(
     cli: InProcess,
     monkeypatch: pytest.MonkeyPatch,
     key: str | None,
@@ -135,14 +137,14 @@ def test_a_setting_that_can_not_be_used_is_2(
     assert cli.fake.requests == []
 
 
-def test_a_name_that_nobody_knows_is_4(cli: InProcess) -> None:
-    """Told at the name, not as a failed call."""
+def test_an_unknown_host_name_exits_with_4(cli: InProcess) -> None:
+    """The check of the name reports it, not a failed call."""
     ended = cli("doctor", "--base-url", "https://no-such-name.invalid/v1")
     assert (ended.code, told(ended.out)["name"][0]) == (4, "✗")
 
 
-def test_a_service_out_of_reach_is_4(cli: InProcess) -> None:
-    """Nobody listens there."""
+def test_an_unreachable_service_exits_with_4(cli: InProcess) -> None:
+    """Nothing listens there."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -151,7 +153,7 @@ def test_a_service_out_of_reach_is_4(cli: InProcess) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "code"), [(-120, 1), (120, 1), (-7, 1), (7, 1), (2, 0)])
-def test_a_clock_that_is_more_than_5_seconds_off_is_1(
+def test_a_clock_more_than_5_seconds_off_exits_with_1(
     cli: InProcess, seconds: int, code: int
 ) -> None:
     """Tokens would be judged by it."""
@@ -165,8 +167,8 @@ def test_a_clock_that_is_more_than_5_seconds_off_is_1(
     assert record["clock_ahead"] == pytest.approx(-seconds, abs=2)
 
 
-def test_an_answer_without_a_usable_date_leaves_the_clock_unchecked(cli: InProcess) -> None:
-    """Which is no fault of this machine."""
+def test_a_response_without_a_usable_date_leaves_the_clock_unchecked(cli: InProcess) -> None:
+    """This machine is not at fault."""
     cli.fake.inject(Fault.with_headers({"Date": "yesterday"}, operation="jwks"))
     ended = cli("doctor")
     assert (ended.code, told(ended.out)["clock"][0]) == (0, "-")
@@ -174,7 +176,7 @@ def test_an_answer_without_a_usable_date_leaves_the_clock_unchecked(cli: InProce
 
 @contextmanager
 def tls_server(context: ssl.SSLContext | None) -> Generator[int]:
-    """Listen, shake hands, and hang up on whoever sends a request."""
+    """Run a server that does a TLS handshake, and closes the connection after a request."""
     loop = asyncio.new_event_loop()
 
     async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -193,10 +195,10 @@ def tls_server(context: ssl.SSLContext | None) -> Generator[int]:
         loop.close()
 
 
-def test_tls_is_told_by_version_and_certificate_or_by_what_is_wrong_with_it(
+def test_tls_is_reported_with_version_and_certificate_or_the_problem(
     cli: InProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A certificate of an unknown authority is 4, and names the remedy."""
+    """A certificate of an unknown authority exits with 4, and the message names the remedy."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)  # pyright: ignore[reportUnknownMemberType]
@@ -214,10 +216,10 @@ def test_tls_is_told_by_version_and_certificate_or_by_what_is_wrong_with_it(
         assert (ended.code, told(ended.out)["TLS"][0]) == (4, "✗")
 
 
-def test_a_shared_state_is_looked_for_where_one_is_set(
+def test_a_shared_state_is_checked_if_one_is_set(
     cli: InProcess, monkeypatch: pytest.MonkeyPatch, redis_server: RedisServer
 ) -> None:
-    """The pace is that of runs that share; where Redis is away it is 4, and no password shows."""
+    """The pace is that of sharing runs; without Redis it exits with 4; no password is shown."""
     monkeypatch.setenv("CLERK_ASYNC_SHARED_STATE", redis_server.url)
     ended = cli("doctor")
     assert list(told(ended.out)) == [*CHECKS, "shared state"]

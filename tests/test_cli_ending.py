@@ -1,4 +1,4 @@
-"""How bulk commands end: numbers that add up, each error once, and never a false reassurance."""
+"""The end of bulk commands: numbers that add up, each error once, and no false reassurance."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from cli_programs import Ended, InProcess
 
-pytestmark = pytest.mark.may_block  # a command has its loop for itself
+pytestmark = pytest.mark.may_block  # a command has its own loop
 
 FAST = ("--rate", "100000/1")
 STOPPED = re.compile(
@@ -29,18 +29,18 @@ def add(fake: FakeClerk, count: int, user_id: str = "user_1") -> list[str]:
 
 
 def write(path: Path, ids: list[str]) -> str:
-    """Write ids, one a line."""
+    """Write ids to a file, one per line."""
     path.write_text("".join(f"{one}\n" for one in ids))
     return str(path)
 
 
 def revoked(fake: FakeClerk) -> int:
-    """How many sessions the service holds as revoked."""
+    """Return how many sessions are revoked at the service."""
     return sum(session.status == "revoked" for session in fake.sessions.values())
 
 
 def numbers(told: str) -> tuple[int, int, int, int]:
-    """What is done, all, left and failed, as a stopped run tells it; they have to add up."""
+    """Return done, total, left and failed of a stopped run, and check that they add up."""
     found = STOPPED.search(told)
     assert found is not None, told
     done, total, left, failed = (int((text or "0").replace(",", "")) for text in found.groups())
@@ -50,10 +50,10 @@ def numbers(told: str) -> tuple[int, int, int, int]:
 
 @pytest.mark.promise("cli-true-endings")
 @pytest.mark.parametrize("source", ["arguments", "file"])
-def test_a_run_stopped_by_failures_tells_what_is_done_left_and_failed(
+def test_a_run_stopped_by_failures_reports_done_left_and_failed(
     cli: InProcess, tmp_path: Path, source: str
 ) -> None:
-    """Sessions that were not read count, too; exit code 1, and the command that goes on."""
+    """Unread sessions count too; exit code 1, and it prints the command that resumes."""
     ids = add(cli.fake, 1600)
     cli.fake.inject(Fault.status(422, operation="revoke", after=1200, count=None))
     given = ids if source == "arguments" else ["--from", write(tmp_path / "ids", ids)]
@@ -66,10 +66,10 @@ def test_a_run_stopped_by_failures_tells_what_is_done_left_and_failed(
     assert "To go on where this run ended, run:" in ended.err
 
 
-def test_a_key_that_is_refused_on_the_way_leaves_sessions_and_fails_none(
+def test_a_key_rejected_during_a_run_leaves_sessions_and_fails_none(
     cli: InProcess, tmp_path: Path
 ) -> None:
-    """With a right key they can be revoked: exit code 3, and the command that goes on."""
+    """A valid key can revoke them: exit code 3, and the command that resumes."""
     ids = write(tmp_path / "ids", add(cli.fake, 60))
     cli.fake.inject(Fault.status(401, operation="revoke", after=20, count=None))
     ended = cli("revoke", "--from", ids, "-y", *FAST)
@@ -81,7 +81,9 @@ def test_a_key_that_is_refused_on_the_way_leaves_sessions_and_fails_none(
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_what_waits_for_its_second_round(fake: FakeClerk, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_sessions_that_wait_for_their_second_round(
+    fake: FakeClerk, tmp_path: Path
+) -> None:
     """They were tried, and the next run tries them again."""
     ids = write(tmp_path / "ids", add(fake, 60))
     fake.inject(Fault.status(500, operation="revoke", after=20, count=None))
@@ -96,8 +98,10 @@ def test_ctrl_c_leaves_what_waits_for_its_second_round(fake: FakeClerk, tmp_path
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_what_waits_for_its_second_look(fake: FakeClerk, tmp_path: Path) -> None:
-    """A 400 says that a session has ended, or something else: a look tells, which never came."""
+def test_ctrl_c_leaves_sessions_that_wait_for_their_second_look(
+    fake: FakeClerk, tmp_path: Path
+) -> None:
+    """A 400 may mean that a session has ended; only a look can tell, and there was none."""
     made = add(fake, 60)
     for one in made[30:]:
         fake.sessions[one].status = "ended"
@@ -114,7 +118,7 @@ def test_ctrl_c_leaves_what_waits_for_its_second_look(fake: FakeClerk, tmp_path:
     assert "failed" not in terminal.text
 
 
-def test_a_small_run_that_was_stopped_says_left_of_each_that_waits(cli: InProcess) -> None:
+def test_a_small_stopped_run_prints_left_for_each_waiting_session(cli: InProcess) -> None:
     """Each session is on stdout once."""
     ids = add(cli.fake, 5)
     cli.fake.inject(Fault.status(401, operation="revoke", after=2, count=None))
@@ -137,8 +141,8 @@ def test_a_large_run_that_was_stopped_early_shows_no_session_as_all(
 
 
 @pytest.mark.promise("cli-true-endings")
-def test_the_same_error_is_told_once_with_its_count(cli: InProcess, tmp_path: Path) -> None:
-    """Of a thousand lines that say the same, nobody reads the one that doesn't."""
+def test_the_same_error_is_printed_once_with_its_count(cli: InProcess, tmp_path: Path) -> None:
+    """Among a thousand equal lines nobody finds the one that differs."""
     ids = add(cli.fake, 400)
     cli.fake.inject(
         Fault.status(422, session_id=ids[7], body=error("another {}", ids[7]), count=None),
@@ -154,13 +158,13 @@ def test_the_same_error_is_told_once_with_its_count(cli: InProcess, tmp_path: Pa
 
 
 def error(message: str, session_id: str) -> dict[str, Any]:
-    """Make an error as the service does, which may name the session."""
+    """Make an error as the service does; it may name the session."""
     text = message.format(session_id)
     return {"errors": [{"message": text, "code": "x", "long_message": text}]}
 
 
-def test_errors_that_differ_by_the_session_alone_are_the_same(cli: InProcess) -> None:
-    """The service likes to name it; a small run names all that failed alike."""
+def test_errors_that_differ_only_by_the_session_are_grouped(cli: InProcess) -> None:
+    """The service often names it; a small run lists all sessions that failed alike."""
     ids = add(cli.fake, 6)
     for one in ids[:5]:
         cli.fake.inject(Fault.status(422, session_id=one, body=error("{} is odd", one), count=None))
@@ -171,8 +175,8 @@ def test_errors_that_differ_by_the_session_alone_are_the_same(cli: InProcess) ->
     assert f"{ids[5]}  revoked" in ended.lines
 
 
-def test_a_user_whose_sessions_can_not_be_listed_is_no_success(cli: InProcess) -> None:
-    """The others' sessions go all the same."""
+def test_a_user_whose_sessions_can_not_be_listed_is_not_a_success(cli: InProcess) -> None:
+    """The sessions of the others are still revoked."""
     add(cli.fake, 3, "user_1")
     add(cli.fake, 3, "user_2")
     cli.fake.inject(Fault.status(422, operation="list"))
@@ -183,7 +187,7 @@ def test_a_user_whose_sessions_can_not_be_listed_is_no_success(cli: InProcess) -
 
 
 def test_results_go_to_stdout_and_everything_else_to_stderr(cli: InProcess) -> None:
-    """So that what a dry run prints is what the next run reads."""
+    """So the next run can read what a dry run prints."""
     ids = add(cli.fake, 3)
     ended = cli("revoke", *ids)
     assert sorted(ended.lines) == sorted(f"{one}  revoked" for one in ids)
@@ -196,7 +200,7 @@ def test_results_go_to_stdout_and_everything_else_to_stderr(cli: InProcess) -> N
 
 
 def warned(ended: Ended) -> bool:
-    """Whether a run was anything but green."""
+    """Return whether a run reported anything but success."""
     return "Done:" not in ended.err and ended.code == 1
 
 
@@ -216,10 +220,10 @@ def warned(ended: Ended) -> bool:
         ("Anna", "looks like something else: Anna (those of sessions begin with sess_)"),
     ],
 )
-def test_ids_that_look_like_something_else_are_no_success(
+def test_ids_that_look_like_other_objects_are_not_a_success(
     cli: InProcess, option: tuple[str, ...], given: str, cause: str
 ) -> None:
-    """Even beside others that were revoked: whoever is behind them is still signed in."""
+    """This holds even beside revoked sessions: their users are still signed in."""
     ended = cli("revoke", given, *add(cli.fake, 2), *option)
     assert (ended.code, cause in ended.err) == (1, True), ended.err
     assert "Done:" not in ended.err
@@ -229,15 +233,15 @@ def test_ids_that_look_like_something_else_are_no_success(
 
 
 @pytest.mark.parametrize("spared", ["user_1", "anna@example.com", "client_1", "sess_1,sess_2"])
-def test_an_exception_that_would_spare_nothing_is_refused(cli: InProcess, spared: str) -> None:
-    """The operator's own session would go with the others."""
+def test_an_exception_that_would_spare_nothing_is_rejected(cli: InProcess, spared: str) -> None:
+    """The operator's own session would be revoked with the others."""
     add(cli.fake, 2)
     ended = cli("revoke-all", "--user", "user_1", "--except", "sess_none", spared)
     assert (ended.code, "--except" in ended.err, cli.fake.requests) == (2, True, [])
 
 
-def test_what_leads_to_nothing_is_said_to_look_like_something_else(cli: InProcess) -> None:
-    """In `list` and `get`, too."""
+def test_an_id_that_is_not_found_is_said_to_look_like_another_object(cli: InProcess) -> None:
+    """`list` and `get` say so too."""
     for arguments in (("list", "--user", "a@b.c"), ("list", "--user", "a@b.c", "--limit", "5")):
         ended = cli(*arguments)
         assert (ended.code, "looks like an e-mail address" in ended.err) == (0, True)
@@ -246,15 +250,15 @@ def test_what_leads_to_nothing_is_said_to_look_like_something_else(cli: InProces
     assert "looks like" not in cli("get", "sess_1").err + cli("list", "--user", "user_1").err
 
 
-def test_what_the_service_knows_may_look_like_anything(cli: InProcess) -> None:
-    """Only what was not found is doubted."""
+def test_known_ids_may_look_like_anything(cli: InProcess) -> None:
+    """Only ids that were not found are questioned."""
     session = cli.fake.add_session(session_id="anna@example.com")
     ended = cli("revoke", session.id)
     assert (ended.code, ended.err.startswith("Done: 1 revoked")) == (0, True)
 
 
-def test_a_repeated_run_is_green(cli: InProcess, tmp_path: Path) -> None:
-    """What has ended is done, whoever ended it."""
+def test_a_repeated_run_is_a_success(cli: InProcess, tmp_path: Path) -> None:
+    """Ended sessions count as done, whoever ended them."""
     ids = write(tmp_path / "ids", add(cli.fake, 3))
     assert cli("revoke", "--from", ids).code == 0
     again = cli("revoke", "--from", ids)
@@ -264,7 +268,7 @@ def test_a_repeated_run_is_green(cli: InProcess, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("option", [(), ("--json",), ("--quiet",), ("--yes",)])
-def test_ids_of_another_instance_are_no_success(cli: InProcess, option: tuple[str, ...]) -> None:
+def test_ids_of_another_instance_are_not_a_success(cli: InProcess, option: tuple[str, ...]) -> None:
     """With the key of another instance every id would be "not found"."""
     add(cli.fake, 2)
     with FakeClerk(seed=9) as another:
@@ -276,10 +280,10 @@ def test_ids_of_another_instance_are_no_success(cli: InProcess, option: tuple[st
 
 @pytest.mark.promise("cli-true-endings")
 @pytest.mark.parametrize("option", [(), ("--json",), ("--dry-run",), ("--quiet",), ("--yes",)])
-def test_users_without_a_session_of_any_status_are_no_success(
+def test_users_without_any_session_are_not_a_success(
     cli: InProcess, tmp_path: Path, option: tuple[str, ...]
 ) -> None:
-    """Of another instance, or no users at all: nobody was signed out."""
+    """They belong to another instance or don't exist: nobody was signed out."""
     add(cli.fake, 2, "user_known")
     for given in (
         ("--user", "user_1", "user_2"),
@@ -294,7 +298,7 @@ def test_users_without_a_session_of_any_status_are_no_success(
 
 
 def test_users_whose_sessions_have_all_ended_are_a_success(cli: InProcess) -> None:
-    """A repeated run is green, and so is one beside users without any session."""
+    """A repeated run is a success, even beside users without any session."""
     for user_id, status in (("user_1", "ended"), ("user_2", "revoked"), ("user_2", "expired")):
         cli.fake.add_session(user_id=user_id, status=status)
     ended = cli("revoke-all", "--user", "user_1", "user_2")
@@ -314,10 +318,10 @@ def test_users_whose_sessions_have_all_ended_are_a_success(cli: InProcess) -> No
         ("org_2abc", "looks like an organization id"),
     ],
 )
-def test_users_that_look_like_something_else_are_no_success(
+def test_users_that_look_like_other_objects_are_not_a_success(
     fake: FakeClerk, cli: InProcess, given: str, cause: str, option: tuple[str, ...]
 ) -> None:
-    """Even beside others whose sessions were revoked; from a pipe, too."""
+    """Even beside users whose sessions were revoked, and also from a pipe."""
     add(fake, 2)
     ended = cli("revoke-all", "--user", "user_1", given, *option)
     assert (ended.code, cause in ended.err) == (1, True), ended.err
@@ -327,8 +331,8 @@ def test_users_that_look_like_something_else_are_no_success(
     assert (piped.code, cause in piped.err) == (1, True), piped.err
 
 
-def test_users_that_the_service_knows_may_look_like_anything(cli: InProcess) -> None:
-    """Imported ones may have ids of their own kind."""
+def test_known_users_may_look_like_anything(cli: InProcess) -> None:
+    """Imported users may have other kinds of ids."""
     add(cli.fake, 2, "anna@example.com")
     cli.fake.add_session(user_id="0815", status="ended")
     ended = cli("revoke-all", "--user", "anna@example.com", "0815")

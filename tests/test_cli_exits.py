@@ -1,4 +1,4 @@
-"""How commands end: the exit codes, usage that is refused, and the secret key."""
+"""How commands exit: the exit codes, rejected usage, and the secret key."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from clerk_async.testing import FakeClerk
 
 
-pytestmark = pytest.mark.may_block  # a command has its loop for itself
+pytestmark = pytest.mark.may_block  # a command has its own loop
 
 
 @pytest.mark.promise("exit-codes")
@@ -37,8 +37,8 @@ pytestmark = pytest.mark.may_block  # a command has its loop for itself
         (Fault.not_json(count=None), 1),
     ],
 )
-def test_an_error_gives_the_exit_code_of_the_table(cli: InProcess, fault: Fault, code: int) -> None:
-    """One table for all commands; the message is one line on stderr, stdout stays empty."""
+def test_an_error_has_the_exit_code_of_the_table(cli: InProcess, fault: Fault, code: int) -> None:
+    """All commands share one table; the message is one line on stderr, and stdout stays empty."""
     session = cli.fake.add_session()
     cli.fake.inject(fault)
     ended = cli("get", session.id)
@@ -78,10 +78,10 @@ CODES: dict[str, tuple[Fault | None, int]] = {
 @pytest.mark.promise("exit-codes")
 @pytest.mark.parametrize("name", EACH)
 @pytest.mark.parametrize("what", CODES)
-def test_each_command_ends_with_the_codes_of_the_table(
+def test_each_command_exits_with_the_codes_of_the_table(
     cli: InProcess, name: str, what: str
 ) -> None:
-    """The same for all of them, with --json too; what is wrong is on stderr."""
+    """The codes are the same with --json; problems are reported on stderr."""
     session, other = (cli.fake.add_session(user_id="user_1") for _ in range(2))
     words = {
         "session": session.id,
@@ -94,7 +94,7 @@ def test_each_command_ends_with_the_codes_of_the_table(
     if name == "refresh" and what == "the key is refused":
         fault = Fault.status(401, error_code="clerk_key_invalid", count=None)
     if name == "verify-token" and code == 1:
-        code = 4  # without keys nothing can be said of the token
+        code = 4  # without keys the token can't be verified
     if fault is not None:
         cli.fake.inject(fault)
     arguments = [word.format(**words) for word in EACH[name]]
@@ -108,10 +108,10 @@ def test_each_command_ends_with_the_codes_of_the_table(
 
 
 @pytest.mark.parametrize("name", EACH)
-def test_each_command_without_a_key_is_2(
+def test_each_command_without_a_key_exits_with_2(
     cli: InProcess, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """And so is one with an option that is none."""
+    """So does one with an unknown option."""
     monkeypatch.delenv("CLERK_SECRET_KEY")
     for arguments in (EACH[name], (*EACH[name], "--nonsense")):
         assert cli(*arguments).code == 2
@@ -121,18 +121,18 @@ def test_each_command_without_a_key_is_2(
 @pytest.mark.parametrize(
     "name", ["completion bash", "help", "help list", "list --help", "--version"]
 )
-def test_what_needs_no_service_is_0(
+def test_commands_without_the_service_exit_with_0(
     cli: InProcess, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """Nor a key."""
+    """They need no key either."""
     monkeypatch.delenv("CLERK_SECRET_KEY")
     assert cli(*name.split()).code == 0
 
 
-def test_a_refused_key_of_verify_token_is_3(
+def test_a_rejected_key_of_verify_token_exits_with_3(
     cli: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Though the keys for tokens could not be had: the reason counts."""
+    """The error is that the token keys can't be fetched, but its cause counts."""
     token = cli.fake.mint(cli.fake.add_session())
     monkeypatch.setenv("CLERK_SECRET_KEY", "sk_test_another")
     assert cli("verify-token", token).code == 3
@@ -166,8 +166,10 @@ def test_a_refused_key_of_verify_token_is_3(
         (),
     ],
 )
-def test_wrong_usage_is_2_and_sends_nothing(cli: InProcess, arguments: tuple[str, ...]) -> None:
-    """Whatever is wrong is told before any request."""
+def test_wrong_usage_exits_with_2_and_sends_nothing(
+    cli: InProcess, arguments: tuple[str, ...]
+) -> None:
+    """Every mistake is reported before any request."""
     ended = cli(*arguments)
     assert (ended.code, ended.out) == (2, "")
     assert ended.err
@@ -177,7 +179,9 @@ def test_wrong_usage_is_2_and_sends_nothing(cli: InProcess, arguments: tuple[str
 # --- the key ---
 
 
-def test_no_key_says_where_it_comes_from(cli: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_key_message_says_where_keys_come_from(
+    cli: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """CLERK_SECRET_KEY or a file."""
     monkeypatch.delenv("CLERK_SECRET_KEY")
     ended = cli("get", "s")
@@ -186,10 +190,10 @@ def test_no_key_says_where_it_comes_from(cli: InProcess, monkeypatch: pytest.Mon
     assert "--key-file" in ended.err
 
 
-def test_the_key_comes_from_a_file(
+def test_the_key_is_read_from_a_file(
     cli: InProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The option stands before the command or after it."""
+    """The option may come before or after the command."""
     monkeypatch.delenv("CLERK_SECRET_KEY")
     path = tmp_path / "key"
     path.write_text(f"\ufeff\r\n{cli.fake.secret_key}\r\n", newline="")
@@ -215,10 +219,10 @@ def test_the_key_comes_from_a_file(
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_a_key_file_holds_the_key_alone_or_in_a_line_of_its_own(
+def test_a_key_file_has_the_key_alone_or_on_its_own_line(
     cli: InProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, encoding: str
 ) -> None:
-    """As `.env` files have it."""
+    """The latter as in `.env` files."""
     monkeypatch.delenv("CLERK_SECRET_KEY")
     path = tmp_path / ".env"
     path.write_bytes(text.format(key=cli.fake.secret_key).encode(encoding))
@@ -237,10 +241,10 @@ def test_a_key_file_holds_the_key_alone_or_in_a_line_of_its_own(
         ("\x00\x01", "the secret key holds"),
     ],
 )
-def test_a_key_file_of_another_kind_is_2(
+def test_a_key_file_of_another_kind_exits_with_2(
     cli: InProcess, tmp_path: Path, text: str, told: str
 ) -> None:
-    """And nothing of it is repeated."""
+    """Nothing of its content is repeated."""
     path = tmp_path / "key"
     path.write_text(text)
     ended = cli("get", "s", "--key-file", str(path))
@@ -305,16 +309,14 @@ def test_no_option_takes_the_key(cli: InProcess) -> None:
         ("--base-url", "http://127.0.0.1:9/v1", "revoke", "sk_live_planted"),
     ],
 )
-def test_a_key_that_is_typed_by_mistake_is_not_repeated(
-    cli: InProcess, arguments: tuple[str, ...]
-) -> None:
-    """Neither on stdout nor on stderr, nor in the command that resumes."""
+def test_a_key_typed_by_mistake_is_not_repeated(cli: InProcess, arguments: tuple[str, ...]) -> None:
+    """It is not on stdout, on stderr, or in the command that resumes."""
     ended = cli(*arguments)
     assert "sk_live_planted" not in ended.out + ended.err
 
 
 def test_a_key_that_the_service_echoes_is_not_repeated(cli: InProcess) -> None:
-    """In errors and outcomes alike."""
+    """This holds for errors and outcomes."""
     body = {"errors": [{"message": f"bad {cli.fake.secret_key}", "code": "x", "long_message": ""}]}
     cli.fake.inject(Fault.status(422, body=body, count=None))
     for arguments in (("get", "s"), ("revoke", "s"), ("--json", "revoke", "s")):

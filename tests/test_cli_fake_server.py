@@ -1,4 +1,4 @@
-"""`fake-server`: a company to try everything on, given sessions, and trouble on purpose."""
+"""`fake-server`: an invented company to try everything on, given sessions, and faults."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LIVE = {"active", "pending"}
 
 
 class Running:
-    """A `fake-server` that runs as a program."""
+    """A running `fake-server` program."""
 
     def __init__(self, program: subprocess.Popen[str]) -> None:
         assert program.stdout is not None
@@ -44,7 +44,7 @@ class Running:
         )
 
     def of(self, users: list[str]) -> list[Session]:
-        """All sessions of these users."""
+        """Return all sessions of these users."""
         return [session for user in users for session in self.sessions.iterate(user_id=user)]
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -61,7 +61,7 @@ class Running:
 
 @contextmanager
 def running(*arguments: str, stdin: str | None = None) -> Generator[Running]:
-    """Run one, and end it with Ctrl-C."""
+    """Run a fake-server, and end it with Ctrl-C."""
     program = subprocess.Popen(
         command_line(["fake-server", *arguments]),
         stdin=subprocess.PIPE,
@@ -88,8 +88,8 @@ def running(*arguments: str, stdin: str | None = None) -> Generator[Running]:
 @pytest.mark.slow
 class TestCompany:
     @pytest.mark.promise("try-it")
-    def test_its_sessions_are_a_companys(self, tmp_path: Path) -> None:
-        """With devices, places, organizations, impersonators, of many statuses and ages."""
+    def test_its_sessions_are_those_of_a_company(self, tmp_path: Path) -> None:
+        """They have devices, places, organizations, impersonators, and many statuses and ages."""
         users, ids = tmp_path / "users", tmp_path / "ids"
         arguments = ("--sessions", "400", "--seed", "3")
         with running(*arguments, "--write-users", str(users), "--write-ids", str(ids)) as server:
@@ -113,7 +113,7 @@ class TestCompany:
             assert {session.id for session in again.of(names)} == {s.id for s in sessions}
 
     def test_ids_can_be_revoked_from_the_file(self, tmp_path: Path) -> None:
-        """As an operator would, with every session's true end."""
+        """An operator would do this; every session of the file ends."""
         ids = tmp_path / "ids"
         with running("--sessions", "60", "--write-ids", str(ids)) as server:
             ended = server.command("revoke", "--from", str(ids), "--yes", "--json", "--no-journal")
@@ -127,8 +127,8 @@ class TestCompany:
 class TestGiven:
     @pytest.mark.promise("try-it")
     @pytest.mark.parametrize("from_stdin", [False, True])
-    def test_what_list_prints_can_be_served(self, tmp_path: Path, from_stdin: bool) -> None:
-        """Whole: a copy of an instance's sessions, to rehearse on."""
+    def test_the_output_of_list_can_be_served(self, tmp_path: Path, from_stdin: bool) -> None:
+        """A complete copy of an instance's sessions, to rehearse on."""
         file = tmp_path / "sessions.jsonl"
         with running("--sessions", "12", "--write-users", str(tmp_path / "users")) as server:
             names = (tmp_path / "users").read_text().split()
@@ -142,8 +142,8 @@ class TestGiven:
         with running("--seed-file", where, stdin=stdin) as copy:
             assert copy.of(names) == before
 
-    def test_what_the_service_sends_can_too(self, tmp_path: Path) -> None:
-        """Times in milliseconds, as in a log of answers."""
+    def test_responses_of_the_service_can_be_served(self, tmp_path: Path) -> None:
+        """Their times are in milliseconds, as in a log of responses."""
         fake = FakeClerk()
         raw = fake.add_session(user_id="user_1", actor={"sub": "user_2"}).as_json()
         file = tmp_path / "raw.jsonl"
@@ -154,8 +154,8 @@ class TestGiven:
             assert session.created_at is not None
             assert round(session.created_at.timestamp() * 1000) == raw["created_at"]
 
-    def test_templates_faults_and_latency(self, tmp_path: Path) -> None:
-        """A template of one's own, an operation that always fails, one that takes its time."""
+    def test_it_has_templates_faults_and_latency(self, tmp_path: Path) -> None:
+        """A custom template, an operation that always fails, and one that is slow."""
         (tmp_path / "claims.json").write_text('{"who": "{{user.id}}"}', encoding="utf-8")
         with running(
             "--sessions=4",
@@ -187,10 +187,10 @@ WRONG = {
 
 
 @pytest.mark.parametrize("arguments", WRONG.values(), ids=WRONG)
-def test_what_can_not_be_used_is_refused(
+def test_unusable_input_is_rejected(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Before anything is served, with a message that names it."""
+    """It is rejected before anything is served, and the message names it."""
     assert main(["fake-server", *arguments]) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -211,28 +211,28 @@ def test_what_can_not_be_used_is_refused(
         ('{"id": "sess_2", "actor": "\\u001b[2J"}', "line 2: actor must be Mapping"),
     ],
 )
-def test_a_line_that_can_not_be_used_is_named(
+def test_an_unusable_line_is_named(
     line: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With its number."""
+    """The message has its number."""
     file = tmp_path / "sessions.jsonl"
     file.write_text(f'{{"id": "sess_1", "later": "unknown"}}\n{line}\n', encoding="utf-8")
     assert main(["fake-server", "--seed-file", str(file)]) == 2
     assert told in capsys.readouterr().err
 
 
-def test_claims_that_are_none_are_refused(
+def test_claims_that_are_not_an_object_are_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A template's file holds a JSON object."""
+    """A template's file contains a JSON object."""
     for text, told in (("[]", "holds no claims"), ("{", "isn't JSON")):
         (tmp_path / "claims.json").write_text(text, encoding="utf-8")
         assert main(["fake-server", "--template", f"mine={tmp_path / 'claims.json'}"]) == 2
         assert told in capsys.readouterr().err
 
 
-def test_a_million_sessions_are_not_kept_waiting_for() -> None:
-    """Making one up takes well under a millisecond."""
+def test_a_million_sessions_are_made_up_fast() -> None:
+    """Each takes well under a millisecond."""
     fake = serving.make_fake(
         port=0,
         sessions=2000,

@@ -1,4 +1,4 @@
-"""Help and completion as whole programs: at once, and with the extras missing."""
+"""Help and completion as whole programs: fast, and also without the optional extras."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ HELP_IN: float = 0.15
 
 @pytest.mark.promise("help-and-completion")
 @pytest.mark.parametrize("arguments", [("--help",), ("revoke", "--help"), ("demo", "--help")])
-def test_help_answers_at_once(fake: FakeClerk, arguments: tuple[str, ...]) -> None:
-    """The processor's time counts here, as other tests share the machine; median of five."""
+def test_help_is_printed_at_once(fake: FakeClerk, arguments: tuple[str, ...]) -> None:
+    """CPU time counts, because other tests share the machine; median of five."""
     took: list[float] = []
     for _ in range(5):
         before = os.times()
@@ -48,7 +48,7 @@ def test_help_answers_at_once(fake: FakeClerk, arguments: tuple[str, ...]) -> No
 
 @pytest.mark.promise("help-and-completion")
 def test_help_loads_neither_aiohttp_nor_rich_nor_asyncio() -> None:
-    """Nor does that of any command: what it does is imported when it runs."""
+    """The help of a command doesn't either: its code is imported when it runs."""
     program = """
         import sys
         from clerk_async.cli import main
@@ -99,7 +99,9 @@ def test_without_its_extra_the_program_says_how_to_install_it(missing: str) -> N
 @pytest.mark.parametrize(
     ("arguments", "code"), [(["verify-token", "a.b.c"], 2), (["demo", "--sessions", "20"], 0)]
 )
-def test_without_the_extra_jwt(fake: FakeClerk, arguments: list[str], code: int) -> None:
+def test_without_the_extra_jwt_only_verify_token_fails(
+    fake: FakeClerk, arguments: list[str], code: int
+) -> None:
     """verify-token says how to install it; the demo doesn't need it."""
     program = f"""
         import sys
@@ -124,13 +126,13 @@ def test_without_the_extra_jwt(fake: FakeClerk, arguments: list[str], code: int)
 
 
 def needs(shell: str) -> pytest.MarkDecorator:
-    """Skip a test where its shell isn't installed."""
+    """Skip a test if its shell isn't installed."""
     return pytest.mark.skipif(shutil.which(shell) is None, reason=f"there is no {shell} here")
 
 
 @pytest.fixture
 def on_path(tmp_path: Path) -> dict[str, str]:
-    """Put a `clerk-async` on the path, wherever the installed one is, beside a file to complete."""
+    """Put a `clerk-async` on the path, wherever it is installed, beside a file to complete."""
     (tmp_path / "leaked.txt").touch()
     program = tmp_path / "clerk-async"
     program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m clerk_async "$@"\n')
@@ -146,7 +148,7 @@ def on_path(tmp_path: Path) -> dict[str, str]:
 def asked(
     shell: Sequence[str], script: str, fake: FakeClerk, cwd: Path, env: Mapping[str, str]
 ) -> list[str]:
-    """Run a script in a shell that has nothing to complain of, and give the lines it prints."""
+    """Run a script in a shell, check that it prints no errors, and return its lines."""
     ended = subprocess.run(
         [*shell, "-c", textwrap.dedent(script)],
         capture_output=True,
@@ -165,7 +167,7 @@ def asked(
 def test_bash_completes_commands_options_values_and_files(
     fake: FakeClerk, tmp_path: Path, on_path: dict[str, str]
 ) -> None:
-    """The script that `completion` prints, in a real bash."""
+    """The script that `completion` prints runs in a real bash."""
     script = """
         eval "$(clerk-async completion bash)"
         complete -p clerk-async
@@ -193,7 +195,7 @@ def test_bash_completes_commands_options_values_and_files(
 def test_fish_completes_commands_options_values_and_files(
     fake: FakeClerk, tmp_path: Path, on_path: dict[str, str]
 ) -> None:
-    """Likewise, from the file that fish reads it from."""
+    """The same, from the file that fish reads."""
     completions = tmp_path / ".config" / "fish" / "completions"
     completions.mkdir(parents=True)
     (completions / "clerk-async.fish").write_text(run(fake, "completion", "fish").out)
@@ -217,7 +219,7 @@ def test_fish_completes_commands_options_values_and_files(
 def test_zsh_completes_commands_options_values_and_files(
     fake: FakeClerk, tmp_path: Path, on_path: dict[str, str]
 ) -> None:
-    """Likewise, from its start-up file, as somebody types."""
+    """The same, from its start-up file, with typed input."""
     lines = ["autoload -Uz compinit", "compinit -u -D", 'eval "$(clerk-async completion zsh)"']
     (tmp_path / ".zshrc").write_text("\n".join([*lines, "PS1='ready '", ""]))
     typed = {"revoke-a": "revoke-all", "list --status ac": "active", "get --key-file l": "leaked.t"}
@@ -226,6 +228,6 @@ def test_zsh_completes_commands_options_values_and_files(
         for begun, completed in typed.items():
             terminal.type(f"clerk-async {begun}\t")
             terminal.wait_for(completed)
-            terminal.type("\x15")  # the whole line goes
+            terminal.type("\x15")  # deletes the whole line
         terminal.type("exit\n")
         assert terminal.end() == 0

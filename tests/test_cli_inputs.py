@@ -1,4 +1,4 @@
-"""How ids are read: as they come, and counted first where that is cheap."""
+"""Reading ids: as they arrive, and counted first if that is cheap."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ async def never() -> None:
 
 
 async def read_all(ids: Ids) -> list[str]:
-    """Read all that there is."""
+    """Read everything."""
     return [one async for one in ids.read(never)]
 
 
-async def test_a_file_is_counted_first_and_read_whole(tmp_path: Path) -> None:
-    """More lines than a batch or a chunk holds; blanks and comments don't count."""
+async def test_a_file_is_counted_first_and_read_completely(tmp_path: Path) -> None:
+    """It has more lines than a batch or a chunk; blank lines and comments don't count."""
     path = tmp_path / "ids"
     expected = [f"sess_{number}" for number in range(20_000)]
     path.write_text("# leaked\n\n" + "\n".join(expected))
@@ -45,7 +45,7 @@ async def test_a_file_is_counted_first_and_read_whole(tmp_path: Path) -> None:
 
 
 async def test_a_pipe_is_not_counted_and_nothing_read_ahead_is_lost(tmp_path: Path) -> None:
-    """Process substitution, `--from <(…)`, hands over such a one."""
+    """Process substitution, `--from <(…)`, passes a pipe."""
     path = tmp_path / "pipe"
     os.mkfifo(path)
     expected = [f"sess_{number}" for number in range(30)]
@@ -59,8 +59,8 @@ async def test_a_pipe_is_not_counted_and_nothing_read_ahead_is_lost(tmp_path: Pa
     await writing
 
 
-async def test_an_id_is_handed_on_before_the_next_is_there() -> None:
-    """Who types ids by hand sees each done at once."""
+async def test_an_id_is_processed_before_the_next_arrives() -> None:
+    """People who type ids see each one done at once."""
     read_end, write_end = os.pipe()
     ids = ids_from((), f"/dev/fd/{read_end}", None, what="session ids", option="--from")
     reading = ids.read(never)
@@ -74,7 +74,7 @@ async def test_an_id_is_handed_on_before_the_next_is_there() -> None:
 
 
 async def test_a_stop_ends_a_wait_for_more() -> None:
-    """And is remembered: the input was not read to its end."""
+    """The input remembers that it was not read completely."""
     read_end, write_end = os.pipe()
     ids = ids_from((), f"/dev/fd/{read_end}", None, what="session ids", option="--from")
     stop = asyncio.Event()
@@ -91,8 +91,8 @@ async def test_a_stop_ends_a_wait_for_more() -> None:
     os.close(read_end)
 
 
-async def test_trouble_with_a_line_comes_after_the_ids_before_it(tmp_path: Path) -> None:
-    """Of a pipe, whose lines can't be looked at before: a file is refused as a whole."""
+async def test_an_error_in_a_line_comes_after_the_ids_before_it(tmp_path: Path) -> None:
+    """This holds for a pipe, which can't be checked first: a file is rejected as a whole."""
     read_end, write_end = os.pipe()
     os.write(write_end, b"sess_1\nsess_2,x\n")
     os.close(write_end)
@@ -107,14 +107,14 @@ async def test_trouble_with_a_line_comes_after_the_ids_before_it(tmp_path: Path)
         open_file(path)
 
 
-def test_a_folder_is_refused(tmp_path: Path) -> None:
-    """By name."""
+def test_a_folder_is_rejected(tmp_path: Path) -> None:
+    """The message names it."""
     with pytest.raises(Refused, match="is a folder"):
         open_file(tmp_path)
 
 
-def test_arguments_and_a_file_are_refused_together(tmp_path: Path) -> None:
-    """As is neither."""
+def test_arguments_and_a_file_are_rejected_together(tmp_path: Path) -> None:
+    """Neither of them is rejected too."""
     for arguments, path in ((("sess_1",), str(tmp_path)), ((), None)):
         with pytest.raises(click.UsageError):
             ids_from(arguments, path, None, what="session ids", option="--from")

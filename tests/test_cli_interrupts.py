@@ -1,4 +1,4 @@
-"""Signals on the command line: which are heard, and that hearing them disturbs no write."""
+"""Signals on the command line: which ones are handled, and that handling them disturbs no write."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def write_ids(fake: FakeClerk, path: Path, count: int) -> Path:
 
 
 def is_revoking(fake: FakeClerk) -> bool:
-    """Whether the run has begun, and not only the checks before it."""
+    """Return whether the run itself has begun, not only the checks before it."""
     return any(request.operation == "revoke" for request in fake.requests)
 
 
@@ -42,7 +42,7 @@ HEARD = ("SIGINT", "SIGTERM", "SIGHUP")
 def test_a_signal_that_was_ignored_from_the_start_stays_ignored(
     fake: FakeClerk, tmp_path: Path, name: str, command: str
 ) -> None:
-    """As under `nohup`, and in the background of a script, whose Ctrl-C is meant for another."""
+    """As under `nohup`, or in the background of a script that gets the Ctrl-C itself."""
     number = getattr(signal, name)
     ids = write_ids(fake, tmp_path / "ids", 60)
     arguments = ["revoke", "--from", str(ids)]
@@ -69,10 +69,10 @@ def test_a_signal_that_was_ignored_from_the_start_stays_ignored(
 
 @pytest.mark.promise("inherited-signals")
 @pytest.mark.parametrize("name", HEARD)
-def test_a_signal_stops_a_run_and_prints_how_to_go_on(
+def test_a_signal_stops_a_run_and_prints_how_to_resume(
     fake: FakeClerk, tmp_path: Path, name: str
 ) -> None:
-    """Whoever closes the terminal stops it, too: what is in flight is finished."""
+    """So does closing the terminal: requests in flight are finished."""
     ids = write_ids(fake, tmp_path / "ids", 400)
     with subprocess.Popen(
         command_line(["revoke", "--from", str(ids), "--yes", "--rate", "20/1"]),
@@ -112,7 +112,7 @@ DRAWING = """
 
 
 def start_drawing() -> subprocess.Popen[bytes]:
-    """Start a program that does nothing but redraw its bar."""
+    """Start a program that only redraws its bar."""
     program = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(DRAWING)],
         stdout=subprocess.PIPE,
@@ -125,8 +125,8 @@ def start_drawing() -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.promise("second-ctrl-c")
-def test_the_second_ctrl_c_leaves_from_the_midst_of_a_write() -> None:
-    """The bar is being written to somebody who does not read: the write can't even end."""
+def test_the_second_ctrl_c_exits_in_the_middle_of_a_write() -> None:
+    """The bar is written to a reader that does not read, so the write can't end."""
     with start_drawing() as program:
         stuck = Path(f"/proc/{program.pid}/wchan")
         give_up = time.monotonic() + 10
@@ -152,8 +152,8 @@ def _read_into(told: list[bytes], stream: IO[bytes]) -> None:
 
 @pytest.mark.promise("second-ctrl-c")
 @pytest.mark.timeout(180)
-def test_the_second_ctrl_c_leaves_whatever_is_being_drawn() -> None:
-    """At twenty instants, while the bar is drawn: no stream is written to within a write."""
+def test_the_second_ctrl_c_exits_at_any_point_of_drawing() -> None:
+    """At twenty instants while the bar is drawn: no stream is written to within a write."""
     for number in range(20):
         with start_drawing() as program:
             assert program.stderr is not None
@@ -163,7 +163,7 @@ def test_the_second_ctrl_c_leaves_whatever_is_being_drawn() -> None:
             reader.start()
             time.sleep(0.0013 * number)
             program.send_signal(signal.SIGINT)
-            while True:  # two that come together count as one
+            while True:  # two that arrive together count as one
                 program.send_signal(signal.SIGINT)
                 with suppress(subprocess.TimeoutExpired):
                     program.wait(0.3)

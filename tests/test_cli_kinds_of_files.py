@@ -1,4 +1,4 @@
-"""Ids out of whatever files people have: every encoding, line end, delimiter and heading."""
+"""Ids from all kinds of files: every encoding, line ending, delimiter and heading."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def open_file(path: Path, column: str | None = None, *, of_users: bool = False) 
 
 
 def through_a_pipe(content: bytes, column: str | None, sizes: list[int]) -> list[str]:
-    """Read what somebody writes in pieces of these sizes."""
+    """Read from a pipe into which chunks of these sizes are written."""
     read_end, write_end = os.pipe()
 
     def write() -> None:
@@ -77,10 +77,10 @@ def through_a_pipe(content: bytes, column: str | None, sizes: list[int]) -> list
 @pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize(("text", "column"), [(PLAIN, None), (TABLE, "session id")])
-def test_every_encoding_and_line_end_is_read(
+def test_every_encoding_and_line_ending_is_read(
     tmp_path: Path, text: str, column: str | None, encoding: str, ends: str
 ) -> None:
-    """As PowerShell, Excel, old Macs and databases write them; nothing has to be said."""
+    """As PowerShell, Excel, old Macs and databases write them, without any option."""
     path = tmp_path / "ids"
     path.write_bytes(encoded(text.replace("\n", ends), encoding))
     ids = open_file(path, column)
@@ -139,16 +139,16 @@ def test_tables_of_many_kinds_are_read(tmp_path: Path, text: str, column: str | 
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "cp437", "shift-jis", "gbk", "koi8-r"])
-def test_names_in_an_older_encoding_stand_beside_ids(tmp_path: Path, encoding: str) -> None:
-    """Ids are ASCII in all of them; what the names are doesn't matter."""
+def test_names_in_a_legacy_encoding_do_not_disturb_ids(tmp_path: Path, encoding: str) -> None:
+    """Ids are ASCII in all encodings; the names don't matter."""
     name = {"shift-jis": "表示", "gbk": "中文", "koi8-r": "Имя"}.get(encoding, "Å é ü")
     path = tmp_path / "ids"
     path.write_bytes(f"id,{name}\nsess_1,{name}\nsess_2,\nsess_3,{name}\n".encode(encoding))
     assert open_file(path, "id").all() == IDS
 
 
-def test_a_pipe_of_many_pieces_is_read_like_a_file() -> None:
-    """A character, a CR LF or a byte order mark may be cut in two."""
+def test_a_pipe_in_many_chunks_is_read_like_a_file() -> None:
+    """A character, a CR LF or a byte order mark may be split."""
 
     @settings(deadline=None, max_examples=60)
     @given(
@@ -185,8 +185,8 @@ def test_empty_cells_are_skipped_and_counted(
     assert (ids.total, ids.tally.skipped, ids.all()) == (3, skipped, IDS)
 
 
-def test_the_end_of_a_run_tells_how_many_were_skipped(cli: InProcess, tmp_path: Path) -> None:
-    """To people, and to programs."""
+def test_the_end_of_a_run_reports_how_many_were_skipped(cli: InProcess, tmp_path: Path) -> None:
+    """It reports this to people and to programs."""
     made = [cli.fake.add_session().id for _ in range(2)]
     path = tmp_path / "ids.csv"
     path.write_text(f"id,n\n{made[0]},a\n,b\n{made[1]},c\n,d\n")
@@ -223,7 +223,7 @@ def test_the_end_of_a_run_tells_how_many_were_skipped(cli: InProcess, tmp_path: 
     ],
     ids=lambda value: ascii(value)[:40],
 )
-def test_what_can_not_be_read_for_certain_is_refused(
+def test_ambiguous_files_are_rejected(
     tmp_path: Path, content: bytes, column: str | None, told: str
 ) -> None:
     """Before anything is sent, with the line and a way out."""
@@ -235,7 +235,7 @@ def test_what_can_not_be_read_for_certain_is_refused(
 
 
 def test_a_shifted_row_never_hides_a_session(cli: InProcess, tmp_path: Path) -> None:
-    """With an unquoted comma in a name, another cell stands where the id is looked for."""
+    """An unquoted comma in a name moves another cell into the id column."""
     live = cli.fake.add_session().id
     path = tmp_path / "ids.csv"
     path.write_text(f"name,id\nDoe, John,{live}\n")
@@ -244,7 +244,7 @@ def test_a_shifted_row_never_hides_a_session(cli: InProcess, tmp_path: Path) -> 
 
 
 def test_users_are_found_in_a_list_of_sessions(tmp_path: Path) -> None:
-    """revoke-all takes the users of what `list` prints."""
+    """revoke-all reads the users from the output of `list`."""
     path = tmp_path / "list"
     for text in (
         "SESSION\tSTATUS\tUSER\ns\ta\tuser_1\ns\ta\tuser_2\n",
@@ -256,8 +256,8 @@ def test_users_are_found_in_a_list_of_sessions(tmp_path: Path) -> None:
         assert open_file(path, of_users=True).all() == ["user_1", "user_2"]
 
 
-async def test_what_is_typed_is_read_line_by_line_in_utf_16_too() -> None:
-    """Nothing waits for a chunk to be full."""
+async def test_typed_input_is_read_line_by_line_in_utf_16_too() -> None:
+    """No line waits for a full chunk."""
     read_end, write_end = os.pipe()
     os.write(write_end, "sess_1\r\n".encode("utf-16"))
     ids = ids_from((), f"/dev/fd/{read_end}", None, what="ids", option="--from")

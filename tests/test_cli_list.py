@@ -1,4 +1,4 @@
-"""`list`: what it shows to people, what programs get, and that nothing in it can lead astray."""
+"""`list`: what people see, what programs get, and that no value in it can mislead."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from clerk_async.testing import FakeClerk, FakeSession
 
-pytestmark = pytest.mark.may_block  # a command has its loop for itself
+pytestmark = pytest.mark.may_block  # a command has its own loop
 
 DAY = 86_400_000
 FORMATS = ((), ("--json",), ("--quiet",), ("--format", "csv"), ("--format", "ids"))
@@ -83,8 +83,8 @@ def at(fake: FakeClerk, user_id: str = "user_1", **values: Any) -> FakeSession:
     return fake.add_session(user_id=user_id, latest_activity=activity)
 
 
-def test_list_prints_a_line_with_tabs_for_each_session_in_a_pipe(cli: InProcess) -> None:
-    """A header first; ids are never cut."""
+def test_in_a_pipe_list_prints_one_line_with_tabs_per_session(cli: InProcess) -> None:
+    """A header comes first; ids are never truncated."""
     made = [cli.fake.add_session(user_id="user_1").id for _ in range(3)]
     ended = cli("list", "--user", "user_1")
     assert ended.code == 0
@@ -93,7 +93,7 @@ def test_list_prints_a_line_with_tabs_for_each_session_in_a_pipe(cli: InProcess)
 
 
 def test_list_prints_json_lines(cli: InProcess) -> None:
-    """One object a session, with every field and times in ISO 8601."""
+    """One object per session, with every field and times in ISO 8601."""
     session = cli.fake.add_session(user_id="user_1", created_at=1_700_000_000_123)
     (record,) = cli("--json", "list", "--user", "user_1").records
     assert (record["id"], record["status"]) == (session.id, "active")
@@ -101,14 +101,14 @@ def test_list_prints_json_lines(cli: InProcess) -> None:
 
 
 def test_quiet_list_prints_ids_alone(cli: InProcess) -> None:
-    """What `revoke --from -` reads."""
+    """`revoke --from -` reads them."""
     made = cli.fake.add_session(user_id="user_1").id
     ended = cli("--quiet", "list", "--user", "user_1")
     assert (ended.out, ended.err) == (f"{made}\n", "")
 
 
 def test_list_passes_its_options_on(cli: InProcess) -> None:
-    """Nothing that wasn't asked for is sent."""
+    """No other parameter is sent."""
     cli(
         "list", "--user", "u", "--client", "c", "--status", "ended", "--limit", "7", "--offset", "2"
     )
@@ -124,7 +124,7 @@ def test_list_passes_its_options_on(cli: InProcess) -> None:
 @pytest.mark.parametrize("form", [*FORMATS, ("--format", "table"), ("--format", "json")])
 @pytest.mark.promise("cli-whole-lists")
 def test_a_program_gets_the_whole_list(cli: InProcess, form: tuple[str, ...]) -> None:
-    """The service gives ten at a time; who pipes them into another program means all."""
+    """The service returns ten at a time; a pipe into another program gets all of them."""
     made = {cli.fake.add_session(user_id="user_1").id for _ in range(612)}
     ended = cli("list", "--user", "user_1", *form)
     assert sum(any(one in line for one in made) for line in ended.lines) == 612
@@ -132,10 +132,10 @@ def test_a_program_gets_the_whole_list(cli: InProcess, form: tuple[str, ...]) ->
 
 
 @pytest.mark.parametrize(("form", "shown"), [((), 10), (("--all",), 12), (("--format", "ids"), 12)])
-def test_a_person_gets_a_page_and_is_told_of_the_rest(
+def test_a_person_gets_one_page_and_a_note_about_the_rest(
     fake: FakeClerk, form: tuple[str, ...], shown: int
 ) -> None:
-    """On a terminal; --all and --format show everything there, too."""
+    """This is on a terminal; --all and --format show everything there, too."""
     made = [fake.add_session(user_id="user_1").id for _ in range(12)]
     with Terminal(fake, "list", "--user", "user_1", *form) as terminal:
         assert terminal.end() == 0
@@ -144,7 +144,7 @@ def test_a_person_gets_a_page_and_is_told_of_the_rest(
 
 
 def test_a_limit_or_an_offset_is_a_page_for_programs_too(cli: InProcess) -> None:
-    """Whoever says how many means so many."""
+    """An explicit limit is obeyed."""
     for _ in range(12):
         cli.fake.add_session(user_id="user_1")
     assert len(cli("list", "--user", "user_1", "--limit", "3", "-q").lines) == 3
@@ -152,8 +152,8 @@ def test_a_limit_or_an_offset_is_a_page_for_programs_too(cli: InProcess) -> None
     assert (len(ended.lines), ended.err) == (2, "")
 
 
-def test_only_sessions_of_an_age_an_idleness_or_an_actor(cli: InProcess) -> None:
-    """The service has no such filters; a page of it would not be the answer."""
+def test_list_filters_by_age_idleness_and_actor(cli: InProcess) -> None:
+    """The service has no such filters, so filtering one page would be wrong."""
     now = int(time.time() * 1000)
     old = cli.fake.add_session(
         user_id="user_1", created_at=now - 31 * DAY, last_active_at=now - DAY
@@ -180,10 +180,10 @@ def test_only_sessions_of_an_age_an_idleness_or_an_actor(cli: InProcess) -> None
     assert len(listed("--actor", "--offset", "1")) == 1
 
 
-def test_pending_sessions_are_found_though_the_service_knows_no_such_filter(
+def test_pending_sessions_are_found_without_a_filter_of_the_service(
     cli: InProcess,
 ) -> None:
-    """Its own filter would answer 400, or leave them out."""
+    """The service would return 400, or leave them out."""
     pending = cli.fake.add_session(user_id="user_1", status="pending").id
     cli.fake.add_session(user_id="user_1")
     assert cli("list", "--user", "user_1", "--status", "pending", "-q").lines == [pending]
@@ -192,10 +192,10 @@ def test_pending_sessions_are_found_though_the_service_knows_no_such_filter(
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("has_column", [False, True])
 @pytest.mark.promise("cli-list-read-back")
-def test_what_list_prints_can_be_revoked_whatever_the_values_hold(
+def test_the_output_of_list_can_be_revoked_whatever_the_values_contain(
     cli: InProcess, tmp_path: Path, form: tuple[str, ...], *, has_column: bool
 ) -> None:
-    """A city, a browser or a user id never becomes another line, nor makes the list unreadable."""
+    """A city, browser or user id never becomes another line or makes the list unreadable."""
     victim = cli.fake.add_session(session_id=VICTIM, user_id="user_2")
     made = [
         at(cli.fake, city=value, country=value, browser_name=value, ip_address=value)
@@ -220,7 +220,7 @@ def test_what_list_prints_can_be_revoked_whatever_the_values_hold(
 def test_an_id_is_read_back_as_itself_or_not_at_all(
     cli: InProcess, tmp_path: Path, form: tuple[str, ...], session_id: str
 ) -> None:
-    """Blanks around it, quotation marks, a hash in front: none makes it the id of another."""
+    """Blanks, quotation marks or a leading hash never turn it into the id of another session."""
     victim = cli.fake.add_session(session_id=VICTIM, user_id="user_2")
     session = cli.fake.add_session(user_id="user_1")
     body = {"data": [{**session.as_json(), "id": session_id}], "total_count": 1}
@@ -234,8 +234,8 @@ def test_an_id_is_read_back_as_itself_or_not_at_all(
 
 
 @pytest.mark.parametrize("user_id", [f"user_1{end}" for end in ("\tx", "\nuser_2", " ", '"', ",")])
-def test_users_are_read_back_likewise(cli: InProcess, tmp_path: Path, user_id: str) -> None:
-    """Of a list of sessions, revoke-all takes the users."""
+def test_users_are_read_back_the_same_way(cli: InProcess, tmp_path: Path, user_id: str) -> None:
+    """revoke-all reads the users from a list of sessions."""
     victim = cli.fake.add_session(user_id="user_2")
     session = cli.fake.add_session(user_id="user_1")
     body = {"data": [{**session.as_json(), "user_id": user_id}], "total_count": 1}
@@ -247,8 +247,8 @@ def test_users_are_read_back_likewise(cli: InProcess, tmp_path: Path, user_id: s
     assert victim.status == "active"
 
 
-def test_json_stays_json_whatever_the_terminal_can_show(fake: FakeClerk) -> None:
-    """A stdout of another encoding gets escapes of JSON, not of Python."""
+def test_json_stays_json_in_any_terminal_encoding(fake: FakeClerk) -> None:
+    """A stdout of another encoding gets JSON escapes, not Python escapes."""
     at(fake, city="Zürich 😀 \x9b\u202e")
     ended = run(fake, "list", "--user", "user_1", "--json", env={"PYTHONIOENCODING": "ascii"})
     city = json.loads(ended.out)["latest_activity"]["city"]
@@ -261,8 +261,8 @@ def test_json_stays_json_whatever_the_terminal_can_show(fake: FakeClerk) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [200, 100, 80, 60, 40, 34])
 @pytest.mark.promise("cli-whole-lists")
-def test_a_row_is_one_line_whatever_it_holds(fake: FakeClerk, width: int) -> None:
-    """Ids stay whole; other cells end in an ellipsis, and a narrow terminal has fewer of them."""
+def test_a_row_is_one_line_whatever_it_contains(fake: FakeClerk, width: int) -> None:
+    """Ids stay whole; other cells end in an ellipsis, and a narrow terminal shows fewer of them."""
     made = [
         at(fake, city=value, browser_name=value * 3)
         for value in (
@@ -291,7 +291,7 @@ def test_a_row_is_one_line_whatever_it_holds(fake: FakeClerk, width: int) -> Non
 
 @pytest.mark.slow
 def test_ended_sessions_are_dim_and_impersonated_ones_marked(fake: FakeClerk) -> None:
-    """What matters in an incident is seen at once."""
+    """What matters in an incident is visible at once."""
     live = fake.add_session(user_id="user_1", actor={"sub": "user_admin"})
     ended = fake.add_session(user_id="user_1", status="ended")
     with Terminal(fake, "list", "--user", "user_1", "--all") as terminal:
@@ -303,8 +303,8 @@ def test_ended_sessions_are_dim_and_impersonated_ones_marked(fake: FakeClerk) ->
     assert "* impersonated" in terminal.text
 
 
-def test_an_unreadable_entry_of_a_list_is_told_and_the_rest_is_shown(cli: InProcess) -> None:
-    """Exit code 1: the list isn't whole."""
+def test_an_unreadable_list_entry_is_reported_and_the_rest_is_shown(cli: InProcess) -> None:
+    """Exit code 1, because the list isn't complete."""
     for _ in range(3):
         cli.fake.add_session(user_id="user_1")
     cli.fake.inject(Fault.missing("status", item=1, operation="list"))

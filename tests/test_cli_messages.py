@@ -1,4 +1,4 @@
-"""What goes wrong is told in the words of the command line, never in those of the library."""
+"""Errors are reported in the words of the command line, never in those of the library."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cli_programs import InProcess
 
 
-pytestmark = pytest.mark.may_block  # a command has its loop for itself
+pytestmark = pytest.mark.may_block  # a command has its own loop
 
 PARAMETERS = re.compile(r"[a-z]+_[a-z_]+|\b(?:count|per|fraction|TokenVerifier)\b")
 
@@ -53,20 +53,20 @@ PARAMETERS = re.compile(r"[a-z]+_[a-z_]+|\b(?:count|per|fraction|TokenVerifier)\
         (("verify-token", "t"), "--authorized-party is not set"),
     ],
 )
-def test_options_are_named_not_parameters(
+def test_messages_name_options_not_parameters(
     cli: InProcess, arguments: tuple[str, ...], told: str
 ) -> None:
-    """Who types has never seen the library's parameters."""
+    """People at a shell have never seen the library's parameters."""
     ended = cli(*arguments)
     assert ended.code in {1, 2}
     assert told in ended.out + ended.err
     assert not PARAMETERS.search((ended.out + ended.err).replace("python -m clerk_async", ""))
 
 
-def test_a_bad_public_key_is_told_by_where_it_came_from(
+def test_a_bad_public_key_is_reported_with_its_source(
     cli: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The environment or a file."""
+    """The source is the environment or a file."""
     monkeypatch.setenv("CLERK_JWT_KEY", "nonsense")
     assert "CLERK_JWT_KEY can't be used" in cli("verify-token", "x").err
     path = tmp_path / "key.pem"
@@ -78,7 +78,7 @@ def test_a_bad_public_key_is_told_by_where_it_came_from(
 def test_a_bad_key_in_the_environment_or_a_file_is_called_the_secret_key(
     cli: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And is not repeated."""
+    """It is not repeated."""
     path = tmp_path / "key"
     path.write_text("sk_test_of mine")
     monkeypatch.setenv("CLERK_SECRET_KEY", "sk_test_of mine")
@@ -89,8 +89,8 @@ def test_a_bad_key_in_the_environment_or_a_file_is_called_the_secret_key(
 
 
 @pytest.mark.promise("typed-messages")
-def test_what_the_service_says_is_not_changed(cli: InProcess) -> None:
-    """Its words may name parameters of its own."""
+def test_messages_of_the_service_are_not_changed(cli: InProcess) -> None:
+    """They may name the service's own parameters."""
     text = "session_id is no session: secret_key must be another"
     body = {"errors": [{"message": text, "code": "x", "long_message": text}]}
     cli.fake.inject(Fault.status(422, body=body, count=None))
@@ -98,7 +98,7 @@ def test_what_the_service_says_is_not_changed(cli: InProcess) -> None:
     assert text in cli("revoke", "s").out
 
 
-def test_the_help_of_each_command_tells_of_the_options_that_all_share(cli: InProcess) -> None:
-    """They aren't listed there, and may yet stand there."""
+def test_the_help_of_each_command_mentions_the_common_options(cli: InProcess) -> None:
+    """They aren't listed there, but work there."""
     told = " ".join(cli("revoke", "--help").out.split())
     assert "--key-file, --base-url, --json and --quiet may stand here too" in told

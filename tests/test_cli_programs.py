@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 
 def live(fake: FakeClerk) -> int:
-    """How many sessions the service holds as live."""
+    """Return how many sessions are live at the service."""
     return sum(session.status == "active" for session in fake.sessions.values())
 
 
@@ -41,13 +41,13 @@ def write_ids(fake: FakeClerk, path: Path, count: int) -> Path:
 
 
 def without_journal(err: str) -> str:
-    """Leave out where the journal of a run is."""
+    """Remove the path of the journal from the output of a run."""
     lines = err.splitlines(keepends=True)
     return "".join(line for line in lines if not line.startswith("journal: "))
 
 
 def test_ids_go_through_pipes_from_list_to_revoke(fake: FakeClerk) -> None:
-    """What one command prints the next one reads."""
+    """Each command reads what the previous one prints."""
     for _ in range(30):
         fake.add_session(user_id="user_1")
     listed = run(fake, "--quiet", "list", "--user", "user_1", "--all")
@@ -65,10 +65,10 @@ def test_ids_go_through_pipes_from_list_to_revoke(fake: FakeClerk) -> None:
         ((), None),
     ],
 )
-def test_refresh_reads_each_token_that_is_no_option_from_a_line_of_stdin(
+def test_refresh_reads_tokens_without_an_option_from_lines_of_stdin(
     fake: FakeClerk, names: tuple[str, ...], stdin: str | None
 ) -> None:
-    """First the expired token, then the refresh token, though both come in one piece."""
+    """First the expired token, then the refresh token, even if both arrive in one chunk."""
     session = fake.add_session()
     tokens = {"expired": fake.expired_token(session), "refresh": fake.refresh_token_for(session)}
     options = [f"--{name}-token={token}" for name, token in tokens.items() if name not in names]
@@ -80,8 +80,8 @@ def test_refresh_reads_each_token_that_is_no_option_from_a_line_of_stdin(
         assert (short.code, short.err) == (2, f"clerk-async: stdin holds no {names[-1]} token\n")
 
 
-def test_what_a_list_or_a_dry_run_prints_can_be_revoked(fake: FakeClerk, tmp_path: Path) -> None:
-    """A table's lines have tabs and a header; a quiet dry run's are ids alone."""
+def test_the_output_of_a_list_or_a_dry_run_can_be_revoked(fake: FakeClerk, tmp_path: Path) -> None:
+    """The lines of a table have tabs and a header; a quiet dry run prints ids alone."""
     for user_id in ("user_1", "user_2"):
         fake.add_session(user_id=user_id)
     path = tmp_path / "list.txt"
@@ -93,8 +93,8 @@ def test_what_a_list_or_a_dry_run_prints_can_be_revoked(fake: FakeClerk, tmp_pat
 
 
 @pytest.mark.promise("id-sources")
-def test_a_bad_line_in_a_pipe_ends_the_run_with_what_was_done(fake: FakeClerk) -> None:
-    """What came before it has been sent: it has to be told, and the line named."""
+def test_a_bad_line_in_a_pipe_ends_the_run_with_a_report(fake: FakeClerk) -> None:
+    """The ids before it were sent: the report says so, and names the line."""
     first, second, third = (fake.add_session().id for _ in range(3))
     stdin = f"{first}\n{second}\nuser_1,{third}\n"
     told = run(fake, "revoke", "--from", "-", "--yes", stdin=stdin)
@@ -112,10 +112,10 @@ def test_a_bad_line_in_a_pipe_ends_the_run_with_what_was_done(fake: FakeClerk) -
     assert sum(request.operation == "revoke" for request in fake.requests) == 4
 
 
-def test_in_a_pipe_progress_is_plain_lines_and_stdout_holds_results_alone(
+def test_in_a_pipe_progress_is_plain_lines_and_stdout_has_only_results(
     fake: FakeClerk, tmp_path: Path
 ) -> None:
-    """No bar, no colour; `--progress bar` draws one all the same."""
+    """No bar and no colour, unless `--progress bar` requests them."""
     ids = write_ids(fake, tmp_path / "ids", 40)
     arguments = ("--json", "revoke", "--from", str(ids), "--yes")
     ended = run(fake, *arguments)
@@ -127,7 +127,7 @@ def test_in_a_pipe_progress_is_plain_lines_and_stdout_holds_results_alone(
 
 
 def test_without_a_terminal_nobody_is_asked(fake: FakeClerk, tmp_path: Path) -> None:
-    """Exit code 2, whatever stdin holds."""
+    """Exit code 2, whatever is on stdin."""
     ids = write_ids(fake, tmp_path / "ids", 26)
     ended = run(fake, "revoke", "--from", str(ids), stdin="y\n")
     assert (ended.code, live(fake)) == (2, 26)
@@ -137,10 +137,10 @@ def test_without_a_terminal_nobody_is_asked(fake: FakeClerk, tmp_path: Path) -> 
 @pytest.mark.promise("interrupted-runs")
 @pytest.mark.parametrize("form", [(), ("--json",)])
 @pytest.mark.parametrize("closing", ["at the start", "after a line"])
-def test_a_run_goes_on_silently_when_stdout_closes(
+def test_a_run_continues_silently_when_stdout_closes(
     fake: FakeClerk, tmp_path: Path, form: tuple[str, ...], closing: str
 ) -> None:
-    """Who pipes into `head` wanted the sessions gone all the same."""
+    """A pipe into `head` still means that all sessions should be revoked."""
     ids = write_ids(fake, tmp_path / "ids", 60)
     line = command_line([*form, "revoke", "--from", str(ids), "--yes"])
     script = (
@@ -161,7 +161,9 @@ def test_a_run_goes_on_silently_when_stdout_closes(
 
 @pytest.mark.promise("interrupted-runs")
 @pytest.mark.parametrize("arguments", [("--help",), ("revoke", "--help"), ("--version",)])
-def test_help_into_a_closed_stdout_is_quiet(fake: FakeClerk, arguments: tuple[str, ...]) -> None:
+def test_help_into_a_closed_stdout_prints_no_error(
+    fake: FakeClerk, arguments: tuple[str, ...]
+) -> None:
     """No traceback, no "Exception ignored"."""
     gone = '"$@" | true; exit ${PIPESTATUS[0]}'
     for script in ('exec "$@" >&-', gone, 'exec "$@" >/dev/full'):
@@ -179,7 +181,7 @@ def test_help_into_a_closed_stdout_is_quiet(fake: FakeClerk, arguments: tuple[st
 
 
 def test_a_fake_server_that_can_not_print_says_so(fake: FakeClerk) -> None:
-    """Nobody could reach it; its port has nothing to do with it."""
+    """Nobody could reach it; the message does not blame its port."""
     ended = subprocess.run(
         ["bash", "-c", 'exec "$@" >/dev/full', "bash", *command_line(["fake-server"])],
         capture_output=True,
@@ -193,7 +195,7 @@ def test_a_fake_server_that_can_not_print_says_so(fake: FakeClerk) -> None:
 
 
 def test_a_closed_stderr_stops_nothing(fake: FakeClerk, tmp_path: Path) -> None:
-    """Progress has nowhere to go then."""
+    """Progress is lost, and the run continues."""
     ids = write_ids(fake, tmp_path / "ids", 30)
     line = command_line(["revoke", "--from", str(ids), "--yes", "--progress", "bar"])
     ended = subprocess.run(
@@ -209,7 +211,7 @@ def test_a_closed_stderr_stops_nothing(fake: FakeClerk, tmp_path: Path) -> None:
 
 
 def test_a_reader_who_stops_reading_stops_no_request(fake: FakeClerk, tmp_path: Path) -> None:
-    """Answers come in while stdout is stuck; each session is sent once."""
+    """Responses arrive while stdout is blocked; each session is sent once."""
     count = 3000
     ids = write_ids(fake, tmp_path / "ids", count)
     options = ["--yes", "--rate", "100000/1", "--progress", "none"]
@@ -225,7 +227,7 @@ def test_a_reader_who_stops_reading_stops_no_request(fake: FakeClerk, tmp_path: 
 
 
 def free_port() -> int:
-    """Give a port on which nobody listens."""
+    """Return a port on which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -236,8 +238,8 @@ def free_port() -> int:
     "arguments",
     [("get", "s"), ("list", "--user", "u"), ("revoke", "s"), ("revoke-all", "--user", "u")],
 )
-def test_no_network_is_4(fake: FakeClerk, arguments: tuple[str, ...]) -> None:
-    """Told in a line, without a traceback."""
+def test_no_network_exits_with_4(fake: FakeClerk, arguments: tuple[str, ...]) -> None:
+    """It is reported in one line, without a traceback."""
     ended = run(fake, "--base-url", f"http://127.0.0.1:{free_port()}/v1", *arguments)
     assert ended.code == 4
     assert "can't connect" in ended.out + ended.err
@@ -245,7 +247,7 @@ def test_no_network_is_4(fake: FakeClerk, arguments: tuple[str, ...]) -> None:
 
 
 def test_a_large_run_without_network_ends_at_once(fake: FakeClerk, tmp_path: Path) -> None:
-    """Not after each of its sessions has failed by itself."""
+    """It does not fail once for each session."""
     ids = write_ids(fake, tmp_path / "ids", 500)
     url = f"http://127.0.0.1:{free_port()}/v1"
     started = time.monotonic()
@@ -255,10 +257,8 @@ def test_a_large_run_without_network_ends_at_once(fake: FakeClerk, tmp_path: Pat
     assert time.monotonic() - started < 15
 
 
-def test_a_network_that_goes_away_ends_a_run_with_how_to_go_on(
-    fake: FakeClerk, tmp_path: Path
-) -> None:
-    """A hundred in a row out of reach are enough; a journal keeps what was done."""
+def test_losing_the_network_ends_a_run_with_how_to_resume(fake: FakeClerk, tmp_path: Path) -> None:
+    """A hundred failures in a row are enough; a journal keeps what was done."""
     ids = write_ids(fake, tmp_path / "ids", 400)
     journal = tmp_path / "job.jsonl"
     fake.inject(Fault.cut("before", operation="revoke", after=50, count=None))
@@ -281,16 +281,16 @@ def test_a_network_that_goes_away_ends_a_run_with_how_to_go_on(
 @pytest.mark.parametrize(
     "arguments", [("get", "s"), ("revoke", "s"), ("revoke-all", "--user", "u")]
 )
-def test_a_bad_key_is_3(fake: FakeClerk, arguments: tuple[str, ...]) -> None:
-    """And the key isn't shown."""
+def test_a_bad_key_exits_with_3(fake: FakeClerk, arguments: tuple[str, ...]) -> None:
+    """The key isn't shown."""
     env = {"CLERK_SECRET_KEY": "sk_test_planted"}
     ended = run(fake, *arguments, env=env)
     assert ended.code == 3
     assert "planted" not in ended.out + ended.err
 
 
-def test_a_refused_key_stops_a_large_run_at_once(fake: FakeClerk, tmp_path: Path) -> None:
-    """A few requests are in flight by then, not hundreds."""
+def test_a_rejected_key_stops_a_large_run_at_once(fake: FakeClerk, tmp_path: Path) -> None:
+    """Only a few requests are in flight by then, not hundreds."""
     ids = write_ids(fake, tmp_path / "ids", 500)
     env = {"CLERK_SECRET_KEY": "sk_test_planted"}
     ended = run(fake, "revoke", "--from", str(ids), "--yes", env=env)
@@ -302,7 +302,7 @@ def test_a_refused_key_stops_a_large_run_at_once(fake: FakeClerk, tmp_path: Path
 def test_a_signal_without_a_terminal_is_the_same_as_ctrl_c(
     fake: FakeClerk, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """As a supervisor sends it; what is in flight is finished."""
+    """A supervisor sends it; requests in flight are finished."""
     ids = write_ids(fake, tmp_path / "ids", 60)
     fake.inject(Fault.hold(operation="revoke", process_first=True, after=10, count=4))
     line = command_line(["--json", "revoke", "--from", str(ids), "--yes", "--rate", "20/60"])
@@ -325,7 +325,7 @@ def test_a_signal_without_a_terminal_is_the_same_as_ctrl_c(
 async def test_with_a_shared_state_a_whole_file_is_locked_out_before_it_is_revoked(
     fake: FakeClerk, tmp_path: Path, redis_server: RedisServer
 ) -> None:
-    """The service takes ten minutes for thousands of sessions; verifiers refuse them at once."""
+    """The service takes ten minutes for thousands of sessions; verifiers reject them at once."""
     ids = write_ids(fake, tmp_path / "ids", 300)
     fake.inject(Fault.hold(operation="revoke", count=None))
     line = command_line(["revoke", "--from", str(ids), "--yes", "--rate", "20/60"])
@@ -367,7 +367,7 @@ NOT_ON_WINDOWS = {
 
 
 def test_no_name_that_windows_lacks_is_needed(fake: FakeClerk) -> None:
-    """Ids come from stdin where there is no terminal to ask at; everything else works, too."""
+    """Without a terminal to ask at, ids come from stdin; everything else works, too."""
     ids = [fake.add_session(user_id="user_1").id for _ in range(30)]
     program = f"""
         import asyncio, aiohttp, attrs, cattrs, click, msgspec, os, rich.cells, signal, sys
@@ -405,7 +405,7 @@ def test_no_name_that_windows_lacks_is_needed(fake: FakeClerk) -> None:
 @pytest.mark.promise("fake-ends")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_fake_server_prints_how_to_reach_it(fake: FakeClerk, number: signal.Signals) -> None:
-    """Its first lines are shell: sourced, they point this program at it. Ctrl-C ends it."""
+    """Its first lines are shell commands that point this program at it. Ctrl-C ends it."""
     line = command_line(["fake-server", "--sessions", "8", "--rate", "1000/10"])
     with subprocess.Popen(
         line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(fake)
@@ -425,7 +425,7 @@ def test_the_fake_server_prints_how_to_reach_it(fake: FakeClerk, number: signal.
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
-    """A million ids take no more than ten thousand."""
+    """A million ids need no more memory than ten thousand."""
     program = """
         import asyncio, resource, sys
         from clerk_async.cli.inputs import ids_from

@@ -1,4 +1,4 @@
-"""The bar and the lines: what they say of a run, and how they fit."""
+"""The progress bar and the progress lines: what they say of a run, and how they fit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Screen(io.StringIO):
-    """A stderr that says it is a terminal, or that it isn't."""
+    """A stderr that claims to be a terminal, or not to be one."""
 
     def __init__(self, *, is_terminal: bool) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ def show(
     fastest: float | None = None,
     users: int | None = None,
 ) -> str:
-    """Give what is drawn for snapshots."""
+    """Return what is drawn for snapshots."""
     screen = Screen(is_terminal=is_terminal)
     monkeypatch.setattr("sys.stderr", screen)
     monkeypatch.setenv("COLUMNS", str(width))
@@ -83,8 +83,8 @@ def show(
     return re.sub(r"\x1b\[[0-9;]*m", "", drawn)
 
 
-def test_a_bar_says_counts_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All in one line."""
+def test_a_bar_shows_counts_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All on one line."""
     drawn = show(monkeypatch, snapshot())
     assert "500/2,000  50/s  30 s left  497 revoked  3 failed" in drawn
     assert drawn.count("━") * 3 == pytest.approx(drawn.count("─"), abs=3)
@@ -99,18 +99,18 @@ def test_a_bar_never_breaks_the_line(monkeypatch: pytest.MonkeyPatch, width: int
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
-def test_a_stopped_run_does_not_run_to_the_end_of_the_bar(
+def test_a_stopped_run_does_not_fill_the_bar(
     monkeypatch: pytest.MonkeyPatch, *, is_terminal: bool
 ) -> None:
-    """What is not attempted any more counts as done, which would look like success."""
+    """Counting skipped sessions as done would look like success."""
     shots = [snapshot(elapsed=20), snapshot(not_attempted=1500, elapsed=40)]
     drawn = show(monkeypatch, *shots, is_terminal=is_terminal)
     assert "500/2,000" in drawn
     assert "2,000/2,000" not in drawn
 
 
-def test_a_bar_without_a_total_shows_the_time_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No bar is drawn for a part of an unknown whole."""
+def test_without_a_total_the_elapsed_time_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No bar is drawn for an unknown total."""
     drawn = show(monkeypatch, snapshot(total=None))
     assert "500  50/s  10 s  497 revoked" in drawn
     assert "━" not in drawn
@@ -132,10 +132,10 @@ def test_a_total_that_the_command_knows_is_used(monkeypatch: pytest.MonkeyPatch)
     ],
 )
 @pytest.mark.parametrize("is_terminal", [True, False])
-def test_a_pause_says_why(
+def test_a_pause_shows_its_reason(
     monkeypatch: pytest.MonkeyPatch, reason: str, told: str, *, is_terminal: bool
 ) -> None:
-    """What stands still without a reason looks broken."""
+    """Without a reason it looks broken."""
     pause = RevocationPause(seconds=7.4, reason=reason)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert told in show(monkeypatch, snapshot(pause=pause), is_terminal=is_terminal, width=160)
 
@@ -151,7 +151,7 @@ def test_a_pause_says_why(
     ],
 )
 @pytest.mark.parametrize("width", [40, 60, 80, 200])
-def test_a_pause_is_told_however_narrow_the_terminal_is(
+def test_a_pause_is_shown_however_narrow_the_terminal_is(
     monkeypatch: pytest.MonkeyPatch, reason: str, told: str, width: int
 ) -> None:
     """The bar makes room for it."""
@@ -161,14 +161,14 @@ def test_a_pause_is_told_however_narrow_the_terminal_is(
     assert len(line) < width
 
 
-def test_the_end_is_never_nearer_than_the_end_of_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two seconds of work after eight of waiting are no two seconds."""
+def test_the_time_left_is_never_shorter_than_the_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two seconds of work after a wait of eight are ten seconds."""
     pause = RevocationPause(seconds=8.0, reason="window")
     assert "8 s left" in show(monkeypatch, snapshot(done=1950, pause=pause))
 
 
 def test_the_time_left_does_not_jump() -> None:
-    """A burst and a wait alternate in a paced run: what is told runs down evenly all the same."""
+    """A paced run alternates bursts and waits, but the displayed time runs down evenly."""
     left = TimeLeft()
     shown: list[float] = []
     for tick in range(400):
@@ -183,8 +183,8 @@ def test_the_time_left_does_not_jump() -> None:
     assert all(abs(told - (120.0 - tick / 4)) < 70 for tick, told in enumerate(shown))
 
 
-def test_the_time_left_follows_a_change_that_lasts() -> None:
-    """And runs down while there is no telling."""
+def test_the_time_left_follows_a_lasting_change() -> None:
+    """It also runs down when no new estimate is possible."""
     left = TimeLeft()
     assert left.follow(None, 0.0) is None
     assert left.follow(100.0, 1.0) == 100.0
@@ -203,8 +203,8 @@ def test_a_time_left_that_has_run_down_is_not_believed() -> None:
     assert left.follow(80.0, 6.0) == 80.0
 
 
-def test_a_first_burst_does_not_promise_too_early_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Over the whole run nothing is faster than the rate limit."""
+def test_an_initial_burst_does_not_predict_an_early_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No run is faster than the rate limit overall."""
     drawn = show(monkeypatch, snapshot(total=None), total=1300, fastest=8.0)
     assert "1 min 40 s left" in drawn
     assert "left" not in show(monkeypatch, snapshot(elapsed=1.0))
@@ -214,21 +214,21 @@ def test_a_first_burst_does_not_promise_too_early_an_end(monkeypatch: pytest.Mon
     ("seconds", "told"),
     [(0.4, "0 s"), (59.4, "59 s"), (62, "1 min 00 s"), (598, "10 min 00 s"), (3629, "1 h 00 min")],
 )
-def test_an_estimate_is_told_no_more_exactly_than_it_can_be(seconds: float, told: str) -> None:
+def test_an_estimate_is_rounded_to_its_accuracy(seconds: float, told: str) -> None:
     """The last digits would only flicker."""
     assert about(seconds) == told
 
 
-def test_lines_come_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One in ten seconds, none for a run that is over before."""
+def test_lines_are_printed_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that ends before prints none."""
     shots = [snapshot(elapsed=elapsed / 4) for elapsed in range(1, 100)]
     drawn = show(monkeypatch, *shots, is_terminal=False)
     assert [line.partition(":")[0] for line in drawn.splitlines()] == ["10 s", "20 s"]
     assert "500/2,000 sessions, 497 revoked, 3 failed, 50/s, about 30 s left" in drawn
 
 
-def test_an_outage_is_a_line_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And then a line now and then again, until the next one."""
+def test_an_outage_prints_a_line_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Later lines, including those of the next outage, come at the usual pace."""
     away = RevocationPause(seconds=0.0, reason="unreachable")
     shots = [
         snapshot(elapsed=tick / 4, pause=away if tick in {*range(5, 9), 20} else None)
@@ -240,10 +240,10 @@ def test_an_outage_is_a_line_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
-def test_while_users_are_listed_their_number_is_told(
+def test_while_users_are_listed_their_number_is_shown(
     monkeypatch: pytest.MonkeyPatch, *, is_terminal: bool
 ) -> None:
-    """How many sessions there are is known at the end of that."""
+    """The number of sessions is known only afterwards."""
     shots = [snapshot(total=None, users=213), snapshot(total=None, users=213, elapsed=20)]
     drawn = show(monkeypatch, *shots, users=701, is_terminal=is_terminal)
     assert "213 of 701 users" in drawn
@@ -252,8 +252,8 @@ def test_while_users_are_listed_their_number_is_told(
     assert "users" not in listed
 
 
-def test_none_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `--quiet` does."""
+def test_progress_none_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--quiet` does the same."""
     assert show(monkeypatch, snapshot(elapsed=60), mode="none") == ""
 
 
@@ -267,7 +267,7 @@ def test_none_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         (4801, "1 h 20 min"),
     ],
 )
-def test_durations_read_well(seconds: float, told: str) -> None:
+def test_durations_are_readable(seconds: float, told: str) -> None:
     """No decimals, no days."""
     assert duration(seconds) == told
     assert number(40_000) == "40,000"

@@ -1,4 +1,4 @@
-"""`revoke` and `revoke-all`: their input, their questions, their outcomes and their exit codes."""
+"""`revoke` and `revoke-all`: their input, questions, outcomes and exit codes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from cli_programs import InProcess
 
-pytestmark = pytest.mark.may_block  # a command has its loop for itself
+pytestmark = pytest.mark.may_block  # a command has its own loop
 
 
 def add(fake: FakeClerk, count: int, user_id: str = "user_1") -> list[str]:
@@ -23,20 +23,20 @@ def add(fake: FakeClerk, count: int, user_id: str = "user_1") -> list[str]:
 
 
 def revoked(fake: FakeClerk) -> set[str]:
-    """The sessions that the service holds as revoked."""
+    """Return the sessions that are revoked at the service."""
     return {session.id for session in fake.sessions.values() if session.status == "revoked"}
 
 
 def sent(fake: FakeClerk) -> list[str | None]:
-    """The sessions for which a revocation arrived."""
+    """Return the sessions for which a revocation request arrived."""
     return [request.session_id for request in fake.requests if request.operation == "revoke"]
 
 
 # --- outcomes ---
 
 
-def test_a_small_run_tells_each_session(cli: InProcess) -> None:
-    """What became of it, in words, then the counts."""
+def test_a_small_run_prints_each_session(cli: InProcess) -> None:
+    """First its outcome in words, then the counts."""
     (live,) = add(cli.fake, 1)
     ended_before = cli.fake.add_session(status="ended").id
     ended = cli("revoke", live, ended_before, "sess_none")
@@ -49,8 +49,8 @@ def test_a_small_run_tells_each_session(cli: InProcess) -> None:
     assert ended.err.startswith("Done: 1 revoked, 1 already inactive, 1 not found, in ")
 
 
-def test_json_prints_one_line_an_outcome_and_a_summary(cli: InProcess) -> None:
-    """Machines read stdout line by line; the last line has the counts and the exit code."""
+def test_json_prints_one_line_per_outcome_and_a_summary(cli: InProcess) -> None:
+    """Programs read stdout line by line; the last line has the counts and the exit code."""
     ids = add(cli.fake, 3)
     ended = cli("--json", "revoke", *ids, "a/b")
     *outcomes, summary = ended.records
@@ -66,7 +66,7 @@ def test_json_prints_one_line_an_outcome_and_a_summary(cli: InProcess) -> None:
     assert (summary["ok"], summary["exit_code"], ended.code) == (False, 1, 1)
 
 
-def test_a_large_run_tells_failures_alone(cli: InProcess, tmp_path: Path) -> None:
+def test_a_large_run_prints_only_failures(cli: InProcess, tmp_path: Path) -> None:
     """Nobody reads forty thousand lines."""
     ids = add(cli.fake, 30)
     path = tmp_path / "ids.txt"
@@ -80,10 +80,10 @@ def test_a_large_run_tells_failures_alone(cli: InProcess, tmp_path: Path) -> Non
 
 @pytest.mark.promise("doubted-key")
 @pytest.mark.parametrize("option", [(), ("--json",), ("--quiet",)])
-def test_where_not_one_is_found_it_asks_whether_this_is_the_right_instance(
+def test_if_no_session_is_found_it_suspects_another_instance(
     cli: InProcess, option: tuple[str, ...]
 ) -> None:
-    """With another instance's key all would count as done, though those meant are live."""
+    """With another instance's key all would count as done, though the right ones are live."""
     (live,) = add(cli.fake, 1)
     ended = cli("revoke", "sess_none", "sess_nil", *option)
     assert (ended.code, "not one was found" in ended.err) == (1, True)
@@ -94,23 +94,23 @@ def test_where_not_one_is_found_it_asks_whether_this_is_the_right_instance(
     assert (ended.code, "not one was found" in ended.err) == (0, False)
 
 
-def test_quiet_leaves_out_counts_and_progress(cli: InProcess) -> None:
-    """Failures stay."""
+def test_quiet_omits_counts_and_progress(cli: InProcess) -> None:
+    """Failures are still printed."""
     (live,) = add(cli.fake, 1)
     ended = cli("--quiet", "revoke", live, "--progress", "text")
     assert (ended.code, ended.out, ended.err) == (0, f"{live}  revoked\n", "")
 
 
 @pytest.mark.parametrize(("status", "code"), [(401, 3), (403, 3), (500, 4), (422, 1)])
-def test_a_run_ends_with_the_code_of_the_table(cli: InProcess, status: int, code: int) -> None:
-    """3 for a refused key, 4 where the service is out of reach, else 1."""
+def test_a_run_exits_with_the_code_of_the_table(cli: InProcess, status: int, code: int) -> None:
+    """3 for a rejected key, 4 if the service is unreachable, otherwise 1."""
     (live,) = add(cli.fake, 1)
     cli.fake.inject(Fault.status(status, operation="revoke", count=None))
     assert cli("revoke", live).code == code
 
 
-def test_some_failures_among_successes_are_1(cli: InProcess) -> None:
-    """The service was in reach."""
+def test_some_failures_among_successes_exit_with_1(cli: InProcess) -> None:
+    """The service was reachable."""
     good, bad = add(cli.fake, 2)
     cli.fake.inject(Fault.status(500, session_id=bad, count=None))
     assert cli("revoke", good, bad).code == 1
@@ -133,10 +133,10 @@ def test_some_failures_among_successes_are_1(cli: InProcess) -> None:
         ("json lines", '{{"s": "{a}"}}\n{{"s": "{b}", "n": 1}}\n\n{{"s": "{c}"}}', "s"),
     ],
 )
-def test_ids_come_from_files_of_many_kinds(
+def test_ids_are_read_from_files_of_many_kinds(
     cli: InProcess, tmp_path: Path, name: str, text: str, column: str | None
 ) -> None:
-    """One a line, or a column of CSV or JSON lines."""
+    """One per line, or a column of CSV or JSON lines."""
     a, b, c = add(cli.fake, 3)
     path = tmp_path / name
     path.write_text(text.format(a=a, b=b, c=c), newline="")
@@ -173,10 +173,10 @@ def test_ids_come_from_files_of_many_kinds(
     ],
     ids=lambda value: ascii(value)[:40],
 )
-def test_a_file_of_another_kind_is_refused_before_anything_is_sent(
+def test_a_file_of_another_kind_is_rejected_before_anything_is_sent(
     cli: InProcess, tmp_path: Path, text: str, column: str | None, told: str
 ) -> None:
-    """Sent as it is, a line of CSV would be answered "not found", which counts as done."""
+    """A line of CSV sent as an id would get "not found", which counts as done."""
     path = tmp_path / "ids"
     path.write_text(text)
     arguments = (
@@ -187,8 +187,8 @@ def test_a_file_of_another_kind_is_refused_before_anything_is_sent(
     assert told in ended.err
 
 
-def test_text_that_is_no_utf_8_is_refused(cli: InProcess, tmp_path: Path) -> None:
-    """With the line's number."""
+def test_text_that_is_not_utf_8_is_rejected(cli: InProcess, tmp_path: Path) -> None:
+    """The message has the line's number."""
     path = tmp_path / "ids"
     path.write_bytes(b"sess_1\n\xff\xfe\n")
     ended = cli("revoke", "--from", str(path))
@@ -200,10 +200,10 @@ def test_text_that_is_no_utf_8_is_refused(cli: InProcess, tmp_path: Path) -> Non
 
 @pytest.mark.promise("confirmation")
 @pytest.mark.parametrize("command", ["revoke", "revoke-all"])
-def test_above_25_sessions_it_refuses_where_nobody_can_be_asked(
+def test_above_25_sessions_it_refuses_if_nobody_can_be_asked(
     cli: InProcess, tmp_path: Path, command: str
 ) -> None:
-    """Exit code 2, nothing is revoked, and --yes is named."""
+    """Exit code 2, nothing is revoked, and the message names --yes."""
     ids = add(cli.fake, 26)
     path = tmp_path / "ids"
     path.write_text("\n".join(ids))
@@ -219,17 +219,17 @@ def test_above_25_sessions_it_refuses_where_nobody_can_be_asked(
 
 @pytest.mark.parametrize("command", ["revoke", "revoke-all"])
 def test_up_to_25_sessions_it_does_not_ask(cli: InProcess, command: str) -> None:
-    """The first 25 are free."""
+    """25 sessions need no confirmation."""
     ids = add(cli.fake, 25)
     arguments = tuple(ids) if command == "revoke" else ("--user", "user_1")
     assert cli(command, *arguments).code == 0
     assert revoked(cli.fake) == set(ids)
 
 
-def test_more_than_25_users_are_asked_about_without_listing_them(
+def test_it_asks_about_more_than_25_users_without_listing_them(
     cli: InProcess, tmp_path: Path
 ) -> None:
-    """Nothing but the key is asked for before the answer."""
+    """Before the answer it only checks the key."""
     path = tmp_path / "users"
     path.write_text("\n".join(f"user_{number}" for number in range(26)))
     ended = cli("revoke-all", "--users-from", str(path))
@@ -238,7 +238,7 @@ def test_more_than_25_users_are_asked_about_without_listing_them(
 
 
 def test_a_run_that_can_not_be_counted_does_not_begin(cli: InProcess) -> None:
-    """Where the list fails there is no telling whether to ask."""
+    """If the list fails, nobody knows whether to ask."""
     add(cli.fake, 3)
     cli.fake.inject(Fault.status(500, operation="list", count=None))
     ended = cli("revoke-all", "--user", "user_1")
@@ -249,7 +249,7 @@ def test_a_run_that_can_not_be_counted_does_not_begin(cli: InProcess) -> None:
 
 
 def test_a_dry_run_prints_what_would_be_revoked(cli: InProcess) -> None:
-    """One a line, without asking, and nothing is revoked."""
+    """One id per line, without a question, and nothing is revoked."""
     ids = add(cli.fake, 30)
     ended = cli("revoke-all", "--user", "user_1", "--dry-run")
     assert (ended.code, sent(cli.fake)) == (0, [])
@@ -257,8 +257,8 @@ def test_a_dry_run_prints_what_would_be_revoked(cli: InProcess) -> None:
     assert ended.err.startswith("Done: 30 would be revoked")
 
 
-def test_a_journal_resumes(cli: InProcess, tmp_path: Path) -> None:
-    """What is done is not sent again, and says so."""
+def test_a_run_resumes_with_its_journal(cli: InProcess, tmp_path: Path) -> None:
+    """Done sessions are not sent again, and the output says so."""
     first, second = add(cli.fake, 2)
     journal = tmp_path / "job.jsonl"
     assert cli("revoke", first, "--journal", str(journal)).code == 0
@@ -269,7 +269,7 @@ def test_a_journal_resumes(cli: InProcess, tmp_path: Path) -> None:
     assert cli.fake.secret_key not in journal.read_text()
 
 
-def test_a_journal_of_another_kind_of_run_is_refused(cli: InProcess, tmp_path: Path) -> None:
+def test_a_journal_of_another_kind_of_run_is_rejected(cli: InProcess, tmp_path: Path) -> None:
     """Exit code 2, before anything is sent."""
     journal = tmp_path / "job.jsonl"
     cli("revoke", "sess_1", "--journal", str(journal))
@@ -278,10 +278,10 @@ def test_a_journal_of_another_kind_of_run_is_refused(cli: InProcess, tmp_path: P
     assert (ended.code, cli.fake.requests) == (2, [])
 
 
-def test_a_rotated_key_goes_on_with_its_journal(
+def test_a_rotated_key_continues_a_journal_only_if_told(
     cli: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only when it is said so."""
+    """An option says that the key was rotated."""
     journal = tmp_path / "job.jsonl"
     first, second = add(cli.fake, 2)
     assert cli("revoke", first, "--journal", str(journal)).code == 0
@@ -299,7 +299,7 @@ def test_a_rotated_key_goes_on_with_its_journal(
 
 
 def test_max_failures_stops_the_run(cli: InProcess, tmp_path: Path) -> None:
-    """Exit code 1, and the command that goes on."""
+    """Exit code 1, and it prints the command that resumes."""
     path = tmp_path / "ids"
     path.write_text("\n".join(add(cli.fake, 300)))
     cli.fake.inject(Fault.status(422, operation="revoke", count=None))
@@ -326,7 +326,7 @@ def test_rate_and_share_become_the_limit_of_the_run(
     options: tuple[str, ...],
     expected: tuple[int, float],
 ) -> None:
-    """A share alone is one of the key's own limit."""
+    """A share alone applies to the key's own limit."""
     from clerk_async.sessions import AsyncSessionsApi  # noqa: PLC0415 - to look inside
 
     seen: list[Any] = []
@@ -346,7 +346,7 @@ def test_rate_and_share_become_the_limit_of_the_run(
 
 
 def test_revoke_all_takes_several_users_and_spares_sessions(cli: InProcess) -> None:
-    """Each option takes what follows it."""
+    """Each option takes the values that follow it."""
     mine, *others = add(cli.fake, 3, "user_1")
     more = add(cli.fake, 2, "user_2")
     stranger = add(cli.fake, 1, "user_3")
@@ -357,7 +357,7 @@ def test_revoke_all_takes_several_users_and_spares_sessions(cli: InProcess) -> N
 
 
 def test_revoke_all_reads_users_from_a_file(cli: InProcess, tmp_path: Path) -> None:
-    """As revoke reads ids."""
+    """In the same way as revoke reads ids."""
     ids = add(cli.fake, 2, "user_1") + add(cli.fake, 2, "user_2")
     path = tmp_path / "users.csv"
     path.write_text("mail,user\na@x,user_1\nb@x,user_2\n")
@@ -366,8 +366,8 @@ def test_revoke_all_reads_users_from_a_file(cli: InProcess, tmp_path: Path) -> N
     assert revoked(cli.fake) == set(ids)
 
 
-def test_revoke_all_by_client_and_by_time(cli: InProcess) -> None:
-    """Only what matches."""
+def test_revoke_all_filters_by_client_and_time(cli: InProcess) -> None:
+    """Only matching sessions are revoked."""
     old = cli.fake.add_session(user_id="u", client_id="c", created_at=1_600_000_000_000).id
     cli.fake.add_session(user_id="u", client_id="c")
     cli.fake.add_session(user_id="u", created_at=1_600_000_000_000)
@@ -415,7 +415,7 @@ def test_revoke_all_without_users_never_means_everybody(cli: InProcess) -> None:
 
 
 def test_json_of_revoke_all_names_the_users(cli: InProcess) -> None:
-    """So that a failure can be followed up."""
+    """So that a failure can be investigated."""
     (live,) = add(cli.fake, 1)
     first = json.loads(cli("--json", "revoke-all", "--user", "user_1").lines[0])
     assert (first["session_id"], first["user_id"]) == (live, "user_1")

@@ -24,24 +24,24 @@ pytestmark = [
 
 @pytest.fixture
 def ids(fake: FakeClerk, tmp_path: Path) -> Path:
-    """A file of sixty live sessions."""
+    """Return a file of sixty live sessions."""
     path = tmp_path / "ids.txt"
     path.write_text("".join(f"{fake.add_session(user_id='user_1').id}\n" for _ in range(60)))
     return path
 
 
 def live(fake: FakeClerk) -> int:
-    """How many sessions the service holds as live."""
+    """Return how many sessions are live at the service."""
     return sum(session.status == "active" for session in fake.sessions.values())
 
 
 @pytest.mark.promise("confirmation")
 @pytest.mark.parametrize("command", ["revoke", "revoke-all"])
 @pytest.mark.parametrize(("answer", "code", "left"), [("y", 0, 0), ("n", 2, 60), ("", 2, 60)])
-def test_above_25_sessions_it_asks(
+def test_above_25_sessions_it_asks_for_confirmation(
     fake: FakeClerk, ids: Path, command: str, *, answer: str, code: int, left: int
 ) -> None:
-    """Anything but yes revokes nothing."""
+    """Any answer but yes revokes nothing."""
     source = ("--from", str(ids)) if command == "revoke" else ("--user", "user_1")
     with Terminal(fake, command, *source) as terminal:
         terminal.wait_for("? [y/N]")
@@ -51,7 +51,7 @@ def test_above_25_sessions_it_asks(
         assert (terminal.end(), live(fake)) == (code, left), terminal.text
 
 
-def test_ctrl_c_at_the_question_is_130(fake: FakeClerk, ids: Path) -> None:
+def test_ctrl_c_at_the_question_exits_with_130(fake: FakeClerk, ids: Path) -> None:
     """Nothing was revoked."""
     with Terminal(fake, "revoke", "--from", str(ids)) as terminal:
         terminal.wait_for("? [y/N]")
@@ -60,9 +60,7 @@ def test_ctrl_c_at_the_question_is_130(fake: FakeClerk, ids: Path) -> None:
         assert "Traceback" not in terminal.text
 
 
-def test_it_asks_at_the_terminal_where_the_ids_come_through_stdin(
-    fake: FakeClerk, ids: Path
-) -> None:
+def test_it_asks_at_the_terminal_if_stdin_has_the_ids(fake: FakeClerk, ids: Path) -> None:
     """The answer can't come from stdin then."""
     with Terminal(fake, "revoke", "--from", "-", stdin=ids) as terminal:
         terminal.wait_for("more than 25 sessions from stdin")
@@ -70,8 +68,8 @@ def test_it_asks_at_the_terminal_where_the_ids_come_through_stdin(
         assert (terminal.end(), live(fake)) == (0, 0), terminal.text
 
 
-def test_a_bar_shows_counts_rate_and_time_and_goes_away(fake: FakeClerk, ids: Path) -> None:
-    """On stderr alone: results go where stdout goes."""
+def test_a_bar_shows_counts_rate_and_time_and_disappears(fake: FakeClerk, ids: Path) -> None:
+    """It is on stderr only: results go to stdout."""
     fake.inject(Fault.hold(operation="revoke", after=40, count=1))
     with Terminal(fake, "revoke", "--from", str(ids), "--yes") as terminal:
         terminal.wait_for("59/60")
@@ -85,9 +83,7 @@ def test_a_bar_shows_counts_rate_and_time_and_goes_away(fake: FakeClerk, ids: Pa
 
 
 @pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
-def test_no_colours_where_nobody_wants_them(
-    fake: FakeClerk, ids: Path, env: dict[str, str]
-) -> None:
+def test_no_color_turns_colours_off(fake: FakeClerk, ids: Path, env: dict[str, str]) -> None:
     """See https://no-color.org."""
     fake.inject(Fault.hold(operation="revoke", after=40, count=1))
     with Terminal(fake, "revoke", "--from", str(ids), "--yes", env=env) as terminal:
@@ -100,10 +96,10 @@ def test_no_colours_where_nobody_wants_them(
         assert ("\x1b" in terminal.raw) is ("NO_COLOR" in env), "a dumb terminal knows no escapes"
 
 
-def test_results_in_a_file_and_the_bar_in_the_terminal(
+def test_results_go_to_a_file_and_the_bar_to_the_terminal(
     fake: FakeClerk, ids: Path, tmp_path: Path
 ) -> None:
-    """`clerk-async --json revoke … > out.jsonl` shows its progress all the same."""
+    """`clerk-async --json revoke … > out.jsonl` still shows its progress."""
     out = tmp_path / "out.jsonl"
     fake.inject(Fault.hold(operation="revoke", after=40, count=1))
     with Terminal(fake, "--json", "revoke", "--from", str(ids), "--yes", stdout=out) as terminal:
@@ -123,8 +119,10 @@ def test_results_in_a_file_and_the_bar_in_the_terminal(
         ({"PYTHONIOENCODING": "ascii"}, "-"),
     ],
 )
-def test_a_list_is_a_table_with_whole_ids(fake: FakeClerk, env: dict[str, str], rule: str) -> None:
-    """However narrow the terminal is, no part of an id is left out."""
+def test_a_list_is_a_table_with_complete_ids(
+    fake: FakeClerk, env: dict[str, str], rule: str
+) -> None:
+    """No id is truncated, however narrow the terminal is."""
     session = fake.add_session(user_id="user_1")
     with Terminal(fake, "list", "--user", "user_1", env=env) as terminal:
         assert terminal.end() == 0
@@ -134,10 +132,10 @@ def test_a_list_is_a_table_with_whole_ids(fake: FakeClerk, env: dict[str, str], 
 
 
 @pytest.mark.promise("interrupted-runs")
-def test_the_first_ctrl_c_finishes_what_is_in_flight_and_prints_how_to_resume(
+def test_the_first_ctrl_c_finishes_requests_in_flight_and_prints_how_to_resume(
     fake: FakeClerk, ids: Path, tmp_path: Path
 ) -> None:
-    """Exit code 130; the journal has all that was sent, and the command printed goes on."""
+    """Exit code 130; the journal has everything that was sent, and the printed command resumes."""
     journal = tmp_path / "job.jsonl"
     arguments = ("revoke", "--from", str(ids), "--yes", "--journal", str(journal))
     fake.inject(Fault.hold(operation="revoke", process_first=True, after=10, count=4))
@@ -157,8 +155,8 @@ def test_the_first_ctrl_c_finishes_what_is_in_flight_and_prints_how_to_resume(
         assert f"{len(done)} done by an earlier run" in terminal.text
 
 
-def test_the_second_ctrl_c_leaves_at_once(fake: FakeClerk, ids: Path) -> None:
-    """Though answers are still out; the terminal is left clean."""
+def test_the_second_ctrl_c_exits_at_once(fake: FakeClerk, ids: Path) -> None:
+    """It does not wait for responses; the terminal is left clean."""
     fake.inject(Fault.hold(operation="revoke", count=None))
     with Terminal(fake, "revoke", "--from", str(ids), "--yes") as terminal:
         fake.wait_for(lambda: fake.held > 0, timeout=20)
@@ -171,8 +169,8 @@ def test_the_second_ctrl_c_leaves_at_once(fake: FakeClerk, ids: Path) -> None:
     fake.release()
 
 
-def test_who_stops_as_no_session_is_found_is_told_so(fake: FakeClerk, tmp_path: Path) -> None:
-    """The bar has shown it already: what was not attempted doesn't count."""
+def test_stopping_a_run_that_finds_nothing_says_so(fake: FakeClerk, tmp_path: Path) -> None:
+    """The bar has shown it already; sessions that were not attempted don't count."""
     path = tmp_path / "users.txt"
     path.write_text("user_1\nuser_2\nuser_3\nuser_4\n")
     with Terminal(fake, "revoke", "--from", str(path), "--rate", "2/60") as terminal:
@@ -183,7 +181,7 @@ def test_who_stops_as_no_session_is_found_is_told_so(fake: FakeClerk, tmp_path: 
 
 
 def test_ctrl_c_ends_a_wait_for_more_ids(fake: FakeClerk) -> None:
-    """Ids typed by hand are sent line by line."""
+    """Typed ids are sent line by line."""
     first = fake.add_session().id
     with Terminal(fake, "--json", "revoke", "--from", "-", "--yes") as terminal:
         terminal.type(f"{first}\n")
@@ -193,8 +191,8 @@ def test_ctrl_c_ends_a_wait_for_more_ids(fake: FakeClerk) -> None:
         assert "same ids on stdin" in terminal.text
 
 
-def test_ctrl_c_in_a_single_call_is_130(fake: FakeClerk) -> None:
-    """No traceback."""
+def test_ctrl_c_in_a_single_call_exits_with_130(fake: FakeClerk) -> None:
+    """It prints no traceback."""
     fake.inject(Fault.hold(operation="get"))
     with Terminal(fake, "get", "sess_1") as terminal:
         fake.wait_for(lambda: fake.held == 1, timeout=20)
@@ -204,8 +202,8 @@ def test_ctrl_c_in_a_single_call_is_130(fake: FakeClerk) -> None:
     fake.release()
 
 
-def test_what_is_read_from_the_keyboard_is_asked_for(fake: FakeClerk) -> None:
-    """A program that waits without a word looks stuck."""
+def test_a_prompt_asks_for_keyboard_input(fake: FakeClerk) -> None:
+    """A program that waits silently looks stuck."""
     session = fake.add_session()
     arguments = ("refresh", session.id, "--origin", "http://localhost:3000")
     with Terminal(fake, *arguments) as terminal:
@@ -220,8 +218,8 @@ def test_what_is_read_from_the_keyboard_is_asked_for(fake: FakeClerk) -> None:
         assert terminal.end() == 130, terminal.text
 
 
-def test_ctrl_c_in_the_demo(fake: FakeClerk) -> None:
-    """It ends, and leaves nothing behind."""
+def test_ctrl_c_ends_the_demo(fake: FakeClerk) -> None:
+    """It leaves nothing behind."""
     with Terminal(fake, "demo", "--sessions", "2000") as terminal:
         terminal.wait_for("2. Revoke")
         terminal.type("\x03")
@@ -229,8 +227,8 @@ def test_ctrl_c_in_the_demo(fake: FakeClerk) -> None:
         assert "Traceback" not in terminal.text
 
 
-def test_a_paused_bar_says_why(fake: FakeClerk, ids: Path) -> None:
-    """A bar that stands still without a reason looks broken."""
+def test_a_paused_bar_shows_the_reason(fake: FakeClerk, ids: Path) -> None:
+    """Without a reason it looks broken."""
     fake.inject(Fault.status(429, retry_after=2, operation="revoke", after=5))
     with Terminal(fake, "revoke", "--from", str(ids), "--yes", env={"COLUMNS": "160"}) as terminal:
         terminal.wait_for("the service said 429")
@@ -239,10 +237,10 @@ def test_a_paused_bar_says_why(fake: FakeClerk, ids: Path) -> None:
 
 @pytest.mark.promise("cli-true-endings")
 @pytest.mark.parametrize("width", ["160", "80", "40"])
-def test_in_an_outage_the_bar_says_so_and_the_run_goes_on_after_it(
+def test_the_bar_shows_an_outage_and_the_run_continues_after_it(
     fake: FakeClerk, ids: Path, width: str
 ) -> None:
-    """Nothing that only waits for another try is called failed."""
+    """Sessions that only wait for a retry are not called failed."""
     fake.inject(Fault.cut("before", operation="revoke", after=10, count=None))
     arguments = ("revoke", "--from", str(ids), "--yes", "--rate", "100000/1")
     with Terminal(fake, *arguments, env={"COLUMNS": width}) as terminal:

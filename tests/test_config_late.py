@@ -29,13 +29,13 @@ VERIFIERS = [AsyncTokenVerifier, TokenVerifier]
 
 @pytest.fixture(autouse=True)
 def without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave nothing in the environment, as where an image is built."""
+    """Remove all secrets from the environment, as when an image is built."""
     for name in ("CLERK_SECRET_KEY", "CLERK_API_URL", "CLERK_JWT_KEY"):
         monkeypatch.delenv(name, raising=False)
 
 
 def did(act: Callable[[], Any]) -> Any:
-    """Call something, and await it if that is what it is for."""
+    """Call a function, and await the result if it is awaitable."""
     outcome = act()
     if not inspect.isawaitable(outcome):
         return outcome
@@ -47,7 +47,7 @@ def did(act: Callable[[], Any]) -> Any:
 
 
 def use(monkeypatch: pytest.MonkeyPatch, fake: FakeClerk) -> None:
-    """Put a fake service into the environment."""
+    """Set the environment to a fake service."""
     monkeypatch.setenv("CLERK_SECRET_KEY", fake.secret_key)
     monkeypatch.setenv("CLERK_API_URL", fake.base_url.removesuffix("/v1"))
 
@@ -65,8 +65,8 @@ CALLS: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.promise("settings")
 @pytest.mark.parametrize("make", CLIENTS)
 @pytest.mark.parametrize("name", CALLS)
-def test_a_missing_key_is_an_error_of_the_first_call(make: Any, name: str) -> None:
-    """Constructing succeeds, so that an app can be imported where there are no secrets."""
+def test_a_missing_key_raises_at_the_first_call(make: Any, name: str) -> None:
+    """Construction succeeds, so that an app can be imported without secrets."""
     client = make()
     assert "api.clerk.com" in repr(client)
     for _ in range(2):
@@ -86,7 +86,7 @@ def test_a_client_without_a_key_opens_and_closes(make: Any) -> None:
 def test_the_environment_is_read_at_the_first_call_and_once(
     make: Any, fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Key and address together; what is in the environment later changes nothing."""
+    """It reads key and address together; later changes have no effect."""
     session = fake.add_session(user_id="user_1")
     client = make()
     with pytest.raises(ConfigurationError):
@@ -104,7 +104,7 @@ def test_the_environment_is_read_at_the_first_call_and_once(
 def test_a_key_that_is_replaced_before_the_first_call_is_not_used(
     make: Any, fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A test may lead an app to its fake after the app was imported with a real key around."""
+    """A test may point an app at its fake after the app was imported with a real key."""
     monkeypatch.setenv("CLERK_SECRET_KEY", "sk_test_real")
     client = make()
     use(monkeypatch, fake)
@@ -113,10 +113,10 @@ def test_a_key_that_is_replaced_before_the_first_call_is_not_used(
 
 
 @pytest.mark.parametrize("make", CLIENTS)
-def test_a_key_that_was_taken_out_of_the_environment_still_counts(
+def test_a_key_that_was_removed_from_the_environment_still_works(
     make: Any, fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Some programs remove secrets once all is made, so that no child process inherits them."""
+    """Some programs remove secrets after start-up, so that no child process inherits them."""
     use(monkeypatch, fake)
     client = make()
     monkeypatch.delenv("CLERK_SECRET_KEY")
@@ -130,10 +130,10 @@ def test_a_key_that_was_taken_out_of_the_environment_still_counts(
 @pytest.mark.parametrize(
     ("name", "value"), [("CLERK_SECRET_KEY", "pk_test_x"), ("CLERK_API_URL", "http://x.example")]
 )
-def test_what_is_malformed_is_refused_as_soon_as_it_is_seen(
+def test_a_malformed_value_is_rejected_as_soon_as_it_is_read(
     make: Any, name: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At construction if it is there by then, else at the first call."""
+    """That is at construction if it exists by then, otherwise at the first call."""
     client = make()
     monkeypatch.setenv("CLERK_SECRET_KEY", "sk_test_x")
     monkeypatch.setenv(name, value)
@@ -144,9 +144,7 @@ def test_what_is_malformed_is_refused_as_soon_as_it_is_seen(
 
 
 @pytest.mark.promise("no-secret-shown")
-async def test_a_key_that_came_late_is_shown_nowhere_either(
-    fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_late_key_is_redacted_too(fake: FakeClerk, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error that echoes it is redacted, as if the key had been an argument."""
     client = AsyncSessionsApi()
     info = client.with_http_info
@@ -163,10 +161,10 @@ async def test_a_key_that_came_late_is_shown_nowhere_either(
 
 @pytest.mark.promise("settings")
 @pytest.mark.parametrize("make", VERIFIERS)
-def test_a_verifier_without_keys_says_so_with_the_first_token(
+def test_a_verifier_without_keys_raises_at_the_first_token(
     make: Any, fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In each of its methods; then it takes the key that the environment has by now."""
+    """Each of its methods does; later it uses a key that was added to the environment."""
     verifier = make()
     assert verifier.key_status().source == "jwt_key"
     token = fake.mint(fake.add_session(user_id="user_1"))
@@ -186,7 +184,7 @@ def test_a_verifier_without_keys_says_so_with_the_first_token(
 
 @pytest.mark.promise("settings")
 @pytest.mark.parametrize(("make_client", "make"), list(zip(CLIENTS, VERIFIERS, strict=True)))
-def test_a_verifier_whose_client_has_no_key_says_so(
+def test_a_verifier_whose_client_has_no_key_raises(
     make_client: Any, make: Any, fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A `ConfigurationError`, because waiting for the service would not help."""

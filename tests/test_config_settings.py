@@ -1,4 +1,4 @@
-"""Where settings come from, and which are refused before there is a client."""
+"""Sources of settings, and those that are rejected before there is a client."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ CLIENTS = [AsyncSessionsApi, SessionsApi]
 
 
 def base_url_of(client: Any) -> Any:
-    """Tell where a client would send."""
+    """Return the address to which a client would send."""
     return getattr(client, "_async", client)._endpoint.base_url
 
 
 @pytest.mark.promise("settings")
 @pytest.mark.parametrize("make", CLIENTS)
-def test_argument_before_environment_before_default(
+def test_an_argument_overrides_the_environment_and_that_the_default(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In that order, for the key and for the address."""
+    """This holds for the key and the address."""
     assert base_url_of(make(KEY)) == DEFAULT_BASE_URL == "https://api.clerk.com/v1"
     monkeypatch.setenv("CLERK_SECRET_KEY", "sk_test_environment")
     monkeypatch.setenv("CLERK_API_URL", "https://env.example")
@@ -61,8 +61,8 @@ def test_argument_before_environment_before_default(
         ("", DEFAULT_BASE_URL),
     ],
 )
-def test_the_address_in_the_environment(value: str, expected: str) -> None:
-    """Clerk's own convention: /v1 is added where there is no path."""
+def test_an_address_in_the_environment_gets_v1_if_it_has_no_path(value: str, expected: str) -> None:
+    """This is Clerk's own convention."""
     environ = {"CLERK_API_URL": value}
     endpoint = resolve_endpoint(KEY, None, "2026-05-12", allow_insecure=False, environ=environ)
     assert endpoint.base_url == expected
@@ -73,7 +73,7 @@ def test_the_address_in_the_environment(value: str, expected: str) -> None:
     "value", ["http://api.clerk.com", "http://10.0.0.1/v1", "https://user@api.clerk.com", "api.x"]
 )
 def test_the_address_in_the_environment_is_checked_too(value: str) -> None:
-    """Above all, no key travels in the clear; the error names the variable."""
+    """Above all, no key is sent in plain text; the error names the variable."""
     environ = {"CLERK_API_URL": value}
     with pytest.raises(ConfigurationError, match="CLERK_API_URL"):
         resolve_endpoint(KEY, None, "2026-05-12", allow_insecure=False, environ=environ)
@@ -140,15 +140,15 @@ def test_the_address_in_the_environment_is_checked_too(value: str) -> None:
     ],
     ids=ascii,
 )
-def test_what_can_not_be_used_is_refused(make: Any, options: dict[str, Any]) -> None:
+def test_unusable_settings_are_rejected(make: Any, options: dict[str, Any]) -> None:
     """At construction, with a ConfigurationError that names the option."""
     with pytest.raises(ConfigurationError) as caught:
         make(**{"secret_key": KEY, **options})
     assert next(iter(options)).replace("_", " ").split()[-1] in str(caught.value)
 
 
-def test_a_session_of_another_library_is_refused() -> None:
-    """At construction, not with an AttributeError in the first call."""
+def test_a_session_of_another_library_is_rejected() -> None:
+    """At construction, rather than with an AttributeError in the first call."""
     with pytest.raises(ConfigurationError, match="client_session"):
         AsyncSessionsApi(KEY, client_session=object())  # type: ignore[arg-type]
 
@@ -166,10 +166,10 @@ def test_a_session_of_another_library_is_refused() -> None:
         ("http://ü:é@proxy.example", "http://proxy.example", "ü:é"),
     ],
 )
-def test_a_proxys_credentials_are_taken_out_of_its_url(
+def test_a_proxys_credentials_are_removed_from_its_url(
     given: str, url: str, login: str | None
 ) -> None:
-    """They travel in a header of the proxy's own, and show in no repr."""
+    """They are sent in the proxy's own header, and appear in no repr."""
     proxy = parse_proxy("proxy", given)
     assert proxy.url == url
     coded = proxy.headers.get("Proxy-Authorization", "Basic ").removeprefix("Basic ")
@@ -177,8 +177,8 @@ def test_a_proxys_credentials_are_taken_out_of_its_url(
     assert "Basic" not in repr(proxy)
 
 
-def test_a_proxy_that_can_not_be_used_is_not_quoted() -> None:
-    """What can't be read as a URL may still hold a password: not even the hidden context has it."""
+def test_an_unusable_proxy_is_not_quoted() -> None:
+    """An invalid URL may still contain a password: not even the hidden context shows it."""
     with pytest.raises(ConfigurationError) as caught:
         AsyncSessionsApi(KEY, proxy="http://user:planted#word@proxy.example")
     assert "planted" not in str(caught.value)
@@ -206,7 +206,7 @@ def test_a_proxy_that_can_not_be_used_is_not_quoted() -> None:
     ],
     ids=str,
 )
-def test_a_number_out_of_its_range_is_refused(make: Any, options: dict[str, Any]) -> None:
+def test_a_number_out_of_range_is_rejected(make: Any, options: dict[str, Any]) -> None:
     """At construction, with an InvalidArgumentError, which is a ValueError."""
     with pytest.raises(InvalidArgumentError, match=next(iter(options))):
         make(KEY, **options)
@@ -227,7 +227,7 @@ def test_timeouts_are_checked(name: str, value: Any) -> None:
 
 @pytest.mark.promise("settings")
 def test_defaults_are_the_documented_ones() -> None:
-    """What the docs promise is what is there."""
+    """The documentation lists the real values."""
     assert Timeouts() == Timeouts(connect=5.0, attempt=15.0)
     assert RetryPolicy() == RetryPolicy(
         attempts=3,
@@ -243,8 +243,8 @@ def test_defaults_are_the_documented_ones() -> None:
     assert client._shared.settings.pool_size == 100
 
 
-def test_a_limit_can_be_shared() -> None:
-    """A part of it, at least one request, and never more than the whole."""
+def test_a_share_of_a_limit_is_at_least_one_request() -> None:
+    """It is never more than the whole."""
     limit = RateLimit(1000, per=10.0)
     assert limit.share(0.5) == RateLimit(500, per=10.0)
     assert limit.share(1) == limit
@@ -259,7 +259,7 @@ def test_a_limit_can_be_shared() -> None:
     ("count", "per"), [(0, 10), (-1, 10), (1.5, 10), (True, 10), (1, 0), (1, math.nan), (1, "10")]
 )
 def test_a_limit_is_checked(count: Any, per: Any) -> None:
-    """An integer above zero in a finite time above zero."""
+    """It is an integer above zero in a finite time above zero."""
     with pytest.raises(InvalidArgumentError):
         RateLimit(count, per=per)
 
@@ -279,13 +279,13 @@ def test_a_limit_is_checked(count: Any, per: Any) -> None:
         ("notlocalhost", False),
     ],
 )
-def test_what_stays_on_this_machine(host: str, expected: bool) -> None:
-    """Only then may a key travel without TLS."""
+def test_is_loopback_recognizes_this_machine(host: str, expected: bool) -> None:
+    """A key is sent without TLS only to this machine."""
     assert is_loopback(host) is expected
 
 
-def test_insecure_if_you_must() -> None:
-    """allow_insecure lets an http:// address elsewhere through."""
+def test_allow_insecure_accepts_plain_http_elsewhere() -> None:
+    """It accepts an http:// address of another host."""
     client = AsyncSessionsApi(KEY, base_url="http://clerk.internal/v1", allow_insecure=True)
     assert base_url_of(client) == "http://clerk.internal/v1"
     assert AsyncSessionsApi(KEY, ssl_context=ssl.create_default_context())

@@ -1,4 +1,4 @@
-"""What the published description promises in passing, and no other file of tests pins."""
+"""Details that the published description promises and no other test file checks."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from clerk_async.testing import FakeClerk
 
 
-async def test_verify_takes_a_token_as_create_token_gave_it(fake: FakeClerk) -> None:
-    """Both are called a token, the string and the model that holds it, and both are sent alike."""
+async def test_verify_takes_the_token_that_create_token_returned(fake: FakeClerk) -> None:
+    """Both the string and the Token that holds it are accepted, and are sent alike."""
     session = fake.add_session(user_id="user_1")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -27,8 +27,8 @@ async def test_verify_takes_a_token_as_create_token_gave_it(fake: FakeClerk) -> 
     assert sent == [{"token": token.jwt}] * 2
 
 
-def test_sync_verify_takes_such_a_token_too(fake: FakeClerk) -> None:
-    """The sync client's, with and without http info."""
+def test_sync_verify_takes_a_token_object_too(fake: FakeClerk) -> None:
+    """With and without http info."""
     session = fake.add_session(user_id="user_1")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -38,7 +38,7 @@ def test_sync_verify_takes_such_a_token_too(fake: FakeClerk) -> None:
             assert sessions.with_http_info.verify(session.id, token.jwt).data.id == session.id
 
 
-async def test_a_refused_refresh_does_not_put_the_blame_on_the_key(fake: FakeClerk) -> None:
+async def test_a_rejected_refresh_does_not_blame_the_key(fake: FakeClerk) -> None:
     """Its 401 is about the session, whatever the code begins with; a wrong key's is not."""
     session = fake.add_session(user_id="user_1")
     async with client_of(fake, retry=ONCE) as sessions:
@@ -48,13 +48,13 @@ async def test_a_refused_refresh_does_not_put_the_blame_on_the_key(fake: FakeCle
             )
     assert caught.value.code == "expired_session_token_invalid"
     assert "secret key" not in str(caught.value)
-    # Arguments this short hide nothing, and would have punched holes into the words.
+    # Arguments this short are no secrets; redacting them would have damaged the text.
     assert "expired_session_token_invalid" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["should_stop", "on_outcome", "on_progress"])
-def test_the_sync_client_refuses_coroutine_functions(fake: FakeClerk, name: str) -> None:
-    """Nobody would await them: outcomes would be lost, and `should_stop` always be true."""
+def test_the_sync_client_rejects_coroutine_functions(fake: FakeClerk, name: str) -> None:
+    """Nothing would await them: outcomes would be lost, and `should_stop` would always be true."""
     session = fake.add_session(user_id="user_1")
 
     async def callback(*_: object) -> bool:

@@ -1,4 +1,4 @@
-"""Each call gets the answer to its own request, whatever else a connection brings."""
+"""Each call gets the response to its own request, whatever else a connection receives."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ UNASKED: Final[dict[str, bytes]] = {
 
 @functools.cache
 def server_context() -> ssl.SSLContext:
-    """Make the context of a server at localhost."""
+    """Make the TLS context of a server at localhost."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate: Any = AUTHORITY.issue_cert("localhost")
     certificate.configure_cert(context)
@@ -60,7 +60,7 @@ def server_context() -> ssl.SSLContext:
 
 
 def trusting() -> ssl.SSLContext:
-    """Make the context of a client that trusts it."""
+    """Make the TLS context of a client that trusts it."""
     context = ssl.create_default_context()
     authority: Any = AUTHORITY
     authority.configure_trust(context)
@@ -71,7 +71,7 @@ def trusting() -> ssl.SSLContext:
 async def client_at(
     server: Talkative, *, is_theirs: bool = False, **options: Any
 ) -> AsyncGenerator[AsyncSessionsApi]:
-    """Make a client with a session of ours, or with one that the user hands in."""
+    """Make a client with its own aiohttp session, or with the user's."""
     options = {"base_url": server.base_url, "retry": ONCE, "timeout": 5.0, **options}
     async with contextlib.AsyncExitStack() as stack:
         context = trusting() if server.base_url.startswith("https") else None
@@ -86,7 +86,7 @@ async def client_at(
 
 
 async def let_the_loop_read() -> None:
-    """Let the loop take in what has arrived."""
+    """Let the loop read what has arrived."""
     for _ in range(5):
         await asyncio.sleep(0)
 
@@ -99,10 +99,10 @@ async def let_the_loop_read() -> None:
 @pytest.mark.parametrize("is_read", [False, True], ids=["in the socket", "read"])
 @pytest.mark.parametrize("has_tls", [False, True], ids=["plain", "TLS"])
 @pytest.mark.parametrize("what", UNASKED)
-async def test_a_connection_that_has_brought_anything_unasked_is_not_used_again(
+async def test_a_connection_with_unexpected_data_is_not_used_again(
     what: str, *, has_tls: bool, is_read: bool, is_theirs: bool
 ) -> None:
-    """Whole or half, read by the loop already or not: the next call goes to a new connection."""
+    """Complete or partial, already read by the loop or not: the next call uses a new connection."""
     with Talkative(context=server_context() if has_tls else None) as server:
         async with client_at(server, is_theirs=is_theirs) as client:
             await client.create_token("sess_A")
@@ -115,8 +115,8 @@ async def test_a_connection_that_has_brought_anything_unasked_is_not_used_again(
 
 
 @pytest.mark.promise("own-answers")
-def test_the_sync_client_looks_before_it_uses_a_connection_again() -> None:
-    """It is the same client underneath."""
+def test_the_sync_client_checks_a_connection_before_reuse() -> None:
+    """It uses the same client underneath."""
     with Talkative() as server, SessionsApi("sk_test_x", base_url=server.base_url) as client:
         client.create_token("sess_A")
         server.say(UNASKED["the answer once more"])
@@ -126,8 +126,8 @@ def test_the_sync_client_looks_before_it_uses_a_connection_again() -> None:
 
 @pytest.mark.promise("own-answers")
 @pytest.mark.parametrize("method", ["revoke_many", "revoke_stream"])
-async def test_a_bulk_run_takes_no_answer_of_another(method: str) -> None:
-    """What is told as revoked was revoked, though the first confirmation comes twice."""
+async def test_a_bulk_run_uses_no_response_of_another_request(method: str) -> None:
+    """Sessions reported as revoked were revoked, though the first confirmation arrives twice."""
     revoked: list[str] = []
     told = asyncio.Event()
 
@@ -158,8 +158,8 @@ async def test_a_bulk_run_takes_no_answer_of_another(method: str) -> None:
 
 
 @pytest.mark.promise("own-answers")
-async def test_a_key_set_is_not_read_from_what_is_left_of_another_call() -> None:
-    """A verifier's fetches go the same way."""
+async def test_a_key_set_is_not_read_from_the_rest_of_another_response() -> None:
+    """A verifier's fetches behave the same way."""
     with Talkative() as server:
         async with client_at(server) as client:
             await client.get("sess_A")
@@ -173,8 +173,8 @@ async def test_a_key_set_is_not_read_from_what_is_left_of_another_call() -> None
 
 
 @pytest.mark.promise("own-answers")
-async def test_a_hook_that_waits_leaves_no_gap_after_the_look() -> None:
-    """The look is the last thing before a request is written."""
+async def test_a_slow_trace_hook_leaves_no_gap_after_the_check() -> None:
+    """The check comes last before a request is written."""
 
     async def hold(*_: Any) -> None:
         if len(server.asked) == 1 and server.connections == 1:
@@ -197,10 +197,10 @@ async def test_a_hook_that_waits_leaves_no_gap_after_the_look() -> None:
 @pytest.mark.parametrize("is_theirs", [False, True], ids=["ours", "theirs"])
 @pytest.mark.parametrize("is_reset", [False, True], ids=["FIN", "RST"])
 @pytest.mark.parametrize("operation", ["create", "refresh"])
-async def test_what_is_never_sent_twice_survives_a_connection_that_was_dead_already(
+async def test_a_non_repeatable_request_survives_a_dead_connection(
     operation: str, *, is_reset: bool, is_theirs: bool
 ) -> None:
-    """The end that waits in the socket is seen before anything is sent, and sent once it is."""
+    """The pending end of the connection is seen before the request is sent, so it is sent once."""
     with Talkative() as server:
         async with client_at(server, is_theirs=is_theirs) as client:
             await client.get("sess_A")
@@ -217,10 +217,10 @@ async def test_what_is_never_sent_twice_survives_a_connection_that_was_dead_alre
 @pytest.mark.promise("own-answers")
 @pytest.mark.parametrize("is_read", [False, True], ids=["in the socket", "read"])
 @pytest.mark.parametrize("what", ["an answer", "the end"])
-async def test_a_server_that_speaks_first_is_not_taken_for_answering(
+async def test_data_before_the_first_request_is_not_taken_for_a_response(
     what: str, *, is_read: bool
 ) -> None:
-    """What stands on a connection before the first request answers nobody: nothing is sent."""
+    """Nothing is sent on such a connection."""
 
     async def speak(*_: Any) -> None:
         await asyncio.to_thread(server.met.acquire)
@@ -245,10 +245,10 @@ async def test_a_server_that_speaks_first_is_not_taken_for_answering(
 @pytest.mark.promise("fresh-retries")
 @pytest.mark.parametrize("is_theirs", [False, True], ids=["ours", "theirs"])
 @pytest.mark.parametrize("how", ["silence", "the end"])
-async def test_after_a_call_without_an_answer_the_pool_is_not_trusted(
+async def test_after_a_call_without_a_response_the_pool_is_not_reused(
     how: str, *, is_theirs: bool
 ) -> None:
-    """Ten connections die together: the first retry goes out on an eleventh, as do later calls."""
+    """Ten connections die together: the first retry uses an eleventh, and so do later calls."""
     dead: set[int] = set()
 
     def answer(asked: Asked) -> bytes | None:
@@ -274,7 +274,7 @@ async def test_after_a_call_without_an_answer_the_pool_is_not_trusted(
 async def test_an_idle_connection_is_kept_as_long_as_clerks_edge_keeps_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """After minutes of silence a call still finds its connection, and after more of them not."""
+    """A call after minutes of silence reuses its connection; after a longer time it does not."""
     silent = 0.0
     monkeypatch.setattr("aiohttp.connector.monotonic", lambda: time.monotonic() + silent)
     with Talkative() as server:
@@ -314,10 +314,10 @@ ODD: Final[dict[str, Callable[[bytes], bytes]]] = {
 @pytest.mark.promise("own-answers")
 @pytest.mark.parametrize("is_theirs", [False, True], ids=["ours", "theirs"])
 @pytest.mark.parametrize("what", ODD)
-async def test_after_an_answer_of_an_odd_shape_the_next_call_gets_its_own(
+async def test_after_an_odd_response_the_next_call_gets_its_own(
     what: str, *, is_theirs: bool
 ) -> None:
-    """Whatever becomes of the call with that answer, and wherever what comes is cut in two."""
+    """Whatever becomes of the call with that response, and wherever the data is split."""
     rests: list[bytes] = []
 
     def answer(asked: Asked) -> bytes:
@@ -355,10 +355,10 @@ OUT_OF_STEP: Final[dict[str, bytes]] = {
 @pytest.mark.promise("own-answers")
 @pytest.mark.parametrize("is_theirs", [False, True], ids=["ours", "theirs"])
 @pytest.mark.parametrize("what", OUT_OF_STEP)
-async def test_a_connection_whose_answer_was_of_no_use_is_ended(
+async def test_a_connection_with_an_unusable_response_is_closed(
     what: str, *, is_theirs: bool
 ) -> None:
-    """The true answer may come late, when the next request is out: no look could see that."""
+    """The true response may come during the next request, which no check could detect."""
     suspect: set[int] = set()
 
     def answer(asked: Asked) -> bytes:
@@ -376,8 +376,8 @@ async def test_a_connection_whose_answer_was_of_no_use_is_ended(
     assert server.connections == 2
 
 
-async def test_a_call_on_a_connection_that_turns_out_to_be_out_of_step_is_made_again() -> None:
-    """It was taken by another call before the useless answer was read: that call is told."""
+async def test_a_call_on_a_connection_found_out_of_step_is_retried() -> None:
+    """Another call took it before the unusable response was read: that call is notified."""
     unusable = asyncio.Event()
     loop = asyncio.get_running_loop()
 

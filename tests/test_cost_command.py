@@ -1,4 +1,4 @@
-"""The command that measures: its outputs are whole, whoever can't take part."""
+"""The command that measures: its output is complete, even if a library is missing."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def _benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_one_command_measures_and_writes_table_json_and_chart(tmp_path: Path) -> None:
-    """With the fallback server, which is there on every machine."""
+    """It uses the fallback server, which every machine has."""
     done = _benchmarks(
         *("--only", "async-revoke-64", "--only", "sync-revoke", "--no-nginx"),
         *("--client", "clerk_async", "--client", "aiohttp", "--client", "http.client"),
         *("--json", str(tmp_path / "a.json"), "--svg", str(tmp_path / "a.svg")),
         *("--markdown", str(tmp_path / "a.md")),
     )
-    assert done.returncode in {0, 1}, done.stderr  # 1: a bar missed, which is no matter here
+    assert done.returncode in {0, 1}, done.stderr  # 1: a bound was missed
     assert "ceiling at least" in done.stdout
     assert "async revoke, 64 at once" in done.stdout
     results = json.loads((tmp_path / "a.json").read_text())
@@ -65,8 +65,8 @@ def test_one_command_measures_and_writes_table_json_and_chart(tmp_path: Path) ->
     assert (tmp_path / "a.md").read_text().startswith("| case |")
 
 
-def test_ended_from_outside_it_takes_its_server_along() -> None:
-    """Nothing is left running, neither the server nor who was being measured."""
+def test_a_signal_ends_its_server_too() -> None:
+    """Neither the server nor the measured program keeps running."""
     with subprocess.Popen(
         [sys.executable, "-m", "benchmarks", "--only", "async-revoke-64"],
         cwd=ROOT,
@@ -85,7 +85,7 @@ def test_ended_from_outside_it_takes_its_server_along() -> None:
 
 
 @pytest.mark.slow
-def test_who_is_not_installed_is_left_out_and_named_with_the_way_to_install_it() -> None:
+def test_a_missing_library_is_skipped_with_a_hint_how_to_install_it() -> None:
     """A newcomer without the extra learns what is missing; the rest is measured."""
     program = (
         "import sys; sys.modules['httpx'] = sys.modules['uvloop'] = None\n"
@@ -112,10 +112,10 @@ def test_who_is_not_installed_is_left_out_and_named_with_the_way_to_install_it()
         (("--readme", "--only", "sync*"), "the README shows everything"),
     ],
 )
-def test_a_typing_error_is_refused_before_anything_starts(
+def test_a_mistyped_argument_is_rejected_before_anything_starts(
     arguments: tuple[str, ...], told: str
 ) -> None:
-    """It says what would be right; the README can't be written from a part."""
+    """The message says what is valid; the README can't be written from a part."""
     done = _benchmarks(*arguments)
     assert done.returncode in {1, 2}
     assert told in done.stderr
@@ -124,7 +124,7 @@ def test_a_typing_error_is_refused_before_anything_starts(
 
 @pytest.mark.promise("readme-figures")
 def test_the_readmes_figures_are_those_of_the_results(tmp_path: Path) -> None:
-    """Drawn again from the JSON, README, chart and table come out as they stand."""
+    """Regenerating README, chart and table from the JSON changes nothing."""
     shutil.copytree(ROOT / "benchmarks", tmp_path / "benchmarks")
     shutil.copy(ROOT / "README.md", tmp_path)
     done = _run("-m", "benchmarks", "--redraw", folder=tmp_path)

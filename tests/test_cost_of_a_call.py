@@ -1,9 +1,9 @@
 """What a call costs, in counts that don't depend on the machine.
 
-Function calls, turns of the loop, timers and memory: a change that makes every call dearer shows
-here, before anybody measures time. Each bound stands for a bar of `benchmarks/cases.py`, or for a
-promise that has no bar there, and each test says for which. A bound may fall, and never rises: what
-has to be added to a call is paid for elsewhere in it.
+They are function calls, turns of the loop, timers and memory: a change that makes every call more
+expensive shows here, before anybody measures time. Each bound corresponds to a bound in
+`benchmarks/cases.py`, or to a promise that has none there, and each test says to which. A bound may
+be lowered, but never raised: an addition to a call must be compensated elsewhere in it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from clerk_async.testing import FakeClerk
 
-pytestmark = pytest.mark.may_block  # the watching of the loop would be counted too
+pytestmark = pytest.mark.may_block  # the check for a blocked loop would be counted too
 
 PACKAGE = str(Path(clerk_async.__file__).parent)
 CALLS = 200
@@ -69,7 +69,7 @@ def _answer(body: object) -> bytes:
 
 
 def _reply_to(head: bytes) -> bytes:
-    """Make an answer that is about what was asked for, head and body in one: counts never vary."""
+    """Make a response that fits the request, head and body in one, so that counts never vary."""
     target = head.split()[1].decode()
     if head.startswith(b"GET"):
         user = target.partition("user_id=")[2].partition("&")[0]
@@ -90,7 +90,7 @@ def _answer_all(connection: socket) -> None:
 
 @pytest.fixture
 def static_url() -> Generator[str]:
-    """A server with a session for every POST and a page for a GET, that remembers nothing."""
+    """Run a stateless server: it returns a session for every POST and a page for every GET."""
     with create_server(("127.0.0.1", 0)) as listening:
         threads: list[threading.Thread] = []
 
@@ -120,7 +120,7 @@ def static_url() -> Generator[str]:
 
 
 class CountingLoop(asyncio.SelectorEventLoop):
-    """Counts what is put into the loop: callbacks (a task's step is one) and timers."""
+    """Counts what is added to the loop: callbacks (each step of a task is one) and timers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class CountingLoop(asyncio.SelectorEventLoop):
 def counted_calls() -> Generator[Counter[str]]:
     """Count the function calls of this thread: all, and those of our own functions.
 
-    A coroutine that goes on after a wait counts once more, as the interpreter sees it.
+    Each resumption of a coroutine counts as another call, as the interpreter sees it.
     """
     counts: Counter[str] = Counter()
 
@@ -164,7 +164,7 @@ def counted_calls() -> Generator[Counter[str]]:
 
 
 async def _count(call: Callable[[], Awaitable[object]]) -> Counter[str]:
-    """Give the counts of one call on a warm client, on the average of many."""
+    """Return the average counts of one call on a warm client."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, CountingLoop)
     for _ in range(20):
@@ -177,7 +177,7 @@ async def _count(call: Callable[[], Awaitable[object]]) -> Counter[str]:
 
 
 def _run(main: Callable[[], Any]) -> Any:
-    """Run on a loop that counts, without debug mode's additions."""
+    """Run on a counting loop, without the overhead of debug mode."""
     with asyncio.Runner(debug=False, loop_factory=CountingLoop) as runner:
         runner.get_loop().set_debug(enabled=False)
         return runner.run(main())
@@ -196,7 +196,7 @@ async def _our_list(url: str) -> Counter[str]:
 
 async def _bare(url: str, method: str = "POST", path: str = "/sess_1/revoke") -> Counter[str]:
     headers = {"Authorization": "Bearer sk_test_x", "Clerk-API-Version": "2026-05-12"}
-    numbers = itertools.count()  # a URL that was seen before is prepared already
+    numbers = itertools.count()  # a URL that was used before is cached
     async with aiohttp.ClientSession(headers=headers) as http:
 
         async def call() -> object:
@@ -209,20 +209,20 @@ async def _bare(url: str, method: str = "POST", path: str = "/sess_1/revoke") ->
 
 @pytest.mark.promise("cost-of-a-call")
 def test_a_call_makes_hardly_more_function_calls_than_bare_aiohttp(static_url: str) -> None:
-    """Models, retries, deadline, pool and closing included: a twentieth more at the most.
+    """Including models, retries, deadline, pool and closing, at most a twentieth more.
 
-    Stands for the bars "async one by one" and "async 64 at once, of bare aiohttp": 95 % of its
-    speed.
+    Corresponds to the bounds "async one by one" and "async 64 at once, of bare aiohttp": 95 % of
+    its speed.
     """
     ours, bare = _run(lambda: _ours(static_url)), _run(lambda: _bare(static_url))
     assert ours["all"] <= bare["all"] * 1.05, (ours, bare)
 
 
 def test_a_short_list_makes_hardly_more_function_calls_than_bare_aiohttp(static_url: str) -> None:
-    """Query, page and models included: a tenth more at the most.
+    """Including query, page and models, at most a tenth more.
 
-    Stands for "async one by one, of bare aiohttp" in lists, which have no bar of their own when
-    they are short.
+    Corresponds to "async one by one, of bare aiohttp" for lists, which have no bound of their own
+    when they are short.
     """
     ours = _run(lambda: _our_list(static_url))
     path = "?user_id=user_{}&paginated=true&limit=1"
@@ -231,18 +231,20 @@ def test_a_short_list_makes_hardly_more_function_calls_than_bare_aiohttp(static_
 
 
 def test_our_own_layers_stay_thin(static_url: str) -> None:
-    """Functions of this package that run for one revocation, each resumption included.
+    """Counts the functions of this package that run for one revocation, with each resumption.
 
-    Stands for "async one by one, of bare aiohttp" too: a call in Python costs several in C.
+    Corresponds to "async one by one, of bare aiohttp" too: a call in Python costs as much as
+    several in C.
     """
     ours = _run(lambda: _ours(static_url))
     assert ours["ours"] / CALLS <= 33, ours
 
 
 def test_a_call_takes_no_more_turns_of_the_loop_than_bare_aiohttp(static_url: str) -> None:
-    """No task, no timer and no callback of our own for a request that goes well.
+    """A successful request adds no task, no timer and no callback.
 
-    Stands for "async 64 at once, of bare aiohttp": what is put into the loop delays all others.
+    Corresponds to "async 64 at once, of bare aiohttp": everything added to the loop delays all
+    others.
     """
     ours, bare = _run(lambda: _ours(static_url)), _run(lambda: _bare(static_url))
     assert ours["call_soon"] <= bare["call_soon"], (ours, bare)
@@ -251,13 +253,13 @@ def test_a_call_takes_no_more_turns_of_the_loop_than_bare_aiohttp(static_url: st
 
 
 async def _left_behind(call: Callable[[], Coroutine[Any, Any, object]], times: int) -> int:
-    """Tell what memory so many calls cost for good, each in a task of its own, as in a server."""
+    """Return the memory that calls use permanently, each in its own task as in a server."""
 
     async def make(count: int) -> int:
         for _ in range(count):
             await asyncio.create_task(call())
         gc.collect()
-        gc.collect()  # free-threaded Python lets go of some things only in the second
+        gc.collect()  # free-threaded Python frees some objects only in the second collection
         return tracemalloc.get_traced_memory()[0]
 
     await make(50)
@@ -270,10 +272,10 @@ async def _left_behind(call: Callable[[], Coroutine[Any, Any, object]], times: i
 
 
 @pytest.mark.promise("nothing-grows")
-def test_calls_leave_nothing_behind(static_url: str) -> None:
-    """Memory after a thousand more calls is what it was before, but for a few odd objects.
+def test_calls_leak_no_memory(static_url: str) -> None:
+    """After a thousand more calls, memory is the same except for a few odd objects.
 
-    Stands for "bulk of 1,000,000, MiB added", and for clients that live for months.
+    Corresponds to "bulk of 1,000,000, MiB added", and to clients that live for months.
     """
 
     async def grown() -> int:
@@ -284,10 +286,10 @@ def test_calls_leave_nothing_behind(static_url: str) -> None:
 
 
 @pytest.mark.promise("nothing-grows")
-def test_failed_calls_leave_nothing_behind() -> None:
-    """Neither who failed to connect, nor the many lengths that a deadline leaves to an attempt.
+def test_failed_calls_leak_no_memory() -> None:
+    """Neither failed connects nor the many different timeouts left by a deadline leak.
 
-    Stands for clients that live for months: no bar meets an outage.
+    Corresponds to clients that live for months: no bound covers an outage.
     """
 
     async def grown() -> int:
@@ -305,10 +307,10 @@ def test_failed_calls_leave_nothing_behind() -> None:
     assert _run(grown) < 20_000
 
 
-def test_a_bulk_run_costs_the_same_for_each_id_however_many(static_url: str) -> None:
-    """Function calls per id: those of 1,000 ids are within 5 % of those of 100.
+def test_a_bulk_run_has_a_constant_cost_per_id(static_url: str) -> None:
+    """The function calls per id for 1,000 ids are within 5 % of those for 100.
 
-    Stands for "bulk of 1,000,000, time per id of 1,000's": at most 1.1; 400 calls are 1.4 times
+    Corresponds to "bulk of 1,000,000, time per id of 1,000's": at most 1.1. 400 calls are 1.4 times
     those of a single revocation by bare aiohttp.
     """
 
@@ -332,9 +334,9 @@ def test_a_bulk_run_costs_the_same_for_each_id_however_many(static_url: str) -> 
 
 
 def test_a_blocking_call_crosses_to_the_loop_once(static_url: str) -> None:
-    """One wake-up, one task; in the caller's thread a few calls.
+    """One wake-up and one task; in the caller's thread a few calls.
 
-    Stands for the bars "sync, of clerk-backend-api" and "sync, of httpx".
+    Corresponds to the bounds "sync, of clerk-backend-api" and "sync, of httpx".
     """
     with SessionsApi("sk_test_x", base_url=static_url) as sessions:
         for _ in range(20):
@@ -343,14 +345,14 @@ def test_a_blocking_call_crosses_to_the_loop_once(static_url: str) -> None:
             for _ in range(CALLS):
                 sessions.revoke("sess_1")
     assert calls["ours"] / CALLS <= 10, calls
-    if not sys.flags.dev_mode:  # there asyncio keeps the stack of everyone who calls the loop
+    if not sys.flags.dev_mode:  # there asyncio keeps the stack of every caller of the loop
         assert calls["all"] / CALLS <= 35, calls
 
 
-def test_decoding_a_long_list_costs_two_calls_and_a_kilobyte_a_session() -> None:
-    """Times stay integers until looked at, and no hook runs for a field that is as it should be.
+def test_decoding_a_long_list_costs_two_calls_and_a_kilobyte_per_session() -> None:
+    """Times stay integers until they are read, and no hook runs for a valid field.
 
-    Stands for "list of 500, time of bare aiohttp's", which reads it with json.loads.
+    Corresponds to "list of 500, time of bare aiohttp's", which reads it with json.loads.
     """
     rows = [_session(number) for number in range(500)]
     for body in (json.dumps({"data": rows, "total_count": 500}), json.dumps(rows)):
@@ -371,10 +373,10 @@ def test_decoding_a_long_list_costs_two_calls_and_a_kilobyte_a_session() -> None
             tracemalloc.stop()
 
 
-def test_verifying_a_token_again_is_a_look_up(fake_clerk: FakeClerk) -> None:
+def test_verifying_a_token_again_is_a_cache_hit(fake_clerk: FakeClerk) -> None:
     """The signature is checked once; expiry and origin each time.
 
-    Stands for the bars "first token check" and "repeated token check".
+    Corresponds to the bounds "first token check" and "repeated token check".
     """
     session = fake_clerk.add_session(user_id="user_1")
     with SessionsApi(fake_clerk.secret_key, base_url=fake_clerk.base_url) as sessions:
@@ -401,9 +403,9 @@ def test_verifying_a_token_again_is_a_look_up(fake_clerk: FakeClerk) -> None:
     ],
 )
 def test_importing_loads_nothing_heavy_before_it_is_needed(program: str, heavy: str) -> None:
-    """Packages that cost time come with the first client, and some not even then.
+    """Slow packages are imported by the first client, and some even later.
 
-    Stands for the bars "import" and "ready client".
+    Corresponds to the bounds "import" and "ready client".
     """
     ask = f"{program}; import sys; print(*sys.modules)"
     done = subprocess.run(

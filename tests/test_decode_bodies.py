@@ -1,4 +1,4 @@
-"""What bodies mean: nothing is coerced, one bad field costs that field, one bad item that item."""
+"""Decoding: nothing is coerced, a bad field costs that field, a bad item costs that item."""
 
 from __future__ import annotations
 
@@ -58,17 +58,17 @@ WRONG: dict[str, list[Any]] = {
 
 
 def body_of(value: Any) -> bytes:
-    """Write a value as a body."""
+    """Encode a value as a body."""
     return json.dumps(value).encode()
 
 
 def with_field(name: str, value: Any) -> bytes:
-    """Write a session in which one field has another value."""
+    """Make a session in which one field has another value."""
     return body_of({**WHOLE, name: value})
 
 
-def test_a_whole_session_is_read_field_by_field() -> None:
-    """Every field of the contract arrives, and times are aware and exact."""
+def test_a_complete_session_is_read_field_by_field() -> None:
+    """Every field of the contract is read, and times are aware and exact."""
     session = decode_session(body_of(WHOLE))
     for name, value in WHOLE.items():
         if name in TIMES:
@@ -89,8 +89,8 @@ def test_a_whole_session_is_read_field_by_field() -> None:
 @pytest.mark.promise("tolerant-decoding")
 @pytest.mark.parametrize("name", OPTIONAL)
 @pytest.mark.parametrize("is_missing", [False, True])
-def test_null_or_missing_costs_the_field_alone(name: str, is_missing: bool) -> None:
-    """A null where the contract wants a value has come in the field: it's None, and that is all."""
+def test_null_or_missing_costs_only_that_field(name: str, is_missing: bool) -> None:
+    """The service has sent null where the contract requires a value: the field becomes None."""
     value = {key: part for key, part in WHOLE.items() if key != name}
     if not is_missing:
         value[name] = None
@@ -105,7 +105,7 @@ def test_null_or_missing_costs_the_field_alone(name: str, is_missing: bool) -> N
 @pytest.mark.promise("tolerant-decoding")
 @pytest.mark.parametrize("name", OPTIONAL)
 def test_nothing_is_coerced(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A wrong type costs the field, with a log line; it becomes neither "None", nor 1, nor "12"."""
+    """A wrong type costs the field, with a log line; it never becomes "None", 1 or "12"."""
     kind = "time" if name in TIMES else name if name in WRONG else "text"
     for wrong in WRONG[kind]:
         caplog.clear()
@@ -118,8 +118,8 @@ def test_nothing_is_coerced(name: str, caplog: pytest.LogCaptureFixture) -> None
 
 @pytest.mark.parametrize("name", ["object", "id", "device_type", "city", "is_mobile"])
 @pytest.mark.parametrize("wrong", [1, 0, [], {}, "yes"])
-def test_a_bad_activity_field_costs_that_field(name: str, wrong: Any) -> None:
-    """Within the latest activity the same holds."""
+def test_a_bad_activity_field_costs_only_that_field(name: str, wrong: Any) -> None:
+    """The same rule holds within the latest activity."""
     if isinstance(wrong, str) and name != "is_mobile":
         return
     activity = {**WHOLE["latest_activity"], name: wrong}
@@ -131,8 +131,8 @@ def test_a_bad_activity_field_costs_that_field(name: str, wrong: Any) -> None:
 
 @pytest.mark.parametrize("name", ["id", "status"])
 @pytest.mark.parametrize("wrong", [None, "", 1, True, [], {}, ...])
-def test_without_id_or_status_there_is_no_session(name: str, wrong: Any) -> None:
-    """Only these two are truly required; the error has the path, and the id where it's there."""
+def test_a_session_needs_an_id_and_a_status(name: str, wrong: Any) -> None:
+    """Only these two are required; the error has the path, and the id if there is one."""
     value = {key: part for key, part in WHOLE.items() if key != name or wrong is not ...}
     if wrong is not ...:
         value[name] = wrong
@@ -144,14 +144,14 @@ def test_without_id_or_status_there_is_no_session(name: str, wrong: Any) -> None
     assert caught.value.session_id == (None if name == "id" else "sess_1")
 
 
-def test_an_empty_id_is_no_id() -> None:
-    """A session that can't be asked for again isn't one."""
+def test_an_empty_id_is_rejected() -> None:
+    """Such a session could not be requested again."""
     with pytest.raises(ResponseDecodeError) as caught:
         decode_session(with_field("id", ""))
     assert caught.value.json_path == "$.id"
 
 
-def test_an_unknown_status_and_unknown_fields_are_fine() -> None:
+def test_unknown_statuses_and_fields_are_accepted() -> None:
     """Enums and objects grow without notice."""
     session = decode_session(body_of({**WHOLE, "status": "quantum", "new": {"deep": [1]}}))
     assert session.status == "quantum"
@@ -176,8 +176,8 @@ def test_an_unknown_status_and_unknown_fields_are_fine() -> None:
         b'{"id": "\xff"}',
     ],
 )
-def test_what_is_no_json_is_told_shortly(body: bytes) -> None:
-    """Each decoder says what is wrong with the body, without an exception of the decoder below."""
+def test_invalid_json_is_reported_briefly(body: bytes) -> None:
+    """Each decoder says what is wrong with the body, without the exception of the JSON decoder."""
     decoders: list[Callable[[bytes], Any]] = [
         decode_session,
         decode_page,
@@ -193,8 +193,8 @@ def test_what_is_no_json_is_told_shortly(body: bytes) -> None:
         assert len(str(caught.value)) < 300
 
 
-def test_nan_and_infinity_are_no_times() -> None:
-    """JSON has no NaN; a number written beyond every float costs its field at the most."""
+def test_nan_and_infinity_are_not_times() -> None:
+    """JSON has no NaN; a number too large for a float costs at most its field."""
     for text in ("1e400", "-1e400", "1" * 400):
         body = json.dumps({**WHOLE, "created_at": 123456}).replace("123456", text).encode()
         try:
@@ -207,7 +207,7 @@ def test_nan_and_infinity_are_no_times() -> None:
 
 @pytest.mark.promise("both-lists")
 def test_both_shapes_of_a_list_are_read() -> None:
-    """With and without paginated=true; the plain array tells no total."""
+    """With and without paginated=true; the plain array has no total."""
     page = decode_page(body_of({"data": [WHOLE, WHOLE], "total_count": 7}))
     assert (len(page), page.total_count, page.unreadable) == (2, 7, ())
     plain = decode_page(body_of([WHOLE, WHOLE]))
@@ -233,15 +233,15 @@ def test_both_shapes_of_a_list_are_read() -> None:
     ],
 )
 def test_a_page_without_a_list_is_an_error(value: Any, path: str) -> None:
-    """It's never an empty list: whoever revokes what is listed must not think all is done."""
+    """It is never an empty list: a caller who revokes what is listed must not think it is done."""
     with pytest.raises(ResponseDecodeError) as caught:
         decode_page(body_of(value))
     assert caught.value.json_path == path
 
 
 @pytest.mark.parametrize("total", [None, "7", 7.0, True, -1, [], ...])
-def test_a_bad_total_costs_the_total(total: Any) -> None:
-    """The sessions are there all the same."""
+def test_a_bad_total_costs_only_the_total(total: Any) -> None:
+    """The sessions are still there."""
     value: dict[str, Any] = {"data": [WHOLE]}
     if total is not ...:
         value["total_count"] = total
@@ -252,8 +252,8 @@ def test_a_bad_total_costs_the_total(total: Any) -> None:
 
 @pytest.mark.promise("tolerant-decoding")
 @pytest.mark.parametrize("wrap", [False, True])
-def test_one_bad_item_keeps_the_others(wrap: bool) -> None:
-    """Of 500 the other 499 stay; what is wrong with the one is told, with its id."""
+def test_one_bad_item_costs_only_that_item(wrap: bool) -> None:
+    """Of 500 items the other 499 remain; the bad one is reported with its id."""
     rows: list[Any] = [{**WHOLE, "id": f"sess_{number}"} for number in range(500)]
     rows[3] = {**WHOLE, "id": "sess_3", "status": None}
     rows[7] = None
@@ -276,15 +276,15 @@ def test_one_bad_item_keeps_the_others(wrap: bool) -> None:
 
 @pytest.mark.parametrize("value", [{}, {"object": "token"}, {"jwt": None}, {"jwt": 1}, [], None])
 def test_a_token_needs_its_jwt(value: Any) -> None:
-    """A body without a jwt is no token."""
+    """A body without a jwt is not a token."""
     for decoder in (decode_token, decode_refreshed):
         with pytest.raises(ResponseDecodeError) as caught:
             decoder(body_of(value))
         assert caught.value.json_path in {"$", "$.jwt"}
 
 
-def test_a_refresh_gives_what_its_object_says() -> None:
-    """Token and cookies are told apart by `object`, and by what is there where that is lost."""
+def test_a_refresh_returns_what_its_object_field_says() -> None:
+    """`object` distinguishes token and cookies; without it, the fields that exist do."""
     cookies = {"object": "cookies", "cookies": ["a=1", "b=2"]}
     assert decode_refreshed(body_of(cookies)) == Cookies(cookies=("a=1", "b=2"))
     assert decode_refreshed(b'{"object": "token", "jwt": "x"}') == Token(jwt="x")
@@ -309,7 +309,7 @@ JSON: st.SearchStrategy[Any] = st.recursive(
 
 
 def odd(changes: dict[str, Any], drops: set[str]) -> Any:
-    """Make a session that isn't quite what the contract says."""
+    """Make a session that deviates slightly from the contract."""
     return {name: value for name, value in {**WHOLE, **changes}.items() if name not in drops}
 
 
@@ -321,7 +321,7 @@ ODD_SESSION: st.SearchStrategy[Any] = st.builds(
 
 
 def tolerant(body: bytes) -> Session | str:
-    """Read a session the tolerant way alone."""
+    """Read a session with the tolerant decoder only."""
     value = decode._load(body)
     try:
         session: Session = converter_for(Losses()).structure(value, Session)
@@ -332,8 +332,8 @@ def tolerant(body: bytes) -> Session | str:
 
 @settings(max_examples=300)
 @given(ODD_SESSION | JSON)
-def test_the_fast_and_the_tolerant_way_agree(value: Any) -> None:
-    """What the fast way reads, the tolerant way reads as the very same."""
+def test_the_fast_and_the_tolerant_decoder_agree(value: Any) -> None:
+    """The tolerant decoder returns the same value for everything that the fast one reads."""
     logging.getLogger("clerk_async").setLevel(logging.ERROR)
     body = body_of(value)
     try:
@@ -354,7 +354,7 @@ def test_the_fast_and_the_tolerant_way_agree(value: Any) -> None:
 @settings(max_examples=100)
 @given(st.lists(ODD_SESSION | JSON, max_size=4), st.integers(-1, 5) | JSON)
 def test_no_list_loses_a_row(rows: list[Any], total: Any) -> None:
-    """Each row is a session or an unreadable item, never nothing, in either shape."""
+    """In either shape, each row is a session or an unreadable item, never nothing."""
     logging.getLogger("clerk_async").setLevel(logging.ERROR)
     try:
         for value in (rows, {"data": rows, "total_count": total}):
@@ -364,8 +364,8 @@ def test_no_list_loses_a_row(rows: list[Any], total: Any) -> None:
         logging.getLogger("clerk_async").setLevel(logging.NOTSET)
 
 
-def test_the_usual_body_takes_the_fast_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A body as the contract has it isn't read twice."""
+def test_the_usual_body_uses_the_fast_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that matches the contract isn't read twice."""
 
     def fail(_: bytes) -> Any:
         raise AssertionError("the tolerant way was taken")

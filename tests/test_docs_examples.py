@@ -1,4 +1,4 @@
-"""What is written runs: the README's examples, its tables, and the docstrings' examples."""
+"""The documentation runs: the README's examples and tables, and the docstrings' examples."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ BLOCKS = [
 
 
 def cells(line: str) -> list[str]:
-    """Give the cells of a table's row."""
+    """Return the cells of a table row."""
     return [cell.strip() for cell in line.strip().strip("|").split("|")]
 
 
 def rows(heading: str, text: str = README) -> list[list[str]]:
-    """Return the rows of the first table after a heading, without its head."""
+    """Return the rows of the first table after a heading, without its header."""
     section = text.partition(f"{heading}\n")[2]
     table = re.search(r"^ *\|.*\|\n *\|[-|]+\|\n((?: *\|.*\|\n)+)", section, re.MULTILINE)
     assert table is not None, heading
@@ -65,7 +65,7 @@ party, token = {party!r}, {token!r}
 @pytest.mark.slow
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
 def test_the_readmes_examples_run(block: str, fake: FakeClerk, tmp_path: Path) -> None:
-    """Each python block is a program that runs against the service, its functions too."""
+    """Each Python block is a program that runs against the service, including its functions."""
     party = "https://app.example.com"
     for name in ("sess_1", "sess_2", "sess_mine"):
         fake.add_session(session_id=name, user_id="user_1", authorized_party=party)
@@ -84,7 +84,7 @@ def test_the_readmes_examples_run(block: str, fake: FakeClerk, tmp_path: Path) -
 
 
 def test_the_readme_has_examples_and_commands() -> None:
-    """The two commands stand at its top, each one line; the README is no longer than 300 lines."""
+    """Both commands are near its top, each on one line; the README has at most 300 lines."""
     assert len(BLOCKS) >= 3
     assert len(README.splitlines()) <= 300
     commands = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)[1:]
@@ -96,12 +96,12 @@ def test_the_readme_has_examples_and_commands() -> None:
 
 
 def test_the_readme_shows_the_whole_app() -> None:
-    """What can be pasted is what the tests run."""
+    """The tests run the same text that readers paste."""
     assert f"```python\n{APP}```" in README
 
 
-def test_the_readmes_links_lead_somewhere() -> None:
-    """Anchors and files that it points to are there."""
+def test_the_readmes_links_are_valid() -> None:
+    """The anchors and files that it links to exist."""
     headings = re.findall(r"^#+ (.*)$", README, re.MULTILINE)
     anchors = {
         re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings
@@ -114,7 +114,7 @@ def test_the_readmes_links_lead_somewhere() -> None:
 
 
 def test_the_readmes_operations_are_the_real_ones() -> None:
-    """Each operation of its table takes what the table says."""
+    """Each operation takes the parameters in its table."""
     seen: set[str] = set()
     for cell, *_ in rows("## What it does"):
         for name, parameters in re.findall(r"`(\w+)\(([^)]*)\)`", cell):
@@ -126,8 +126,8 @@ def test_the_readmes_operations_are_the_real_ones() -> None:
 
 
 @pytest.mark.promise("retry-table")
-def test_the_written_retry_table_is_the_codes() -> None:
-    """Row by row, as the docstring of `clerk_async.http.retry` has it."""
+def test_the_documented_retry_table_matches_the_code() -> None:
+    """Row by row, as in the docstring of `clerk_async.http.retry`."""
     table = {
         RetryClass.SAFE: ("yes", "yes", "yes", "yes"),
         RetryClass.CREATES: (
@@ -150,7 +150,7 @@ def test_the_written_retry_table_is_the_codes() -> None:
 
 @pytest.mark.parametrize("cls", [AsyncSessionsApi, SessionsApi])
 def test_the_docstrings_examples_run(cls: type[Any], fake: FakeClerk) -> None:
-    """As they stand, but for the key and the address."""
+    """They run as written, except for the key and the address."""
     examples = doctest.DocTestParser().get_examples(inspect.getdoc(cls) or "")
     assert examples
     fake.add_session(user_id="user_1")
@@ -171,7 +171,7 @@ def test_the_docstrings_examples_run(cls: type[Any], fake: FakeClerk) -> None:
 
 
 def test_the_changelog_names_this_version() -> None:
-    """Keep a Changelog: what comes stands under Unreleased, or under its version."""
+    """As in Keep a Changelog, new changes are under Unreleased or under their version."""
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.search(
         rf"^## \[?(Unreleased|{re.escape(clerk_async.__version__)})\b", changelog, re.MULTILINE

@@ -1,4 +1,4 @@
-"""What an error keeps of the answer, for who asks by name, and that nothing else shows it."""
+"""What an error keeps of the response for callers who read it by name; nothing else shows it."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def failing(fake: FakeClerk, mode: Mode, fault: Fault, call: Any = "get", **opti
 
 @pytest.mark.promise("raw-errors")
 @pytest.mark.parametrize("mode", MODES)
-def test_the_page_of_a_proxy_can_be_looked_at(mode: Mode, fake: FakeClerk) -> None:
-    """Body and headers are kept as they came; meta is None, as it is no error of Clerk's."""
+def test_the_page_of_a_proxy_can_be_read(mode: Mode, fake: FakeClerk) -> None:
+    """Body and headers are kept as received; meta is None, because it isn't a Clerk error."""
     page = "<html><h1>502 Bad Gateway</h1></html>"
     headers = {"Content-Type": "text/html", "Server": "envoy", "Set-Cookie": COOKIE}
     error = failing(fake, mode, Fault.status(502, body=page, headers=headers))
@@ -59,8 +59,8 @@ def test_the_page_of_a_proxy_can_be_looked_at(mode: Mode, fake: FakeClerk) -> No
     assert (error.errors, error.meta) == ((), None)
 
 
-def test_what_the_service_says_about_the_whole_error_is_kept(fake: FakeClerk) -> None:
-    """In `meta`, beside the one of each entry."""
+def test_the_meta_of_the_whole_error_is_kept(fake: FakeClerk) -> None:
+    """It is in `meta`, beside the one of each entry."""
     body = {"errors": [{"code": "c", "meta": {"param": "x"}}], "meta": {"hint": ["y"]}}
     error = failing(fake, "async", Fault.status(422, body=body))
     assert error.meta == {"hint": ["y"]}
@@ -70,16 +70,16 @@ def test_what_the_service_says_about_the_whole_error_is_kept(fake: FakeClerk) ->
         assert error.meta is None
 
 
-def test_no_more_than_4_kib_of_a_body_are_kept(fake: FakeClerk) -> None:
-    """However much came; and nothing without a body."""
+def test_at_most_4_kib_of_a_body_are_kept(fake: FakeClerk) -> None:
+    """Whatever its length; nothing is kept if there is no body."""
     error = failing(fake, "async", Fault.status(500, body="x" * 100_000))
     assert error.body == b"x" * 4096
     error = failing(fake, "async", Fault.status(500, body=""))
     assert error.body == b""
 
 
-def test_an_error_that_is_made_by_hand_has_them_too() -> None:
-    """By tests that mock a call: nothing must be given, and what is given is kept."""
+def test_an_error_made_by_hand_has_them_too() -> None:
+    """Tests that mock a call make errors: all arguments are optional, and given ones are kept."""
     error = NotFoundError("gone")
     assert (dict(error.headers), error.meta, error.body) == ({}, None, b"")
     error = NotFoundError("gone", headers={"A": "b"}, meta={"c": 1}, body=b"d")
@@ -102,8 +102,8 @@ SECRET_HEADERS = {
 }
 
 
-def test_the_repr_of_headers_hides_what_is_secret() -> None:
-    """By name, by shape, and what is known of the call; the values themselves are kept."""
+def test_the_repr_of_headers_hides_secrets() -> None:
+    """By name, by shape, and by the call's known secrets; the values themselves are kept."""
     pairs = [*SECRET_HEADERS.items(), ("X-Known", f"again {ODD_KEY}"), ("Server", "envoy")]
     headers = ResponseHeaders(pairs, (ODD_KEY,))
     assert "PLANTED" not in f"{headers!r} {headers}"
@@ -131,7 +131,7 @@ ECHO: dict[str, Any] = {
 
 
 def echoed(status: int, body: object = None, headers: dict[str, str] | None = None) -> Fault:
-    """Make a fault whose answer holds secrets wherever it can."""
+    """Make a fault whose response contains secrets wherever possible."""
     body = ECHO if body is None else body
     return Fault.status(status, body=body, headers=headers or SECRET_HEADERS)
 
@@ -151,10 +151,10 @@ BODIES: dict[str, object] = {
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("body", BODIES)
 @pytest.mark.parametrize("status", [400, 401, 404, 429, 502])
-def test_what_is_echoed_shows_nowhere_and_in_no_pickle(
+def test_echoed_secrets_show_nowhere_and_in_no_pickle(
     mode: Mode, body: str, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither in texts, nor in any attribute but those that are kept raw, nor in a pickle."""
+    """Not in texts, not in a pickle, and only in the attributes that are kept raw."""
     caplog.set_level(logging.DEBUG)
     with FakeClerk(secret_key=ODD_KEY) as fake:
         error = failing(fake, mode, echoed(status, BODIES[body]))
@@ -177,8 +177,8 @@ RAW = {"errors", "meta", "body", "headers"}
 
 
 @pytest.mark.promise("no-secret-shown")
-def test_trace_id_and_code_hide_what_is_echoed(fake: FakeClerk) -> None:
-    """The rest of them stays; a code that is none of Clerk's is cut."""
+def test_trace_id_and_code_hide_echoed_secrets(fake: FakeClerk) -> None:
+    """The rest of them is kept; a code that isn't one of Clerk's is truncated."""
     error = failing(fake, "async", echoed(400))
     assert error.trace_id == f"trace {REDACTED} {ODD_KEY}"
     assert error.code == f"bad_{REDACTED}"
@@ -188,8 +188,8 @@ def test_trace_id_and_code_hide_what_is_echoed(fake: FakeClerk) -> None:
     assert error.code == "x" * 500
 
 
-def test_copies_keep_what_is_raw() -> None:
-    """A copy does not leave the process, so it hides nothing; its pickle does."""
+def test_copies_keep_raw_values() -> None:
+    """A copy stays in the process, so it hides nothing; its pickle does."""
     with FakeClerk(secret_key=ODD_KEY) as fake:
         error = failing(fake, "async", echoed(400))
     for again in (copy.copy(error), copy.deepcopy(error)):
@@ -201,8 +201,8 @@ def test_copies_keep_what_is_raw() -> None:
     assert copy.deepcopy(error).meta is not error.meta
 
 
-def test_a_pickle_tells_as_much_as_it_may(fake: FakeClerk) -> None:
-    """What holds no secret crosses unchanged: headers, meta and body too."""
+def test_a_pickle_keeps_everything_without_secrets(fake: FakeClerk) -> None:
+    """Headers, meta and body without secrets are unchanged too."""
     body = {"errors": [{"message": "m", "code": "c", "meta": {"a": [1]}}], "meta": {"b": "c"}}
     error = failing(fake, "async", Fault.status(422, body=body, headers={"X": "y"}))
     again = pickle.loads(pickle.dumps(error))  # noqa: S301
@@ -216,7 +216,7 @@ def test_a_pickle_tells_as_much_as_it_may(fake: FakeClerk) -> None:
     assert again.headers["X-Api-Key"] == REDACTED
 
 
-def test_other_errors_of_ours_pickle_without_secrets_too() -> None:
+def test_our_other_errors_pickle_without_secrets_too() -> None:
     """Whoever made them, and whatever note was added."""
     errors: list[ClerkError] = [
         ClerkError(f"bad {KEY}"),
@@ -237,8 +237,8 @@ def test_other_errors_of_ours_pickle_without_secrets_too() -> None:
 
 
 @pytest.mark.promise("no-secret-shown")
-async def test_keys_that_can_not_be_had_pickle_without_secrets() -> None:
-    """Their cause is what the service answered: raw in the process, redacted in the pickle."""
+async def test_an_error_about_unavailable_keys_pickles_without_secrets() -> None:
+    """Its cause is the service's response: raw in the process, redacted in the pickle."""
     from clients import client_of  # noqa: PLC0415
 
     with FakeClerk(secret_key=ODD_KEY) as fake:
@@ -258,8 +258,8 @@ async def test_keys_that_can_not_be_had_pickle_without_secrets() -> None:
     assert "PLANTED" not in state
 
 
-def test_what_can_not_be_read_hides_an_id_that_is_a_secret(fake: FakeClerk) -> None:
-    """On the error; an entry of a list keeps it, so that such a session can be revoked too."""
+def test_a_decode_error_hides_an_id_that_is_a_secret(fake: FakeClerk) -> None:
+    """An unreadable list entry keeps its id, so that such a session can still be revoked."""
     error = failing(fake, "async", Fault.wrong_shape({"id": f"sess_{JWT}", "status": 1}))
     assert isinstance(error, ResponseDecodeError)
     assert error.session_id == f"sess_{REDACTED}"
@@ -276,8 +276,8 @@ def test_what_can_not_be_read_hides_an_id_that_is_a_secret(fake: FakeClerk) -> N
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_token_in_the_place_of_an_id_is_not_told(mode: Mode, fake: FakeClerk) -> None:
-    """It is sent, as an id may look like anything; the path on the error hides it."""
+def test_a_token_used_as_an_id_is_redacted(mode: Mode, fake: FakeClerk) -> None:
+    """It is sent, because an id may look like anything; the path on the error hides it."""
     error = run(mode, fake, lambda client: client.get(JWT)).error
     assert isinstance(error, NotFoundError)
     assert error.path == f"/sessions/{REDACTED}"
@@ -297,8 +297,8 @@ CODES: dict[str, tuple[int, str, str, bool]] = {
 
 
 @pytest.mark.parametrize("case", CODES)
-def test_when_it_is_the_key_that_was_refused(case: str) -> None:
-    """One rule for the message, bulk runs, verifiers and exit codes."""
+def test_one_rule_decides_whether_the_key_was_rejected(case: str) -> None:
+    """Messages, bulk runs, verifiers and exit codes share it."""
     status, code, path, expected = CODES[case]
     body = b'{"errors": [{"message": "m", "code": "%s"}]}' % code.encode()
     error = api_error(status, body, {}, (), now=0.0, path=path)
@@ -308,5 +308,5 @@ def test_when_it_is_the_key_that_was_refused(case: str) -> None:
 
 
 def test_bodies_are_kept_up_to_the_documented_size() -> None:
-    """As the docs of `ApiError` say."""
+    """The docstring of `ApiError` gives the size."""
     assert str(MAX_KEPT_BODY) in (ApiError.__doc__ or "")

@@ -1,4 +1,4 @@
-"""The errors: their tree, what they tell, and that they cross process borders."""
+"""The errors: their tree, their content, and how they cross process boundaries."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ ARGUMENTS: dict[str, Any] = {
 
 
 def made(cls: type[Any]) -> Any:
-    """Make an error with all that it can tell."""
+    """Make an error with every attribute set."""
     taken = inspect.signature(cls.__init__).parameters
     return cls("what happened", **{k: v for k, v in ARGUMENTS.items() if k in taken})
 
@@ -67,7 +67,7 @@ def made(cls: type[Any]) -> Any:
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 @pytest.mark.parametrize("cls", CLASSES)
 def test_errors_can_be_pickled_and_copied(cls: type[ClerkError], protocol: int) -> None:
-    """As Celery and multiprocessing do it: nothing that an error tells is lost."""
+    """Celery and multiprocessing do both: no attribute is lost."""
     error = made(cls)
     for again in (
         pickle.loads(pickle.dumps(error, protocol)),  # noqa: S301
@@ -83,15 +83,15 @@ def test_errors_can_be_pickled_and_copied(cls: type[ClerkError], protocol: int) 
 @pytest.mark.promise("raw-errors")
 @pytest.mark.parametrize("mode", MODES)
 def test_an_error_of_a_call_can_be_pickled(mode: Mode, fake: FakeClerk) -> None:
-    """Also one that came out of a real call."""
+    """This also holds for an error of a real call."""
     fake.inject(Fault.status(422))
     error = run(mode, fake, "get").error
     again = pickle.loads(pickle.dumps(error))  # noqa: S301
     assert vars(again) == vars(error)
 
 
-def test_builtin_parents() -> None:
-    """What code without our names catches."""
+def test_errors_have_builtin_parents() -> None:
+    """Code can catch them without our names."""
     assert issubclass(InvalidArgumentError, ValueError)
     assert issubclass(RequestTimeoutError, TimeoutError)
     assert issubclass(RequestTimeoutError, TransportError)
@@ -101,7 +101,7 @@ def test_builtin_parents() -> None:
 
 
 def test_each_status_has_a_class() -> None:
-    """A status without a class of its own is an ApiError, from 500 on a ServerError."""
+    """A status without its own class raises ApiError, or ServerError from 500 on."""
     for status in range(300, 600):
         cls = error_class_for(status)
         assert (cls is errors.ServerError) == (status >= 500)
@@ -109,8 +109,8 @@ def test_each_status_has_a_class() -> None:
     assert error_class_for(404) is NotFoundError
 
 
-def test_an_error_of_a_status_can_be_made_of_its_message_alone() -> None:
-    """By tests that mock a call, and by result stores that keep no more (Celery's JSON does)."""
+def test_an_error_of_a_status_can_be_made_from_its_message_alone() -> None:
+    """Tests that mock a call do so, and result stores that keep no more (Celery's JSON does)."""
     for status in (400, 401, 403, 404, 409, 410, 422, 429, 500):
         error = error_class_for(status)("message")
         assert (error.status, str(error)) == (status, "message")
@@ -118,15 +118,15 @@ def test_an_error_of_a_status_can_be_made_of_its_message_alone() -> None:
     assert RequestTimeoutError("message").phase == "response"  # it may have arrived
 
 
-def test_the_code_is_the_first_entrys() -> None:
-    """And None without entries."""
+def test_the_code_is_that_of_the_first_entry() -> None:
+    """It is None without entries."""
     entries = (ErrorDetail("", "", "first"), ErrorDetail("", "", "second"))
     assert ApiError("", status=400, errors=entries).code == "first"
     assert ApiError("", status=400).code is None
 
 
 def test_an_entry_without_a_code_has_none(fake: FakeClerk) -> None:
-    """Neither on the error nor as empty brackets in its text."""
+    """The error has no code, and its text has no empty brackets."""
     entries = [{"message": "odd", "code": None}, {}, {"code": "last"}]
     fake.inject(Fault.status(400, body={"errors": entries}))
     error = run("async", fake, "get").error
@@ -136,8 +136,8 @@ def test_an_entry_without_a_code_has_none(fake: FakeClerk) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_path_is_told_without_the_query(mode: Mode, fake: FakeClerk) -> None:
-    """Whatever went wrong with a list, and for each of its entries."""
+def test_the_path_is_shown_without_the_query(mode: Mode, fake: FakeClerk) -> None:
+    """For every error of a list, and for each of its entries."""
     wrong = {"data": [{"id": "sess_x"}, None], "total_count": 2}
     faults = (Fault.status(400), Fault.not_json("{"), Fault.wrong_shape(wrong), Fault.cut("after"))
     for fault in faults:
@@ -150,8 +150,8 @@ def test_the_path_is_told_without_the_query(mode: Mode, fake: FakeClerk) -> None
             assert (error.method, error.path, error.attempts) == ("GET", "/sessions", 1)
 
 
-def test_the_trace_id_of_body_or_header(fake: FakeClerk) -> None:
-    """The body's own, else the cf-ray header."""
+def test_the_trace_id_comes_from_the_body_or_a_header(fake: FakeClerk) -> None:
+    """The body's own, otherwise the cf-ray header."""
     fake.inject(Fault.status(400, body={"errors": [], "clerk_trace_id": "from-body"}))
     error = run("async", fake, "get").error
     assert isinstance(error, ApiError)
@@ -163,7 +163,7 @@ def test_the_trace_id_of_body_or_header(fake: FakeClerk) -> None:
     assert error.trace_id.endswith("-FRA")
 
 
-def test_a_long_message_is_cut_short(fake: FakeClerk) -> None:
+def test_a_long_message_is_truncated(fake: FakeClerk) -> None:
     """A page of text from the service doesn't fill a log."""
     entry = {"message": "x" * 10_000, "code": "c"}
     fake.inject(Fault.status(400, body={"errors": [entry] * 50}))
@@ -189,18 +189,18 @@ PIECES = (  # noqa: SIM905 - a list of 20 strings reads worse
 @example("b.__session=x")
 @example("tokeneyJh.c.d")
 @example("a=1&b=__session_Ab3=x")
-def test_nothing_that_is_shaped_like_a_secret_is_left(text: str) -> None:
-    """Wherever in a text it stands, and whatever it touches."""
+def test_everything_shaped_like_a_secret_is_redacted(text: str) -> None:
+    """Wherever it is in a text, and whatever is next to it."""
     assert [found for found in SHAPES.findall(redact(text)) if not found.endswith(REDACTED)] == []
 
 
 @pytest.mark.promise("hostile-input")
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("piece", ["eyJ", "eyJ-", "eyJ.", "__session", "__client_", "a=", "a.-="])
-def test_no_answer_makes_us_look_for_secrets_for_long(
+def test_no_response_makes_redaction_slow(
     piece: str, fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What begins like a secret again and again took minutes, in which the loop stood still."""
+    """A text of many beginnings of a secret once took minutes and blocked the loop."""
     assert redact(piece * 100_000)
     looked_at: list[int] = []
 
@@ -221,7 +221,7 @@ def test_no_answer_makes_us_look_for_secrets_for_long(
     )
 
 
-def test_a_bulk_error_carries_its_report() -> None:
-    """And a refused token its reason."""
+def test_a_bulk_error_has_its_report() -> None:
+    """A rejected token's error has its reason."""
     assert made(BulkRevocationError).report is None
     assert made(TokenVerificationError).reason == "token-expired"

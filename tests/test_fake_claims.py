@@ -1,4 +1,4 @@
-"""What a test says of a session is what its tokens say, in Clerk's own encoding."""
+"""Tokens contain what a test sets on a session, in Clerk's own encoding."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ ORIGIN = "http://localhost:3000"
 
 
 def claims_of(token: str) -> dict[str, Any]:
-    """The claims, unchecked."""
+    """Return the claims, without verification."""
     claims: dict[str, Any] = json.loads(unb64(token.split(".")[1]))
     return claims
 
 
 def verified(fake: FakeClerk, session: FakeSession, *, version: int = 2) -> SessionClaims:
-    """What a verifier reads in a browser's token."""
+    """Return what a verifier reads in a browser's token."""
     verifier = TokenVerifier(jwt_key=fake.jwt_key, authorized_parties=[ORIGIN])
     return verifier.verify(fake.mint(session, version=version))
 
 
 class TestSessions:
     @pytest.mark.promise("fake-claims")
-    def test_an_organization_is_encoded_as_clerk_does(self, fake: FakeClerk) -> None:
+    def test_an_organization_is_encoded_as_by_clerk(self, fake: FakeClerk) -> None:
         """The organization's features come first, each with the mask of its permissions."""
         session = fake.add_session(
             organization_id="org_1",
@@ -56,7 +56,7 @@ class TestSessions:
     @pytest.mark.promise("fake-claims")
     @pytest.mark.parametrize("version", [1, 2])
     def test_both_versions_grant_the_same(self, fake: FakeClerk, version: int) -> None:
-        """Exactly what was said, and nothing more."""
+        """Exactly what was set, and nothing more."""
         granted = {"org:invoices:create", "org:teams:read"}
         session = fake.add_session(
             organization_id="org_1", role="accountant", permissions=granted, features=["o:sso"]
@@ -69,7 +69,7 @@ class TestSessions:
         assert not claims.has_permission("org:teams:create")
 
     def test_clerks_own_permissions_are_in_no_token(self, fake: FakeClerk) -> None:
-        """As with Clerk, which leaves them out of both versions."""
+        """Clerk leaves them out of both versions."""
         names = ["org:sys_memberships:manage", "org:invoices:read"]
         session = fake.add_session(organization_id="org_1", permissions=names)
         for version in (1, 2):
@@ -79,7 +79,7 @@ class TestSessions:
             assert organization.role == "org:member"
 
     def test_without_an_organization_the_plan_is_the_users(self, fake: FakeClerk) -> None:
-        """And so are the features; scopes may be written long."""
+        """So are the features; scopes may be written in full."""
         session = fake.add_session(plan="premium", features=["export", "user:sso"])
         claims = verified(fake, session)
         assert (claims.plan, claims.features) == ("u:premium", ("u:export", "u:sso"))
@@ -89,7 +89,7 @@ class TestSessions:
         assert verified(fake, both).has_feature("org:x")
 
     def test_an_administrator_is_the_default(self, fake: FakeClerk) -> None:
-        """Where nothing is said but the organization, by either of its names."""
+        """If only the organization is set, by either of its names."""
         for told in ({"organization_id": "org_1"}, {"last_active_organization_id": "org_1"}):
             session = fake.add_session(**told)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
             claims = verified(fake, session)
@@ -99,8 +99,8 @@ class TestSessions:
             body = get(fake, f"/sessions/{session.id}").json
             assert body["last_active_organization_id"] == "org_1"
 
-    def test_what_a_session_may_do_can_change(self, fake: FakeClerk) -> None:
-        """The next token says so."""
+    def test_permissions_of_a_session_can_change(self, fake: FakeClerk) -> None:
+        """The next token has them."""
         session = fake.add_session(organization_id="org_1", role="admin", permissions=["a:b"])
         session.role, session.permissions = "org:member", ()
         claims = verified(fake, session)
@@ -109,7 +109,7 @@ class TestSessions:
         assert verified(fake, session).organization is None
 
     def test_an_activity_is_filled_in(self, fake: FakeClerk) -> None:
-        """With what the contract requires; what was not told is not there."""
+        """Fields that the contract requires are added; others stay absent."""
         session = fake.add_session(activity={"city": "Oslo", "browser_name": "Firefox"})
         activity = get(fake, f"/sessions/{session.id}").json["latest_activity"]
         assert activity.pop("id").startswith("activity_")
@@ -146,10 +146,10 @@ class TestSessions:
             ({"activity": {}, "latest_activity": {}}, TypeError),
         ],
     )
-    def test_what_makes_no_sense_is_refused(
+    def test_invalid_claims_are_rejected(
         self, fake: FakeClerk, told: Any, error: type[Exception]
     ) -> None:
-        """Where it is written."""
+        """The error is raised where they are written."""
         with pytest.raises(error):
             fake.add_session(**told)
         assert not fake.sessions
@@ -163,10 +163,10 @@ FAKE = FakeClerk(issuer="https://clerk.example.com")
     permissions=st.lists(st.tuples(NAMES, NAMES), max_size=6, unique=True),
     features=st.lists(st.tuples(st.sampled_from(["o", "u", "uo"]), NAMES), max_size=5, unique=True),
 )
-def test_any_permissions_come_out_as_they_went_in(
+def test_all_permissions_survive_the_round_trip(
     permissions: list[tuple[str, str]], features: list[tuple[str, str]]
 ) -> None:
-    """Whatever features lie beside them."""
+    """Whatever features are beside them."""
     granted = {f"org:{feature}:{name}" for feature, name in permissions}
     claims = make_claims(
         organization_id="org_1",
@@ -180,8 +180,8 @@ def test_any_permissions_come_out_as_they_went_in(
 
 class TestMakeClaims:
     @pytest.mark.promise("fake-claims")
-    def test_they_are_those_of_a_token(self, fake: FakeClerk) -> None:
-        """As a verifier would read it, raw claims included."""
+    def test_made_claims_equal_those_of_a_token(self, fake: FakeClerk) -> None:
+        """As a verifier would read it, including raw claims."""
         told: Any = {
             "organization_id": "org_1",
             "role": "org:billing",
@@ -204,7 +204,7 @@ class TestMakeClaims:
         assert made.to_dict() == real.to_dict()
 
     def test_everything_has_a_default(self) -> None:
-        """So that a test names only what it is about."""
+        """A test names only what it is about."""
         claims = make_claims()
         assert isinstance(claims, SessionClaims)
         assert (claims.user_id, claims.session_id, claims.status) == ("user_1", "sess_1", "active")
@@ -213,8 +213,8 @@ class TestMakeClaims:
         assert abs(claims.issued_at - datetime.now(UTC)) < timedelta(minutes=5)
         assert claims.organization is None
 
-    def test_everything_can_be_said(self) -> None:
-        """By the names that the claims have."""
+    def test_every_claim_can_be_set(self) -> None:
+        """By its own name."""
         moment = datetime(2026, 1, 1, tzinfo=UTC)
         organization = Organization("org_7", "seven", "org:owner", frozenset({"org:a:b"}))
         claims = make_claims(
@@ -255,7 +255,7 @@ class TestMakeClaims:
             ({"nonsense": 1}, TypeError),
         ],
     )
-    def test_what_makes_no_sense_is_refused(self, told: Any, error: type[Exception]) -> None:
-        """With an error that says what."""
+    def test_invalid_claims_are_rejected(self, told: Any, error: type[Exception]) -> None:
+        """The error says what is wrong."""
         with pytest.raises(error):
             make_claims(**told)

@@ -1,4 +1,4 @@
-"""Every fault does on the wire what its name says, to whom and as often as it was told."""
+"""Every fault does on the wire what its name says, for the right requests and as often as set."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def threads() -> Iterator[ThreadPoolExecutor]:
-    """Threads that ask while the test looks on."""
+    """Threads that send requests while the test watches."""
     with ThreadPoolExecutor(8) as pool:
         yield pool
 
 
 def raw_answer(fake: FakeClerk, method: str, path: str, body: bytes = b"") -> bytes:
-    """Every byte that comes back until the connection ends; raises if it is reset."""
+    """Return every byte until the connection ends; raise if it is reset."""
     with socket.create_connection(("127.0.0.1", fake.port), timeout=10) as wire:
         head = (
             f"{method} /v1{path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
@@ -57,9 +57,7 @@ class TestStatus:
             (599, "unexpected_error"),
         ],
     )
-    def test_any_status_comes_with_clerks_body(
-        self, fake: FakeClerk, status: int, code: str
-    ) -> None:
+    def test_any_status_has_clerks_body(self, fake: FakeClerk, status: int, code: str) -> None:
         fake.inject(Fault.status(status))
         reply = get(fake, "/jwks")
         assert (reply.status, reply.code) == (status, code)
@@ -72,7 +70,7 @@ class TestStatus:
             fake.inject(make(503, retry_after=value))
             assert get(fake, "/jwks").headers["Retry-After"] == str(value)
 
-    def test_code_body_and_headers_can_be_others(self, fake: FakeClerk) -> None:
+    def test_code_body_and_headers_can_be_changed(self, fake: FakeClerk) -> None:
         fake.inject(
             Fault.status(409, error_code="conflict", headers={"X-More": "1"}),
             Fault.status(400, body={"errors": []}),
@@ -84,7 +82,7 @@ class TestStatus:
         bodies = [get(fake, "/jwks").body for _ in range(3)]
         assert bodies == [b'{"errors":[]}', b"text", b"\xff"]
 
-    def test_the_request_is_not_acted_on_unless_asked_for(self, fake: FakeClerk) -> None:
+    def test_the_request_is_not_processed_unless_asked_for(self, fake: FakeClerk) -> None:
         session = fake.add_session()
         fake.inject(Fault.status(503), Fault.status(503, process=True))
         assert post(fake, f"/sessions/{session.id}/revoke").status == 503
@@ -110,7 +108,7 @@ class TestStatus:
 class TestCut:
     @pytest.mark.parametrize("reset", [False, True])
     @pytest.mark.parametrize(("stage", "status"), [("before", "active"), ("after", "revoked")])
-    def test_before_or_after_the_request_is_acted_on(
+    def test_a_cut_comes_before_or_after_processing(
         self, fake: FakeClerk, stage: Any, status: str, reset: bool
     ) -> None:
         session = fake.add_session()
@@ -126,7 +124,7 @@ class TestCut:
         assert fake.requests[0].status is None
 
     @pytest.mark.parametrize("reset", [False, True])
-    def test_in_mid_body(self, fake: FakeClerk, reset: bool) -> None:
+    def test_a_cut_in_the_middle_of_the_body(self, fake: FakeClerk, reset: bool) -> None:
         session = fake.add_session()
         fake.inject(Fault.cut("body", reset=reset))
         path = f"/sessions/{session.id}/revoke"
@@ -146,7 +144,7 @@ class TestCut:
         fake.inject(Fault.raw(b"220 smtp.example ESMTP\r\n"))
         assert raw_answer(fake, "GET", "/jwks") == b"220 smtp.example ESMTP\r\n"
 
-    def test_no_connection_and_no_request_stay_behind(self, fake: FakeClerk) -> None:
+    def test_no_connection_and_no_request_is_left(self, fake: FakeClerk) -> None:
         fake.inject(*(Fault.cut(stage) for stage in ("before", "after", "body")))
         for _ in range(3):
             raw_answer(fake, "GET", "/sessions/sess_1")
@@ -193,11 +191,11 @@ class TestBodies:
         fault = Fault.changed(lambda value: {"wrapped": value["id"]})
         assert self.change(fake, fault, f"/sessions/{session.id}") == {"wrapped": session.id}
 
-    def test_an_error_stays_as_it_is(self, fake: FakeClerk) -> None:
+    def test_an_error_response_is_not_changed(self, fake: FakeClerk) -> None:
         fake.inject(Fault.null("status"))
         assert get(fake, "/sessions/sess_no").code == "resource_not_found"
 
-    def test_truncated_json_is_a_whole_body(self, fake: FakeClerk) -> None:
+    def test_truncated_json_is_sent_as_a_complete_body(self, fake: FakeClerk) -> None:
         session = fake.add_session()
         fake.inject(Fault.truncated_json())
         reply = get(fake, f"/sessions/{session.id}")
@@ -227,7 +225,7 @@ class TestBodies:
         assert packed.headers["Content-Encoding"] == "gzip"
         assert json.loads(gzip.decompress(packed.body)) == plain.json
 
-    def test_a_slow_body_comes_whole(self, fake: FakeClerk) -> None:
+    def test_a_slow_body_arrives_completely(self, fake: FakeClerk) -> None:
         session = fake.add_session()
         fake.inject(Fault.slow_body(0.02, pieces=4))
         assert get(fake, f"/sessions/{session.id}").json == session.as_json()
@@ -287,7 +285,7 @@ class TestTime:
             Fault.slow_body(0.05),
         ],
     )
-    def test_delays_last_as_long_as_they_say(self, fake: FakeClerk, fault: Fault) -> None:
+    def test_delays_last_as_long_as_set(self, fake: FakeClerk, fault: Fault) -> None:
         session = fake.add_session()
         fake.inject(fault)
         get(fake, f"/sessions/{session.id}")
@@ -296,7 +294,7 @@ class TestTime:
         assert request.ended_at is not None
         assert request.ended_at - request.time >= 0.05
 
-    def test_latency_is_in_every_answer(self) -> None:
+    def test_latency_applies_to_every_response(self) -> None:
         with FakeClerk(latency=0.02) as fake:
             get(fake, "/sessions/sess_1")
             fake.wait_for(lambda: not fake.in_flight)
@@ -304,7 +302,7 @@ class TestTime:
 
 
 def statuses(fake: FakeClerk, count: int, method: str = "GET", path: str = "/jwks") -> list[int]:
-    """What the same request is answered, time after time."""
+    """Return the statuses of one request that is sent repeatedly."""
     return [call(fake, method, path).status for _ in range(count)]
 
 
@@ -313,7 +311,7 @@ class TestWhich:
         fake.inject(Fault.status(500), Fault.status(502, count=2))
         assert statuses(fake, 5) == [500, 502, 502, 200, 200]
 
-    def test_for_ever_until_disarmed(self, fake: FakeClerk) -> None:
+    def test_forever_until_disarmed(self, fake: FakeClerk) -> None:
         injected = fake.inject(Fault.status(500, count=None))
         assert statuses(fake, 3) == [500] * 3
         assert (injected.seen, injected.fired) == (3, 3)
@@ -323,7 +321,7 @@ class TestWhich:
         fake.clear_faults()
         assert statuses(fake, 1) == [200]
 
-    def test_after_so_many(self, fake: FakeClerk) -> None:
+    def test_after_a_number_of_requests(self, fake: FakeClerk) -> None:
         fake.inject(Fault.status(500, after=2))
         assert statuses(fake, 4) == [200, 200, 500, 200]
 
@@ -362,7 +360,7 @@ class TestWhich:
         assert found == [404, 500, 404, 500]
         assert get(fake, "/sessions?user_id=user_1").status == 200
 
-    def test_by_probability_as_the_seed_says(self) -> None:
+    def test_by_probability_according_to_the_seed(self) -> None:
         def run(seed: int) -> list[int]:
             with FakeClerk(seed=seed) as fake:
                 fake.jwt_key  # noqa: B018 - the key is made before the clock of a test matters
@@ -379,7 +377,7 @@ class TestWhich:
         fake.inject(Fault.status(502, probability=0.0))
         assert statuses(fake, 3) == [500, 500, 200]
 
-    def test_the_first_that_fits_happens(self, fake: FakeClerk) -> None:
+    def test_the_first_matching_fault_happens(self, fake: FakeClerk) -> None:
         fake.inject(Fault.status(500, operation="get"), Fault.status(502, count=None))
         assert statuses(fake, 1) == [502]
         assert get(fake, "/sessions/sess_1").status == 500
@@ -396,10 +394,10 @@ class TestWhich:
             lambda: Fault.status(500, delay=-1),
         ],
     )
-    def test_what_makes_no_sense_is_refused(self, make: Callable[[], Fault]) -> None:
+    def test_invalid_faults_are_rejected(self, make: Callable[[], Fault]) -> None:
         with pytest.raises(ValueError, match="must be"):
             make()
 
-    def test_inject_wants_a_fault(self, fake: FakeClerk) -> None:
+    def test_inject_requires_a_fault(self, fake: FakeClerk) -> None:
         with pytest.raises(TypeError, match="Fault"):
             fake.inject()

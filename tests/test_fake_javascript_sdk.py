@@ -1,4 +1,4 @@
-"""Clerk's own JavaScript SDK, pointed at a FakeClerk, works unchanged: a third witness.
+"""Clerk's own JavaScript SDK works unchanged against a FakeClerk.
 
 Needs node and the package @clerk/backend, as .ci/run installs it:
 
@@ -58,7 +58,7 @@ console.log(JSON.stringify(answers));
 
 
 def node_modules() -> Path | None:
-    """Find the package where .ci/run, or whoever runs the tests, has put it."""
+    """Return the folder where .ci/run or the user has installed the package."""
     places = [ROOT / ".cache" / "npm"]
     if "CLERK_TESTS_NPM" in os.environ:
         places.insert(0, Path(os.environ["CLERK_TESTS_NPM"]))
@@ -112,19 +112,19 @@ class JavaScript:
 
 @pytest.fixture
 def sdk(fake: FakeClerk, tmp_path: Path) -> JavaScript:
-    """The SDK, told nothing but where to go and its keys; of a production instance."""
+    """Run the SDK of a production instance, configured only with the address and its keys."""
     fake.production = True
     return JavaScript(fake, tmp_path / "sdk.mjs")
 
 
 def cookies(**values: str) -> dict[str, str]:
-    """A browser's headers."""
+    """Return a browser's headers."""
     return {"cookie": "; ".join(f"{name}={value}" for name, value in values.items())}
 
 
 @pytest.mark.promise("any-sdk")
-def test_operations(fake: FakeClerk, sdk: JavaScript) -> None:
-    """Sessions are listed, read, revoked; tokens are made."""
+def test_operations_work(fake: FakeClerk, sdk: JavaScript) -> None:
+    """Sessions are listed, read and revoked; tokens are created."""
     session = fake.add_session(user_id="user_1", activity={"city": "Oslo"})
     ended = fake.add_session(user_id="user_1", status="ended")
     listed, read, token, template, revoked, missing = sdk(
@@ -145,8 +145,8 @@ def test_operations(fake: FakeClerk, sdk: JavaScript) -> None:
 
 
 @pytest.mark.promise("any-sdk")
-def test_tokens_verify(fake: FakeClerk, sdk: JavaScript) -> None:
-    """With the public key, and with fetched ones; a token without a party is refused."""
+def test_tokens_are_verified(fake: FakeClerk, sdk: JavaScript) -> None:
+    """With the public key and with fetched keys; a token without a party is rejected."""
     session = fake.add_session(user_id="user_1")
     browsers, template = fake.mint(session), fake.mint(session, template="custom_hasura")
     made = sdk(["sessions", "getToken", session.id])[0]["jwt"]
@@ -203,7 +203,7 @@ def test_a_browsers_requests_are_authenticated(fake: FakeClerk, sdk: JavaScript)
 @pytest.mark.promise("any-sdk")
 @pytest.mark.parametrize("is_suffixed", [False, True])
 def test_an_expired_token_is_refreshed(fake: FakeClerk, sdk: JavaScript, is_suffixed: bool) -> None:
-    """With the cookies that the SDK asks for, suffixed if the request's were."""
+    """The SDK requests cookies, which are suffixed if the request's were."""
     began = int(time.time() - 900)
     session = fake.add_session(user_id="user_1", created_at=began * 1000)
     suffix = f"_{fake.cookie_suffix}" if is_suffixed else ""

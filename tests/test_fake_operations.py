@@ -1,4 +1,4 @@
-"""FakeClerk answers as the published contract and the error catalogue say."""
+"""FakeClerk responds as the published contract and the error catalogue say."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ EVERYTHING = [
 
 class TestKeyAndVersion:
     @pytest.mark.parametrize(("method", "path"), EVERYTHING)
-    def test_every_operation_wants_a_bearer_token(
+    def test_every_operation_requires_a_bearer_token(
         self, fake: FakeClerk, method: str, path: str
     ) -> None:
         reply = call(fake, method, path, key=None)
         assert (reply.status, reply.code) == (401, "authorization_header_format_invalid")
 
     @pytest.mark.parametrize(("method", "path"), EVERYTHING)
-    def test_every_operation_wants_the_instances_key(
+    def test_every_operation_requires_the_instances_key(
         self, fake: FakeClerk, method: str, path: str
     ) -> None:
         reply = call(fake, method, path, key="sk_test_other")
         assert (reply.status, reply.code) == (401, "clerk_key_invalid")
 
     @pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Basic c2s6", "sk_test_1"])
-    def test_an_authorization_of_another_form_is_named(self, fake: FakeClerk, header: str) -> None:
+    def test_another_authorization_scheme_is_reported(self, fake: FakeClerk, header: str) -> None:
         reply = get(fake, "/jwks", headers={"Authorization": header})
         assert (reply.status, reply.code) == (401, "authorization_header_format_invalid")
 
@@ -67,17 +67,17 @@ class TestKeyAndVersion:
         assert get(fake, "/jwks", headers={"Authorization": authorization}).status == 200
 
     @pytest.mark.parametrize("version", VERSIONS)
-    def test_published_versions_are_taken(self, fake: FakeClerk, version: str) -> None:
+    def test_published_versions_are_accepted(self, fake: FakeClerk, version: str) -> None:
         session = fake.add_session()
         reply = get(fake, f"/sessions/{session.id}", headers={"Clerk-API-Version": version})
         assert reply.status == 200
 
     @pytest.mark.parametrize("version", ["", "2020-01-01", "2026-05-13", "latest"])
-    def test_other_versions_are_refused(self, fake: FakeClerk, version: str) -> None:
+    def test_other_versions_are_rejected(self, fake: FakeClerk, version: str) -> None:
         reply = get(fake, "/jwks", headers={"Clerk-API-Version": version})
         assert (reply.status, reply.code) == (400, "api_version_invalid")
 
-    def test_errors_carry_a_trace_id_and_every_answer_a_ray(self, fake: FakeClerk) -> None:
+    def test_errors_have_a_trace_id_and_every_response_a_ray(self, fake: FakeClerk) -> None:
         first, second = (get(fake, "/sessions/sess_no") for _ in range(2))
         assert set(first.json) == {"errors", "clerk_trace_id"}
         assert first.json["clerk_trace_id"] != second.json["clerk_trace_id"]
@@ -139,7 +139,7 @@ class TestGet:
         reply = get(fake, "/sessions/sess_no")
         assert (reply.status, reply.code) == (404, "resource_not_found")
 
-    def test_ids_are_decoded_after_the_path_is_taken_apart(self, fake: FakeClerk) -> None:
+    def test_ids_are_decoded_after_the_path_is_split(self, fake: FakeClerk) -> None:
         session = fake.add_session(session_id="sess/../odd ü")
         reply = get(fake, "/sessions/sess%2F..%2Fodd%20%C3%BC")
         assert reply.json["id"] == session.id
@@ -158,13 +158,13 @@ class TestGet:
 
 
 class TestList:
-    def test_newest_first_ten_by_default(self, fake: FakeClerk) -> None:
+    def test_lists_are_newest_first_and_ten_by_default(self, fake: FakeClerk) -> None:
         made = [
             fake.add_session(user_id="user_1", created_at=1_700_000_000_000 + age).id
             for age in [5, 3, 9, 1, 7, 7, 2, 8, 0, 4, 6, 10]
         ]
         listed = [s["id"] for s in get(fake, "/sessions?user_id=user_1").json]
-        # Of the two that are equally old the later one counts as the newer.
+        # Of two sessions of equal age, the one added later counts as newer.
         order = [11, 2, 7, 5, 4, 10, 0, 9, 1, 6]
         assert listed == [made[index] for index in order]
 
@@ -175,7 +175,7 @@ class TestList:
         assert list(chain(*pages)) == made[::-1]
         assert [len(page) for page in pages] == [3, 3, 1, 0]
 
-    def test_paginated_tells_the_total(self, fake: FakeClerk) -> None:
+    def test_paginated_returns_the_total(self, fake: FakeClerk) -> None:
         for _ in range(3):
             fake.add_session(user_id="user_1")
         fake.add_session(user_id="user_2")
@@ -183,7 +183,7 @@ class TestList:
         assert (len(body["data"]), body["total_count"]) == (2, 3)
         assert isinstance(get(fake, "/sessions?user_id=user_1&paginated=false").json, list)
 
-    def test_filters_by_user_client_and_status(self, fake: FakeClerk) -> None:
+    def test_lists_are_filtered_by_user_client_and_status(self, fake: FakeClerk) -> None:
         a = fake.add_session(user_id="user_1", client_id="client_1")
         b = fake.add_session(user_id="user_1", client_id="client_2", status="ended")
         c = fake.add_session(user_id="user_2", client_id="client_1")
@@ -197,7 +197,7 @@ class TestList:
         assert listed("user_id=user_1&status=ended") == {b.id}
         assert listed("user_id=user_nobody") == set()
 
-    def test_a_removed_session_is_listed_no_more(self, fake: FakeClerk) -> None:
+    def test_a_removed_session_is_no_longer_listed(self, fake: FakeClerk) -> None:
         session = fake.add_session(user_id="user_1")
         fake.remove_session(session.id)
         fake.remove_session(session.id)
@@ -205,7 +205,7 @@ class TestList:
         assert get(fake, f"/sessions/{session.id}").status == 404
 
     @pytest.mark.parametrize("query", ["", "?limit=5", "?status=active", "?user_id="])
-    def test_neither_user_nor_client_is_refused(self, fake: FakeClerk, query: str) -> None:
+    def test_a_list_without_user_and_client_is_rejected(self, fake: FakeClerk, query: str) -> None:
         reply = get(fake, f"/sessions{query}")
         assert (reply.status, reply.code) == (400, "missing_query_parameter")
 
@@ -227,12 +227,14 @@ class TestList:
             ("paginated=perhaps", "paginated"),
         ],
     )
-    def test_bad_parameters_are_422_and_named(self, fake: FakeClerk, query: str, name: str) -> None:
+    def test_bad_parameters_get_a_422_that_names_them(
+        self, fake: FakeClerk, query: str, name: str
+    ) -> None:
         reply = get(fake, f"/sessions?user_id=user_1&{query}")
         assert reply.status == 422
         assert reply.json["errors"][0]["meta"] == {"param_name": name}
 
-    def test_a_page_holds_five_hundred(self) -> None:
+    def test_a_page_has_at_most_500_sessions(self) -> None:
         with FakeClerk() as fake:
             for _ in range(501):
                 fake.add_session(user_id="user_1")
@@ -261,7 +263,7 @@ class TestCreate:
             ([1], 400, "request_body_invalid"),
         ],
     )
-    def test_bad_bodies_are_refused(
+    def test_bad_bodies_are_rejected(
         self, fake: FakeClerk, body: object, status: int, code: str
     ) -> None:
         fake.add_user("user_1")
@@ -274,7 +276,7 @@ class TestCreate:
         assert post(fake, "/sessions", {"user_id": "user_1"}).status == 404
 
     @pytest.mark.parametrize("options", [{"production": True}, {"secret_key": "sk_live_1"}])
-    def test_production_instances_refuse(self, options: dict[str, object]) -> None:
+    def test_production_instances_reject_create(self, options: dict[str, object]) -> None:
         with FakeClerk(**options) as fake:  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
             fake.add_user("user_1")
             reply = post(fake, "/sessions", {"user_id": "user_1"})
@@ -292,13 +294,13 @@ class TestRevoke:
         assert session.status == "revoked"
 
     @pytest.mark.parametrize("status", ["revoked", "ended", "expired", "removed", "abandoned"])
-    def test_any_other_is_refused_by_default(self, fake: FakeClerk, status: str) -> None:
+    def test_any_other_session_is_rejected_by_default(self, fake: FakeClerk, status: str) -> None:
         session = fake.add_session(status=status)
         assert post(fake, f"/sessions/{session.id}/revoke").status == 400
         assert session.status == status
 
     @pytest.mark.parametrize("status", ["revoked", "ended"])
-    def test_or_answered_as_it_is(self, status: str) -> None:
+    def test_or_returned_unchanged(self, status: str) -> None:
         with FakeClerk(revoke_inactive="ok") as fake:
             session = fake.add_session(status=status)
             reply = post(fake, f"/sessions/{session.id}/revoke")
@@ -307,7 +309,7 @@ class TestRevoke:
     def test_an_unknown_session_is_404(self, fake: FakeClerk) -> None:
         assert post(fake, "/sessions/sess_no/revoke").code == "resource_not_found"
 
-    def test_the_option_knows_two_values(self) -> None:
+    def test_the_option_has_two_values(self) -> None:
         with pytest.raises(ValueError, match="revoke_inactive"):
             FakeClerk(revoke_inactive="maybe")
 
@@ -332,7 +334,7 @@ class TestVerify:
         )
         assert (reply.status, reply.code) == (410, "operation_deprecated")
 
-    def test_what_does_not_hold_is_an_invalid_token(self, fake: FakeClerk) -> None:
+    def test_an_invalid_token_is_rejected(self, fake: FakeClerk) -> None:
         session, other = fake.add_session(), fake.add_session()
         ended = fake.add_session(status="ended")
         with FakeClerk() as elsewhere:
@@ -357,7 +359,9 @@ class TestVerify:
 class TestCreateToken:
     @pytest.mark.parametrize("path", ["tokens", "tokens/custom_hasura"])
     @pytest.mark.parametrize("body", [None, {}, {"expires_in_seconds": None}])
-    def test_no_lifetime_is_the_usual_one(self, fake: FakeClerk, path: str, body: object) -> None:
+    def test_without_a_lifetime_the_default_is_used(
+        self, fake: FakeClerk, path: str, body: object
+    ) -> None:
         session = fake.add_session()
         reply = post(fake, f"/sessions/{session.id}/{path}", body)
         assert reply.status == 200
@@ -371,7 +375,7 @@ class TestCreateToken:
         reply = post(fake, f"/sessions/{session.id}/{path}", {"expires_in_seconds": lifetime})
         assert reply.status == 422
 
-    def test_what_is_not_there_is_404(self, fake: FakeClerk) -> None:
+    def test_unknown_objects_are_404(self, fake: FakeClerk) -> None:
         session, ended = fake.add_session(), fake.add_session(status="ended")
         for path in (
             "sess_no/tokens",
@@ -384,13 +388,13 @@ class TestCreateToken:
 
 
 class TestState:
-    def test_a_session_is_live(self, fake: FakeClerk) -> None:
+    def test_changes_to_a_session_take_effect(self, fake: FakeClerk) -> None:
         session = fake.add_session()
         assert fake.sessions[session.id] is session
         session.status = "replaced"
         assert get(fake, f"/sessions/{session.id}").json["status"] == "replaced"
 
-    def test_a_taken_id_and_a_naive_time_are_refused(self, fake: FakeClerk) -> None:
+    def test_a_used_id_and_a_naive_time_are_rejected(self, fake: FakeClerk) -> None:
         fake.add_session(session_id="sess_1")
         with pytest.raises(ValueError, match="sess_1"):
             fake.add_session(session_id="sess_1")
@@ -398,13 +402,13 @@ class TestState:
             fake.add_session(created_at=datetime(2026, 1, 1))  # noqa: DTZ001
         assert list(fake.sessions) == ["sess_1"]
 
-    def test_a_seed_repeats_ids(self) -> None:
+    def test_a_seed_reproduces_ids(self) -> None:
         first, second = FakeClerk(sessions=9, seed=4), FakeClerk(sessions=9, seed=4)
         assert list(first.sessions) == list(second.sessions)
         assert list(first.sessions) != list(FakeClerk(sessions=9, seed=5).sessions)
         assert len({session.user_id for session in first.sessions.values()}) == 3
 
-    def test_the_log_says_what_arrived(self, fake: FakeClerk) -> None:
+    def test_the_log_has_what_arrived(self, fake: FakeClerk) -> None:
         fake.add_user("user_1")
         made = post(fake, "/sessions?x=%C3%BC&y=", {"user_id": "user_1"}).json
         get(fake, f"/sessions/{made['id']}", headers={"X-More": "1"})
@@ -431,7 +435,7 @@ class TestState:
             get(fake, "/jwks")
             assert fake.requests == []
 
-    def test_no_repr_tells_a_secret(self, fake: FakeClerk) -> None:
+    def test_no_repr_shows_a_secret(self, fake: FakeClerk) -> None:
         session = fake.add_session()
         post(fake, f"/sessions/{session.id}/verify?q=secret", {"token": "secret"})
         seen = f"{fake!r}{fake.requests!r}{session!r}{fake.sessions!r}"

@@ -1,4 +1,4 @@
-"""The official SDK, pointed at a FakeClerk, works unchanged: a second witness."""
+"""The official Python SDK works unchanged against a FakeClerk."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ORIGIN = "http://localhost:3000"
 
 @pytest.fixture
 def clerk(fake: FakeClerk) -> Iterator[Clerk]:
-    """The official client, told nothing but where to go and its key."""
+    """Return the official client, configured only with the address and the key."""
     once = RetryConfig("backoff", BackoffStrategy(1, 1, 1.0, 1), retry_connection_errors=False)
     with Clerk(bearer_auth=fake.secret_key, server_url=fake.base_url, retry_config=once) as clerk:
         yield clerk
@@ -101,7 +101,7 @@ class TestOfficialSdk:
             assert state.is_signed_in, state.message
             assert (state.payload or {})["sid"] == session.id
 
-    def test_both_forms_of_a_refresh(self, fake: FakeClerk, clerk: Clerk) -> None:
+    def test_both_forms_of_a_refresh_work(self, fake: FakeClerk, clerk: Clerk) -> None:
         session = fake.add_session()
         for form, kind in (("token", models.Token), ("cookie", models.Cookies)):
             answer = clerk.sessions.refresh(
@@ -113,7 +113,7 @@ class TestOfficialSdk:
             )
             assert type(answer).__name__.endswith(kind.__name__)
 
-    def test_errors_are_read_as_clerks(self, fake: FakeClerk, clerk: Clerk) -> None:
+    def test_errors_are_read_as_clerk_errors(self, fake: FakeClerk, clerk: Clerk) -> None:
         with pytest.raises(models.ClerkErrors) as caught:
             clerk.sessions.get(session_id="sess_no")
         assert caught.value.status_code == 404
@@ -129,7 +129,7 @@ class TestOfficialSdk:
         keys = clerk.jwks.get_jwks().keys or []
         assert [key.kid for key in keys] == [key["kid"] for key in fake.jwk_set["keys"]]
 
-    async def test_its_async_half_works_too(self, fake: FakeClerk) -> None:
+    async def test_its_async_methods_work_too(self, fake: FakeClerk) -> None:
         session = fake.add_session(user_id="user_1")
         async with Clerk(bearer_auth=fake.secret_key, server_url=fake.base_url) as clerk:
             listed = await clerk.sessions.list_async(user_id="user_1")
