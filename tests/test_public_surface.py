@@ -113,6 +113,7 @@ def test_each_module_can_be_imported_first() -> None:
     ended = run_program(
         f"""
         import os, sys
+        import aiohttp, anyio, attrs, cattrs, click, cryptography.x509, redis.asyncio, rich.console
         for name in {MODULES!r}:
             if name.endswith("__main__"):
                 continue

@@ -279,8 +279,9 @@ def test_a_forked_child_goes_on_by_itself(fake: FakeClerk, redis_server: RedisSe
     """It hears of what its parent denies later, the parent of what it denies; both end quietly."""
     ended = run_program(
         """
-        import os, sys, time
+        import os, sys, time, warnings
         from clerk_async import SessionsApi
+        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of forks beside threads
         sessions = SessionsApi(shared_state=sys.argv[1])
         def wait_for(session_id):
             ends = time.monotonic() + 10
