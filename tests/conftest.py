@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import os
 import signal
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from blockbuster import BlockBuster
     from cli_programs import InProcess
     from redis_servers import RedisServer
 
@@ -30,6 +32,7 @@ _MAY_BLOCK = (
     ("warnings.py", "_formatwarnmsg_impl"),
     ("linecache.py", "updatecache lazycache"),
 )
+_NUMBERS = itertools.count()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -58,30 +61,39 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Hide the machine's keys, addresses, proxies and certificates; keep journals in `tmp_path`."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+def _clean_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Keep the machine's keys, addresses, proxies, certificates and journals out of every test."""
+    state = tmp_path_factory.getbasetemp() / f"state-{next(_NUMBERS)}"  # made when first used
+    monkeypatch.setenv("XDG_STATE_HOME", str(state))
     for name in list(os.environ):
         if name.startswith(_FROM_OUTSIDE) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
 
 
-@pytest.fixture(autouse=True)
-def _nobody_blocks_the_loop(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fail a test in which the library blocks a running event loop.
+@pytest.fixture(scope="session")
+def _watched() -> Iterator[BlockBuster]:
+    """Report a blocking call of the library on a running event loop as an error.
 
-    Two things may block: the flush of a journal line, which makes it safe to kill a run, and an
-    import on first use. The fake's own loop isn't watched, because it belongs to the tests.
+    A journal may block to flush a line, because that is what makes it safe to kill a run, and so
+    may an import on first use. The loop of FakeClerk is not watched: it belongs to the tests.
     """
-    node: Any = request.node
-    if node.get_closest_marker("may_block") is not None:
-        yield
-        return
     with blockbuster_ctx("clerk_async", excluded_modules=["clerk_async.testing"]) as watched:
         for function in watched.functions.values():
             for file, names in _MAY_BLOCK:
                 function.can_block_in(file, set(names.split()))
-        yield
+        yield watched
+
+
+@pytest.fixture(autouse=True)
+def _nobody_blocks_the_loop(request: pytest.FixtureRequest, _watched: BlockBuster) -> None:
+    """Watch this test's event loop unless the test is marked `may_block`."""
+    node: Any = request.node
+    if node.get_closest_marker("may_block") is None:
+        _watched.activate()
+    else:
+        _watched.deactivate()
 
 
 @pytest.fixture

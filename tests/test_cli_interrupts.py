@@ -81,7 +81,7 @@ def test_a_signal_stops_a_run_and_prints_how_to_resume(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+        preexec_fn=lambda: signal.signal(getattr(signal, name), signal.SIG_DFL),  # noqa: PLW1509
     ) as program:
         fake.wait_for(lambda: is_revoking(fake), timeout=30)
         program.send_signal(getattr(signal, name))
