@@ -1,1 +1,1 @@
-"""What the library costs, beside its peers and its floor: `python -m benchmarks`."""
+"""What the library costs, compared with its peers and its floor: `python -m benchmarks`."""

@@ -42,25 +42,29 @@ _MODULES = {
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Compare clerk_async with what it is built on and with what it replaces.",
+        description="Compare clerk_async with what it is built on and what it replaces.",
         epilog=f"Cases: {', '.join(case.name for case in CASES)}.",
     )
     parser.add_argument(
-        "--only", action="append", default=[], metavar="CASE", help="a case, or a pattern: 'sync*'"
+        "--only",
+        action="append",
+        default=[],
+        metavar="CASE",
+        help="a case, or a pattern such as 'sync*'",
     )
     parser.add_argument(
-        "--client", action="append", default=[], metavar="NAME", help="only these clients"
+        "--client", action="append", default=[], metavar="NAME", help="run only this client"
     )
-    parser.add_argument("--rounds", type=int, default=3, help="measurements each; default 3")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each; default 3")
     parser.add_argument(
-        "--scale", type=float, default=1.0, help="multiplies the number of calls; 0.1 for a glance"
+        "--scale", type=float, default=1.0, help="multiply the number of calls; 0.1 is quick"
     )
-    parser.add_argument("--long", action="store_true", help="bulk runs of up to 1,000,000 too")
+    parser.add_argument("--long", action="store_true", help="add bulk runs of up to 1,000,000")
     parser.add_argument("--no-nginx", action="store_true", help="use the fallback server")
-    parser.add_argument("--no-pinning", action="store_true", help="leave the cores to the system")
+    parser.add_argument("--no-pinning", action="store_true", help="don't pin processes to cores")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the chart here")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table here too")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table here")
     parser.add_argument(
         "--readme",
         action="store_true",
@@ -69,9 +73,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--redraw",
         action="store_true",
-        help="measure nothing: write them again from benchmarks/results/benchmarks.json",
+        help="measure nothing; rewrite them from benchmarks/results/benchmarks.json",
     )
-    parser.add_argument("--quiet", action="store_true", help="do not tell what is under way")
+    parser.add_argument("--quiet", action="store_true", help="don't report progress")
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
@@ -79,9 +83,9 @@ def _arguments() -> argparse.Namespace:
         parser.error("--scale must be above 0")
     known = {client for case in CASES for client in case.clients}
     if unknown := set(options.client) - known:
-        parser.error(f"no client {', '.join(unknown)}; there are: {', '.join(sorted(known))}")
+        parser.error(f"unknown client {', '.join(unknown)}; known are: {', '.join(sorted(known))}")
     if options.readme and (options.only or options.client or not options.long):
-        parser.error("the README shows everything: --readme goes with --long, without a subset")
+        parser.error("the README shows everything: use --readme with --long, and without a subset")
     return options
 
 
@@ -90,7 +94,7 @@ def _chosen(patterns: list[str], *, long: bool) -> list[Case]:
         return [case for case in CASES if long or not case.long]
     chosen = [case for case in CASES if any(fnmatch(case.name, each) for each in patterns)]
     if not chosen:
-        raise SystemExit(f"no such case; there are: {', '.join(case.name for case in CASES)}")
+        raise SystemExit(f"unknown case; known are: {', '.join(case.name for case in CASES)}")
     return chosen
 
 
@@ -103,11 +107,11 @@ def _cores(*, pinning: bool) -> tuple[int | None, int | None]:
 
 
 def _missing() -> list[str]:
-    """Name what isn't installed, and say how to install it."""
+    """Return the names of packages that aren't installed, and print how to install them."""
     missing = [name for name, module in _MODULES.items() if util.find_spec(module) is None]
     if missing:
         print(
-            f"not installed, so left out: {', '.join(missing)} "
+            f"not installed, so skipped: {', '.join(missing)} "
             "(all of them: pip install -e '.[bench]')",
             file=sys.stderr,
         )
@@ -171,7 +175,7 @@ def _write(report: Report, json: Path | None, svg: Path | None, markdown: Path |
 
 
 def _publish(report: Report) -> None:
-    """Write the results that the repository holds, and the README's figures from them."""
+    """Write the results kept in the repository, and the READMEs' figures from them."""
     _write(report, *(RESULTS / f"benchmarks.{kind}" for kind in ("json", "svg", "md")))
     for folder, section in ((ROOT, summary(report)), (ROOT / "benchmarks", figures(report))):
         readme = folder / "README.md"
@@ -180,31 +184,31 @@ def _publish(report: Report) -> None:
 
 
 def main() -> int:
-    """Run the command; 1 if a bar that was measured is missed."""
+    """Run the command; return 1 if a measured bar is missed."""
     options = _arguments()
     if options.redraw:
         _publish(Report.from_json((RESULTS / "benchmarks.json").read_text(encoding="utf-8")))
         return 0
     _chosen(options.only, long=options.long)
-    signal.signal(signal.SIGTERM, TERMINATION)  # every program that we started ends too
+    signal.signal(signal.SIGTERM, TERMINATION)  # so that every program that we started ends too
     machine = _machine()
     server_core, client_core = _cores(pinning=not options.no_pinning)
     with static_server(server_core, prefer_nginx=not options.no_nginx) as server:
         if client_core is not None:
-            os.sched_setaffinity(0, {client_core})  # and so all that are started from here
+            os.sched_setaffinity(0, {client_core})  # inherited by all programs started from here
         ceiling = measure_ceiling(server)
         by_cpu = f", {ceiling.by_cpu:,.0f}/s by its CPU time" if ceiling.by_cpu else ""
         machine["server"] = server.kind
         machine["ceiling"] = f"at least {ceiling.measured:,.0f}/s from a bare socket loop{by_cpu}"
         if client_core is None:
-            cores = "server and clients on whatever core the system gives them"
+            cores = "server and clients not pinned to cores"
         else:
             cores = f"server on core {server_core}, clients on core {client_core}"
         print(f"server: {server.kind}, ceiling {machine['ceiling']}")
         print(f"Python {machine['python']} on {machine['cpu']}, {cores}\n")
         results = _measure(options, server)
     if not results:
-        print("nothing was measured: none of the clients could take part", file=sys.stderr)
+        print("nothing was measured: none of the clients could run", file=sys.stderr)
         return 2
     report = Report(machine, results, judge(results))
     print(as_text(results))

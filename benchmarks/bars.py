@@ -1,4 +1,4 @@
-"""Holds the results against the bars that we set ourselves."""
+"""Compares the results with the bars that we set ourselves."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ __all__ = ["BarResult", "judge"]
 
 @attrs.frozen
 class BarResult:
-    """A bar and what was reached, by the clock.
+    """A bar and the result, by wall-clock time.
 
     Attributes:
         text: What is compared.
-        bar: What must be reached, or not passed.
+        bar: The value that must be reached or not exceeded.
         at_least: Whether more is better.
-        reached: The median; of a comparison, with its lowest and highest round.
-        by_cpu: Likewise by CPU time, for the record; None for memory.
-        is_met: Whether the median by the clock is on the right side.
+        reached: The median; for a comparison, with its lowest and highest round.
+        by_cpu: The same by CPU time, for the record; None for memory.
+        is_met: Whether the median by the clock meets the bar.
     """
 
     text: str
@@ -37,7 +37,7 @@ class BarResult:
 
 
 def judge(results: Sequence[Result]) -> list[BarResult]:
-    """Judge those bars whose figures are there."""
+    """Judge the bars for which there are figures."""
     by_key = {(result.case, result.client): result for result in results}
     judged: list[BarResult] = []
     for bar in BARS:

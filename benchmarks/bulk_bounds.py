@@ -1,7 +1,7 @@
-"""`python -m benchmarks.bulk_bounds`: what bulk runs promise, measured on the wire.
+"""`python -m benchmarks.bulk_bounds`: what bulk runs promise, measured over real HTTP.
 
-The service is `FakeClerk` with a true sliding window. What a run costs in CPU and memory is the
-business of `python -m benchmarks --only 'bulk*'`.
+The service is `FakeClerk` with a true sliding window. `python -m benchmarks --only 'bulk*'`
+measures what a run costs in CPU time and memory.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["main"]
 LIMIT: Final = RateLimit(100, per=1.0)
 SESSIONS: Final = 2000
 BEST: Final = SESSIONS / 100
-"""Seconds that the limit alone makes of it."""
+"""Seconds that the limit alone requires."""
 NO_LIMIT: Final = RateLimit(1_000_000, per=1.0)
 LINES: Final = 40_000
 ROUNDS: Final = 5
@@ -41,12 +41,12 @@ INSTANCE: Final = "0" * 64
 
 @attrs.frozen
 class Bound:
-    """One line of the table.
+    """One row of the table.
 
     Attributes:
         what: The situation.
         figure: What was measured.
-        is_met: Whether it is within what is promised.
+        is_met: Whether it keeps the promise.
     """
 
     what: str
@@ -55,7 +55,7 @@ class Bound:
 
 
 def _delays(low: float, high: float) -> list[Fault]:
-    """Answer after low to high seconds, evenly drawn; every other wait is before it is counted."""
+    """Respond after `low` to `high` seconds, spread evenly; half wait before they are counted."""
     steps = 20
     return [
         Fault.delayed(
@@ -69,7 +69,7 @@ def _delays(low: float, high: float) -> list[Fault]:
 
 
 async def measure_pace() -> Bound:
-    """Revoke alone at a key with a limit, whose answers take 5 to 150 ms."""
+    """Revoke with a rate limit and no other client; responses take 5 to 150 ms."""
     with FakeClerk(rate_limit=LIMIT, seed=1) as fake:
         ids = [fake.add_session().id for _ in range(SESSIONS)]
         fake.inject(*_delays(0.005, 0.15))
@@ -78,14 +78,14 @@ async def measure_pace() -> Bound:
         ) as client:
             report = await client.revoke_many(ids)
     return Bound(
-        f"{SESSIONS:,} sessions, a window of 100 a second, 5 to 150 ms of latency",
-        f"{report.elapsed:.1f} s (the limit alone makes it {BEST:.1f}), {report.throttled} 429s",
+        f"{SESSIONS:,} sessions, a window of 100 per second, 5 to 150 ms of latency",
+        f"{report.elapsed:.1f} s ({BEST:.1f} s by the limit alone), {report.throttled} refused",
         report.revoked == SESSIONS and not report.throttled and report.elapsed <= 1.08 * BEST,
     )
 
 
 async def measure_neighbour() -> Bound:
-    """Revoke beside a client that sends 50 requests a second with the same key."""
+    """Revoke while another client sends 50 requests a second with the same key."""
     with FakeClerk(rate_limit=LIMIT, seed=1) as fake:
         ids = [fake.add_session().id for _ in range(SESSIONS)]
         other = fake.add_session().id
@@ -111,14 +111,14 @@ async def measure_neighbour() -> Bound:
             beside.join()
     refused = report.throttled / (SESSIONS + report.throttled)
     return Bound(
-        "the same beside a client that takes half of the limit",
+        "the same while another client uses half of the limit",
         f"{SESSIONS - report.revoked} lost, {refused:.1%} of requests answered 429",
         report.revoked == SESSIONS and refused <= 0.03,
     )
 
 
 async def measure_faults() -> Bound:
-    """Revoke where three answers of ten are faulty, and compare with the service's own books."""
+    """Revoke while 3 of 10 responses are faulty; compare with the service's own records."""
     quick = RetryPolicy(base_delay=0.01, max_delay=0.1)
     with FakeClerk(seed=1) as fake:
         ids = [fake.add_session().id for _ in range(SESSIONS)]
@@ -142,14 +142,14 @@ async def measure_faults() -> Bound:
             if outcome.status != RevocationStatus.FAILED
         )
     return Bound(
-        f"{SESSIONS:,} sessions, 30 % of answers faulty",
-        f"{report.revoked:,} revoked, {report.failed} failed and said so, {wrong} told wrongly",
+        f"{SESSIONS:,} sessions, 30% of responses faulty",
+        f"{report.revoked:,} revoked, {report.failed} reported as failed, {wrong} reported wrongly",
         len(outcomes) == SESSIONS and not wrong,
     )
 
 
 async def measure_journal() -> Bound:
-    """Write a line for each of 40,000 sessions, and read them back; the best of some rounds."""
+    """Write a line for each of 40,000 sessions and read them back; take the best round."""
     ids = [f"sess_2abcDEFghiJKLmnoPQRstuVWX{number:05d}" for number in range(LINES)]
     written: list[float] = []
     read: list[float] = []
@@ -172,7 +172,7 @@ async def measure_journal() -> Bound:
             await again.close()
     return Bound(
         "journal",
-        f"{min(written) / LINES * 1e6:.1f} µs and {size / LINES:.0f} bytes an id; "
+        f"{min(written) / LINES * 1e6:.1f} µs and {size / LINES:.0f} bytes per id; "
         f"{LINES:,} are read back in {min(read) * 1e3:.0f} ms",
         is_whole,
     )
@@ -187,7 +187,7 @@ async def _open(path: Path) -> OpenJournal:
 
 
 async def main() -> int:
-    """Measure and print; 1 if a bound is missed."""
+    """Measure and print; return 1 if a bound is missed."""
     bounds: list[Bound] = []
     print("| measured | |\n|---|---|")
     for measure in (measure_pace, measure_neighbour, measure_faults, measure_journal):

@@ -1,4 +1,4 @@
-"""The table of cases: what is measured, by whom, how often, and the bars that we set ourselves."""
+"""The cases: what is measured, with which clients, how often, and the bars we set ourselves."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SHARES: Final = {
     ("construct", "httpx"): 0.1,
     ("construct", CLERK): 0.1,
 }
-"""How many of a case's calls a slow client makes, so that no measurement takes many seconds."""
+"""The fraction of calls that a slow client makes, so that no measurement takes many seconds."""
 
 Kind = Literal["async", "sync", "bulk", "decode", "tokens", "requests", "process", "construct"]
 
@@ -31,19 +31,19 @@ class Case:
     """One row group of the table.
 
     Attributes:
-        name: As in `--only`; its second word is the kind of request.
-        title: For the table.
+        name: The name for `--only`; its second word is the kind of request.
+        title: The title in the table.
         kind: Which worker runs it.
-        clients: Who takes part, ours first.
+        clients: The clients that it measures, ours first.
         count: Calls in one measurement; fewer for clients that take far longer (`count_for`).
-        concurrency: Calls, or threads, at once.
+        concurrency: Concurrent calls or threads.
         size: Sessions in a list.
         loop: `asyncio` or `uvloop`.
-        path: Put behind the host, for answers of another sort.
-        rounds: At the most, for long cases.
-        long: Whether it runs only when asked for.
-        group: Cases of one group are measured in turn within each round, because a bar compares
-            them with each other; others stand alone.
+        path: A path after the host, for a different kind of response.
+        rounds: Maximum rounds, for long cases.
+        long: Whether it runs only on request.
+        group: Cases of one group take turns within each round, because a bar compares them with
+            each other. Without a group, a case is measured alone.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Case:
     group: str = ""
 
     def count_for(self, client: str, scale: float) -> int:
-        """Tell how many calls `client` makes: fewer where each takes ten times as long."""
+        """Return how many calls `client` makes: fewer if each takes ten times as long."""
         if self.kind in {"bulk", "process"}:
             return self.count
         share = _SHARES.get((self.kind, client), 1.0)
@@ -69,17 +69,17 @@ class Case:
 
 @attrs.frozen
 class Bar:
-    """A bar: one client's figure over another's, or over a number.
+    """A bar: one client's figure divided by another's, or an absolute figure.
 
     Attributes:
-        text: As the table says it.
+        text: Its text in the table.
         case: The case of our figure.
-        factor: What the ratio must reach (`at_least`) or must not pass.
-        peer: The other client, or None for an absolute figure.
-        peer_case: Where its figure is from, if from another case.
-        client: Whose figure it is.
-        figure: `rate` (calls a second), `time` (seconds a call), `peak` (MiB) or `growth` (of a
-            long bulk run: an id's time over that in short runs made in between).
+        factor: The value that must be reached (`at_least`) or not exceeded.
+        peer: The other client; None for an absolute figure.
+        peer_case: The case of the other client's figure, if different.
+        client: The client of the first figure.
+        figure: `rate` (calls per second), `time` (seconds per call), `peak` (MiB) or `growth` (of a
+            long bulk run: the time per id divided by that in short runs made in between).
         at_least: Whether more is better.
     """
 

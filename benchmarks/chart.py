@@ -1,4 +1,4 @@
-"""A bar chart as SVG, written by hand: it needs no library and reads on light and dark pages."""
+"""A bar chart as SVG, without a library; it is readable on light and dark pages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ROOM: Final = 460
 _BAR: Final = 18
 _NAMES: Final = {"aiohttp": "bare aiohttp"}
 _KINDS: Final = {OURS: "ours", CLERK: "sdk"}
-# A card of its own behind it, as a page may be dark where the system is light.
+# The chart has its own background, because a page may be dark while the system is light.
 _STYLE: Final = (
     ".card{fill:#fff;stroke:#d0d7de}"
     "text{font:12px system-ui,-apple-system,'Segoe UI',sans-serif;fill:#1f2328}"
@@ -46,7 +46,7 @@ _STYLE: Final = (
 
 
 def as_svg(report: Report) -> str:
-    """Draw calls per second, one group a case, with the bars that we set ourselves."""
+    """Draw calls per second, one group for each case, with the bars that we set ourselves."""
     results = report.results
     title = "Calls per second: longer is better"
     parts = [f'<text class="h" x="20" y="32">{title}</text>', *_legend(54)]
@@ -71,7 +71,7 @@ def as_svg(report: Report) -> str:
         y += 30
     machine = report.machine
     for line in (
-        '"Ours 2 x": clerk_async makes twice as many calls. Each group has a scale of its own.',
+        '"Ours 2 x": clerk_async makes twice as many calls. Each group has its own scale.',
         f"Medians on {machine['cpu']}, Python {machine['python']}, {machine['date']}.",
     ):
         parts.append(f'<text class="n" x="20" y="{y - 6}">{escape(line)}</text>')
@@ -117,9 +117,9 @@ def _row(result: Result, y: int, length: float) -> Iterator[str]:
 
 
 def _goals(case: str, report: Report) -> Iterator[float]:
-    """Tell how many calls a second ours must make to reach the bars of a case.
+    """Yield how many calls per second ours must make to reach each bar of a case.
 
-    Told from the rounds' own ratios, as the bars are judged, so that one that is met looks so.
+    The result uses the ratios of the rounds, like the bars, so that a met bar looks met.
     """
     reached = {each.text: each.reached.middle for each in report.bars}
     rates = {result.case: result.rate for result in report.results if result.client == OURS}

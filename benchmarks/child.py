@@ -1,4 +1,4 @@
-"""One measurement in a fresh process: a job comes as JSON, a sample goes out as JSON."""
+"""One measurement in a fresh process, which takes a job and prints a sample, both as JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["main"]
 
 
 def _worker_for(kind: str, client: str) -> Callable[[Job], Sample]:
-    """Import no more than the kind of work needs, so that memory is the client's own."""
+    """Import only what this kind of work needs, so that the memory use is the client's own."""
     match kind:
         case "async":
             from benchmarks.work_async import run_async as run  # noqa: PLC0415
@@ -43,7 +43,7 @@ def _worker_for(kind: str, client: str) -> Callable[[Job], Sample]:
 
 
 def main() -> None:
-    """Run the job of the second argument with the kind of worker that the first one names."""
+    """Run the job in the second argument with the worker that the first argument names."""
     job = Job(**json.loads(sys.argv[2]))
     print(json.dumps(attrs.asdict(_worker_for(sys.argv[1], job.client)(job))))
 

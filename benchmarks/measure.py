@@ -1,4 +1,4 @@
-"""Rounds of measurements, each in a process of its own, and the medians and ratios of them."""
+"""Rounds of measurements, each in its own process, and their medians and ratios."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ __all__ = ["Ratio", "Result", "measure_group", "ratio_of"]
 _LONGEST = 1800.0
 """Seconds that one measurement may take; a million ids take two minutes."""
 _LEFT_OUT = {"PYTHONDEVMODE", "PYTHONASYNCIODEBUG", "PYTHONTRACEMALLOC", "PYTHONMALLOC"}
-"""What would slow Python down is kept from the clients; so are keys, addresses and proxies."""
+"""Variables that slow Python down; clients don't get them, nor keys, addresses and proxies."""
 
 
 @attrs.frozen
 class Ratio:
-    """One client's figure over another's: the median of the rounds' own ratios.
+    """One client's figure divided by another's.
 
     Attributes:
-        middle: The median.
-        low: The lowest round's.
-        high: The highest round's.
+        middle: The median of the ratios of all rounds.
+        low: The lowest round's ratio.
+        high: The highest round's ratio.
     """
 
     middle: float
@@ -43,27 +43,27 @@ class Ratio:
 
 @attrs.frozen
 class Result:
-    """What one client did in one case, the medians of all rounds.
+    """The results of one client in one case, as medians of all rounds.
 
     Attributes:
         case: The case's name.
-        title: Its title.
-        client: Who.
-        rate: Calls a second.
-        time: Seconds a call, wall.
-        cpu: Seconds a call, of the process's own CPU.
+        title: The case's title.
+        client: The client.
+        rate: Calls per second.
+        time: Wall-clock seconds per call.
+        cpu: CPU seconds per call, of the client's process.
         p50: Median seconds of a call, or None.
-        p99: Likewise, the 99th percentile.
-        peak: MiB.
+        p99: 99th percentile of the seconds of a call, or None.
+        peak: Peak memory in MiB.
         ratio: How many times as fast as this client ours is; below 1 means that the other is
-            faster. None where ours did not run.
-        cpu_ratio: Likewise by CPU time per call, which other programs' work disturbs less.
-        server_load: The part of a core that the server used: near 1 it was the bottleneck.
-        rates: Each round's.
-        cpus: Each round's.
-        growth: Of a long bulk run: how many times what an id costs in short runs, each stretch of
-            it beside short runs made in between; None of other cases.
-        cpu_growth: Likewise by CPU time.
+            faster. None if ours did not run.
+        cpu_ratio: The same by CPU time per call, which other programs disturb less.
+        server_load: The fraction of a core that the server used: near 1, it was the bottleneck.
+        rates: The rate of each round.
+        cpus: The CPU seconds per call of each round.
+        growth: For a long bulk run: its time per id divided by that of short runs made in between;
+            None for other cases.
+        cpu_growth: The same by CPU time.
     """
 
     case: str
@@ -94,16 +94,16 @@ def measure_group(
     missing: Iterable[str] = (),
     tell: Callable[[str], None] = lambda _: None,
 ) -> list[Result]:
-    """Measure cases: in each round all their clients in turn, every other round backwards.
+    """Measure cases: each round runs all their clients in turn, every other round in reverse.
 
     Args:
         cases: What to measure.
-        server: Who answers.
-        rounds: How often.
+        server: The server that responds.
+        rounds: How many rounds to run.
         scale: Multiplies the number of calls.
-        clients: Only these, if any are named.
-        missing: Those that aren't installed.
-        tell: Told what goes on, and who can't take part.
+        clients: Only these clients, if any are named.
+        missing: The clients that aren't installed.
+        tell: Called with progress messages, and with each client that can't run.
     """
     chosen, absent = set(clients), set(missing)
     pairs = [
@@ -161,7 +161,7 @@ def _run(
         printed, errors = process.communicate(timeout=_LONGEST)
     if process.returncode:
         last = (errors.strip().splitlines() or ["no output"])[-1]
-        tell(f"{case.name}: {client} can't take part: {last}")
+        tell(f"{case.name}: {client} can't run: {last}")
         return None
     return Sample(**json.loads(printed))
 
@@ -211,7 +211,7 @@ def _figures(samples: Sequence[Sample]) -> tuple[tuple[float, ...], tuple[float,
 
 
 def ratio_of(above: Sequence[float], below: Sequence[float]) -> Ratio | None:
-    """Divide figures round by round; by medians where one side had fewer rounds."""
+    """Divide figures round by round, or their medians if one side had fewer rounds."""
     if not above or not below:
         return None
     if len(above) != len(below):

@@ -1,4 +1,4 @@
-"""The bodies that the static server answers with: what Clerk's API sends, byte for byte alike."""
+"""The bodies of the static server's responses, in the same form as Clerk's API sends them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 __all__ = ["ID", "JWT_KEY", "SESSION", "TOKEN", "USER", "session", "session_list", "session_page"]
 
 USER: Final = f"user_{1:027d}"
-"""Whose all sessions are: lists are asked for by it."""
+"""The user of all sessions; requests for lists name it."""
 JWT_KEY: Final = """-----BEGIN PUBLIC KEY-----
 MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAsLbtB/zpJnxoEDi/aBhp
 sPmk7jdb9fYXndikhL4WxP8dLCDy3G7PKWmXtlZkW43x3J7hsBavhLGZTMqGvy6q
@@ -19,12 +19,12 @@ Cy9cDKdpyCHq9gDvX7eeHgpxRECkmZzWo0JUI53qJS82quZdywwi7fRDGVFs6uEF
 AQIDAQAB
 -----END PUBLIC KEY-----
 """
-"""A public key for programs that get ready and verify nothing: nobody has its private one."""
+"""A public key for programs that start but verify nothing; its private key is lost."""
 _BORN: Final = 1_760_000_000_000
 
 
 def session(number: int) -> dict[str, Any]:
-    """Make a session object of about 700 bytes."""
+    """Return a session object of about 700 bytes."""
     return {
         "object": "session",
         "id": f"sess_{number:027d}",
@@ -54,12 +54,12 @@ def session(number: int) -> dict[str, Any]:
 
 
 def session_list(count: int) -> bytes:
-    """Encode a list of `count` sessions as the service does: an array, without spaces."""
+    """Return a list of `count` sessions, encoded as the service does: an array without spaces."""
     return json.dumps([session(number) for number in range(count)], separators=(",", ":")).encode()
 
 
 def session_page(count: int) -> bytes:
-    """Encode the other shape of a list, which `paginated=true` asks for."""
+    """Return the other form of a list, which `paginated=true` requests."""
     return b'{"data":%b,"total_count":%d}' % (session_list(count), count)
 
 

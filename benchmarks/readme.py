@@ -1,4 +1,4 @@
-"""The figures of both READMEs, written from a report: none can differ from what was measured."""
+"""Writes the figures of both READMEs from a report, so that they match the measurements."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ _MEASURED: Final = (
     "Server: {server}, ceiling {ceiling}."
 )
 _BARS: Final = (
-    "The bars that we set ourselves, judged by the clock; in brackets the lowest and the highest "
-    "round, and beside it what CPU time alone says:"
+    "The bars that we set ourselves, judged by wall-clock time. The lowest and highest rounds are "
+    "in brackets; the next column shows the ratio by CPU time alone:"
 )
 _NETWORK: Final = (
-    "How many times as many calls a second ours makes as each other client, and in brackets the "
-    "same by CPU time per call; above 1 ours is faster:"
+    "Calls per second of ours, and the ratio of ours to each other client, with the ratio by CPU "
+    "time per call in brackets. Above 1, ours is faster:"
 )
 _LOCAL: Final = (
-    "Without a network, and at the start of a program; the time of a call, and for programs the "
-    "peak of their memory:"
+    "Without a network, and at the start of a program: the time per call, and for programs also "
+    "their peak memory:"
 )
-_BULK: Final = "Bulk runs, unpaced, 64 at once:"
+_BULK: Final = "Bulk runs without pacing, with 64 concurrent requests:"
 
 
 def with_section(readme: str, section: str) -> str:
-    """Put the section between its two marks in a README's text.
+    """Return a README's text with the section between its two marks replaced.
 
     Raises:
         ValueError: If a mark is missing.
@@ -58,7 +58,7 @@ def with_section(readme: str, section: str) -> str:
 
 
 def summary(report: Report) -> str:
-    """Return the few figures that the project's README shows."""
+    """Return the few figures for the project's README."""
     rows = [
         (bar.text, times(bar.reached.middle))
         for bar in report.bars

@@ -1,6 +1,6 @@
-"""The fallback server, where nginx is not installed: fixed bytes from a bare asyncio protocol.
+"""The fallback server if nginx is not installed: fixed bytes from a bare asyncio protocol.
 
-It parses no more than it must: the request line, Content-Length and where a request ends.
+It parses only what it must: the request line, Content-Length and the end of the request.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _answer(body: bytes, status: bytes = b"200 OK") -> bytes:
 
 
 def _session(line: bytes) -> bytes:
-    """Answer with the session that was asked for: ours compares the id."""
+    """Return the requested session, because our client compares the id."""
     return _answer(SESSION.replace(ID, line.split(b"/sessions/")[1].partition(b"/")[0]))
 
 
@@ -81,7 +81,7 @@ def main() -> None:
     """Serve on the port given as the only argument, until killed."""
     port = int(sys.argv[1])
     try:
-        import uvloop  # noqa: PLC0415 - used where installed
+        import uvloop  # noqa: PLC0415 - used if installed
     except ImportError:
         asyncio.run(_serve(port))
     else:

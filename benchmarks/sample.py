@@ -1,4 +1,4 @@
-"""What one measurement is: a count of calls, and the time, CPU and memory that they took."""
+"""One measurement: the number of calls, and the time, CPU and memory that they took."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ __all__ = [
     "timed",
 ]
 
-SECRET_KEY: Final = "sk_test_benchmark"  # noqa: S105 - a static server asks for none
+SECRET_KEY: Final = "sk_test_benchmark"  # noqa: S105 - the static server doesn't check it
 HEADERS: Final = {"Authorization": f"Bearer {SECRET_KEY}", "Clerk-API-Version": "2026-05-12"}
-"""What a client that knows nothing of Clerk is told to send: the same as ours sends."""
+"""The headers that clients without Clerk support send; ours sends the same."""
 
 
 @attrs.frozen
 class Job:
-    """What a child process is told to do.
+    """The job of a child process.
 
     Attributes:
         case: The name of the case.
-        client: Who does the work.
-        base_url: Of the static server, with its version path.
-        count: Calls to make, after the warm-up.
-        concurrency: Calls at once.
+        client: The client that does the work.
+        base_url: The URL of the static server, with its version path.
+        count: Calls to make after the warm-up.
+        concurrency: Concurrent calls.
         size: Sessions in a list, or None.
         loop: `asyncio` or `uvloop`.
     """
@@ -60,13 +60,13 @@ class Sample:
 
     Attributes:
         count: Calls made.
-        wall: From the first call to the end of the last.
-        cpu: The process's own CPU time meanwhile, all threads and the system's part included.
-        p50: The median of the calls' times, or None where single calls were not timed.
-        p99: The 99th percentile, likewise.
-        peak: The most memory the process has had.
-        growth: Of a long bulk run: the time of an id over that in short runs made in between.
-        cpu_growth: Likewise by CPU time.
+        wall: Time from the start of the first call to the end of the last.
+        cpu: The process's own CPU time meanwhile, of all threads, user and system.
+        p50: The median time of a call; None if single calls were not timed.
+        p99: The 99th percentile of the time of a call; None if single calls were not timed.
+        peak: The peak memory of the process.
+        growth: For a long bulk run: its time per id divided by that of short runs in between.
+        cpu_growth: The same by CPU time.
     """
 
     count: int
@@ -80,9 +80,9 @@ class Sample:
 
 
 def peak_mib() -> float:
-    """Tell the most memory that this process has had, in MiB.
+    """Return the peak memory of this process, in MiB.
 
-    Linux's own figure first: `ru_maxrss` there counts what the parent held at the fork too.
+    On Linux this reads VmHWM, because `ru_maxrss` includes what the parent had at the fork.
     """
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
@@ -93,19 +93,19 @@ def peak_mib() -> float:
 
 
 def session_ids(count: int) -> list[str]:
-    """Make ids that differ, so that no client can prepare a URL once."""
+    """Return distinct ids, so that no client can reuse a prepared URL."""
     return [f"sess_{number:027d}" for number in range(count)]
 
 
 class Stopwatch:
-    """Takes wall and CPU time from its making to `stop`."""
+    """Measures wall-clock and CPU time from its creation to `stop`."""
 
     def __init__(self) -> None:
         self._cpu = time.process_time()
         self._wall = time.perf_counter()
 
     def stop(self, count: int, times: Sequence[float] = ()) -> Sample:
-        """Make the sample of `count` calls, with the calls' own times where they were taken."""
+        """Return the sample of `count` calls, with the times of the calls if measured."""
         wall = time.perf_counter() - self._wall
         cpu = time.process_time() - self._cpu
         p50 = p99 = None

@@ -1,4 +1,4 @@
-"""A static HTTP server in a process and on a core of its own, and the proof of its ceiling."""
+"""A static HTTP server with its own process and core, and a measurement of its ceiling."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ _FAULT = (
 
 @attrs.frozen
 class StaticServer:
-    """A running server: what it is, where it listens, and the process that does the work."""
+    """A running server: its kind, its address, and the id of the process that does the work."""
 
     kind: str
     base_url: str
@@ -74,12 +74,12 @@ class StaticServer:
 
 @attrs.frozen
 class Ceiling:
-    """What the server can do, seen from a client that is cheaper than any HTTP library.
+    """What the server can do, measured with a client that is cheaper than any HTTP library.
 
     Attributes:
-        measured: Requests a second that a bare loop over 64 sockets got out of it: a lower bound,
-            as that loop is Python too.
-        by_cpu: Requests a second if its core were full, from its own CPU time per request.
+        measured: Requests per second that a bare loop over 64 sockets achieved: a lower bound,
+            because that loop is Python too.
+        by_cpu: Requests per second on a fully used core, from its own CPU time per request.
     """
 
     measured: float
@@ -87,7 +87,7 @@ class Ceiling:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Tell the CPU time that a process has used, or 0.0 where the system doesn't say."""
+    """Return the CPU time that a process has used, or 0.0 if the system doesn't report it."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     except OSError:
@@ -97,12 +97,12 @@ def cpu_seconds(pid: int) -> float:
 
 @contextmanager
 def static_server(core: int | None, *, prefer_nginx: bool = True) -> Generator[StaticServer]:
-    """Run the server on `core` (None: wherever the system puts it) while the block runs."""
+    """Run the server on `core` (None: not pinned) while the block runs."""
     port = _free_port()
     nginx = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        root.chmod(0o755)  # nginx's worker gives up root's rights
+        root.chmod(0o755)  # nginx's worker drops root privileges
         if nginx is not None and prefer_nginx:
             files = root / "files"
             files.mkdir()
@@ -113,7 +113,7 @@ def static_server(core: int | None, *, prefer_nginx: bool = True) -> Generator[S
             text = _NGINX.format(
                 root=root,
                 port=port,
-                session=SESSION.replace(ID, b"$1").decode(),  # ours compares the id
+                session=SESSION.replace(ID, b"$1").decode(),  # our client compares the id
                 token=TOKEN.decode(),
                 fault=_FAULT,
             )
@@ -123,7 +123,7 @@ def static_server(core: int | None, *, prefer_nginx: bool = True) -> Generator[S
             kind = version.stderr.strip().rpartition(" ")[2] or "nginx"
         else:
             command = [sys.executable, "-m", "benchmarks.responder", str(port)]
-            kind = "a bare asyncio responder, as there is no nginx"
+            kind = "a bare asyncio responder, because nginx is not installed"
         with program(command) as process:
             _wait_for(port, process)
             worker = _worker_of(process.pid)
@@ -133,7 +133,7 @@ def static_server(core: int | None, *, prefer_nginx: bool = True) -> Generator[S
 
 
 class _Termination:
-    """SIGTERM ends the benchmark, but never while a program starts: nobody would know its pid."""
+    """Ends the benchmark on SIGTERM, but never while a program starts, whose pid is unknown yet."""
 
     def __init__(self) -> None:
         self.is_held = False
@@ -173,7 +173,7 @@ def program(command: list[str], **settings: Any) -> Generator[subprocess.Popen[s
 
 
 def measure_ceiling(server: StaticServer, seconds: float = 1.0) -> Ceiling:
-    """Ask for revocations on 64 sockets as fast as a bare loop can, and watch the server's CPU."""
+    """Send revocations on 64 sockets as fast as a bare loop can, and measure the server's CPU."""
     request = (
         b"POST /v1/sessions/sess_1/revoke HTTP/1.1\r\nHost: 127.0.0.1\r\n"
         b"Authorization: Bearer sk_test_benchmark\r\nContent-Length: 0\r\n\r\n"
@@ -214,18 +214,18 @@ def _wait_for(port: int, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise RuntimeError(f"the server ended with {process.returncode}")
+            raise RuntimeError(f"the server exited with {process.returncode}")
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
         except OSError:
             time.sleep(0.02)
         else:
             return
-    raise RuntimeError("the server did not come up within 10 s")
+    raise RuntimeError("the server did not start within 10 s")
 
 
 def _worker_of(pid: int) -> int:
-    """Find the process that serves: nginx's only worker, or the one we started."""
+    """Return the id of the process that serves: nginx's only worker, or the one we started."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
     except OSError:

@@ -1,7 +1,8 @@
 """`python -m benchmarks.shared_bounds`: what shared state promises, with a real redis-server.
 
-What a check of denials costs, how fast a denial reaches another process, how much of a limit four
-processes use together, and what two bulk runs cost a live product, with shared state and without.
+It measures what checking the denials costs, how fast a denial reaches another process, how much of
+a limit four processes use together, and how two bulk runs affect a live product, with shared state
+and without.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ _PRODUCT: Final = """
 
 @contextlib.contextmanager
 def _redis() -> Generator[str]:
-    """Run a redis-server of our own, and give its URL."""
+    """Run a private redis-server while the block runs, and yield its URL."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
@@ -158,7 +159,7 @@ def _seconds_of_a_check(denials: Denials) -> float:
 
 
 async def measure_check() -> Bound:
-    """Ask a list with nothing in it, and one with a million sessions."""
+    """Check an empty list of denials, and one with a million sessions."""
     empty = _seconds_of_a_check(Denials())
     denials = Denials()
     denials.is_watched = True
@@ -177,7 +178,7 @@ async def measure_check() -> Bound:
 
 
 async def measure_feed(url: str) -> Bound:
-    """Deny sessions one after the other, and see when another process knows of each."""
+    """Deny sessions one by one, and measure when another process learns of each."""
     watcher = _start(_WATCHER, url, SENT)
     sent: list[float] = []
     async with AsyncSessionsApi("sk_test_bench", shared_state=url) as sessions:
@@ -190,7 +191,7 @@ async def measure_feed(url: str) -> Bound:
     p99 = took[len(took) * 99 // 100]
     return Bound(
         f"{SENT:,} denials to another process",
-        f"{took[len(took) // 2] * 1e3:.1f} ms in the middle, {p99 * 1e3:.1f} ms at the 99th of 100",
+        f"{took[len(took) // 2] * 1e3:.1f} ms median, {p99 * 1e3:.1f} ms at the 99th percentile",
         p99 <= 0.05,
     )
 
@@ -210,7 +211,7 @@ async def measure_together(url: str) -> Bound:
     took = max(last for _, last in ended) - min(first for first, _ in ended)
     return Bound(
         "four processes, 500 sessions each, 100 per second",
-        f"{took / 20:.3f} of the time that the limit makes; {refused} refused",
+        f"{took / 20:.3f} of the time that the limit requires; {refused} refused",
         refused == 0 and took <= 20 * 1.08 + 1.0,
     )
 
@@ -234,7 +235,7 @@ async def _product(fake: FakeClerk, url: str, runs: int) -> tuple[list[float], i
 
 
 async def measure_product(url: str) -> Bound:
-    """Make 15 calls a second beside two runs, alone and with shared state or without."""
+    """Make 15 calls per second alone, and during two runs with and without shared state."""
     told: list[str] = []
     is_met = True
     alone = 0.0
@@ -248,18 +249,18 @@ async def measure_product(url: str) -> Bound:
         alone = alone or p99
         told.append(
             f"{what}: {late} of {len(times)} late, {refused} refused, {failed} failed, "
-            f"99th of 100 at {p99 * 1e3:.0f} ms"
+            f"99th percentile {p99 * 1e3:.0f} ms"
         )
         if what == "shared":
             is_met = not (late or refused or failed) and p99 <= 2 * alone
-        await asyncio.sleep(10.5)  # the window of the key in Redis
-    return Bound("a product beside two bulk runs", "; ".join(told), is_met)
+        await asyncio.sleep(10.5)  # until the key's window in Redis is empty
+    return Bound("a live product during two bulk runs", "; ".join(told), is_met)
 
 
 async def main() -> int:
-    """Measure and print; 1 if a bound is missed."""
+    """Measure and print; return 1 if a bound is missed."""
     if shutil.which("redis-server") is None:
-        print("there is no redis-server on this machine")
+        print("redis-server is not installed")
         return 2
     bounds: list[Bound] = []
     print("| measured | |\n|---|---|")

@@ -35,12 +35,12 @@ _HEAD = (
 
 @attrs.frozen
 class Report:
-    """All of a run: what is drawn and printed comes from here, and so from the JSON.
+    """All results of a run; the charts and tables need nothing else, and so can use its JSON.
 
     Attributes:
-        machine: Where and with what it was measured, and the command.
-        results: Each client in each case.
-        bars: What was reached.
+        machine: The machine, the software versions, and the command.
+        results: The result of each client in each case.
+        bars: The bars and what was reached.
     """
 
     machine: dict[str, Any]
@@ -48,7 +48,7 @@ class Report:
     bars: list[BarResult]
 
     def as_json(self) -> str:
-        """Encode everything, the rounds' single figures included."""
+        """Return everything as JSON, including the figures of each round."""
         return json.dumps(attrs.asdict(self), indent=1, ensure_ascii=False) + "\n"
 
     @classmethod
@@ -74,19 +74,19 @@ def _read(kind: type[_T], raw: dict[str, Any], *ratios: str) -> _T:
 
 
 def as_text(results: Sequence[Result]) -> str:
-    """Make a table of fixed width."""
+    """Return a table with aligned columns."""
     return "\n".join(_aligned([_HEAD, *_rows(results)], left=2))
 
 
 def as_markdown(results: Sequence[Result]) -> str:
-    """Make a Markdown table."""
+    """Return a Markdown table."""
     lines = [f"| {' | '.join(_HEAD)} |", "|---|---|" + "---:|" * (len(_HEAD) - 2)]
     lines += [f"| {' | '.join(row)} |" for row in _rows(results)]
     return "\n".join(lines) + "\n"
 
 
 def bars_as_rows(bars: Sequence[BarResult]) -> list[tuple[str, ...]]:
-    """Tell each bar, what was reached by the clock and by CPU, and whether it is met."""
+    """Return each bar, what was reached by the clock and by CPU time, and whether it is met."""
     return [
         (
             bar.text,
@@ -107,18 +107,18 @@ def _told(reached: Ratio) -> str:
 
 
 def bars_as_text(bars: Sequence[BarResult]) -> str:
-    """Tell which bars were reached."""
+    """Return a table of the bars that were judged."""
     head = ("what", "bar", "reached (rounds)", "by CPU", "")
     return "\n".join(_aligned([head, *bars_as_rows(bars)], left=1))
 
 
 def number(value: float) -> str:
-    """Write a figure with three digits that count."""
+    """Return a figure with three significant digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def times(value: float) -> str:
-    """Write how many times as much one is of another."""
+    """Return a ratio as text."""
     return f"{value:,.0f}" if value >= 10 else f"{value:.2f}"
 
 
@@ -144,7 +144,7 @@ def _rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
     last = ""
     for result in results:
         middle = spread = by_cpu = ""
-        is_peer = result.client not in {OURS, "bare Python"}  # which does nothing in no time
+        is_peer = result.client not in {OURS, "bare Python"}  # it does nothing, in no time
         if is_peer and result.ratio is not None and result.cpu_ratio is not None:
             middle = f"{times(result.ratio.middle)} x"
             spread = _spread(result.ratio)

@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 __all__ = ["run_async", "run_bulk", "run_construct_async"]
 
 WARM_UP = 200
-SHORT_RUNS = 10_000  # ids at least in one measurement of bulk runs: short runs are repeated
+SHORT_RUNS = 10_000  # minimum ids in a measurement of bulk runs: short runs are repeated
 STRETCH = 10_000  # ids of a long bulk run between short ones
 SHORT = 1_000  # ids of a short one
 _SETTLING = 0.05
-_DELAY = 0.001  # the first backoff in the case with faults, for each client alike
+_DELAY = 0.001  # the first backoff in the case with faults, the same for each client
 _TRIES = 8
 _BUSY = 503
 
 
 def _operation(job: Job) -> str:
-    """Tell the kind of request: `revoke`, `list` or `token`."""
+    """Return the kind of request: `revoke`, `list` or `token`."""
     return job.case.split("-")[1]
 
 
 def _number(id_: str) -> int:
-    """Give what makes each request for a list another one."""
+    """Return the number in an id, which makes each request for a list different."""
     return int(id_[5:])
 
 
@@ -187,18 +187,18 @@ async def _measure(job: Job) -> Sample:
 
 def _run(job: Job, main: Coroutine[Any, Any, Sample]) -> Sample:
     if job.loop == "uvloop":
-        import uvloop  # noqa: PLC0415 - of the extra `bench`
+        import uvloop  # noqa: PLC0415 - from the extra `bench`
 
         return uvloop.run(main)
     return asyncio.run(main)
 
 
 def run_async(job: Job) -> Sample:
-    """Run a case of single requests, `job.concurrency` at once."""
+    """Run a case of single requests, `job.concurrency` at a time."""
     return _run(job, _measure(job))
 
 
-_UNPACED = 10**9  # requests a second: more than anybody could send
+_UNPACED = 10**9  # requests per second: more than any client can send
 
 
 async def _ids(count: int) -> AsyncGenerator[str]:
@@ -212,7 +212,7 @@ async def _revoke(sessions: AsyncSessionsApi, ids: AsyncGenerator[str], job: Job
     unpaced = RateLimit(_UNPACED, per=1.0)
     report = await sessions.revoke_many(ids, rate_limit=unpaced, concurrency=job.concurrency)
     if not report.ok:
-        raise RuntimeError(f"the bulk run went wrong: {report}")
+        raise RuntimeError(f"the bulk run failed: {report}")
     return report.total
 
 
@@ -230,15 +230,15 @@ async def _bulk(job: Job) -> Sample:
             sample = watch.stop(
                 sum([await _revoke(sessions, _ids(job.count), job) for _ in range(runs)])
             )
-    # the memory of interest is what the run itself added
+    # the peak is what the run itself added
     return attrs.evolve(sample, peak=max(0.0, sample.peak - before))
 
 
 async def _long_bulk(sessions: AsyncSessionsApi, job: Job) -> Sample:
-    """Run a long bulk revocation in stretches, each followed by short runs to compare it with.
+    """Run a long bulk revocation in stretches, each followed by short runs for comparison.
 
-    A machine whose speed changes from minute to minute would show in a comparison of a run of
-    minutes with one of seconds; what is measured within a second of each other it changes alike.
+    The speed of a machine changes from minute to minute, which would distort a comparison of a run
+    of minutes with one of seconds. It affects measurements within a second of each other alike.
     """
     stretches: list[Sample] = []
     short: list[Sample] = []
@@ -249,7 +249,7 @@ async def _long_bulk(sessions: AsyncSessionsApi, job: Job) -> Sample:
             yield id_
             if int(id_[5:]) % STRETCH == STRETCH - 1:
                 stretches.append(watch.stop(STRETCH))
-                await asyncio.sleep(_SETTLING)  # what is under way ends in nobody's time
+                await asyncio.sleep(_SETTLING)  # requests in flight end outside both measurements
                 watch = Stopwatch()
                 total = sum([await _revoke(sessions, _ids(SHORT), job) for _ in range(5)])
                 short.append(watch.stop(total))
@@ -294,7 +294,7 @@ async def _bare_bulk(job: Job) -> Sample:
 
 
 def run_bulk(job: Job) -> Sample:
-    """Run a bulk revocation of `job.count` ids; `peak` is what the run added to the memory."""
+    """Run a bulk revocation of `job.count` ids; `peak` is the memory that the run added."""
     return _run(job, _bulk(job) if job.client == "clerk_async" else _bare_bulk(job))
 
 
@@ -316,5 +316,5 @@ async def _construct(job: Job) -> Sample:
 
 
 def run_construct_async(job: Job) -> Sample:
-    """Make and close clients that are never used."""
+    """Create and close clients that are never used."""
     return _run(job, _construct(job))

@@ -131,7 +131,7 @@ _PROGRAMS = {
     },
 }
 _SLOWS_IMPORTS = {"PYTHONDONTWRITEBYTECODE", "PYTHONDEVMODE"}
-"""Without byte code that is kept, a checkout would be compiled anew in each process."""
+"""Variables that slow imports down: without cached bytecode, each process would compile anew."""
 _FRAME = """
 import time
 KEY, URL, JWT_KEY = {key!r}, {url!r}, {jwt_key!r}
@@ -150,7 +150,7 @@ print(took, peak)
 
 
 def run_process(job: Job) -> Sample:
-    """Run a program in fresh processes; time and memory are taken inside, CPU from outside."""
+    """Run a program in fresh processes; measure time and memory inside, CPU time outside."""
     program = _PROGRAMS[job.case][job.client]
     text = _FRAME.format(key=SECRET_KEY, url=job.base_url, jwt_key=JWT_KEY, program=program)
     compiled = {name: value for name, value in os.environ.items() if name not in _SLOWS_IMPORTS}
@@ -166,8 +166,8 @@ def run_process(job: Job) -> Sample:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
-            raise RuntimeError(f"{job.client}: the program ended with {process.returncode}")
-        if number == 0:  # writes the byte code, fills the system's cache
+            raise RuntimeError(f"{job.client}: the program exited with {process.returncode}")
+        if number == 0:  # writes the bytecode, and fills the system's cache
             continue
         took.append(float(printed[0]))
         peak = max(peak, float(printed[1]))

@@ -1,4 +1,4 @@
-"""The blocking cases: one thread or several, each request waited for."""
+"""The blocking cases, in one thread or several."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def run_sync(job: Job) -> Sample:
 
 
 def run_construct(job: Job) -> Sample:
-    """Make and close clients that are never used."""
+    """Create and close clients that are never used."""
     makers: dict[str, Callable[[], object]] = {}
     if job.client == "clerk-backend-api":
         from clerk_backend_api import Clerk  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""The cases of token verification: single tokens, and whole requests that carry one."""
+"""The cases of token verification: single tokens, and whole requests with one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _b64(data: bytes) -> str:
 
 
 def _organization(number: int) -> dict[str, Any]:
-    """Make the claims of one of ten organizations, whose members may do what all members may."""
+    """Return the claims of one of ten organizations, with features and permissions."""
     organization = number % ORGANIZATIONS
     masks = ",".join(str((organization * 7 + each * 11) % 31 + 1) for each in range(10))
     return {
@@ -44,7 +44,7 @@ def _organization(number: int) -> dict[str, Any]:
 
 
 def _tokens(count: int, *, with_organization: bool) -> tuple[Any, str, list[str]]:
-    """Sign tokens as Clerk does (RS256, version 2 claims), each with an id of its own."""
+    """Sign tokens as Clerk does (RS256, version 2 claims), each with its own id."""
     from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric import padding, rsa  # noqa: PLC0415
 
@@ -89,7 +89,7 @@ def _verifier_of(client: str, public: Any, pem: str) -> Callable[[str], object]:
             from clerk_backend_api.security.types import VerifyTokenOptions  # noqa: PLC0415
 
             options = VerifyTokenOptions(jwt_key=pem, authorized_parties=[PARTY])
-            # with line breaks its own reading of a PEM fails; this form of it passes
+            # its own PEM parsing fails on line breaks, but not if the key is set afterwards
             options.jwt_key = pem
             return lambda token: verify_token(token, options)
         case "PyJWT":
@@ -107,7 +107,7 @@ def _verifier_of(client: str, public: Any, pem: str) -> Callable[[str], object]:
 
 
 def _bare_check(public: Any) -> Callable[[str], object]:
-    """Check the signature and nothing else, with everything decoded beforehand."""
+    """Return a check of the signature alone, with everything decoded beforehand."""
     from cryptography.hazmat.primitives import hashes  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric import padding  # noqa: PLC0415
 
@@ -116,7 +116,7 @@ def _bare_check(public: Any) -> Callable[[str], object]:
 
 
 def run_tokens(job: Job) -> Sample:
-    """Verify tokens, each new (`token-first…`) or one again and again (`token-again…`)."""
+    """Verify tokens, each one new (`token-first…`) or the same one again (`token-again…`)."""
     again = job.case.startswith("token-again")
     public, pem, tokens = _tokens(
         WARM_UP + (0 if again else job.count), with_organization=job.case == "token-first-org"
@@ -157,7 +157,7 @@ def _from_threads(job: Job, verify: Callable[[Any], object], inputs: list[Any]) 
 
 
 def run_requests(job: Job) -> Sample:
-    """Authenticate the request of a browser, or of an app with a bearer token, again and again."""
+    """Authenticate a request repeatedly: a browser's, or an app's with a bearer token."""
     import httpx  # noqa: PLC0415
 
     _, pem, [token] = _tokens(1, with_organization=False)

@@ -95,7 +95,7 @@ def test_a_missing_library_is_skipped_with_a_hint_how_to_install_it() -> None:
         "main()"
     )
     done = _run("-c", program)
-    assert "not installed, so left out: httpx, uvloop" in done.stderr
+    assert "not installed, so skipped: httpx, uvloop" in done.stderr
     assert "pip install -e '.[bench]'" in done.stderr
     assert "construct: clerk_async, round 1" in done.stderr
     assert "uvloop, round" not in done.stderr
