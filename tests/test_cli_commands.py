@@ -133,7 +133,7 @@ def test_refresh_takes_tokens_from_options_and_hides_the_result(
 def test_refresh_can_ask_for_cookies_with_a_suffix(
     cli: InProcess, option: str, asked: str | None
 ) -> None:
-    """As the cookies of the request had one or not; without a word it is up to the service."""
+    """It asks for what the request's cookies had; without an option the service decides."""
     session = cli.fake.add_session()
     about = ["--expired-token", cli.fake.expired_token(session)]
     about += ["--refresh-token", cli.fake.refresh_token_for(session)]

@@ -195,8 +195,8 @@ def test_the_time_left_follows_a_lasting_change() -> None:
     assert told == pytest.approx(441.0, abs=5)
 
 
-def test_a_time_left_that_has_run_down_is_not_believed() -> None:
-    """The run goes on: what it says now counts, and if it says nothing, nothing is shown."""
+def test_a_time_left_that_has_run_down_is_discarded() -> None:
+    """The run continues: a new estimate replaces it, and without one nothing is shown."""
     left = TimeLeft()
     assert left.follow(5.0, 1.0) == 5.0
     assert left.follow(None, 5.5) is None

@@ -1,4 +1,4 @@
-"""The pytest plugin and the package cost nothing until they are used, and say what is missing."""
+"""The pytest plugin and the testing package are cheap until used, and say what is missing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def run(program: str) -> str:
-    """What a fresh interpreter prints for a program, with warnings as errors."""
+    """Return what a fresh interpreter prints for a program, with warnings as errors."""
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-c", program],
         capture_output=True,
@@ -35,7 +35,7 @@ PYTEST = [sys.executable, "-X", "dev", "-m", "pytest", "-q", "-p", "no:cacheprov
 
 
 class Suite:
-    """A test suite of a user's, run as they run it."""
+    """A user's test suite, run as users run it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -47,7 +47,7 @@ class Suite:
             path.write_text(textwrap.dedent(text).lstrip(), encoding="utf-8")
 
     def run(self, *arguments: str, env: dict[str, str] | None = None) -> str:
-        """Run it, and return what pytest prints if it passes."""
+        """Run it, check that it passes, and return what pytest prints."""
         done = subprocess.run(
             [*PYTEST, *arguments],
             cwd=self.root,
@@ -63,7 +63,7 @@ class Suite:
 
 @pytest.fixture
 def suite(tmp_path: Path) -> Suite:
-    """A suite with an app that makes its clients when it is imported, sync and async."""
+    """Return a suite with an app that makes sync and async clients when it is imported."""
     made = Suite(tmp_path)
     made.write(
         ini="""
@@ -99,7 +99,7 @@ class TestSetting:
 
     @pytest.mark.promise("fake-plugin")
     @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["", "xdist"])
-    def test_clients_made_at_import_just_work(self, suite: Suite, workers: tuple[str, ...]) -> None:
+    def test_clients_made_at_import_work(self, suite: Suite, workers: tuple[str, ...]) -> None:
         """In conftests too, sync and async, in every worker, whatever the shell has set."""
         suite.write(
             test_app="""
@@ -130,8 +130,8 @@ class TestSetting:
 
     @pytest.mark.promise("fake-plugin")
     @pytest.mark.parametrize("order", [("test_a.py", "test_b.py"), ("test_b.py", "test_a.py")])
-    def test_each_test_begins_anew(self, suite: Suite, order: tuple[str, str]) -> None:
-        """What one test does to the service, and what clients remember of it, no other meets."""
+    def test_each_test_starts_fresh(self, suite: Suite, order: tuple[str, str]) -> None:
+        """No test sees what another did to the service, or what clients remember of it."""
         meddle = """
             from datetime import UTC, datetime
             import pytest
@@ -176,8 +176,8 @@ class TestSetting:
         suite.write(test_a=meddle, test_b=meddle)
         assert "4 passed" in suite.run(*order)
 
-    def test_what_is_held_does_not_outlive_its_test(self, suite: Suite) -> None:
-        """A fixture of the app's that waits for the answer gets it."""
+    def test_a_held_request_does_not_outlive_its_test(self, suite: Suite) -> None:
+        """A fixture of the app that waits for the response gets it."""
         suite.write(
             test_held="""
                 import threading
@@ -203,8 +203,8 @@ class TestSetting:
         )
         assert "2 passed" in suite.run()
 
-    def test_without_it_the_environment_stays_as_it_is(self, suite: Suite) -> None:
-        """And nothing is loaded."""
+    def test_without_the_setting_the_environment_is_unchanged(self, suite: Suite) -> None:
+        """Nothing is imported either."""
         suite.write(
             ini="""
                 [pytest]
@@ -222,8 +222,8 @@ class TestSetting:
         )
         assert "1 passed" in suite.run()
 
-    def test_it_is_undone_at_the_end(self, suite: Suite) -> None:
-        """For who runs pytest within a program, or within pytest; errors at import included."""
+    def test_the_environment_is_restored_at_the_end(self, suite: Suite) -> None:
+        """For programs that run pytest within a program, or within pytest; also on errors."""
         suite.write(
             test_app="""
                 def test_it(fake_clerk):
@@ -252,8 +252,8 @@ class TestSetting:
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def test_a_plugin_that_is_named_in_a_conftest_works_too(self, suite: Suite) -> None:
-        """Where plugins are not loaded by themselves; before the tests' modules are imported."""
+    def test_a_plugin_named_in_a_conftest_works_too(self, suite: Suite) -> None:
+        """If plugins are not loaded automatically; it acts before the test modules are imported."""
         suite.write(
             conftest="""
                 pytest_plugins = ["clerk_async.testing.plugin"]
@@ -278,8 +278,10 @@ class TestPlugin:
 
     @pytest.mark.promise("fake-plugin")
     @pytest.mark.parametrize("turn", range(3))
-    def test_its_fixture_is_one_server_begun_anew(self, fake_clerk: FakeClerk, turn: int) -> None:
-        """The address never changes; nothing of another test is there; no id comes twice."""
+    def test_its_fixture_is_one_server_that_is_reset(
+        self, fake_clerk: FakeClerk, turn: int
+    ) -> None:
+        """The address never changes; nothing of another test is left; no id is used twice."""
         del turn
         assert isinstance(fake_clerk, FakeClerk)
         assert not fake_clerk.sessions
@@ -294,8 +296,8 @@ class TestPlugin:
         """Set two settings."""
         fake.rate_limit, fake.latency = None, 0.0
 
-    def test_reset_is_there_for_who_runs_a_fake_themselves(self) -> None:
-        """It is as it was made, sessions included."""
+    def test_reset_restores_a_fake_that_users_run_themselves(self) -> None:
+        """It is as it was created, including its sessions."""
         with FakeClerk(sessions=5, rate_limit=(100, 1.0), latency=0.001, seed=3) as fake:
             first_key, port = fake.jwt_key, fake.port
             fake.rotate_keys(keep_old=False)
@@ -336,7 +338,7 @@ class TestPlugin:
         pytest_loaded = "import sys, pytest; before = set(sys.modules); "
         assert run(pytest_loaded + program) == "set()"
 
-    def test_every_public_name_is_there(self) -> None:
+    def test_every_public_name_exists(self) -> None:
         for name in clerk_async.testing.__all__:
             assert getattr(clerk_async.testing, name).__name__ == name
             assert name in dir(clerk_async.testing)
@@ -371,7 +373,7 @@ with FakeClerk(sessions=3) as fake:
 
 class TestWithoutCryptography:
     @pytest.mark.slow
-    def test_all_but_tokens_works_and_a_token_says_what_is_missing(self) -> None:
+    def test_everything_but_tokens_works_without_the_extra(self) -> None:
         said, answered = run(NO_CRYPTOGRAPHY).splitlines()
         assert "pip install 'clerk-async[jwt]'" in said
         assert answered.startswith("501 ")

@@ -1,4 +1,4 @@
-"""FakeClerk refreshes what is in order, and names in a 401 what is not."""
+"""FakeClerk refreshes valid requests, and rejects others with a 401 that says why."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ ORIGIN = "http://localhost:3000"
 
 @pytest.fixture
 def fake() -> Iterator[FakeClerk]:
-    """A fake whose time stands still."""
+    """Yield a fake with a frozen clock."""
     with FakeClerk(clock=lambda: NOW) as fake:
         yield fake
 
 
 @pytest.fixture
 def session(fake: FakeClerk) -> FakeSession:
-    """A session that could be refreshed."""
+    """Return a session that can be refreshed."""
     return fake.add_session(user_id="user_1")
 
 
 def body(fake: FakeClerk, session: FakeSession, **changes: Any) -> dict[str, Any]:
-    """A refresh that would be answered, but for the changes."""
+    """Return the body of a valid refresh request, with changes."""
     usual = {
         "expired_token": fake.expired_token(session),
         "refresh_token": fake.refresh_token_for(session.id),
@@ -44,12 +44,12 @@ def body(fake: FakeClerk, session: FakeSession, **changes: Any) -> dict[str, Any
 
 
 def refresh(fake: FakeClerk, session: FakeSession, **changes: Any) -> Reply:
-    """Ask for a refresh."""
+    """Send a refresh request."""
     return post(fake, f"/sessions/{session.id}/refresh", body(fake, session, **changes))
 
 
 class TestAnswers:
-    def test_a_new_token(self, fake: FakeClerk, session: FakeSession) -> None:
+    def test_a_refresh_returns_a_new_token(self, fake: FakeClerk, session: FakeSession) -> None:
         for extra in ({}, {"format": "token"}, {"format": None, "request_headers": {"a": ["b"]}}):
             reply = refresh(fake, session, **extra)
             assert reply.status == 200
@@ -59,16 +59,16 @@ class TestAnswers:
 
     @pytest.mark.promise("fake-not-kinder")
     @pytest.mark.parametrize("asked", ["", "?suffixed_cookies=false", "?suffixed_cookies=true"])
-    def test_cookies_are_named_as_was_asked_for(
+    def test_cookies_have_the_requested_names(
         self, fake: FakeClerk, session: FakeSession, asked: str
     ) -> None:
-        """With the instance's suffix if the query says so, and without it if not."""
+        """They have the instance's suffix if the query asks for it, otherwise none."""
         asks = body(fake, session, format="cookie", request_originating_ip="203.0.113.7")
         reply = post(fake, f"/sessions/{session.id}/refresh{asked}", asks)
         assert reply.json["object"] == "cookies"
         named = dict(line.split("=", 1) for line in reply.json["cookies"])
         suffix = f"_{fake.cookie_suffix}" if asked.endswith("true") else ""
-        refresh_name = f"__refresh_{fake.cookie_suffix}"  # which Clerk's SDKs only know suffixed
+        refresh_name = f"__refresh_{fake.cookie_suffix}"  # Clerk's SDKs require the suffix
         assert list(named) == [f"__session{suffix}", refresh_name, f"__client_uat{suffix}"]
         assert named[refresh_name].startswith(f"{session.refresh_token};")
         assert "HttpOnly" in named[refresh_name]
@@ -77,15 +77,13 @@ class TestAnswers:
         assert verified.status == 200
         assert int(named[f"__client_uat{suffix}"].partition(";")[0]) == session.created_at // 1000
 
-    def test_a_suffix_is_asked_for_with_a_truth_value(
-        self, fake: FakeClerk, session: FakeSession
-    ) -> None:
-        """Anything else is refused."""
+    def test_the_suffix_parameter_is_a_boolean(self, fake: FakeClerk, session: FakeSession) -> None:
+        """Anything else is rejected."""
         path = f"/sessions/{session.id}/refresh?suffixed_cookies=perhaps"
         assert post(fake, path, body(fake, session)).status == 422
 
-    def test_the_suffix_is_the_instances(self, fake: FakeClerk) -> None:
-        """Eight characters, made from the publishable key as Clerk's SDKs make them."""
+    def test_the_suffix_is_that_of_the_instance(self, fake: FakeClerk) -> None:
+        """It has eight characters, derived from the publishable key as Clerk's SDKs do."""
         encoded = base64.b64encode(f"127.0.0.1:{fake.port}$".encode()).decode()
         assert fake.publishable_key == f"pk_test_{encoded}"
         digest = hashlib.sha1(fake.publishable_key.encode(), usedforsecurity=False).digest()
@@ -94,13 +92,13 @@ class TestAnswers:
     def test_client_uat_is_the_clients_newest_sign_in(
         self, fake: FakeClerk, session: FakeSession
     ) -> None:
-        """It is that of the browser, which may hold several sessions."""
+        """It belongs to the browser, which may have several sessions."""
         fake.add_session(client_id=session.client_id, created_at=(NOW + 5) * 1000)
         fake.add_session(client_id=session.client_id, created_at=(NOW + 9) * 1000, status="ended")
         reply = refresh(fake, session, format="cookie")
         assert reply.json["cookies"][2].startswith(f"__client_uat={NOW + 5};")
 
-    def test_the_new_token_is_for_the_origin_that_asked(
+    def test_the_new_token_is_for_the_requesting_origin(
         self, fake: FakeClerk, session: FakeSession
     ) -> None:
         """A refresh is made for a browser, so its token has an authorized party."""
@@ -137,7 +135,7 @@ class TestForm:
         "origin",
         ["localhost:3000", "ftp://x", "http://", "http://x:99999", "http://x/path", "", "*"],
     )
-    def test_an_origin_that_is_none(
+    def test_an_invalid_origin_is_rejected(
         self, fake: FakeClerk, session: FakeSession, origin: str
     ) -> None:
         reply = refresh(fake, session, request_origin=origin)
@@ -147,12 +145,12 @@ class TestForm:
 def refused_token(
     make: Callable[[FakeClerk, FakeSession], dict[str, Any]], code: str, name: str
 ) -> Any:
-    """A case of the table: what is sent instead, and the code that must come."""
+    """A row of the table: what is sent instead, and the expected error code."""
     return pytest.param(make, code, id=name)
 
 
 def claims(session: FakeSession, **changes: Any) -> dict[str, Any]:
-    """An expired session token's claims; a change to None leaves one out."""
+    """Return an expired session token's claims; a change to None removes a claim."""
     usual = {"azp": ORIGIN, "sid": session.id, "iat": NOW - 120, "exp": NOW - 60, "jti": "1"}
     return {name: value for name, value in {**usual, **changes}.items() if value is not None}
 
@@ -229,7 +227,7 @@ class TestRefusals:
             ),
         ],
     )
-    def test_every_401(
+    def test_every_401_has_its_code(
         self,
         fake: FakeClerk,
         session: FakeSession,
@@ -239,9 +237,7 @@ class TestRefusals:
         reply = refresh(fake, session, **make(fake, session))
         assert (reply.status, reply.code) == (401, code)
 
-    def test_a_token_is_consumed_by_its_first_use(
-        self, fake: FakeClerk, session: FakeSession
-    ) -> None:
+    def test_a_refresh_token_can_be_used_once(self, fake: FakeClerk, session: FakeSession) -> None:
         token = fake.expired_token(session)
         assert refresh(fake, session, expired_token=token, refresh_token="rt_other").status == 401
         assert refresh(fake, session, expired_token=token).status == 200
@@ -255,12 +251,12 @@ class TestRefusals:
         assert (reply.status, reply.code) == (401, "session_refresh_session_not_found")
 
     @pytest.mark.parametrize("status", ["revoked", "ended", "expired", "abandoned"])
-    def test_a_session_that_is_not_live(
+    def test_an_ended_session_is_rejected(
         self, fake: FakeClerk, session: FakeSession, status: str
     ) -> None:
         session.status = status
         assert refresh(fake, session).code == "session_refresh_inactive_session"
 
-    def test_a_user_who_is_gone(self, fake: FakeClerk, session: FakeSession) -> None:
+    def test_a_removed_user_is_rejected(self, fake: FakeClerk, session: FakeSession) -> None:
         fake.remove_user("user_1")
         assert refresh(fake, session).code == "session_refresh_user_not_found"

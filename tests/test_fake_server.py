@@ -1,4 +1,4 @@
-"""FakeClerk's life: it starts at once, ends wholly, and its counters tell the truth."""
+"""FakeClerk's life: it starts at once, stops completely, and its counters are right."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def names() -> set[str]:
-    """The names of the threads that run."""
+    """Return the names of the running threads."""
     return {thread.name for thread in threading.enumerate()}
 
 
@@ -44,7 +44,7 @@ class TestLife:
         with pytest.raises(ConnectionRefusedError):
             get(fake, "/jwks")
 
-    async def test_async_with_does_too_and_keeps_the_loop_free(self) -> None:
+    async def test_async_with_does_too_without_blocking_the_loop(self) -> None:
         async with FakeClerk() as fake, aiohttp.ClientSession() as http:
             headers = {"Authorization": f"Bearer {fake.secret_key}"}
             async with http.get(f"{fake.base_url}/jwks", headers=headers) as reply:
@@ -89,18 +89,18 @@ class TestLife:
             found = [get(fake, f"/sessions/{session.id}").status for _ in range(4)]
             assert found == [500, 200, 200, 429]
 
-    def test_before_the_start_it_has_no_address(self) -> None:
+    def test_it_has_no_address_before_it_starts(self) -> None:
         with pytest.raises(RuntimeError, match="with FakeClerk"):
             FakeClerk().base_url  # noqa: B018 - reading it is what raises
 
-    def test_a_taken_port_is_said(self, fake: FakeClerk) -> None:
+    def test_a_used_port_is_reported(self, fake: FakeClerk) -> None:
         other = FakeClerk(port=fake.port)
         with pytest.raises(OSError, match="in use"):
             other.start()
         other.stop()
 
     @pytest.mark.promise("fake-ends")
-    def test_stopping_cuts_what_is_held_or_idle(self) -> None:
+    def test_stopping_cuts_held_and_idle_connections(self) -> None:
         fake = FakeClerk().start()
         fake.inject(Fault.hold())
         with (
@@ -114,7 +114,7 @@ class TestLife:
         assert (fake.open_connections, fake.in_flight, fake.held) == (0, 0, 0)
 
     @pytest.mark.promise("fake-ends")
-    def test_stopping_closes_what_was_accepted_just_now(
+    def test_stopping_closes_connections_accepted_just_before(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         for _ in range(30):
@@ -126,7 +126,7 @@ class TestLife:
         gc.collect()
         assert [record.getMessage() for record in caplog.records] == []
 
-    def test_connections_can_be_dropped_from_this_side(self, fake: FakeClerk) -> None:
+    def test_a_test_can_drop_connections(self, fake: FakeClerk) -> None:
         connection = HTTPConnection("127.0.0.1", fake.port, timeout=10)
         for _ in range(2):
             connection.request("GET", "/v1/jwks")
@@ -141,7 +141,7 @@ class TestLife:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("ending", ["", "raise SystemExit(7)", "1 / 0"])
-    def test_a_program_that_never_stops_it_ends_quietly(self, ending: str) -> None:
+    def test_a_program_that_never_stops_it_exits_quietly(self, ending: str) -> None:
         program = (
             "from clerk_async.testing import FakeClerk, Fault\n"
             "import http.client\n"
@@ -163,14 +163,14 @@ class TestLife:
 
 @pytest.mark.promise("fake-ends")
 class Interruption:
-    """A Ctrl-C that strikes when the server's own code has come to its so-manieth line."""
+    """A Ctrl-C that is raised at the line of the server's code with a given number."""
 
     def __init__(self, strikes_at: int) -> None:
         self.lines_left = strikes_at
         self.struck: str | None = None
 
     def trace(self, frame: FrameType, event: str, _: object) -> Any:
-        """See the frames of the fake, and no line where nothing could be done about it."""
+        """Trace the frames of the fake, except lines at which nothing could be done about it."""
         code = frame.f_code
         if not code.co_filename.endswith(("testing/server.py", "testing/fake.py")):
             return None
@@ -185,7 +185,7 @@ class Interruption:
         return self.trace
 
     def run(self, fake: FakeClerk, *, stops_again: bool) -> None:
-        """Start and stop a fake, and be interrupted."""
+        """Start and stop a fake, with an interruption."""
         before = sys.gettrace()
         sys.settrace(self.trace)
         try:
@@ -199,8 +199,8 @@ class Interruption:
 
 @pytest.mark.promise("fake-ends")
 @pytest.mark.parametrize("stops_again", [False, True])
-def test_interrupted_anywhere_in_start_or_stop_it_leaves_no_thread(stops_again: bool) -> None:
-    """Nor a socket: it can be started again at once, on the same port."""
+def test_an_interrupted_start_or_stop_leaves_no_thread(stops_again: bool) -> None:
+    """It leaves no socket either: it can be started again at once, on the same port."""
     strikes_at, places, before = 0, set[str](), names()
     fake = FakeClerk(sessions=1)
     while True:
@@ -222,7 +222,7 @@ def test_interrupted_anywhere_in_start_or_stop_it_leaves_no_thread(stops_again: 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks are Unix's")
 def test_a_forked_child_keeps_no_socket_of_it_open() -> None:
-    """Else who connects to a stopped fake would wait for ever, and its port could not be had."""
+    """Otherwise clients of a stopped fake would wait forever, and its port would stay in use."""
     ended = run_program(
         """
         import os, socket, sys, warnings
@@ -260,7 +260,7 @@ def test_a_forked_child_keeps_no_socket_of_it_open() -> None:
 
 
 class TestTransport:
-    async def test_answers_are_compressed_for_those_who_accept_it(self) -> None:
+    async def test_responses_are_compressed_if_the_client_accepts_it(self) -> None:
         async with (
             FakeClerk(compress=True) as fake,
             aiohttp.ClientSession(auto_decompress=False) as http,
@@ -273,7 +273,7 @@ class TestTransport:
                 assert "Content-Encoding" not in reply.headers
 
     @pytest.mark.parametrize("reset", [False, True])
-    async def test_https(self, reset: bool) -> None:
+    async def test_https_works(self, reset: bool) -> None:
         authority = trustme.CA()
         server, client = (
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER),
@@ -291,18 +291,18 @@ class TestTransport:
 
 
 class TestWaiting:
-    def test_wait_for_wakes_when_it_happens(self, fake: FakeClerk) -> None:
+    def test_wait_for_returns_when_the_condition_holds(self, fake: FakeClerk) -> None:
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(fake.wait_for, lambda: len(fake.requests) == 2)
             get(fake, "/jwks")
             get(fake, "/jwks")
             waiting.result(timeout=5)
 
-    def test_what_never_happens_is_a_timeout(self, fake: FakeClerk) -> None:
+    def test_waiting_for_a_condition_that_never_holds_times_out(self, fake: FakeClerk) -> None:
         with pytest.raises(TimeoutError, match="0 requests in flight"):
             fake.wait_for(lambda: fake.requests, timeout=0.01)
 
-    async def test_until_lets_the_loop_go_on(self, fake: FakeClerk) -> None:
+    async def test_until_does_not_block_the_loop(self, fake: FakeClerk) -> None:
         fake.inject(Fault.hold(count=None))
         loop = asyncio.get_running_loop()
         asked = [loop.run_in_executor(None, get, fake, "/jwks") for _ in range(3)]
@@ -315,7 +315,7 @@ class TestWaiting:
 
 
 class TestLoad:
-    def test_many_threads_at_once_lose_nothing(self) -> None:
+    def test_concurrent_threads_lose_nothing(self) -> None:
         with FakeClerk(sessions=400) as fake, ThreadPoolExecutor(16) as pool:
             paths = [f"/sessions/{session_id}/revoke" for session_id in fake.sessions]
             replies = list(pool.map(partial(post, fake), paths))
@@ -325,7 +325,7 @@ class TestLoad:
             assert fake.max_open_connections <= 16
             fake.wait_for(lambda: fake.open_connections == 0)
 
-    def test_sessions_can_be_walked_through_while_it_grows(self, fake: FakeClerk) -> None:
+    def test_sessions_can_be_iterated_while_they_grow(self, fake: FakeClerk) -> None:
         first = fake.add_session()
         for session_id in fake.sessions:
             assert session_id == first.id

@@ -1,4 +1,4 @@
-"""FakeClerk checks what it is told when it is told: a typo is an error in the test's own line."""
+"""FakeClerk checks settings when they are set: a typo is an error in the test's own line."""
 
 from __future__ import annotations
 
@@ -127,10 +127,10 @@ WRONG_FAULTS: list[tuple[str, Callable[[], object], type[Exception]]] = [
 class TestSettings:
     @pytest.mark.promise("fake-settings")
     @pytest.mark.parametrize(("name", "value", "error"), WRONG_SETTINGS)
-    def test_a_wrong_setting_is_refused_and_changes_nothing(
+    def test_a_wrong_setting_is_rejected_and_changes_nothing(
         self, fake: FakeClerk, name: str, value: object, error: type[Exception]
     ) -> None:
-        """Where it is assigned, with its name; what was set before stays, and the fake serves."""
+        """The assignment raises an error that names it; the old value stays in effect."""
         before = getattr(fake, name)
         with pytest.raises(error, match=name.replace("_", ".")):
             setattr(fake, name, value)
@@ -138,15 +138,15 @@ class TestSettings:
         assert get(fake, "/jwks").status == 200
 
     @pytest.mark.parametrize(("name", "value", "error"), [*WRONG_SETTINGS, *WRONG_OPTIONS])
-    def test_so_is_one_that_it_is_made_with(
+    def test_a_wrong_constructor_argument_is_rejected_too(
         self, name: str, value: object, error: type[Exception]
     ) -> None:
-        """None leaves production and the key to their defaults."""
+        """None selects the defaults of production and key."""
         with pytest.raises(error, match=name.replace("_", ".")):
             MAKE(**{name: value})
 
     def test_a_pair_of_latencies_is_a_range(self) -> None:
-        """Each answer takes its own time, drawn from the seed."""
+        """Each response takes its own time, drawn from the seed."""
         with FakeClerk(latency=(0.005, 0.03), seed=3) as fake:
             assert fake.latency == (0.005, 0.03)
             for _ in range(8):
@@ -158,8 +158,8 @@ class TestSettings:
             assert fake.latency == (0.0, 0.0)
             assert get(fake, "/jwks").status == 200
 
-    def test_key_and_kind_can_be_changed_while_it_runs(self, fake: FakeClerk) -> None:
-        """From the next request on."""
+    def test_key_and_kind_can_be_changed_at_run_time(self, fake: FakeClerk) -> None:
+        """The change applies from the next request on."""
         user_id = fake.add_user()
         assert post(fake, "/sessions", {"user_id": user_id}).status == 200
         fake.production = True
@@ -169,8 +169,8 @@ class TestSettings:
         assert get(fake, "/jwks", key="sk_test_FakeClerk").status == 401
 
     @pytest.mark.parametrize("name", ["requests", "sessions", "port", "base_url", "held"])
-    def test_what_only_shows_can_not_be_assigned(self, fake: FakeClerk, name: str) -> None:
-        """It would change nothing."""
+    def test_read_only_attributes_can_not_be_assigned(self, fake: FakeClerk, name: str) -> None:
+        """An assignment would change nothing."""
         with pytest.raises(AttributeError, match=name):
             setattr(fake, name, getattr(fake, name))
 
@@ -178,19 +178,19 @@ class TestSettings:
 class TestWhatItHolds:
     @pytest.mark.promise("fake-settings")
     @pytest.mark.parametrize(("name", "value", "error"), WRONG_SESSIONS)
-    def test_a_wrong_session_is_refused(
+    def test_a_wrong_session_is_rejected(
         self, fake: FakeClerk, name: str, value: Any, error: type[Exception]
     ) -> None:
-        """And not put in."""
+        """It is not added."""
         with pytest.raises(error):
             fake.add_session(**{name: value})
         assert not fake.sessions
 
     @pytest.mark.parametrize(("name", "value", "error"), WRONG_ASSIGNMENTS)
-    def test_a_wrong_change_of_one_too(
+    def test_a_wrong_change_of_a_session_is_rejected(
         self, fake: FakeClerk, name: str, value: object, error: type[Exception]
     ) -> None:
-        """It stays as it was, and is answered."""
+        """The session is unchanged, and is still returned."""
         session = fake.add_session()
         before = getattr(session, name)
         with pytest.raises(error):
@@ -201,25 +201,25 @@ class TestWhatItHolds:
 
     @pytest.mark.parametrize("name", ["user_id", "client_id", "session_id"])
     @pytest.mark.parametrize(("value", "error"), [("", ValueError), (7, TypeError)])
-    def test_ids_are_text(
+    def test_ids_are_non_empty_strings(
         self, fake: FakeClerk, name: str, value: Any, error: type[Exception]
     ) -> None:
-        """An empty one is none."""
+        """An empty string is rejected."""
         with pytest.raises(error, match="id must"):
             fake.add_session(**{name: value})
 
     def test_a_datetime_may_be_assigned(self, fake: FakeClerk) -> None:
-        """It becomes what the wire carries."""
+        """It becomes the value that is sent."""
         session = fake.add_session()
         session.expire_at = datetime(2020, 1, 1, tzinfo=UTC)  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
         assert session.expire_at == 1_577_836_800_000
         assert get(fake, f"/sessions/{session.id}").json["status"] == "expired"
 
     @pytest.mark.parametrize(("template", "error"), WRONG_TEMPLATES)
-    def test_a_wrong_template_is_refused(
+    def test_a_wrong_template_is_rejected(
         self, fake: FakeClerk, template: Any, error: type[Exception]
     ) -> None:
-        """Rather than by the server, when a token is made from it."""
+        """It is rejected at once rather than when a token is made from it."""
         name, claims, *lifetime = template
         with pytest.raises(error):
             fake.add_template(name, claims, **dict(zip(["lifetime"], lifetime, strict=False)))
@@ -235,10 +235,10 @@ class TestWhatItHolds:
             ({"version": "2"}, ValueError),
         ],
     )
-    def test_a_wrong_token_is_refused(
+    def test_a_wrong_token_is_rejected(
         self, fake: FakeClerk, options: Any, error: type[Exception]
     ) -> None:
-        """With an error that names what is wrong."""
+        """The error names what is wrong."""
         with pytest.raises(error):
             fake.mint(fake.add_session(), **options)
 
@@ -249,23 +249,23 @@ class TestFaults:
         ("make", "error"),
         [pytest.param(make, error, id=name) for name, make, error in WRONG_FAULTS],
     )
-    def test_a_wrong_fault_is_refused(
+    def test_a_wrong_fault_is_rejected(
         self, make: Callable[[], object], error: type[Exception]
     ) -> None:
-        """Where it is made."""
+        """The constructor raises the error."""
         with pytest.raises(error):
             make()
 
-    def test_what_is_injected_is_a_fault(self, fake: FakeClerk) -> None:
-        """Nothing of several is armed if one is none."""
+    def test_only_faults_can_be_injected(self, fake: FakeClerk) -> None:
+        """If one of several is not a fault, none is armed."""
         inject: Any = fake.inject
         for nothing in ((), (503,), (Fault.status(503), "hold"), (Fault,)):
             with pytest.raises(TypeError, match="Fault"):
                 inject(*nothing)
         assert get(fake, "/jwks").status == 200
 
-    def test_a_change_that_fails_is_told_once(self, fake: FakeClerk) -> None:
-        """With a status that nobody sends a request again for."""
+    def test_a_failing_change_is_reported_once(self, fake: FakeClerk) -> None:
+        """Its status is one that no client retries."""
 
         def change(_: Any) -> Any:
             raise RuntimeError("of my own")

@@ -25,19 +25,19 @@ TEMPLATE = "tokens/custom_hasura"
 
 @pytest.fixture
 def fake() -> Any:
-    """A fake whose time stands still."""
+    """Yield a fake with a frozen clock."""
     with FakeClerk(clock=lambda: NOW) as fake:
         yield fake
 
 
 def parts(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The header and the claims, unchecked."""
+    """Return the header and the claims, without verification."""
     header, claims, _ = token.split(".")
     return json.loads(unb64(header)), json.loads(unb64(claims))
 
 
 class TestSessionTokens:
-    def test_claims_of_version_2(self, fake: FakeClerk) -> None:
+    def test_a_version_2_token_has_its_claims(self, fake: FakeClerk) -> None:
         session = fake.add_session(user_id="user_1", created_at=(NOW - 300) * 1000)
         token = post(fake, f"/sessions/{session.id}/tokens").json["jwt"]
         header, claims = parts(token)
@@ -50,7 +50,7 @@ class TestSessionTokens:
         assert claims["fva"] == [5, -1]
         assert claims["sts"] == "active"
 
-    def test_organization_actor_and_own_claims(self, fake: FakeClerk) -> None:
+    def test_a_token_has_organization_actor_and_custom_claims(self, fake: FakeClerk) -> None:
         session = fake.add_session(
             last_active_organization_id="org_1",
             actor={"sub": "user_admin", "sid": "sess_admin", "iss": "https://x"},
@@ -72,7 +72,7 @@ class TestSessionTokens:
         assert "fva" not in claims
         assert "azp" not in claims
 
-    def test_claims_of_version_1(self, fake: FakeClerk) -> None:
+    def test_a_version_1_token_has_its_claims(self, fake: FakeClerk) -> None:
         session = fake.add_session(last_active_organization_id="org_1")
         _, claims = parts(fake.mint(session, version=1))
         organization = {"org_id", "org_slug", "org_role", "org_permissions"}
@@ -83,17 +83,19 @@ class TestSessionTokens:
 
     @pytest.mark.parametrize("path", ["tokens", "tokens/custom_hasura"])
     @pytest.mark.parametrize("lifetime", [30, 315_360_000])
-    def test_expires_in_seconds(self, fake: FakeClerk, path: str, lifetime: int) -> None:
+    def test_expires_in_seconds_sets_the_lifetime(
+        self, fake: FakeClerk, path: str, lifetime: int
+    ) -> None:
         session = fake.add_session()
         body = {"expires_in_seconds": lifetime}
         token = post(fake, f"/sessions/{session.id}/{path}", body).json["jwt"]
         assert parts(token)[1]["exp"] == NOW + lifetime
 
-    def test_every_token_has_an_id_of_its_own(self, fake: FakeClerk) -> None:
+    def test_every_token_has_a_unique_id(self, fake: FakeClerk) -> None:
         session = fake.add_session()
         assert len({parts(fake.mint(session))[1]["jti"] for _ in range(50)}) == 50
 
-    def test_minting_at_any_time(self, fake: FakeClerk) -> None:
+    def test_tokens_can_be_minted_for_any_time(self, fake: FakeClerk) -> None:
         session = fake.add_session()
         at = datetime(2026, 1, 1, tzinfo=UTC)
         claims = parts(fake.mint(session.id, issued_at=at, expires_in=-5))[1]
@@ -108,17 +110,17 @@ class TestSessionTokens:
 
 
 class TestKinds:
-    """What tells tokens apart is what tells the service's own apart."""
+    """Kinds of tokens are distinguished as by the service."""
 
     @pytest.mark.promise("fake-not-kinder")
     @pytest.mark.parametrize(
         ("path", "template", "category"),
         [("tokens", None, "cl_B7d4PD111AAA"), (TEMPLATE, "custom_hasura", "cl_B7d4PD222AAA")],
     )
-    def test_the_header_tells_the_kind_and_the_first_issue(
+    def test_the_header_has_the_kind_and_the_original_issue_time(
         self, fake: FakeClerk, path: str, template: str | None, category: str
     ) -> None:
-        """Session tokens and those of a template have a category each; one key signs both."""
+        """Session tokens and template tokens each have a category; one key signs both."""
         session = fake.add_session()
         made = post(fake, f"/sessions/{session.id}/{path}").json["jwt"]
         for token in (made, fake.mint(session, template=template)):
@@ -131,7 +133,7 @@ class TestKinds:
     def test_only_a_browsers_tokens_have_an_authorized_party(
         self, fake: FakeClerk, path: str, template: str | None
     ) -> None:
-        """The Backend API knows of no origin."""
+        """The Backend API knows no origin."""
         session = fake.add_session(authorized_party="https://app.example.com")
         made = parts(post(fake, f"/sessions/{session.id}/{path}").json["jwt"])[1]
         minted = parts(fake.mint(session, template=template))[1]
@@ -140,8 +142,8 @@ class TestKinds:
         assert set(minted) == set(made)
 
     @pytest.mark.promise("fake-not-kinder")
-    def test_a_template_names_no_session_and_no_status(self, fake: FakeClerk) -> None:
-        """Neither a browser's nor the Backend API's."""
+    def test_a_template_token_has_no_session_and_no_status(self, fake: FakeClerk) -> None:
+        """Neither one made for a browser nor one of the Backend API."""
         session = fake.add_session(status="pending", last_active_organization_id="org_1")
         for token in (
             fake.mint(session, template="custom_hasura"),
@@ -151,7 +153,7 @@ class TestKinds:
 
 
 class TestTemplates:
-    def test_own_claims_and_no_sid(self, fake: FakeClerk) -> None:
+    def test_a_template_token_has_custom_claims_and_no_sid(self, fake: FakeClerk) -> None:
         session = fake.add_session(user_id="user_1")
         token = post(fake, f"/sessions/{session.id}/tokens/custom_hasura").json["jwt"]
         claims = parts(token)[1]
@@ -196,7 +198,9 @@ class TestOtherLibraries:
         assert jose.decode(token, key_set, registry=registry).claims == by_pem
 
     @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
-    def test_it_reads_what_they_sign(self, fake_clerk: FakeClerk, algorithm: str) -> None:
+    def test_it_reads_tokens_signed_by_other_libraries(
+        self, fake_clerk: FakeClerk, algorithm: str
+    ) -> None:
         key = fake_clerk.rotate_keys(algorithm=algorithm)
         session = fake_clerk.add_session()
         claims = parts(fake_clerk.mint(session))[1]
@@ -216,7 +220,7 @@ class TestOtherLibraries:
 
 
 class TestKeys:
-    def test_the_public_key_set_needs_no_key(self, fake_clerk: FakeClerk) -> None:
+    def test_the_public_key_set_needs_no_secret_key(self, fake_clerk: FakeClerk) -> None:
         public = get(fake_clerk, "/.well-known/jwks.json", key=None)
         assert public.status == 200
         assert public.json == get(fake_clerk, "/jwks").json == fake_clerk.jwk_set
@@ -238,7 +242,7 @@ class TestKeys:
         assert (new.kid, new.jwk == old.jwk) == (old.kid, False)
         assert fake_clerk.jwk_set == {"keys": [new.jwk]}
 
-    def test_more_keys_sign_only_when_told(self, fake_clerk: FakeClerk) -> None:
+    def test_additional_keys_sign_only_if_told(self, fake_clerk: FakeClerk) -> None:
         more = fake_clerk.add_key(kid="ins_more", algorithm="ES256")
         session = fake_clerk.add_session()
         assert fake_clerk.signing_key is not more
@@ -260,14 +264,14 @@ class TestKeys:
         assert same.signing_key.kid == first.signing_key.kid
         assert same.jwt_key != first.jwt_key
 
-    def test_key_pairs_are_used_again(self) -> None:
+    def test_key_pairs_are_reused(self) -> None:
         with FakeClerk() as first:
             post(first, f"/sessions/{first.add_session().id}/tokens")
             pem = first.jwt_key
-        del first  # without help of the garbage collector
+        del first  # without the garbage collector
         assert FakeClerk().jwt_key == pem
 
-    def test_unknown_algorithms_are_refused(self, fake_clerk: FakeClerk) -> None:
+    def test_unknown_algorithms_are_rejected(self, fake_clerk: FakeClerk) -> None:
         with pytest.raises(ValueError, match="RS256, ES256, EdDSA"):
             fake_clerk.add_key(algorithm="HS256")
 
@@ -279,7 +283,7 @@ class TestKeys:
 
 
 class TestSign:
-    def test_headers_are_added_changed_and_removed(self, fake_clerk: FakeClerk) -> None:
+    def test_headers_can_be_added_changed_and_removed(self, fake_clerk: FakeClerk) -> None:
         token = fake_clerk.sign(
             {"sub": "x"}, headers={"alg": "none", "typ": None, "crit": ["b64"], "b64": False}
         )

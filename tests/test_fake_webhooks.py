@@ -1,4 +1,4 @@
-"""FakeClerk signs and sends events as Clerk does, by way of Svix."""
+"""FakeClerk signs and sends events as Clerk does through Svix."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ USER = set(
 
 
 def verified(fake: FakeClerk, headers: dict[str, str], body: bytes) -> Any:
-    """What the published library of Standard Webhooks reads, by Svix's names of the headers."""
+    """Return what the published Standard Webhooks library reads, given Svix's header names."""
     renamed = {name.replace("svix-", "webhook-"): value for name, value in headers.items()}
     return Webhook(fake.webhook_secret).verify(body, renamed)
 
@@ -42,8 +42,8 @@ def verified(fake: FakeClerk, headers: dict[str, str], body: bytes) -> Any:
 class TestSigned:
     @pytest.mark.promise("fake-webhooks")
     @pytest.mark.parametrize("kind", ["created", "pending", "ended", "removed", "revoked"])
-    def test_a_session_event_is_the_contracts(self, fake: FakeClerk, kind: str) -> None:
-        """Envelope, session and user; the status is the one that the event's name says."""
+    def test_a_session_event_matches_the_contract(self, fake: FakeClerk, kind: str) -> None:
+        """Envelope, session and user; the status is the one in the event's name."""
         session = fake.add_session(user_id="user_1", activity={"city": "Oslo"})
         headers, body = fake.webhook(f"session.{kind}", session)
         event = verified(fake, headers, body)
@@ -59,18 +59,18 @@ class TestSigned:
         assert session.status == "active"
 
     @pytest.mark.promise("fake-webhooks")
-    def test_a_deleted_user_is_the_contracts(self, fake: FakeClerk) -> None:
-        """The id, and that it is deleted."""
+    def test_a_deleted_user_event_matches_the_contract(self, fake: FakeClerk) -> None:
+        """It has the id, and says that the user is deleted."""
         event = verified(fake, *fake.webhook("user.deleted", user_id="user_1"))
         assert event["data"] == {"object": "user", "id": "user_1", "deleted": True}
 
-    def test_any_other_event_has_the_data_that_it_is_given(self, fake: FakeClerk) -> None:
-        """Receivers hand those on."""
+    def test_any_other_event_has_the_given_data(self, fake: FakeClerk) -> None:
+        """Receivers pass those on."""
         event = verified(fake, *fake.webhook("user.updated", data={"id": "user_1"}))
         assert (event["type"], event["data"]) == ("user.updated", {"id": "user_1"})
 
-    def test_event_and_delivery_have_a_time_each(self, fake: FakeClerk) -> None:
-        """So that one can be late, or come twice."""
+    def test_event_and_delivery_have_separate_times(self, fake: FakeClerk) -> None:
+        """An event can be late, or arrive twice."""
         now = datetime.now(UTC)
         session = fake.add_session()
         headers, body = fake.webhook(
@@ -88,7 +88,7 @@ class TestSigned:
         assert len(ids) == 20
 
     def test_it_can_be_signed_with_another_secret(self, fake: FakeClerk) -> None:
-        """One that is being rotated, or a forger's."""
+        """A secret that is being rotated, or a forger's."""
         other = FakeClerk(seed=7)
         assert other.webhook_secret != fake.webhook_secret
         signed = fake.webhook("user.deleted", user_id="u", secret=other.webhook_secret)
@@ -107,17 +107,17 @@ class TestSigned:
             ((7,), TypeError),
         ],
     )
-    def test_what_an_event_needs_must_be_there(
+    def test_an_event_requires_its_data(
         self, fake: FakeClerk, arguments: tuple[Any, ...], error: type[Exception]
     ) -> None:
-        """With an error that names it."""
+        """The error names what is missing."""
         type_, session, user_id = [*arguments, None, None][:3]
         webhook: Any = fake.webhook
         with pytest.raises(error):
             webhook(type_, session, user_id=user_id)
 
-    def test_what_makes_no_sense_is_refused(self, fake: FakeClerk) -> None:
-        """Where it is written."""
+    def test_invalid_events_are_rejected(self, fake: FakeClerk) -> None:
+        """The error is raised where they are written."""
         wrong: list[tuple[Any, type[Exception]]] = [
             ({"happened_at": datetime(2026, 1, 1)}, ValueError),  # noqa: DTZ001 - what is refused
             ({"sent_at": "now"}, TypeError),
@@ -136,7 +136,7 @@ class TestSigned:
 async def receiving(
     status: int = 204, *first: int
 ) -> AsyncGenerator[tuple[str, list[tuple[Any, bytes]]]]:
-    """A receiver of events: its URL, and what arrives; it may answer the first ones otherwise."""
+    """Run a receiver of events; yield its URL and what arrives."""
     arrived: list[tuple[Any, bytes]] = []
 
     async def receive(request: web.Request) -> web.Response:
@@ -159,7 +159,7 @@ async def receiving(
 class TestSent:
     @pytest.mark.promise("fake-webhooks")
     async def test_each_change_of_state_is_sent(self, fake: FakeClerk) -> None:
-        """Made by a request or by the test, in order, signed."""
+        """Changes by requests and by the test are sent in order, signed."""
         quiet = fake.add_session()
         async with receiving() as (url, arrived):
             fake.send_webhooks_to(url)
@@ -195,8 +195,8 @@ class TestSent:
         assert [each.status for each in fake.deliveries] == [204] * 8
         assert len({headers["svix-id"] for headers, _ in arrived}) == 8
 
-    async def test_what_came_of_each_is_told(self, fake: FakeClerk) -> None:
-        """Also if nobody is there; a receiver that refuses is asked once."""
+    async def test_the_result_of_each_delivery_is_reported(self, fake: FakeClerk) -> None:
+        """Even if nothing listens; a receiver that rejects an event is called once."""
         async with receiving(status=400) as (url, arrived):
             fake.send_webhooks_to(url)
             session = fake.add_session()
@@ -246,8 +246,8 @@ class TestSent:
             with pytest.raises(error):
                 fake.send_webhooks_to("http://127.0.0.1:9/", retry_after=wrong)  # type: ignore[arg-type]
 
-    async def test_the_api_goes_on_while_a_receiver_takes_its_time(self, fake: FakeClerk) -> None:
-        """And stopping the fake waits for none."""
+    async def test_a_slow_receiver_does_not_delay_the_api(self, fake: FakeClerk) -> None:
+        """Stopping the fake does not wait for it either."""
         with socket.create_server(("127.0.0.1", 0)) as never_accepts:
             fake.send_webhooks_to(f"http://127.0.0.1:{never_accepts.getsockname()[1]}/webhooks")
             session = fake.add_session()
@@ -260,8 +260,8 @@ class TestSent:
         assert fake.deliveries[0].error == "the fake was stopped"
         assert fake.deliveries[-1].error == "the fake is not running"
 
-    async def test_reset_ends_it(self, fake: FakeClerk) -> None:
-        """The next test has a receiver of its own, or none."""
+    async def test_reset_stops_sending_events(self, fake: FakeClerk) -> None:
+        """The next test has its own receiver, or none."""
         fake.send_webhooks_to("http://127.0.0.1:9/webhooks")
         fake.add_session()
         fake.reset()

@@ -1,6 +1,6 @@
-"""Answers from an enemy: only our own errors come of them, soon, and without filling the memory.
+"""Hostile responses: a call raises only our own errors, soon, and in bounded memory.
 
-The service may be a proxy's page or somebody else altogether.
+The other side may be a proxy's page, or not the service at all.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ DEEP: Final = 100_000
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[FakeClerk]:
-    """Give one service to all that follows."""
+    """Yield one service for all tests of this module."""
     with FakeClerk() as running:
         yield running
 
 
 @pytest.fixture
 def enemy(shared: FakeClerk) -> Iterator[FakeClerk]:
-    """Give a service that does as it is told."""
+    """Yield a service that does what the test says."""
     shared.clear_faults()
     yield shared
     shared.clear_faults()
 
 
 def reply(head: str, body: bytes = b"") -> Fault:
-    """Make an answer of raw bytes, and close."""
+    """Make a fault that sends raw bytes and closes."""
     return Fault.raw(f"HTTP/1.1 200 OK\r\n{head}\r\n\r\n".encode("latin-1") + body, count=None)
 
 
@@ -62,7 +62,7 @@ BOMB: Final = 2 * MAX_BODY
 
 
 def deflated(size: int) -> bytes:
-    """Compress so many zeros."""
+    """Compress the given number of zeros."""
     packer = zlib.compressobj(9)
     parts = [packer.compress(b"0" * 2**20) for _ in range(size // 2**20)]
     return b"".join([*parts, packer.flush()])
@@ -105,12 +105,14 @@ ANSWERS: Final[dict[str, Callable[[], Fault]]] = {
 
 
 @pytest.mark.promise("hostile-input")
-@pytest.mark.may_block  # what it decodes is as large as an enemy can make it
+@pytest.mark.may_block  # an enemy decides how much it decodes
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", ANSWERS)
-def test_a_hostile_answer_is_one_of_our_errors(mode: Mode, name: str, enemy: FakeClerk) -> None:
-    """Whatever comes back, a call ends soon with an error of ours and without a heap of memory."""
+def test_a_hostile_response_raises_one_of_our_errors(
+    mode: Mode, name: str, enemy: FakeClerk
+) -> None:
+    """Whatever arrives, a call ends soon with one of our errors, and needs little memory."""
     enemy.inject(ANSWERS[name]())
     tracemalloc.start()
     began = time.monotonic()
@@ -127,8 +129,8 @@ def test_a_hostile_answer_is_one_of_our_errors(mode: Mode, name: str, enemy: Fak
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_good_answer_still_comes_after(mode: Mode, enemy: FakeClerk) -> None:
-    """What an enemy sent leaves nothing behind in the client's next connection."""
+def test_a_good_response_still_works_afterwards(mode: Mode, enemy: FakeClerk) -> None:
+    """Nothing of an enemy's data is left in the client's next connection."""
     session = enemy.add_session()
     enemy.inject(
         Fault.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}HTTP/1.1 200 OK\r\n\r\n")
@@ -151,8 +153,8 @@ def test_a_good_answer_still_comes_after(mode: Mode, enemy: FakeClerk) -> None:
 
 
 @pytest.mark.parametrize("value", ["9" * 400, "1e999", "-5", "nan", "\x01", "Wed, 99 Foo", "1;2"])
-def test_a_hostile_retry_after_holds_nobody_up(value: str, enemy: FakeClerk) -> None:
-    """A Retry-After without sense or without end raises at once, and leaves the loop's timers."""
+def test_a_hostile_retry_after_delays_nothing(value: str, enemy: FakeClerk) -> None:
+    """A nonsensical or endless Retry-After raises at once, and leaves no timer in the loop."""
     enemy.inject(Fault.status(429, retry_after=value, count=None))
     began = time.monotonic()
     error = run("async", enemy, lambda client: client.get("sess_1"), retry=ONCE).error
@@ -161,12 +163,12 @@ def test_a_hostile_retry_after_holds_nobody_up(value: str, enemy: FakeClerk) -> 
 
 
 class Endless:
-    """A server that answers with a beginning, and then with one piece again and again.
+    """A server that sends a beginning, and then the same chunk again and again.
 
     Args:
-        head: What it answers first.
-        piece: What it goes on with.
-        pause: Seconds between the pieces.
+        head: What it sends first.
+        piece: The chunk that it repeats.
+        pause: Seconds between the chunks.
     """
 
     def __init__(self, head: bytes, piece: bytes, pause: float = 0.0) -> None:
@@ -213,11 +215,11 @@ ENDLESS: Final[dict[str, tuple[tuple[Any, ...], type[ClerkError]]]] = {
 
 
 @pytest.mark.promise("hostile-input")
-@pytest.mark.may_block  # what it reads is as large as an enemy can make it
+@pytest.mark.may_block  # an enemy decides how much it reads
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ENDLESS)
-def test_an_answer_without_end_ends(name: str, enemy: FakeClerk) -> None:
-    """An answer that never ends is given up for its size or the time, however it goes on."""
+def test_an_endless_response_is_given_up(name: str, enemy: FakeClerk) -> None:
+    """Size and time are limited, whatever the server sends."""
     answer, expected = ENDLESS[name]
     began = time.monotonic()
     tracemalloc.start()

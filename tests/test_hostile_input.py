@@ -1,9 +1,9 @@
-"""Input from an enemy: only our own errors come of it, soon, and without filling the memory.
+"""Hostile input: it causes only our own errors, soon, and in bounded memory.
 
-The service may be a proxy's page or somebody else altogether; tokens, cookies and journals come
-from outside. What comes over the wire is in `test_hostile_answers.py`. Where atheris is installed
-it takes any of `TARGETS` for as long as you like, guided by what it reaches in our code:
-`python tests/test_hostile_input.py decode -max_total_time=600` (it is no part of the suite).
+The other side may be a proxy's page, or not the service at all; tokens, cookies and journals come
+from outside. Responses over the wire are in `test_hostile_answers.py`. If atheris is installed, it
+runs any of `TARGETS` for as long as you like, guided by code coverage: `python
+tests/test_hostile_input.py decode -max_total_time=600` (this is not part of the suite).
 """
 
 from __future__ import annotations
@@ -100,18 +100,18 @@ def as_json(value: Any) -> bytes:
 
 
 def cut_short(text: bytes, end: int) -> bytes:
-    """Give the beginning."""
+    """Return the beginning."""
     return text[:end]
 
 
 def damaged(text: bytes, place: int, byte: bytes) -> bytes:
-    """Put another byte in the place of one."""
+    """Replace one byte by another."""
     place %= len(text)
     return text[:place] + byte + text[place + 1 :]
 
 
 def nested(entry: dict[str, Any]) -> st.SearchStrategy[Any]:
-    """Give an object as it is, as the row of a list, and as the entry of an error."""
+    """Return an object as it is, as the row of a list, and as the entry of an error."""
     return st.sampled_from([entry, {"data": [entry]}, {"errors": [entry]}])
 
 
@@ -137,7 +137,7 @@ BOTTOMLESS: Final = (
 
 
 def decode_everything(body: bytes) -> None:
-    """Read bytes as each of the answers, and as an error's body with each kind of status."""
+    """Decode bytes as each kind of response, and as an error's body with each kind of status."""
     for decode in DECODERS:
         try:
             repr(decode(body))
@@ -151,7 +151,7 @@ def decode_everything(body: bytes) -> None:
 
 
 def read_retry_after(text: str, now: float = 0.0) -> None:
-    """Read any text as a Retry-After."""
+    """Parse any text as a Retry-After."""
     seconds = parse_retry_after(text, now)
     assert seconds is None or seconds >= 0
 
@@ -161,15 +161,15 @@ def read_retry_after(text: str, now: float = 0.0) -> None:
 @given(bodies)
 @example(b'{"errors": [{"message": 1, "code": {"x": 7}}]}')
 @example(b'{"id": "\xff", "status": "active"}')
-def test_no_body_gets_through_the_decoder(body: bytes) -> None:
-    """Any bytes are a model or a ResponseDecodeError; an error's body never hides its status."""
+def test_any_body_is_a_model_or_a_decode_error(body: bytes) -> None:
+    """An error's body never hides its status."""
     decode_everything(body)
 
 
 @pytest.mark.promise("hostile-input")
 @pytest.mark.parametrize("body", BOTTOMLESS, ids=range(len(BOTTOMLESS)))
-def test_a_bottomless_body_ends_soon(body: bytes) -> None:
-    """JSON that is 100,000 levels deep, or one number or string without end, crashes nothing."""
+def test_a_deeply_nested_body_fails_soon(body: bytes) -> None:
+    """JSON with 100,000 levels, or with one huge number or string, crashes nothing."""
     began = time.monotonic()
     decode_everything(body)
     assert time.monotonic() - began < SECONDS
@@ -188,8 +188,8 @@ def test_a_bottomless_body_ends_soon(body: bytes) -> None:
 @example("-0", 0.0)
 @example("1e400", 0.0)
 @example("." * 50_000, 0.0)
-def test_any_retry_after_is_seconds_or_nothing(text: str, now: float) -> None:
-    """Any header is seconds from zero up, or nothing: never NaN, never negative, never an error."""
+def test_any_retry_after_is_non_negative_seconds_or_none(text: str, now: float) -> None:
+    """Never NaN, never negative, never an error."""
     read_retry_after(text, now)
 
 
@@ -229,10 +229,10 @@ def read_journal(content: bytes, folder: Path) -> None:
 )
 @example(lines=[b'{"id": "\xff", "status": "revoked"}'], has_header=True, end=b"\n")
 @example(lines=[b"what somebody wrote down"], has_header=False, end=b"")
-def test_any_journal_is_read_or_refused(
+def test_any_journal_is_read_or_rejected(
     lines: list[bytes], has_header: bool, end: bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Any file is a journal with ids that are done, or a JournalError that leaves it alone."""
+    """Any file is either a journal of done ids, or a JournalError that leaves it unchanged."""
     content = (JOURNAL_HEAD if has_header else b"") + b"\n".join(lines) + end
     read_journal(content, tmp_path_factory.mktemp("journal"))
 
@@ -248,8 +248,8 @@ def test_any_journal_is_read_or_refused(
         b"\xff" * 99,
     ],
 )
-def test_a_bottomless_journal_is_refused(content: bytes, tmp_path: Path) -> None:
-    """Nesting without end, zeros and other bytes are no journal."""
+def test_a_deeply_nested_journal_is_rejected(content: bytes, tmp_path: Path) -> None:
+    """Endless nesting, zeros and other bytes are not a journal."""
     path = tmp_path / "job.jsonl"
     path.write_bytes(content + b"\n")
     with pytest.raises(JournalError):
@@ -264,7 +264,7 @@ def verifier() -> TokenVerifier:
 
 
 def read_token(token: str) -> None:
-    """Verify any text, by itself and in a request."""
+    """Verify any text, alone and in a request."""
     with pytest.raises(TokenVerificationError) as refused:
         verifier().verify(token)
     assert refused.value.reason
@@ -299,8 +299,8 @@ def _segment(value: Any) -> str:
 @example("." * 100_000)
 @example("a" * 5_000_000)
 @example("W" * 100_000 + ".e30.e30")
-def test_any_token_is_refused(token: str) -> None:
-    """Any text is refused with a reason, wherever it comes from."""
+def test_any_text_as_a_token_is_rejected(token: str) -> None:
+    """The rejection has a reason, wherever the text is in a request."""
     read_token(token)
 
 
@@ -312,7 +312,7 @@ def test_any_token_is_refused(token: str) -> None:
 @example('__session="' + "\\" * 100_000)
 @example("__session" * 50_000)
 def test_any_cookie_header_is_signed_out_soon(text: str) -> None:
-    """Any Cookie header is signed out, a long one too, in time that grows with its length alone."""
+    """The time grows only linearly with the header's length."""
     began = time.monotonic()
     read_cookies(text)
     assert time.monotonic() - began < SECONDS
@@ -358,7 +358,7 @@ WORDS: Final[list[str]] = [
 
 
 def run_command(arguments: list[str], folder: Path) -> None:
-    """Run any command line, in a folder that it may write to, with nothing to read."""
+    """Run any command line in a writable folder, with empty input."""
     out, err = StringIO(), StringIO()
     surroundings = {"CLERK_SECRET_KEY": "sk_test_x", "CLERK_API_URL": "http://127.0.0.1:9"}
     with (
@@ -381,13 +381,13 @@ def run_command(arguments: list[str], folder: Path) -> None:
 @example(arguments=["get", "a/b"])
 @example(arguments=["revoke", "--from", "."])
 @example(arguments=["--key-file", ".", "get", "sess_1"])
-def test_any_arguments_give_an_exit_code(arguments: list[str], tmp_path: Path) -> None:
-    """Any command line ends with a code of the table, without a traceback."""
+def test_any_command_line_has_a_documented_exit_code(arguments: list[str], tmp_path: Path) -> None:
+    """There is no traceback."""
     run_command(arguments, tmp_path)
 
 
 def words_of(data: bytes) -> list[str]:
-    """Make arguments of bytes: one that stands alone is a word that the program knows."""
+    """Make arguments from bytes: a single byte selects a word that the program knows."""
     parts = data.split(b"\x00")[:7]
     return [
         WORDS[part[0] % len(WORDS)] if len(part) == 1 else part.decode("utf-8", "surrogateescape")
@@ -413,7 +413,7 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
 if __name__ == "__main__":
     fuzzing: Any = import_module("atheris")
     for target in TARGETS.values():
-        target(b"?")  # loads what is loaded on first use
+        target(b"?")  # imports what is imported on first use
     for one in gc.get_objects():
         if isinstance(one, FunctionType) and (one.__module__ or "").startswith("clerk_async"):
             fuzzing.instrument_func(one)

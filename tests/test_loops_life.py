@@ -1,4 +1,4 @@
-"""One client through event loops, cancellations and its own end."""
+"""One client across event loops, cancellations and its own closing."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def no_unraisable() -> Generator[list[str], None, None]:
-    """Collect what is only warned of while something is finalized."""
+    """Collect warnings that are raised only during finalization."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         told: list[str] = []
@@ -52,7 +52,7 @@ def no_unraisable() -> Generator[list[str], None, None]:
 
 @pytest.mark.promise("lazy-construction")
 def test_making_a_client_needs_no_loop_and_does_no_io(fake: FakeClerk) -> None:
-    """A client can be made at import time; a view of it too."""
+    """A client can be made at import, and so can a view of it."""
     client = client_of(fake)
     client.with_options(timeout=1)
     assert fake.total_connections == 0
@@ -60,8 +60,8 @@ def test_making_a_client_needs_no_loop_and_does_no_io(fake: FakeClerk) -> None:
 
 
 @pytest.mark.promise("dead-loops")
-def test_two_runs_with_one_client(fake: FakeClerk) -> None:
-    """A loop that has ended is dead: the client starts afresh in the next, without a word."""
+def test_a_client_works_in_two_runs(fake: FakeClerk) -> None:
+    """A closed loop is dead: the client starts afresh in the next loop, without a warning."""
     session = fake.add_session().id
     client = client_of(fake)
     with no_unraisable() as told:
@@ -73,7 +73,7 @@ def test_two_runs_with_one_client(fake: FakeClerk) -> None:
 
 
 def test_a_loop_that_stopped_without_closing_is_dead_too(fake: FakeClerk) -> None:
-    """Neither closed nor running: its calls can't go on, so nobody is in the way."""
+    """It is neither closed nor running, so its calls can't continue and block nothing."""
     session = fake.add_session().id
     client = client_of(fake)
     left = asyncio.new_event_loop()
@@ -86,8 +86,8 @@ def test_a_loop_that_stopped_without_closing_is_dead_too(fake: FakeClerk) -> Non
     fake.wait_for(lambda: fake.open_connections == 0)
 
 
-def test_a_loop_that_comes_back_works_again(fake: FakeClerk) -> None:
-    """A loop run in pieces, as notebooks do, keeps its connections between the pieces."""
+def test_a_loop_that_runs_again_works_again(fake: FakeClerk) -> None:
+    """A loop that is run in steps, as in notebooks, keeps its connections between the steps."""
     session = fake.add_session().id
     client = client_of(fake)
     loop = asyncio.new_event_loop()
@@ -101,8 +101,8 @@ def test_a_loop_that_comes_back_works_again(fake: FakeClerk) -> None:
 
 
 @pytest.mark.promise("dead-loops")
-async def test_another_running_loop_is_refused(fake: FakeClerk) -> None:
-    """A client in use in a loop that runs is refused by another, and goes on working in its own."""
+async def test_another_running_loop_is_rejected(fake: FakeClerk) -> None:
+    """The error comes in the second loop; the client continues to work in its own."""
     session = fake.add_session().id
     caught: list[BaseException] = []
 
@@ -122,8 +122,8 @@ async def test_another_running_loop_is_refused(fake: FakeClerk) -> None:
         await client.get(session)
 
 
-def test_a_session_of_another_loop_is_refused(fake: FakeClerk) -> None:
-    """A handed-in session belongs to its loop."""
+def test_an_aiohttp_session_of_another_loop_is_rejected(fake: FakeClerk) -> None:
+    """A session that the user passes in belongs to its loop."""
 
     async def make() -> aiohttp.ClientSession:
         return aiohttp.ClientSession()
@@ -140,8 +140,8 @@ def test_a_session_of_another_loop_is_refused(fake: FakeClerk) -> None:
 
 
 @pytest.mark.promise("views")
-def test_a_session_of_a_loop_that_stands_still_is_left_open(fake: FakeClerk) -> None:
-    """Closing the client elsewhere lets go of it, and of none of its connections."""
+def test_an_aiohttp_session_of_a_stopped_loop_is_left_open(fake: FakeClerk) -> None:
+    """Closing the client elsewhere drops the session, but none of its connections."""
 
     async def make_and_use() -> tuple[aiohttp.ClientSession, AsyncSessionsApi]:
         own = aiohttp.ClientSession()
@@ -167,7 +167,7 @@ def test_a_session_of_a_loop_that_stands_still_is_left_open(fake: FakeClerk) -> 
 @pytest.mark.promise("closing")
 @pytest.mark.parametrize("operation", OPERATIONS)
 async def test_closing_ends_calls_in_flight(operation: str, fake: FakeClerk) -> None:
-    """Whoever waits for an answer learns that the client was closed, and nothing is left."""
+    """Waiting callers get an error that the client was closed, and nothing is left."""
     fake.inject(Fault.hold(count=None))
     client = client_of(fake)
     task = asyncio.ensure_future(invoke(client, operation, fake))
@@ -180,7 +180,7 @@ async def test_closing_ends_calls_in_flight(operation: str, fake: FakeClerk) -> 
 
 
 def _endless_sleep() -> tuple[asyncio.Event, Callable[[float], Awaitable[None]]]:
-    """Give a sleep that never ends, and what tells that it has begun."""
+    """Return a sleep that never ends, and an event that says that it has begun."""
     has_begun = asyncio.Event()
 
     async def sleep(_: float) -> None:
@@ -192,7 +192,7 @@ def _endless_sleep() -> tuple[asyncio.Event, Callable[[float], Awaitable[None]]]
 
 @pytest.mark.promise("closing")
 async def test_closing_ends_queues_pauses_and_waits(fake: FakeClerk) -> None:
-    """Also who waits for the pool, for the brake, or between two attempts."""
+    """Calls that wait for the pool, for a pause, or between two attempts end too."""
     slow = RetryPolicy(base_delay=60, max_delay=60, deadline=None)
     client = client_of(fake, pool_size=1, retry=slow)
     client._shared.draw = lambda: 1.0  # the whole minute
@@ -213,8 +213,8 @@ async def test_closing_ends_queues_pauses_and_waits(fake: FakeClerk) -> None:
     assert [type(call.exception()) for call in calls] == [ClientClosedError] * 6
 
 
-async def test_a_closed_client_says_so(fake: FakeClerk) -> None:
-    """Every operation, of views too; closing again does nothing."""
+async def test_a_closed_client_rejects_every_call(fake: FakeClerk) -> None:
+    """Every operation, also of views; closing again does nothing."""
     client = client_of(fake)
     view = client.with_options(timeout=1)
     await client.aclose()
@@ -232,7 +232,7 @@ async def test_a_closed_client_says_so(fake: FakeClerk) -> None:
 
 @pytest.mark.promise("views")
 async def test_views_share_the_pool_and_do_not_close_it(fake: FakeClerk) -> None:
-    """A view is closed for nothing; the client's own end is the end of its views."""
+    """Closing a view does nothing; closing the client ends its views."""
     session = fake.add_session().id
     client = client_of(fake)
     async with client.with_options(timeout=3) as view:
@@ -245,8 +245,8 @@ async def test_views_share_the_pool_and_do_not_close_it(fake: FakeClerk) -> None
         await view.get(session)
 
 
-async def test_views_change_what_they_say_and_nothing_else(fake: FakeClerk) -> None:
-    """Options that aren't named stay; the client itself stays as it was."""
+async def test_views_change_only_the_named_options(fake: FakeClerk) -> None:
+    """Other options stay, and the client itself is unchanged."""
     async with client_of(fake, retry=ONCE) as client:
         view = client.with_options(timeout=0.05)
         assert view._calls.policy is client._calls.policy
@@ -257,8 +257,8 @@ async def test_views_change_what_they_say_and_nothing_else(fake: FakeClerk) -> N
         assert type(view) is AsyncSessionsApi
 
 
-def test_an_unclosed_client_is_told_with_the_fix(fake: FakeClerk) -> None:
-    """Dropped in a running loop, a client warns once, names the fix, and leaks nothing."""
+def test_an_unclosed_client_warns_with_the_fix(fake: FakeClerk) -> None:
+    """If it is dropped in a running loop, it warns once, names the fix, and leaks nothing."""
     session = fake.add_session().id
 
     async def forget() -> list[str]:
@@ -285,8 +285,8 @@ def test_an_unclosed_client_is_told_with_the_fix(fake: FakeClerk) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:unclosed clerk_async client:ResourceWarning")
-def test_a_dropped_client_leaves_nothing_in_a_loop_that_goes_on(fake: FakeClerk) -> None:
-    """A number that stayed in the loop's selector broke the next connection that got it."""
+def test_a_dropped_client_leaves_nothing_in_a_running_loop(fake: FakeClerk) -> None:
+    """A descriptor left in the loop's selector once broke the next connection that reused it."""
     session = fake.add_session().id
 
     async def drop_some_and_go_on() -> None:
@@ -302,8 +302,8 @@ def test_a_dropped_client_leaves_nothing_in_a_loop_that_goes_on(fake: FakeClerk)
     fake.wait_for(lambda: fake.open_connections == 0)
 
 
-def test_a_loop_whose_client_went_elsewhere_can_go_on(fake: FakeClerk) -> None:
-    """It stood still meanwhile: the numbers of the sockets that went are free for its next ones."""
+def test_a_stopped_loop_can_continue_after_its_client_moved_on(fake: FakeClerk) -> None:
+    """The descriptors of the closed sockets are free for its next connections."""
     session = fake.add_session().id
     loop: Any = asyncio.SelectorEventLoop()
     moved, other = client_of(fake), client_of(fake)
@@ -322,7 +322,7 @@ def test_a_loop_whose_client_went_elsewhere_can_go_on(fake: FakeClerk) -> None:
 
 
 def test_an_unused_client_needs_no_close(fake: FakeClerk) -> None:
-    """What was never opened needs no closing, in either client."""
+    """A client that was never opened needs no closing, sync or async."""
     with no_unraisable() as told:
         client_of(fake)
         sync_client_of(fake)
@@ -334,7 +334,7 @@ def test_an_unused_client_needs_no_close(fake: FakeClerk) -> None:
 
 @pytest.mark.promise("cancellation")
 async def test_a_cancelled_call_is_cancelled_and_frees_its_connection(fake: FakeClerk) -> None:
-    """The user's cancellation comes out as itself, and the slot of the pool is free again."""
+    """The user's CancelledError is raised as it is, and the place in the pool is free again."""
     session = fake.add_session().id
     async with client_of(fake, pool_size=1) as client:
         for _ in range(3):
@@ -351,8 +351,8 @@ async def test_a_cancelled_call_is_cancelled_and_frees_its_connection(fake: Fake
 
 
 @pytest.mark.promise("cancellation")
-async def test_cancelling_who_queues_loses_no_slot(fake: FakeClerk) -> None:
-    """Those who gave up waiting don't take the connection with them."""
+async def test_cancelling_a_queued_call_loses_no_slot(fake: FakeClerk) -> None:
+    """Calls that gave up waiting don't take a connection with them."""
     session = fake.add_session().id
     async with client_of(fake, pool_size=2) as client:
         fake.inject(Fault.hold(count=2))
@@ -371,8 +371,8 @@ async def test_cancelling_who_queues_loses_no_slot(fake: FakeClerk) -> None:
 
 
 @pytest.mark.promise("cancellation")
-async def test_who_is_cancelled_in_a_pause_takes_no_slot_along(fake: FakeClerk) -> None:
-    """A call that queued until a 429 came waits the pause out without a connection of the pool."""
+async def test_a_call_cancelled_in_a_pause_loses_no_slot(fake: FakeClerk) -> None:
+    """A call that was queued before a 429 waits out the pause without a connection."""
     async with client_of(fake, pool_size=1, retry=ONCE) as client:
         is_waiting, client._shared.sleep = _endless_sleep()
         fake.inject(Fault.status(429, retry_after=5))
@@ -388,8 +388,8 @@ async def test_who_is_cancelled_in_a_pause_takes_no_slot_along(fake: FakeClerk) 
 
 
 @pytest.mark.promise("cancellation")
-async def test_a_cancellation_beside_a_time_out_of_ours_counts(fake: FakeClerk) -> None:
-    """Where the loop was held up, both come in the same turn of it."""
+async def test_a_cancellation_wins_over_our_timeout(fake: FakeClerk) -> None:
+    """If the loop was blocked, both come in the same turn of it."""
     fake.inject(Fault.hold())
     async with client_of(fake, timeout=0.1, retry=ONCE) as client:
         task = asyncio.create_task(client.get("sess_1"))
@@ -401,8 +401,8 @@ async def test_a_cancellation_beside_a_time_out_of_ours_counts(fake: FakeClerk) 
             await task
 
 
-async def test_time_limits_of_the_user_work(fake: FakeClerk) -> None:
-    """asyncio.timeout and anyio's scopes around a call end it as themselves."""
+async def test_timeouts_of_the_user_work(fake: FakeClerk) -> None:
+    """asyncio.timeout and anyio's scopes around a call raise their own errors."""
     async with client_of(fake) as client:
         fake.inject(Fault.hold(count=None))
         with pytest.raises(TimeoutError) as caught:
@@ -417,8 +417,8 @@ async def test_time_limits_of_the_user_work(fake: FakeClerk) -> None:
 
 
 @pytest.mark.promise("cancellation")
-async def test_cancelled_while_closing_stays_cancelled(fake: FakeClerk) -> None:
-    """A cancellation by the user isn't turned into an error because the client closes too."""
+async def test_a_call_cancelled_while_closing_stays_cancelled(fake: FakeClerk) -> None:
+    """The closing client doesn't turn the user's cancellation into an error."""
     client = client_of(fake)
     fake.inject(Fault.hold())
     task = asyncio.create_task(client.get("sess_1"))
@@ -429,8 +429,8 @@ async def test_cancelled_while_closing_stays_cancelled(fake: FakeClerk) -> None:
         await task
 
 
-async def test_a_task_group_sees_the_error_alone(fake: FakeClerk) -> None:
-    """We raise no exception group of ours; a task group wraps our plain error."""
+async def test_a_task_group_gets_the_plain_error(fake: FakeClerk) -> None:
+    """We raise no exception groups; a task group wraps our plain error."""
     fake.inject(Fault.cut("after", count=None))
     async with client_of(fake, retry=ONCE) as client:
         with pytest.raises(ExceptionGroup) as caught:
@@ -442,8 +442,8 @@ async def test_a_task_group_sees_the_error_alone(fake: FakeClerk) -> None:
 # --- many at once ---------------------------------------------------------------------------------
 
 
-async def test_two_hundred_tasks_one_client(fake: FakeClerk) -> None:
-    """Each gets its own answer, the pool is never exceeded, and nothing is left after the end."""
+async def test_two_hundred_tasks_share_one_client(fake: FakeClerk) -> None:
+    """Each gets its own response, the pool size is never exceeded, and nothing is left."""
     ids = [fake.add_session(user_id=f"user_{number}").id for number in range(200)]
     fake.latency = 0.002
     before = asyncio.all_tasks()
@@ -477,7 +477,7 @@ def _unpadded(part: str) -> bytes:
 
 @pytest.mark.promise("no-pickled-clients")
 def test_a_client_can_not_be_pickled_or_copied(fake: FakeClerk) -> None:
-    """It holds a key and connections: the refusal says to make one in each process."""
+    """It has a key and connections: the error says to make one in each process."""
     for client in (client_of(fake), sync_client_of(fake)):
         for act in (pickle.dumps, copy.copy, copy.deepcopy):
             with pytest.raises(TypeError, match="make one in each process"):
@@ -487,8 +487,8 @@ def test_a_client_can_not_be_pickled_or_copied(fake: FakeClerk) -> None:
                 act(client.with_http_info)
 
 
-def test_the_repr_says_where_and_never_who(fake: FakeClerk) -> None:
-    """The base URL, not the key; of views, settings and endpoints too."""
+def test_the_repr_shows_the_address_and_never_the_key(fake: FakeClerk) -> None:
+    """This holds for views, settings and endpoints too."""
     for client in (client_of(fake), sync_client_of(fake)):
         inner: Any = getattr(client, "_async", client)
         things = [client, client.with_options(), inner._endpoint, inner._shared.settings]

@@ -1,4 +1,4 @@
-"""Under trio, where anyio's pytest plugin takes people, we say "asyncio only" and leave nothing."""
+"""Under trio, for example in anyio's pytest plugin, we say "asyncio only" and leave nothing."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ PARTIES = ["http://localhost:3000"]
 
 
 async def ids() -> AsyncIterator[str]:
-    """Give what would be revoked."""
+    """Yield the ids to revoke."""
     yield "sess_1"
 
 
 async def enter(client: AsyncSessionsApi) -> None:
-    """Use a client as people do."""
+    """Use a client as users do."""
     async with client:
         raise AssertionError
 
@@ -40,7 +40,7 @@ async def read(items: AsyncIterator[object]) -> None:
 
 
 def entrances(client: AsyncSessionsApi, journal: Path) -> dict[str, Callable[[], Awaitable[Any]]]:
-    """Give each way in that needs an event loop."""
+    """Return each entry point that needs an event loop."""
     return {
         "iterate": lambda: read(client.iterate(user_id="user_1")),
         "revoke_many": lambda: client.revoke_many(["sess_1"]),
@@ -57,8 +57,8 @@ def entrances(client: AsyncSessionsApi, journal: Path) -> dict[str, Callable[[],
 
 @pytest.mark.promise("asyncio-only")
 @pytest.mark.parametrize("kind", ["operations", "others"])
-def test_each_entrance_says_asyncio_only(kind: str, fake: FakeClerk, tmp_path: Path) -> None:
-    """One error of ours, of whichever door; and the client works in asyncio afterwards."""
+def test_each_entry_point_says_asyncio_only(kind: str, fake: FakeClerk, tmp_path: Path) -> None:
+    """Each raises the same error of ours, and the client works in asyncio afterwards."""
     session = fake.add_session(user_id="user_1")
     client = client_of(fake)
     doors: dict[str, Callable[[], Awaitable[Any]]] = (
@@ -81,7 +81,7 @@ def test_each_entrance_says_asyncio_only(kind: str, fake: FakeClerk, tmp_path: P
 
 @pytest.mark.promise("asyncio-only")
 def test_a_client_of_asyncio_is_not_closed_under_trio(fake: FakeClerk) -> None:
-    """It says so, and goes on in its own loop."""
+    """It raises, and continues to work in its own loop."""
     session = fake.add_session().id
 
     async def main() -> None:
@@ -99,8 +99,8 @@ def test_a_client_of_asyncio_is_not_closed_under_trio(fake: FakeClerk) -> None:
 
 
 @pytest.mark.promise("asyncio-only")
-def test_a_verifier_says_so_where_it_needs_the_service(fake: FakeClerk) -> None:
-    """With keys at hand it works anywhere; and an attempt under trio does it no harm."""
+def test_a_verifier_says_so_if_it_needs_the_service(fake: FakeClerk) -> None:
+    """With known keys it works anywhere; an attempt under trio does no harm."""
     session = fake.add_session(user_id="user_1")
     token = fake.mint(session)
     client = client_of(fake)
@@ -135,7 +135,7 @@ def test_a_verifier_says_so_where_it_needs_the_service(fake: FakeClerk) -> None:
 
 @pytest.mark.promise("asyncio-only")
 def test_the_sync_client_works_in_trios_threads(fake: FakeClerk) -> None:
-    """As the error advises."""
+    """The error recommends this."""
     session = fake.add_session(user_id="user_1")
     token = fake.mint(session)
 
@@ -149,8 +149,8 @@ def test_the_sync_client_works_in_trios_threads(fake: FakeClerk) -> None:
     trio.run(main)
 
 
-def test_a_coroutine_without_any_loop_is_told_the_same(fake: FakeClerk) -> None:
-    """Such as one that somebody drives by hand."""
+def test_a_coroutine_without_a_loop_raises_the_same_error(fake: FakeClerk) -> None:
+    """For example, one that is driven by hand."""
     coroutine = client_of(fake).get("sess_1")
     with pytest.raises(ClerkError, match="asyncio only"):
         coroutine.send(None)

@@ -1,4 +1,4 @@
-"""The values that answers become: frozen, comparable, and safe to print, copy and pickle."""
+"""The values of responses: frozen, comparable, and safe to print, copy and pickle."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ VALUES: list[Any] = [
 
 
 @pytest.mark.parametrize("status", list(SessionStatus))
-def test_a_known_status_is_its_string(status: SessionStatus) -> None:
-    """A member compares, hashes, prints and serialises as its plain string."""
+def test_a_known_status_equals_its_string(status: SessionStatus) -> None:
+    """A member compares, hashes, prints and serializes as its plain string."""
     assert isinstance(status, str)
     assert status == status.value
     assert {status: 1}[status.value] == 1  # type: ignore[index]
@@ -61,7 +61,7 @@ def test_a_known_status_is_its_string(status: SessionStatus) -> None:
 
 @pytest.mark.promise("tolerant-decoding")
 def test_an_unknown_status_stays_readable() -> None:
-    """A value the service adds is a status of its own, not an error, and not another's."""
+    """A status that the service adds later is not an error, and differs from all others."""
     new = SessionStatus("quantum")
     assert new == "quantum"
     assert new.value == str(new) == "quantum"
@@ -75,15 +75,15 @@ def test_an_unknown_status_stays_readable() -> None:
     assert not new.is_terminal
 
 
-def test_live_and_terminal_part_the_known_statuses() -> None:
-    """Each known status is live or terminal, and none is both."""
+def test_each_known_status_is_either_live_or_terminal() -> None:
+    """No status is both or neither."""
     assert {status for status in SessionStatus if status.is_live} == {"active", "pending"}
     assert all(status.is_live is not status.is_terminal for status in SessionStatus)
 
 
 @pytest.mark.parametrize("bad", ["", None, 1, b"active"])
-def test_no_status_of_nothing(bad: Any) -> None:
-    """Only a string can be a status."""
+def test_a_status_must_be_a_string(bad: Any) -> None:
+    """No other value can be a status."""
     with pytest.raises(ValueError, match="not a valid"):
         SessionStatus(bad)
 
@@ -95,7 +95,7 @@ def test_no_status_of_nothing(bad: Any) -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_values_can_be_pickled_and_copied(value: Any, protocol: int) -> None:
-    """Every value crosses a process border, and comes out equal."""
+    """Every value crosses a process boundary, and is equal afterwards."""
     again = pickle.loads(pickle.dumps(value, protocol))  # noqa: S301
     assert again == value
     assert copy.copy(value) == value
@@ -104,7 +104,7 @@ def test_values_can_be_pickled_and_copied(value: Any, protocol: int) -> None:
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
 def test_values_are_frozen(value: Any) -> None:
-    """Nobody can change what somebody else holds."""
+    """Nobody can change a value that others use."""
     name = attrs.fields(value.__class__)[0].name
     with pytest.raises(AttributeError):
         setattr(value, name, None)
@@ -113,7 +113,7 @@ def test_values_are_frozen(value: Any) -> None:
 
 
 def test_a_page_is_a_sequence() -> None:
-    """A page has a length, is indexed, sliced and walked through."""
+    """A page has a length, and can be indexed, sliced and iterated."""
     assert len(PAGE) == 1
     assert PAGE[0] is SESSION
     assert PAGE[-1] is SESSION
@@ -123,8 +123,8 @@ def test_a_page_is_a_sequence() -> None:
     assert not SessionPage(data=())
 
 
-def test_reprs_tell_the_facts_and_hide_the_secrets() -> None:
-    """A session prints its fields that are there; tokens and cookies print nothing of theirs."""
+def test_reprs_show_facts_and_hide_secrets() -> None:
+    """A session shows its fields that are set; tokens and cookies show nothing secret."""
     shown = repr(SESSION)
     for fact in ("sess_1", "active", "user_1", "2023", "Basel"):
         assert fact in shown
@@ -139,7 +139,7 @@ def test_reprs_tell_the_facts_and_hide_the_secrets() -> None:
 
 
 def test_headers_are_looked_up_in_any_case() -> None:
-    """The first of several values counts; all of them can be had."""
+    """A lookup returns the first of several values; all of them are available."""
     headers = ResponseHeaders([("A", "1"), ("a", "2"), ("B", "3")])
     assert headers["A"] == headers["a"] == "1"
     assert headers.get_all("a") == ("1", "2")
@@ -152,7 +152,7 @@ def test_headers_are_looked_up_in_any_case() -> None:
 
 @given(st.integers(FIRST_MILLISECOND, LAST_MILLISECOND))
 def test_times_are_exact_to_the_millisecond(milliseconds: int) -> None:
-    """No float in between loses a millisecond, in either direction."""
+    """No float loses a millisecond, in either direction."""
     moment = datetime_of(milliseconds)
     assert moment is not None
     assert moment.tzinfo is UTC
@@ -163,8 +163,11 @@ def test_times_are_exact_to_the_millisecond(milliseconds: int) -> None:
     assert session.created_at == moment
 
 
-def test_a_time_may_be_given_in_any_zone_but_not_in_none() -> None:
-    """A naive datetime would mean another moment on each machine, 10**20 none: both are refused."""
+def test_a_time_needs_a_time_zone() -> None:
+    """Any zone works.
+
+    A naive datetime means a different moment on each machine, so it is rejected, like 10**20.
+    """
     east = datetime(2026, 1, 1, 5, tzinfo=timezone(timedelta(hours=5)))
     session = Session(id="s", status=SessionStatus.ACTIVE, expire_at=east)
     assert session.expire_at == datetime(2026, 1, 1, tzinfo=UTC)

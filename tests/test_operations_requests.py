@@ -1,4 +1,4 @@
-"""What arguments become, and what is refused before any I/O."""
+"""How arguments are encoded, and which are rejected before any I/O."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ BAD_TEXTS: list[Any] = ["", " ", "a\nb", "a\x00b", "\ud800", None, 5, b"x"]
 
 @pytest.fixture(scope="module")
 def service() -> Any:
-    """Give one service that must never be asked."""
+    """Yield one service that must get no request."""
     with FakeClerk() as running:
         yield running
 
@@ -63,8 +63,8 @@ def service() -> Any:
 @pytest.mark.promise("checked-arguments")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("bad", BAD_SEGMENTS, ids=ascii)
-def test_a_bad_id_never_leaves(mode: Mode, bad: Any, service: FakeClerk) -> None:
-    """Nothing that could lead out of its path segment is sent, by any operation."""
+def test_a_bad_id_is_never_sent(mode: Mode, bad: Any, service: FakeClerk) -> None:
+    """No operation sends an id that could leave its path segment."""
     refresh: dict[str, Any] = {
         "expired_token": "t",
         "refresh_token": "r",
@@ -166,7 +166,7 @@ REFUSED: list[tuple[str, list[Any]]] = [
 @pytest.mark.parametrize(
     ("name", "bad"), [(name, bad) for name, all_bad in REFUSED for bad in all_bad], ids=ascii
 )
-def test_a_bad_argument_never_leaves(mode: Mode, name: str, bad: Any, service: FakeClerk) -> None:
+def test_a_bad_argument_is_never_sent(mode: Mode, name: str, bad: Any, service: FakeClerk) -> None:
     """Types and bounds are checked first; nothing is coerced; a secret isn't echoed."""
     error = run(mode, service, lambda client: CALLS[name](client, bad)).error
     assert isinstance(error, InvalidArgumentError)
@@ -175,7 +175,7 @@ def test_a_bad_argument_never_leaves(mode: Mode, name: str, bad: Any, service: F
 
 @pytest.mark.parametrize("mode", MODES)
 def test_bounds_are_inclusive(mode: Mode, fake: FakeClerk) -> None:
-    """The first and last allowed values do leave."""
+    """The first and the last allowed values are sent."""
     session = fake.add_session(user_id="u").id
     calls: list[Call] = [
         lambda client: client.list(user_id="u", limit=1, offset=0),
@@ -187,8 +187,8 @@ def test_bounds_are_inclusive(mode: Mode, fake: FakeClerk) -> None:
         assert run(mode, fake, call).error is None
 
 
-def test_iterate_checks_before_it_is_iterated(service: FakeClerk) -> None:
-    """A bad page size or filter is told where iterate is called, not at the first step."""
+def test_iterate_checks_its_arguments_when_called(service: FakeClerk) -> None:
+    """A bad page size or filter raises there, not at the first step."""
     for client in (client_of(service), sync_client_of(service)):
         for bad in (0, 501, True, "5"):
             with pytest.raises(InvalidArgumentError):
@@ -202,8 +202,8 @@ def test_iterate_checks_before_it_is_iterated(service: FakeClerk) -> None:
 @example("..")
 @example("%2e%2e")
 @example("%41")
-def test_a_segment_stays_one_segment(text: str) -> None:
-    """Whatever is let through reads back as itself, even after yarl has had its way with it."""
+def test_an_id_stays_one_path_segment(text: str) -> None:
+    """Whatever is accepted decodes to itself, even after yarl has processed it."""
     try:
         segment = check_session_id(text)
     except InvalidArgumentError:
@@ -217,7 +217,7 @@ def test_a_segment_stays_one_segment(text: str) -> None:
 
 @given(st.text(min_size=1, max_size=40))
 def test_a_query_value_stays_one_value(text: str) -> None:
-    """A filter's text can't add parameters."""
+    """The text of a filter can't add parameters."""
     try:
         request = list_request(client_id=None, user_id=text, status=None, limit=None, offset=None)
     except InvalidArgumentError:
@@ -228,15 +228,15 @@ def test_a_query_value_stays_one_value(text: str) -> None:
     ]
 
 
-def test_an_id_may_be_a_str_of_any_kind() -> None:
-    """Percent signs and letters beyond ASCII are encoded, a plain id is left as it is."""
+def test_an_id_may_have_any_characters() -> None:
+    """Percent signs and non-ASCII letters are encoded; a plain id is unchanged."""
     assert path_segment("name", "sess_2abcXYZ-._~") == "sess_2abcXYZ-._~"
     assert path_segment("name", "%2e%2e") == "%252e%252e"
     assert path_segment("name", "é:@") == "%C3%A9%3A%40"
 
 
 def test_a_status_is_sent_as_its_string() -> None:
-    """The enum, its plain string and an unknown one all go out as they are."""
+    """An enum member, its plain string and an unknown status are sent unchanged."""
     for status, sent in (
         (SessionStatus.ACTIVE, "active"),
         ("active", "active"),

@@ -1,4 +1,4 @@
-"""The gate: runs of many workers against a true sliding window, in made-up time."""
+"""The gate: runs of many workers against a true sliding window, in virtual time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _ids(count: int) -> list[str]:
 @pytest.mark.promise("pacing")
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("where", ["there", "back", "both"])
-def test_2000_sessions_meet_no_429_and_take_at_most_8_percent_more_than_the_limit_makes(
+def test_2000_sessions_get_no_429_and_take_at_most_8_percent_longer_than_needed(
     seed: int, where: str
 ) -> None:
     """5 to 150 ms of latency, all before the server counts, all after, or half and half."""
@@ -45,8 +45,8 @@ def test_2000_sessions_meet_no_429_and_take_at_most_8_percent_more_than_the_limi
     assert report.elapsed <= FLOOR * 1.08
 
 
-def test_latency_that_jumps_overruns_no_window() -> None:
-    """Slow and quick spells in turn: what was held up arrives together with what is quick."""
+def test_varying_latency_exceeds_no_window() -> None:
+    """Slow and fast phases alternate: delayed requests arrive together with fast ones."""
     service = Service(SlidingWindow(100, 1.0))
     draw = random.Random(7)
 
@@ -62,9 +62,7 @@ def test_latency_that_jumps_overruns_no_window() -> None:
 
 @pytest.mark.parametrize("burst", [1, 5])
 @pytest.mark.parametrize("seed", range(3))
-def test_beside_a_neighbour_who_takes_half_nothing_is_lost_and_few_requests_are_refused(
-    seed: int, burst: int
-) -> None:
+def test_a_neighbour_with_half_the_limit_causes_few_429s_and_no_loss(seed: int, burst: int) -> None:
     """At most 3 % of the requests get a 429."""
     service = Service(SlidingWindow(100, 1.0), there=latency(0.005, 0.15, seed))
     window = service.window
@@ -90,7 +88,7 @@ def test_beside_a_neighbour_who_takes_half_nothing_is_lost_and_few_requests_are_
     assert throttled <= 0.03 * len(service.arrivals)
 
 
-def test_a_run_that_fits_the_limit_waits_for_no_window() -> None:
+def test_a_run_within_the_limit_waits_for_no_window() -> None:
     """80 requests of a limit of 80: a few round trips, no window of 10 s."""
     service = Service(SlidingWindow(80, 10.0), back=lambda: 0.05)
     client = Client(service, limit=RateLimit(80, per=10.0))
@@ -100,7 +98,7 @@ def test_a_run_that_fits_the_limit_waits_for_no_window() -> None:
 
 
 def test_two_runs_of_one_client_share_the_window() -> None:
-    """One after the other, and at once: the key has one limit."""
+    """One after the other, or concurrently: the key has one limit."""
     service = Service(SlidingWindow(50, 10.0), back=lambda: 0.01)
     client = Client(service, limit=RateLimit(50, per=10.0))
 
@@ -117,8 +115,8 @@ def test_two_runs_of_one_client_share_the_window() -> None:
     assert len(service.revocations) == 100
 
 
-def test_concurrency_stays_within_what_was_asked_for() -> None:
-    """An explicit number is the most, whatever the ramp would like."""
+def test_concurrency_never_exceeds_an_explicit_maximum() -> None:
+    """The ramp doesn't go beyond it."""
     service = Service(back=lambda: 0.05)
     client = Client(service)
     report = simulate(revoke_many(client, _ids(200), concurrency=3))
@@ -126,15 +124,15 @@ def test_concurrency_stays_within_what_was_asked_for() -> None:
     assert client.most_in_flight == 3
 
 
-def test_concurrency_without_a_limit_climbs_to_the_pool() -> None:
-    """With room in the limit, the pool is the bound."""
+def test_without_a_limit_concurrency_rises_to_the_pool_size() -> None:
+    """If the rate limit has room, the pool size is the bound."""
     service = Service(back=lambda: 0.05)
     client = Client(service, pool_size=70)
     simulate(revoke_many(client, _ids(2000)))
     assert client.most_in_flight == 70
 
 
-def test_after_a_429_nothing_is_sent_until_the_told_time_is_over() -> None:
+def test_after_a_429_nothing_is_sent_until_retry_after() -> None:
     """All workers wait together."""
     service = Service(SlidingWindow(10, 5.0), back=lambda: 0.01)
     report = simulate(revoke_many(Client(service, limit=RateLimit(1000, 5.0)), _ids(30)))
@@ -144,8 +142,8 @@ def test_after_a_429_nothing_is_sent_until_the_told_time_is_over() -> None:
     assert max(first_block) < 0.1
 
 
-def test_a_cancelled_wait_gives_its_place_back() -> None:
-    """Nobody else waits for a request that will never be sent."""
+def test_a_cancelled_wait_returns_its_place() -> None:
+    """Nobody waits for a request that will never be sent."""
 
     async def main() -> int:
         gate = Gate(RateLimit(1, per=5.0))
@@ -153,7 +151,7 @@ def test_a_cancelled_wait_gives_its_place_back() -> None:
         ticket = await lane.acquire()
         waiting = asyncio.ensure_future(lane.acquire())
         await asyncio.sleep(0)
-        gate.answered(ticket, None, None)  # never sent: the place is free, and granted
+        gate.answered(ticket, None, None)  # never sent, so its place is free and granted
         waiting.cancel()
         await asyncio.wait([waiting])
         await asyncio.wait_for(lane.acquire(), 0.1)
@@ -162,7 +160,7 @@ def test_a_cancelled_wait_gives_its_place_back() -> None:
     assert simulate(main()) == 0
 
 
-def test_a_request_without_an_answer_holds_its_place() -> None:
+def test_a_request_without_a_response_keeps_its_place() -> None:
     """It may have arrived; and in an outage a run must not spend all attempts at once."""
 
     async def main() -> float:
@@ -176,7 +174,7 @@ def test_a_request_without_an_answer_holds_its_place() -> None:
     assert simulate(main()) == pytest.approx(5.0, abs=0.1)
 
 
-def test_a_stopped_run_ends_its_waits_and_leaves_those_of_others() -> None:
+def test_a_stopped_run_ends_only_its_own_waits() -> None:
     """In the window, and in a pause."""
 
     async def main() -> None:
@@ -204,7 +202,7 @@ def test_a_stopped_run_ends_its_waits_and_leaves_those_of_others() -> None:
 
 
 def test_a_gate_outlives_its_loop_and_remembers_the_window() -> None:
-    """What was in flight when the loop ended may have arrived."""
+    """Requests in flight when the loop ended may have arrived."""
     gate = Gates(clock=iter([float(n) for n in range(100)]).__next__).gate(RateLimit(1, 1000.0))
 
     async def send() -> None:
@@ -223,8 +221,8 @@ def test_a_gate_outlives_its_loop_and_remembers_the_window() -> None:
     assert simulate(wait())
 
 
-def test_may_send_is_asked_at_the_moment_of_the_send_and_no_stops_it() -> None:
-    """After the wait, not before."""
+def test_may_send_is_called_right_before_the_send() -> None:
+    """It is called after the wait, and False prevents the send."""
 
     async def main() -> list[float]:
         asked: list[float] = []

@@ -1,4 +1,4 @@
-"""The ramp: fast while nothing is refused, careful beside a neighbour."""
+"""The ramp: fast while nothing is rejected, careful beside other clients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _answers(ramp: Ramp, count: int, *, latency: float = 0.1) -> None:
 
 @pytest.mark.promise("pacing")
 def test_concurrency_starts_at_16_and_doubles_with_each_round_trip() -> None:
-    """Each answer lets two requests go."""
+    """Each response allows two more requests."""
     ramp = Ramp(1000, 10.0)
     assert ramp.concurrency == 16
     _answers(ramp, 16)
@@ -25,7 +25,7 @@ def test_concurrency_starts_at_16_and_doubles_with_each_round_trip() -> None:
 
 
 def test_concurrency_rises_to_what_the_latency_needs_and_no_further() -> None:
-    """A service that takes 5 s to answer 100 a second needs 500 at once to be kept busy."""
+    """A service that takes 5 s per response at 100 a second needs 500 in flight."""
     quick, slow = Ramp(1000, 10.0), Ramp(1000, 10.0)
     _answers(quick, 5000, latency=0.01)
     _answers(slow, 5000, latency=5.0)
@@ -33,7 +33,7 @@ def test_concurrency_rises_to_what_the_latency_needs_and_no_further() -> None:
     assert 500 <= slow.concurrency <= 1001
 
 
-def test_a_refusal_makes_everybody_wait_as_told_and_start_again_from_four() -> None:
+def test_a_429_pauses_all_workers_and_restarts_from_four() -> None:
     """The Retry-After counts from now."""
     ramp = Ramp(100, 10.0)
     _answers(ramp, 20)
@@ -43,8 +43,8 @@ def test_a_refusal_makes_everybody_wait_as_told_and_start_again_from_four() -> N
     assert ramp.concurrency == 4
 
 
-def test_those_in_flight_at_a_refusal_are_one_event_with_it() -> None:
-    """Ten refusals of one burst don't lower the allowance ten times."""
+def test_rejections_of_one_burst_count_once() -> None:
+    """Ten rejections of one burst don't lower the allowance ten times."""
     ramp = Ramp(100, 10.0)
     burst = [Ticket(ramp.era) for _ in range(10)]
     for ticket in burst:
@@ -54,7 +54,7 @@ def test_those_in_flight_at_a_refusal_are_one_event_with_it() -> None:
 
 
 def test_the_longest_of_several_waits_counts() -> None:
-    """A shorter one told later doesn't shorten the pause."""
+    """A shorter one that comes later doesn't shorten the pause."""
     ramp = Ramp(100, 10.0)
     burst = [Ticket(ramp.era) for _ in range(2)]
     ramp.refused(burst[0], 5.0, 40, 429, 9.0)
@@ -62,8 +62,8 @@ def test_the_longest_of_several_waits_counts() -> None:
     assert ramp.paused_until == 14.0
 
 
-def test_the_allowance_falls_to_nine_tenths_lingers_and_comes_back() -> None:
-    """Slow near where it was refused, faster beyond, and whole in the end."""
+def test_the_allowance_falls_to_nine_tenths_and_recovers() -> None:
+    """It rises slowly near the level that was rejected, faster beyond, and recovers completely."""
     ramp = Ramp(100, 10.0)
     ramp.refused(Ticket(ramp.era), 0.0, 50, 429, 10.0)
     levels = [ramp.allowance(10.0 * window) for window in range(1, 31)]
@@ -74,8 +74,8 @@ def test_the_allowance_falls_to_nine_tenths_lingers_and_comes_back() -> None:
     assert levels[-1] == 100
 
 
-def test_beside_a_neighbour_sends_are_spread_and_bursts_come_back_when_he_is_gone() -> None:
-    """A burst would fill the server's window before his requests come."""
+def test_sends_are_spread_beside_a_neighbour_and_bursts_return_later() -> None:
+    """A burst would fill the server's window before the neighbour's requests arrive."""
     ramp = Ramp(100, 10.0)
     ramp.take(1.0)
     assert ramp.next_at == 0.0
@@ -87,7 +87,7 @@ def test_beside_a_neighbour_sends_are_spread_and_bursts_come_back_when_he_is_gon
     assert ramp.next_at < 1_000.0
 
 
-def test_a_refusal_without_a_time_waits_longer_each_time_it_comes_again() -> None:
+def test_repeated_429s_without_a_time_wait_longer_each_time() -> None:
     """0.1, 0.2, 0.4 … seconds, at most the window; and from 0.1 again after a success."""
     ramp = Ramp(100, 1.0)
     waits: list[float] = []
@@ -103,8 +103,8 @@ def test_a_refusal_without_a_time_waits_longer_each_time_it_comes_again() -> Non
 
 
 @pytest.mark.parametrize("told", [None, 0.0])
-def test_one_refusal_without_a_time_leaves_the_allowance_alone(told: float | None) -> None:
-    """The service's own limit always tells; one that comes again is believed."""
+def test_one_429_without_a_time_does_not_lower_the_allowance(told: float | None) -> None:
+    """The service's own limit always sends a time; only a repeated one counts."""
     ramp = Ramp(100, 1.0)
     ramp.refused(Ticket(ramp.era), 0.0, 10, 429, told)
     ramp.take(1.0)
@@ -121,8 +121,8 @@ def _burst(ramp: Ramp, count: int) -> list[Ticket]:
     return tickets
 
 
-def test_a_refusal_amid_answers_to_later_sends_is_no_matter_of_the_limit() -> None:
-    """A full window would have refused them too."""
+def test_a_429_between_successes_of_later_sends_is_not_the_limit() -> None:
+    """A full window would have rejected them too."""
     ramp = Ramp(100, 10.0)
     first, *later = _burst(ramp, 10)
     ramp.refused(first, 0.1, 20, 429, 1.0)
@@ -134,8 +134,8 @@ def test_a_refusal_amid_answers_to_later_sends_is_no_matter_of_the_limit() -> No
     assert ramp.concurrency == 8
 
 
-def test_a_refusal_among_refusals_is_believed_whatever_was_sent_before_it() -> None:
-    """Those sent earlier got in before the window was full."""
+def test_a_429_among_other_429s_is_the_limit() -> None:
+    """Requests sent earlier arrived before the window was full."""
     ramp = Ramp(100, 10.0)
     tickets = _burst(ramp, 10)
     ramp.refused(tickets[6], 0.1, 14, 429, 1.0)
@@ -148,8 +148,8 @@ def test_a_refusal_among_refusals_is_believed_whatever_was_sent_before_it() -> N
     assert ramp.concurrency == 4
 
 
-def test_a_503_with_a_time_pauses_but_tells_nothing_about_the_limit() -> None:
-    """The service is down, not shared."""
+def test_a_503_with_a_time_pauses_without_lowering_the_allowance() -> None:
+    """The service is down, and says nothing about the limit."""
     ramp = Ramp(100, 10.0)
     ramp.refused(Ticket(ramp.era), 0.0, 10, 503, 7.0)
     assert ramp.paused_until == 7.0
@@ -164,8 +164,8 @@ def test_no_pause_is_longer_than_two_minutes() -> None:
     assert ramp.paused_until == 120.0
 
 
-def test_a_refusal_in_the_first_window_lowers_the_allowance_half_as_far() -> None:
-    """It may be an earlier run that filled the window, and not a neighbour who stays."""
+def test_a_429_in_the_first_window_lowers_the_allowance_by_half_as_much() -> None:
+    """An earlier run may have filled the window, rather than a lasting neighbour."""
     early, late = Ramp(100, 10.0), Ramp(100, 10.0)
     early.take(0.0)
     early.refused(Ticket(early.era), 5.0, 40, 429, 3.0)
@@ -175,7 +175,7 @@ def test_a_refusal_in_the_first_window_lowers_the_allowance_half_as_far() -> Non
 
 
 def test_a_pause_is_not_the_end_of_the_first_window() -> None:
-    """A refusal after a long pause is beside a neighbour who stays, and believed."""
+    """A rejection after a long pause is due to a lasting neighbour, and counts fully."""
     ramp = Ramp(100, 10.0)
     ramp.take(0.0)
     ramp.refused(Ticket(ramp.era), 5.0, 40, 429, 30.0)

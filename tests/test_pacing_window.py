@@ -1,4 +1,4 @@
-"""The send window: whatever the latency does, the server never sees more than the limit."""
+"""The send window: whatever the latency, the server never sees more than the limit."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ trips = st.lists(st.tuples(st.floats(0.0, 3.0), st.floats(0.0, 1.0)), min_size=1
 @pytest.mark.promise("pacing")
 @example(limit=2, per=10.0, trips=[(0.0, 0.0), (0.009, 1.0), (0.0, 0.0), (0.0, 0.0)])
 @given(limit=st.integers(1, 12), per=st.sampled_from([PER, 10.0]), trips=trips)
-def test_no_window_is_overrun_wherever_a_request_arrives_between_send_and_answer(
+def test_no_window_is_exceeded_whenever_a_request_arrives(
     limit: int, per: float, trips: list[tuple[float, float]]
 ) -> None:
-    """Latencies jump from nothing to thrice the window; arrivals are anywhere in between."""
+    """Latencies vary from zero to three windows; requests arrive between send and response."""
     window = SendWindow(per)
     answers: list[float] = []
     arrivals: list[float] = []
@@ -41,8 +41,8 @@ def test_no_window_is_overrun_wherever_a_request_arrives_between_send_and_answer
 
 
 @given(limit=st.integers(1, 50))
-def test_a_run_that_fits_the_limit_goes_out_at_once(limit: int) -> None:
-    """The window never holds back what it has room for."""
+def test_a_run_within_the_limit_is_sent_at_once(limit: int) -> None:
+    """The window never delays requests that it has room for."""
     window = SendWindow(PER)
     for _ in range(limit):
         assert window.used(0.0) < limit
@@ -50,8 +50,8 @@ def test_a_run_that_fits_the_limit_goes_out_at_once(limit: int) -> None:
     assert window.used(0.0) == limit
 
 
-def test_a_place_comes_free_per_seconds_after_the_answer() -> None:
-    """Not after the send: the request may have arrived just before the answer left."""
+def test_a_place_is_freed_one_window_after_the_response() -> None:
+    """Not after the send, because the request may have arrived just before the response."""
     window = SendWindow(10.0)
     window.in_flight += 1
     assert window.free_at() == math.inf
@@ -61,8 +61,8 @@ def test_a_place_comes_free_per_seconds_after_the_answer() -> None:
     assert window.used(12.51) == 0
 
 
-def test_what_never_left_takes_no_place() -> None:
-    """A cancelled wait or a refused request isn't counted by the server."""
+def test_a_request_that_was_never_sent_takes_no_place() -> None:
+    """The server doesn't count a cancelled wait or a refused connection."""
     window = SendWindow(10.0)
     window.in_flight += 1
     window.leave(1.0, has_arrived=False)

@@ -1,4 +1,4 @@
-"""What is installed: the wheel, its metadata and its entry points."""
+"""The installed package: the wheel, its metadata and its entry points."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 
 
 def test_the_version_is_the_installed_one() -> None:
-    """`__version__` and the metadata tell the same."""
+    """`__version__` and the metadata agree."""
     assert metadata.version("clerk-async") == clerk_async.__version__
     assert re.fullmatch(r"\d+\.\d+\.\d+(\w+)?", clerk_async.__version__)
 
@@ -36,8 +36,8 @@ def test_dependencies_have_lower_bounds_and_no_upper_caps() -> None:
     assert PROJECT["requires-python"] == ">=3.11"
 
 
-def test_entry_points_lead_somewhere() -> None:
-    """The command and the pytest plugin are installed, and can be loaded."""
+def test_entry_points_can_be_loaded() -> None:
+    """The command and the pytest plugin are installed."""
     found = {
         (point.group, point.name): point
         for point in metadata.distribution("clerk-async").entry_points
@@ -47,8 +47,8 @@ def test_entry_points_lead_somewhere() -> None:
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
-    """py.typed, the licence and every module are in it; tests and benchmarks are not."""
+def test_the_wheel_contains_only_the_package(tmp_path: Path) -> None:
+    """It has py.typed, the licence and every module, but no tests and benchmarks."""
     built = subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(ROOT)],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""A walk over a list: nobody is skipped, nobody comes twice, and it ends. No request is made."""
+"""Iteration over a list: it skips nothing, repeats nothing, and ends. No request is made."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def names(count: int) -> list[str]:
 def walk_over(
     shifting: Shifting, page_size: int, reader: Callable[[str], object] = lambda _: None
 ) -> list[str]:
-    """Walk to the end, and return the ids in the order in which they came."""
+    """Iterate to the end, and return the ids in the order in which they came."""
     walk, came = Walk(page_size), list[str]()
     while not walk.is_over:
         for entry in walk.take(shifting.page(walk.offset, walk.limit)):
@@ -47,7 +47,7 @@ def walk_over(
     total=totals,
     revoked=st.sets(st.integers(0, 14)),
 )
-def test_nobody_who_stays_is_skipped_and_nobody_comes_twice(
+def test_no_remaining_session_is_skipped_or_repeated(
     *,
     count: int,
     page_size: int,
@@ -56,7 +56,7 @@ def test_nobody_who_stays_is_skipped_and_nobody_comes_twice(
     total: str,
     revoked: set[int],
 ) -> None:
-    """Whatever ends, begins or is revoked in between, however short pages are, whatever is told."""
+    """Whatever ends, begins or is revoked meanwhile, however short pages are or wrong totals."""
     shifting = Shifting(names(count), changes, cut, total)
     to_revoke = {f"sess_{number}" for number in revoked}
     came = walk_over(
@@ -72,10 +72,10 @@ def test_nobody_who_stays_is_skipped_and_nobody_comes_twice(
     ("count", "cut"),
     [(1, None), (100, 1), (250, 2), (100, 100), (180, 100), (250, 100), (1200, 100), (1200, None)],
 )
-def test_a_reader_may_revoke_what_comes(
+def test_a_reader_may_revoke_sessions_as_they_come(
     cut: int | None, total: str, count: int, keeps: int
 ) -> None:
-    """All of it, or all but every so many: the list shrinks by whole pages under the walk."""
+    """All of them, or all but every n-th: the list shrinks by whole pages meanwhile."""
     shifting = Shifting(names(count), [], cut, total)
     kept = {one for at, one in enumerate(shifting.ids) if keeps and not at % keeps}
     came = walk_over(shifting, 500, lambda one: None if one in kept else shifting.end(one))
@@ -92,23 +92,23 @@ def test_a_reader_may_revoke_what_comes(
         (1200, 500, None, [0, 499, 998, 1200, 701]),
         (7, 3, None, [0, 2, 4, 6, 7, 5]),
         (3, 1, None, [0, 1, 2, 3, 2]),
-        # a service that cuts its pages short is found out, and then counted in full
+        # a service with short pages is detected, and then read completely
         (250, 500, 100, [0, 100, 99, 198, 249, 250, 0, 99, 198]),
         (3, 500, 1, [0, 1, 0, 1, 2, 1, 2, 3, 0, 1, 2]),
     ],
 )
-def test_a_list_that_stays_as_it_is_costs_two_or_three_requests_more_than_it_has_pages(
+def test_an_unchanging_list_costs_two_or_three_extra_requests(
     count: int, page_size: int, cut: int | None, offsets: list[int]
 ) -> None:
-    """Behind the end, and once more what is before it; a full page may be the last."""
+    """They read past the end, and once more before it; a full page may be the last."""
     shifting = Shifting(names(count), [], cut)
     assert walk_over(shifting, page_size) == names(count)
     assert shifting.offsets == offsets
 
 
 @pytest.mark.parametrize("count", [5, 40, 700])
-def test_a_walk_ends_even_if_the_list_never_comes_to_rest(count: int) -> None:
-    """One ends and one begins after each request, for as long as it takes."""
+def test_an_iteration_ends_even_if_the_list_keeps_changing(count: int) -> None:
+    """One session ends and one begins after each request, for as long as it takes."""
     shifting = Shifting(names(count), [[("end", at), ("appear", 0)] for at in range(3, 3000, 3)])
     came = walk_over(shifting, 500)
     assert len(shifting.offsets) < 30
@@ -116,7 +116,7 @@ def test_a_walk_ends_even_if_the_list_never_comes_to_rest(count: int) -> None:
     assert set(shifting.ids) & shifting.was_there <= set(came)
 
 
-def test_a_walk_steps_back_further_each_time() -> None:
+def test_an_iteration_steps_back_further_each_time() -> None:
     """A reader who revokes thousands at once costs a few requests, not one for each page."""
     shifting = Shifting(names(20_000), [])
     came: list[str] = []
@@ -134,27 +134,27 @@ def test_a_walk_steps_back_further_each_time() -> None:
 @pytest.mark.parametrize(
     ("page_size", "cuts", "states"),
     [
-        # what ended made room before the end, what began filled it again: the last one is hidden
+        # one ended and one began, so the list has the same length and the last one is hidden
         (500, [2], ["01234", "n01234", "0124", "0124", "m0124"]),
         (4, [3], ["01234567", "n01234567", "nm01234567", "nm1234567", "nml1234567"]),
         (4, [3], ["01234567"] * 4 + ["123457", "n123457"]),
         (500, [1], ["01", "n01", "01", "01", "m01"]),
         (7, [4, 9, 2, 9, 1, 1, 9], ["01234567", "567", "567", "67", "67", "n67"]),
         (7, [3, 9, 2, 2, 9], ["0123", "023", "n023", "nm023"]),
-        # one that began since is no witness, nor is one that was met before the list shrank again
+        # a new session proves nothing, nor does one that was seen before the list shrank again
         (500, [1], ["aG", "naG", "aG", "naG", "mnaG"]),
         (500, [3, 9, 1, 1, 9, 1, 9], ["abcG", "bcG", "bcG", "bcG", "cG"]),
-        # a short page in the middle is no end, nor is what stands behind another one its neighbour
+        # a short page in the middle is not the end, and the next page need not adjoin it
         (2, [2, 2, 1, 9, 9, 1, 9], ["0123", "0123", "0123", "123"]),
         (3, [9], ["01234GXYZ", "01234GXYZ", "234GXYZ", "nm234GXYZ", "234GXYZ"]),
-        # more than a page, read once more behind its end
+        # more than a page, read once more past its end
         (3, [9], ["01234G", "01234G", "234G", "nm234G"]),
     ],
 )
-def test_nobody_hides_behind_what_ends_and_begins_at_the_end(
+def test_changes_at_the_end_of_the_list_hide_no_session(
     page_size: int, cuts: list[int], states: list[str]
 ) -> None:
-    """Cases in which each page alone looks as if it were the last; the list is quiet at last."""
+    """In these cases each page alone looks like the last; the list is stable at the end."""
     walk, came, turn = Walk(page_size), list[str](), 0
     while not walk.is_over:
         shown = states[min(turn, len(states) - 1)][walk.offset :][: walk.limit]
@@ -174,7 +174,7 @@ def page_of(ids: list[str], total: int | None = None) -> SessionPage:
 def requests_until_refused(
     walk: Walk, answer: Callable[[Walk], SessionPage], most: int
 ) -> tuple[int, str]:
-    """Count the pages that a walk takes, and return what it then says."""
+    """Count the pages that are read until the error, and return both."""
     for count in range(most):
         page = answer(walk)
         try:
@@ -188,8 +188,8 @@ def requests_until_refused(
 @pytest.mark.promise("complete-iteration")
 @pytest.mark.parametrize("size", [1, 2, 3, 500])
 @pytest.mark.parametrize("total", [None, 1, 10**18])
-def test_a_service_that_ignores_the_offset_is_found_out_soon(size: int, total: int | None) -> None:
-    """The same page again and again."""
+def test_a_service_that_ignores_the_offset_is_detected_soon(size: int, total: int | None) -> None:
+    """It returns the same page again and again."""
     page = page_of(names(size), total)
     count, problem = requests_until_refused(Walk(500), lambda _: page, 200)
     assert count < 20
@@ -199,8 +199,8 @@ def test_a_service_that_ignores_the_offset_is_found_out_soon(size: int, total: i
 
 @pytest.mark.promise("complete-iteration")
 @pytest.mark.parametrize("told", ["nothing", "10", "ever more", "far too many"])
-def test_a_list_without_an_end_is_given_up(told: str) -> None:
-    """Well before a million sessions, even if it tells of ever more."""
+def test_an_endless_list_is_given_up(told: str) -> None:
+    """Well before a million sessions, even if its total keeps growing."""
     told_once = {"nothing": None, "10": 10, "far too many": 10**18}
 
     def answer(walk: Walk) -> SessionPage:
@@ -214,15 +214,15 @@ def test_a_list_without_an_end_is_given_up(told: str) -> None:
 
 
 def unreadable(index: int, session_id: str | None) -> UnreadableItem:
-    """Make an entry that is no session."""
+    """Make an entry that is not a session."""
     error = ResponseDecodeError("no status", session_id=session_id)
     return UnreadableItem(index=index, session_id=session_id, error=error)
 
 
 @pytest.mark.parametrize("names_them", [True, False])
 @pytest.mark.parametrize("broken", [{0}, {2}, {6}, {1, 2, 3}, set(range(7))])
-def test_an_entry_that_is_no_session_is_told_once(broken: set[int], *, names_them: bool) -> None:
-    """Pages overlap and are read again; also where it is the one by which a page would be known."""
+def test_an_unreadable_entry_is_reported_once(broken: set[int], *, names_them: bool) -> None:
+    """Pages overlap and are read again, even if it is the entry that identifies a page."""
     walk, came, told = Walk(3), list[str](), 0
     while not walk.is_over:
         places = range(walk.offset, min(7, walk.offset + walk.limit))
@@ -245,8 +245,8 @@ def test_an_entry_that_is_no_session_is_told_once(broken: set[int], *, names_the
     assert told == len(broken)
 
 
-def test_the_word_of_the_service_is_taken_once_it_was_true_often() -> None:
-    """And only for a page that is shorter than another was: there the service cuts none."""
+def test_totals_are_trusted_after_they_were_often_right() -> None:
+    """This holds only for a page shorter than an earlier one, where the service cuts nothing."""
     trust = Trust()
 
     def look(shifting: Shifting) -> tuple[int, bool]:
@@ -264,6 +264,6 @@ def test_the_word_of_the_service_is_taken_once_it_was_true_often() -> None:
     assert look(Shifting(names(6), [])) == (3, False)
     assert look(Shifting(names(5), [])) == (1, True)
     assert look(Shifting(names(5), [], total="too low")) == (3, False)
-    # it cuts pages, and counts what is on them: its word is never taken again
+    # it truncates pages and reports their length: its totals are never trusted again
     assert look(Shifting(names(12), [], cut=6, total="of the page"))[1] is False
     assert look(Shifting(names(5), [])) == (3, False)

@@ -33,12 +33,12 @@ CALLBACKS = {"should_stop", "on_outcome", "on_progress"}
 
 
 def public(cls: type[Any]) -> set[str]:
-    """Give the names that users call."""
+    """Return the names that users call."""
     return {name for name in dir(cls) if not name.startswith("_")}
 
 
 def shared_methods() -> list[Any]:
-    """Give every method that both clients of a pair have."""
+    """Return every method that both clients of a pair have."""
     return [
         pytest.param(one, other, name, id=f"{other.__name__}.{name}")
         for one, other in PAIRS
@@ -48,8 +48,8 @@ def shared_methods() -> list[Any]:
 
 @pytest.mark.promise("sync-parity")
 @pytest.mark.parametrize(("one", "other"), PAIRS)
-def test_the_same_names(one: type[Any], other: type[Any]) -> None:
-    """Nothing is in one client alone, but for how they are closed."""
+def test_both_clients_have_the_same_names(one: type[Any], other: type[Any]) -> None:
+    """Only the methods for closing differ."""
     assert public(one) - {"aclose"} == public(other) - {"close"}
     assert public(other) >= set(OPERATIONS)
     assert hasattr(SessionsApi, "close")
@@ -58,8 +58,8 @@ def test_the_same_names(one: type[Any], other: type[Any]) -> None:
 
 @pytest.mark.promise("sync-parity")
 @pytest.mark.parametrize(("one", "other", "name"), shared_methods())
-def test_the_same_parameters(one: type[Any], other: type[Any], name: str) -> None:
-    """Names, order, kinds and defaults are equal, and types are but for what needs a loop."""
+def test_both_clients_have_the_same_parameters(one: type[Any], other: type[Any], name: str) -> None:
+    """Names, order, kinds and defaults are equal; types differ only if they need a loop."""
     theirs = inspect.signature(getattr(one, name)).parameters
     ours = inspect.signature(getattr(other, name)).parameters
     assert list(theirs) == list(ours)
@@ -72,8 +72,8 @@ def test_the_same_parameters(one: type[Any], other: type[Any], name: str) -> Non
 
 
 @pytest.mark.parametrize(("one", "other", "name"), shared_methods())
-def test_the_same_results(one: type[Any], other: type[Any], name: str) -> None:
-    """What is awaited there is given here, and what is iterated over there is here."""
+def test_both_clients_have_the_same_results(one: type[Any], other: type[Any], name: str) -> None:
+    """What one awaits the other returns, and both iterate over the same values."""
     there = str(inspect.signature(getattr(one, name)).return_annotation)
     here = str(inspect.signature(getattr(other, name)).return_annotation)
     there = re.sub(r"^Coroutine\[Any, Any, (.*)\]$", r"\1", there)
@@ -99,7 +99,7 @@ SYNC_ALONE = (
 
 
 def text_of(documented: object) -> str:
-    """Give the whole docs of a method or class, however its lines are broken."""
+    """Return the whole docstring of a method or class, with line breaks normalized."""
     text = " ".join((inspect.getdoc(documented) or "").split())
     for paragraph in SYNC_ALONE:
         text = text.replace(f" {paragraph}", "")
@@ -107,7 +107,7 @@ def text_of(documented: object) -> str:
 
 
 def in_sync_words(text: str) -> str:
-    """Say in sync words what an async client's docs say."""
+    """Translate an async client's docstring to that of the sync client."""
     for word, other in IN_SYNC_WORDS:
         text = text.replace(word, other)
     return text
@@ -115,8 +115,8 @@ def in_sync_words(text: str) -> str:
 
 @pytest.mark.promise("sync-parity")
 @pytest.mark.parametrize(("one", "other", "name"), shared_methods())
-def test_the_same_docs(one: type[Any], other: type[Any], name: str) -> None:
-    """Not the summary alone: arguments, errors, warnings and all that is said beside them."""
+def test_both_clients_have_the_same_docs(one: type[Any], other: type[Any], name: str) -> None:
+    """The whole docstring: summary, arguments, errors, warnings and notes."""
     here = text_of(getattr(other, name))
     assert here == in_sync_words(text_of(getattr(one, name)))
     assert other.__doc__
@@ -125,15 +125,15 @@ def test_the_same_docs(one: type[Any], other: type[Any], name: str) -> None:
 
 @pytest.mark.promise("sync-parity")
 @pytest.mark.parametrize("name", ["verify", "authenticate_request", "warm_up", "key_status"])
-def test_the_same_docs_of_verifiers(name: str) -> None:
-    """An editor shows those of either where it is typed."""
+def test_both_verifiers_have_the_same_docs(name: str) -> None:
+    """An editor shows them where either is typed."""
     here = text_of(getattr(TokenVerifier, name))
     assert here == in_sync_words(text_of(getattr(AsyncTokenVerifier, name)))
     assert here
 
 
-def test_the_same_docs_of_the_constructor() -> None:
-    """From the errors of all calls on; but for aiohttp's session, and for what threads may do."""
+def test_both_constructors_have_the_same_docs() -> None:
+    """From the errors of all calls on, except aiohttp's session and what threads may do."""
     begin = "Every operation can raise"
     there = text_of(AsyncSessionsApi).partition(begin)[2]
     here = text_of(SessionsApi).partition(begin)[2]
@@ -144,8 +144,8 @@ def test_the_same_docs_of_the_constructor() -> None:
     assert "Args:" in here
 
 
-def test_closing_is_told_alike() -> None:
-    """Each names the thread or loop that it can't be closed in."""
+def test_the_docs_of_closing_correspond() -> None:
+    """Each names the thread or loop that can't close it."""
     there, here = text_of(AsyncSessionsApi.aclose), text_of(SessionsApi.close)
     assert here.partition("Raises:")[0] == there.partition("Raises:")[0]
     assert "WrongLoopError" in here
@@ -153,7 +153,7 @@ def test_closing_is_told_alike() -> None:
 
 @pytest.mark.parametrize("other", [SessionsApi, SessionsWithHttpInfo, TokenVerifier])
 def test_editors_find_the_docs_in_the_source(other: type[Any]) -> None:
-    """They read files, and run nothing: each docstring is written where its method is."""
+    """They read files and run nothing: each docstring is written at its method."""
     for cls in other.__mro__[:-1]:
         for name, method in vars(cls).items():
             if inspect.isfunction(method) and not name.startswith("_"):
@@ -162,7 +162,7 @@ def test_editors_find_the_docs_in_the_source(other: type[Any]) -> None:
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_with_http_info_takes_what_the_plain_method_takes(name: str) -> None:
-    """The twin wraps the same value."""
+    """It wraps the same value."""
     plain = inspect.signature(getattr(AsyncSessionsApi, name))
     twin = inspect.signature(getattr(AsyncSessionsWithHttpInfo, name))
     assert twin.parameters == plain.parameters
@@ -171,15 +171,15 @@ def test_with_http_info_takes_what_the_plain_method_takes(name: str) -> None:
     assert wrapped == f"ApiResponse[{value}]"
 
 
-def test_the_same_constructor() -> None:
-    """But for aiohttp's session, which can't be handed to a loop that isn't there yet."""
+def test_both_constructors_have_the_same_parameters() -> None:
+    """Except aiohttp's session, which needs a loop that doesn't exist yet."""
     there = dict(inspect.signature(AsyncSessionsApi).parameters)
     del there["client_session"]
     assert dict(inspect.signature(SessionsApi).parameters) == there
 
 
-def test_the_settled_constructor() -> None:
-    """Names and order that users rely on; only the key may be positional."""
+def test_the_constructor_parameters_are_stable() -> None:
+    """Users rely on names and order; only the key may be positional."""
     parameters = inspect.signature(AsyncSessionsApi).parameters
     assert list(parameters) == [
         "secret_key",

@@ -1,4 +1,4 @@
-"""HTTP CONNECT proxies, by argument and from the environment, with credentials and without."""
+"""HTTP CONNECT proxies, by argument or environment, with and without credentials."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def through(
 
 
 def assert_silent(error: BaseException, caplog: pytest.LogCaptureFixture, fake: FakeClerk) -> None:
-    """Check that neither error nor log gives the password or the key away."""
+    """Check that neither the error nor the log shows the password or the key."""
     told = "".join(traceback.format_exception(error)) + repr(error) + caplog.text
     for secret in (PASSWORD, "p%40ss", fake.secret_key):
         assert secret not in told
@@ -44,7 +44,7 @@ def assert_silent(error: BaseException, caplog: pytest.LogCaptureFixture, fake: 
 def test_a_call_goes_through_the_proxy(
     mode: Mode, source: str, login: str | None, fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The proxy sees host and port and its own credentials, and nothing else."""
+    """The proxy sees only host, port and its own credentials."""
     with TlsFront(fake.port, server_context()) as front, ConnectProxy(login) as proxy:
         url = f"http://{QUOTED}@{proxy.address}" if login else f"http://{proxy.address}"
         if source != "argument":
@@ -62,10 +62,10 @@ def test_a_call_goes_through_the_proxy(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_argument_comes_before_the_environment(
+def test_the_argument_overrides_the_environment(
     mode: Mode, fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With both, the proxy of the argument is used."""
+    """If both are set, the proxy of the argument is used."""
     with TlsFront(fake.port, server_context()) as front, ConnectProxy() as proxy:
         monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
         assert through(mode, fake, front, proxy=f"http://{proxy.address}").error is None
@@ -74,10 +74,10 @@ def test_the_argument_comes_before_the_environment(
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("way", ["NO_PROXY", "trust_env"])
-def test_the_proxy_of_the_environment_can_be_passed_by(
+def test_the_proxy_of_the_environment_can_be_bypassed(
     mode: Mode, way: str, fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """NO_PROXY and `trust_env=False` each lead straight to the service."""
+    """NO_PROXY and `trust_env=False` each connect directly to the service."""
     with TlsFront(fake.port, server_context()) as front, ConnectProxy() as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"http://{proxy.address}")
         if way == "NO_PROXY":
@@ -89,10 +89,10 @@ def test_the_proxy_of_the_environment_can_be_passed_by(
 @pytest.mark.promise("no-secret-shown")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("login", ["", "name:wrong@", f"{QUOTED}x@"])
-def test_refused_credentials_are_tried_once(
+def test_rejected_credentials_are_tried_once(
     mode: Mode, login: str, fake: FakeClerk, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A 407 is final: the same credentials will not be better next time."""
+    """A 407 is final, because the same credentials will be rejected again."""
     caplog.set_level(logging.DEBUG)
     with TlsFront(fake.port, server_context()) as front, ConnectProxy(LOGIN) as proxy:
         error = through(mode, fake, front, proxy=f"http://{login}{proxy.address}").error
@@ -104,10 +104,10 @@ def test_refused_credentials_are_tried_once(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_proxy_that_is_unwell_is_asked_again(
+def test_a_502_of_the_proxy_is_retried(
     mode: Mode, fake: FakeClerk, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A 502 of the proxy passes, and nothing was sent: three attempts."""
+    """It is temporary, and nothing was sent: three attempts."""
     caplog.set_level(logging.DEBUG)
     with (
         TlsFront(fake.port, server_context()) as front,
@@ -121,10 +121,10 @@ def test_a_proxy_that_is_unwell_is_asked_again(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_proxy_out_of_reach_is_named_without_its_password(
+def test_an_unreachable_proxy_is_named_without_its_password(
     mode: Mode, fake: FakeClerk, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """No connection to the proxy is a connect error, tried again."""
+    """A failed connection to the proxy is a connect error, and is retried."""
     caplog.set_level(logging.DEBUG)
     with ConnectProxy() as gone:
         address = gone.address
@@ -136,9 +136,7 @@ def test_a_proxy_out_of_reach_is_named_without_its_password(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_proxy_that_says_nothing_runs_into_the_connect_timeout(
-    mode: Mode, fake: FakeClerk
-) -> None:
+def test_a_silent_proxy_hits_the_connect_timeout(mode: Mode, fake: FakeClerk) -> None:
     """The tunnel is part of connecting, so nothing was sent."""
     with (
         TlsFront(fake.port, server_context()) as front,
@@ -154,10 +152,10 @@ def test_a_proxy_that_says_nothing_runs_into_the_connect_timeout(
 @pytest.mark.promise("never-sent")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("says", [b"", b"SSH-2.0-OpenSSH_9.2\r\n", b"\x15\x03\x01\x00\x02\x02\x28"])
-def test_a_proxy_that_answers_connect_with_nothing_of_use_was_asked_for_no_request(
+def test_after_an_unusable_connect_response_even_create_is_retried(
     mode: Mode, says: bytes, fake: FakeClerk, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It hangs up, or speaks no HTTP: nothing was sent, so that even a create is tried again."""
+    """The proxy closes the connection or speaks no HTTP, so nothing was sent."""
     caplog.set_level(logging.DEBUG)
     with TlsFront(fake.port, server_context()) as front, ConnectProxy(says=says) as proxy:
         url = f"http://{QUOTED}@{proxy.address}"
@@ -169,7 +167,7 @@ def test_a_proxy_that_answers_connect_with_nothing_of_use_was_asked_for_no_reque
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_tls_that_fails_behind_the_proxy_is_final(
+def test_a_tls_failure_behind_the_proxy_is_final(
     mode: Mode, fake: FakeClerk, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The tunnel changes nothing about certificates."""
@@ -185,14 +183,14 @@ def test_tls_that_fails_behind_the_proxy_is_final(
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("url", [f"socks5://{QUOTED}@127.0.0.1:9", f"http://{QUOTED}@[::1:9"])
-def test_a_proxy_that_is_no_http_url_is_refused(
+def test_a_proxy_with_an_invalid_url_is_rejected(
     mode: Mode,
     url: str,
     fake: FakeClerk,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """From the environment too, the error is ours and doesn't quote the URL."""
+    """For the environment too, the error is ours and doesn't quote the URL."""
     monkeypatch.setenv("HTTP_PROXY", url)
     error = run(mode, fake, "get", **fake_elsewhere(fake)).error
     assert isinstance(error, ConfigurationError)
