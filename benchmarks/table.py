@@ -144,7 +144,7 @@ def _rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
     last = ""
     for result in results:
         middle = spread = by_cpu = ""
-        is_peer = result.client not in {OURS, "bare Python"}  # it does nothing, in no time
+        is_peer = result.client not in {OURS, "bare Python"}  # it does no work
         if is_peer and result.ratio is not None and result.cpu_ratio is not None:
             middle = f"{times(result.ratio.middle)} x"
             spread = _spread(result.ratio)

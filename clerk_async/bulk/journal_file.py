@@ -252,7 +252,7 @@ def _check_header(line: _Line | None, path: Path, run: RunKind) -> str:
     if line.clerk_async_journal != VERSION:
         raise JournalError(
             f"the journal {path} has format {line.clerk_async_journal}; "
-            f"this release knows {VERSION}"
+            f"this release supports {VERSION}"
         )
     if line.run != run:
         raise JournalError(

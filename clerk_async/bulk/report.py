@@ -36,7 +36,7 @@ class RevocationStatus(StrEnum):
 
     @property
     def is_done(self) -> bool:
-        """Whether such a session can no longer be used, so that a resumed run skips it."""
+        """Whether a session with this status is unusable, so that a resumed run skips it."""
         return self in _DONE
 
 

@@ -1,4 +1,4 @@
-"""Start a run: over ids or over the sessions of users, and with a report or a stream as the result.
+"""Start a run over ids or over the sessions of users, and return a report or a stream.
 
 The options and the selection validate themselves when they are created, so nothing is sent if an
 argument is invalid. A stopped run finishes what is in flight. A cancelled run does too, within two

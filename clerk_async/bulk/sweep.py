@@ -289,7 +289,7 @@ class Sweep(Work):
         if self._pick(owner):
             owner.lingering = 0
             if owner.looks >= LOOKS_AT_MOST:
-                self._give_up(owner, f"{owner.looks} looks have each found another session")
+                self._give_up(owner, f"{owner.looks} looks each found another session")
         elif lingering:
             await self._wait_for(owner, lingering, lane)
 

@@ -163,7 +163,7 @@ def cut_off(job: Job, sends: int) -> Verdict:
     error = job.error
     if sends or error is None:
         error = ConnectionLostError(
-            "the run ended before the answer came: the session may be revoked",
+            "the run ended before the response arrived: the session may be revoked",
             method="POST",
             path=f"/sessions/{job.session_id}/revoke",
             attempts=attempts,

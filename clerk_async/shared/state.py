@@ -97,7 +97,7 @@ class SharedState:
         )
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        raise TypeError("a SharedState can't be pickled or copied, as it may hold a password")
+        raise TypeError("a SharedState can't be pickled or copied: it may contain a password")
 
     def open_client(self) -> tuple[Any, bool]:
         """Return a redis-py client for the running event loop, and whether we must close it."""
@@ -111,7 +111,7 @@ class SharedStatus:
     """What one process knows about the shared state, for a health page.
 
     Attributes:
-        connected: Whether Redis answers. False if no `shared_state` is set, too.
+        connected: Whether Redis answers. Always False without `shared_state`.
         age: Seconds since Redis last answered; None if it never has.
         processes: How many processes use the key, including this one, as far as it knows.
         used: How many places of the window all processes use together.

@@ -241,6 +241,6 @@ def _signer(secret: str) -> Webhook:
         key = b""
     if not key:
         raise ConfigurationError(
-            "a signing secret must be whsec_ and base64, as the Clerk Dashboard shows it"
+            "a signing secret must be whsec_ and then base64, as the Clerk Dashboard shows it"
         )
     return Webhook(key)
