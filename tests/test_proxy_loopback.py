@@ -1,4 +1,4 @@
-"""Loopback is never proxied, whatever the environment or an argument says: no key leaves."""
+"""Requests to loopback never use a proxy, whatever environment or argument says: no key leaves."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ VARIABLES: Final = (
 
 
 class Listener:
-    """A proxy that notes what comes, and hangs up."""
+    """A proxy that records what arrives, and closes the connection."""
 
     def __init__(self) -> None:
         self.seen: list[bytes] = []
@@ -91,7 +91,7 @@ class Listener:
 
 @pytest.fixture
 def listener(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Give a proxy that every variable of the environment names."""
+    """Yield a proxy that every environment variable names."""
     with Listener() as running:
         for name in VARIABLES:
             monkeypatch.setenv(name, running.url)
@@ -113,8 +113,10 @@ def test_no_environment_sends_loopback_through_a_proxy(
 @pytest.mark.promise("loopback")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("operation", ["revoke", "list", "create", "refresh"])
-def test_no_argument_does_either(mode: Mode, operation: str, fake: FakeClerk) -> None:
-    """Such as that of a client which tests point here; with credentials or without."""
+def test_no_argument_sends_loopback_through_a_proxy(
+    mode: Mode, operation: str, fake: FakeClerk
+) -> None:
+    """For example, in a client that tests point here; with or without credentials."""
     with Listener() as proxy:
         url = proxy.url.replace("//", "//name:word@")
         assert run(mode, fake, operation, proxy=url, retry=ONCE).error is None
@@ -122,10 +124,10 @@ def test_no_argument_does_either(mode: Mode, operation: str, fake: FakeClerk) ->
 
 
 @pytest.mark.parametrize("value", ["socks5://127.0.0.1:9", "http://[::1:9", "::", "127.0.0.1:x"])
-def test_what_can_not_be_a_proxy_is_no_trouble_here(
+def test_an_invalid_proxy_does_not_matter_for_loopback(
     value: str, fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody would use it for loopback; elsewhere it is refused, with the variable's name."""
+    """For other hosts it is rejected, and the error names the variable."""
     monkeypatch.setenv("HTTP_PROXY", value)
     assert run("async", fake, "get").error is None
     error = run("async", fake, "get", **fake_elsewhere(fake)).error
@@ -133,10 +135,8 @@ def test_what_can_not_be_a_proxy_is_no_trouble_here(
     assert "HTTP_PROXY" in str(error)
 
 
-def test_another_machine_is_asked_for_through_the_proxy(
-    fake: FakeClerk, listener: Listener
-) -> None:
-    """As before: only loopback is an exception."""
+def test_other_hosts_are_reached_through_the_proxy(fake: FakeClerk, listener: Listener) -> None:
+    """Loopback is the only exception."""
     error = run("async", fake, "get", retry=ONCE, **fake_elsewhere(fake)).error
     assert error is not None
     assert len(listener.seen) == 1
@@ -146,10 +146,10 @@ def test_another_machine_is_asked_for_through_the_proxy(
 
 @pytest.mark.promise("loopback")
 @pytest.mark.parametrize("source", ["sessions", "issuer"])
-async def test_a_verifier_fetches_its_keys_straight(
+async def test_a_verifier_fetches_its_keys_directly(
     source: str, fake: FakeClerk, listener: Listener
 ) -> None:
-    """Through its client, and from an issuer's public key set, in either kind of code."""
+    """Through its client, or from an issuer's public key set, sync and async."""
     token = fake.mint(fake.add_session())
     issuer = f"http://127.0.0.1:{fake.port}"
     if source == "issuer":
@@ -165,8 +165,8 @@ async def test_a_verifier_fetches_its_keys_straight(
     assert listener.seen == []
 
 
-async def test_bulk_runs_go_straight_too(fake: FakeClerk, listener: Listener) -> None:
-    """And a view of the client."""
+async def test_bulk_runs_connect_directly_too(fake: FakeClerk, listener: Listener) -> None:
+    """So does a view of the client."""
     known = [fake.add_session(user_id="user_1").id for _ in range(3)]
     async with AsyncSessionsApi(fake.secret_key, base_url=fake.base_url) as sessions:
         assert (await sessions.revoke_many(known[:1])).ok
@@ -176,10 +176,10 @@ async def test_bulk_runs_go_straight_too(fake: FakeClerk, listener: Listener) ->
 
 @pytest.mark.promise("loopback")
 @pytest.mark.parametrize("way", ["trust_env", "proxy"])
-async def test_a_session_that_would_use_a_proxy_is_refused(
+async def test_an_aiohttp_session_that_would_use_a_proxy_is_rejected(
     way: str, fake: FakeClerk, listener: Listener
 ) -> None:
-    """One that was handed in can't be told to go straight: an error, rather than a key in clear."""
+    """The user's own session can't be told to connect directly, so this is an error."""
     options: dict[str, Any] = {"trust_env": True} if way == "trust_env" else {"proxy": listener.url}
     async with aiohttp.ClientSession(**options) as theirs:
         client = AsyncSessionsApi(fake.secret_key, base_url=fake.base_url, client_session=theirs)
@@ -189,10 +189,10 @@ async def test_a_session_that_would_use_a_proxy_is_refused(
     assert fake.requests == []
 
 
-async def test_a_session_that_would_use_none_is_taken(
+async def test_an_aiohttp_session_that_would_use_no_proxy_is_accepted(
     fake: FakeClerk, listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without trust_env, or with the host in NO_PROXY."""
+    """It has no trust_env, or the host is in NO_PROXY."""
     known = fake.add_session().id
     async with aiohttp.ClientSession() as theirs:
         client = AsyncSessionsApi(fake.secret_key, base_url=fake.base_url, client_session=theirs)
@@ -206,10 +206,10 @@ async def test_a_session_that_would_use_none_is_taken(
     assert listener.seen == []
 
 
-async def test_a_name_below_localhost_is_never_looked_up_elsewhere(
+async def test_a_name_below_localhost_is_never_looked_up_in_dns(
     fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """RFC 6761: whoever asks a name server for it sends the key wherever that says."""
+    """RFC 6761. The answer of a name server would decide where the key is sent."""
     asked: list[Any] = []
     look = socket.getaddrinfo
 
@@ -242,8 +242,8 @@ def test_the_fake_and_the_demo_work_in_a_shell_with_a_proxy() -> None:
     assert ended.code == 0, ended.out + ended.err
 
 
-def test_elsewhere_is_no_loopback(fake: FakeClerk) -> None:
-    """What these tests stand on."""
+def test_elsewhere_is_not_loopback(fake: FakeClerk) -> None:
+    """The other tests rely on this."""
     with pytest.raises(ConfigurationError, match="in the clear"):
         AsyncSessionsApi(fake.secret_key, base_url=f"http://{ELSEWHERE}:1/v1")
     error = run("async", fake, "get", proxy="http://127.0.0.1:9", **fake_elsewhere(fake)).error

@@ -1,4 +1,4 @@
-"""The names that users see: importable, documented, sorted, light, and nothing else."""
+"""The public names: importable, documented, sorted, light, and complete."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SETTLED = set(
 
 
 def order(name: str) -> tuple[int, str]:
-    """Sort as ruff's RUF022 does: constants, then classes, then the rest."""
+    """Return the sort key of ruff's RUF022: constants, then classes, then the rest."""
     if re.fullmatch(r"[A-Z][A-Z0-9_]*", name):
         return 0, name
     return (1, name) if name[0].isupper() else (2, name)
@@ -44,8 +44,8 @@ def order(name: str) -> tuple[int, str]:
 
 @pytest.mark.promise("public-surface")
 @pytest.mark.parametrize("name", clerk_async.__all__)
-def test_each_name_is_there_and_documented(name: str) -> None:
-    """Every name of `__all__` can be had and says what it is."""
+def test_each_name_exists_and_is_documented(name: str) -> None:
+    """Every name of `__all__` can be imported and has a docstring."""
     value = getattr(clerk_async, name)
     if name != "__version__":
         assert inspect.getdoc(value), name
@@ -55,7 +55,7 @@ def test_each_name_is_there_and_documented(name: str) -> None:
 
 
 def test_all_is_sorted_and_complete() -> None:
-    """Sorted as ruff sorts, without doubles, with every settled name and every error."""
+    """Sorted as ruff sorts, without duplicates, with every settled name and every error."""
     names = clerk_async.__all__
     assert names == sorted(names, key=order)
     assert len(set(names)) == len(names)
@@ -66,7 +66,7 @@ def test_all_is_sorted_and_complete() -> None:
 
 
 def test_the_lazy_table_and_the_typed_imports_agree() -> None:
-    """What type checkers see is what is there when the program runs."""
+    """Type checkers and the running program see the same names."""
     assert set(clerk_async._HOME_OF) | {"__version__"} == set(clerk_async.__all__)
     tree = ast.parse(Path(clerk_async.__file__).read_text(encoding="utf-8"))
     typed: dict[str, str] = {}
@@ -78,7 +78,7 @@ def test_the_lazy_table_and_the_typed_imports_agree() -> None:
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    """As with any module."""
+    """As in any module."""
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = clerk_async.no_such_name
     assert not hasattr(clerk_async, "sessions_api")
@@ -86,7 +86,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 @pytest.mark.promise("public-surface")
 def test_import_is_light() -> None:
-    """`import clerk_async` loads nothing heavy, and nothing of ours but itself."""
+    """`import clerk_async` imports nothing heavy, and none of our own modules but itself."""
     ended = run_program(
         """
         import sys
@@ -108,7 +108,7 @@ def test_import_is_light() -> None:
 
 @pytest.mark.slow
 def test_each_module_can_be_imported_first() -> None:
-    """There are no import cycles: any module may be the first."""
+    """There are no import cycles."""
     assert len(MODULES) > 30
     ended = run_program(
         f"""
@@ -162,7 +162,7 @@ MADE_FOR_TESTS = ("clerk_async.testing.tokens", "clerk_async.tokens.claims")
 
 
 def imported(path: Path, *, with_types: bool = False) -> set[str]:
-    """Return the modules that a file imports: at run time, or for type checkers as well."""
+    """Return the modules that a file imports, at run time or also for type checkers."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     typed = {
         id(inner)
@@ -188,7 +188,7 @@ def imported(path: Path, *, with_types: bool = False) -> set[str]:
 
 
 def arrows() -> dict[str, set[str]]:
-    """Return, for each module of ours, those that it imports, type-only imports included."""
+    """Return the modules of ours that each module imports, including imports for types only."""
     found: dict[str, set[str]] = {}
     for path in PACKAGE.rglob("*.py"):
         parts = ("clerk_async", *path.relative_to(PACKAGE).with_suffix("").parts)
@@ -198,19 +198,19 @@ def arrows() -> dict[str, set[str]]:
 
 
 def room_of(module: str) -> str:
-    """Return the part of the package that a module belongs to."""
+    """Return the layer of the package that a module belongs to."""
     return module.split(".")[1] if "." in module else ""
 
 
 @pytest.mark.promise("public-surface")
-def test_arrows_run_down() -> None:
-    """No room imports one above or beside it, not even for types; `testing` imports no other."""
+def test_imports_go_down_the_layers() -> None:
+    """No layer imports one above or beside it, even for types; `testing` imports no other."""
     rank = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
     wrong: list[str] = []
     for module, targets in arrows().items():
         room = room_of(module)
         if not room:
-            continue  # the package itself names everything that users import
+            continue  # the package itself exports everything that users import
         for target in targets:
             aim = room_of(target)
             if aim in {"", room}:
@@ -224,8 +224,8 @@ def test_arrows_run_down() -> None:
     assert wrong == []
 
 
-def test_no_import_goes_round_in_a_circle() -> None:
-    """Type-only imports count too: a circle means that two files are one, or that one is two."""
+def test_there_are_no_import_cycles() -> None:
+    """Imports for types count too: a cycle means that files should be merged or split."""
     graph = arrows()
     graph.pop("clerk_async")
     while True:
@@ -238,16 +238,16 @@ def test_no_import_goes_round_in_a_circle() -> None:
 
 
 @pytest.mark.promise("public-surface")
-def test_each_file_can_be_read_in_one_sitting() -> None:
-    """No file is longer than 430 lines, few are splinters, and the root stays a short list."""
+def test_no_file_is_longer_than_430_lines() -> None:
+    """Few files are tiny, and the root of the package has few files."""
     lines = {path: len(path.read_text("utf-8").splitlines()) for path in PACKAGE.rglob("*.py")}
     assert [str(path) for path, count in lines.items() if count > 430] == []
     assert len([path for path, count in lines.items() if count <= 85]) <= 22
     assert len([path for path in lines if path.parent == PACKAGE]) <= 13
 
 
-def test_aiohttp_is_known_by_three_files() -> None:
-    """The wire, its connections and its failures import it; the fake is a server of its own."""
+def test_only_three_files_import_aiohttp() -> None:
+    """The wire, its connections and its failures; the fake is a separate server."""
     knowing = {
         str(path.relative_to(PACKAGE))
         for path in PACKAGE.rglob("*.py")
@@ -261,7 +261,7 @@ def test_aiohttp_is_known_by_three_files() -> None:
 
 
 def documented(cls: type[Any]) -> list[Any]:
-    """Give the public methods of a class, with their names."""
+    """Return the public methods of a class, with their names."""
     return [
         pytest.param(cls, name, id=f"{cls.__name__}.{name}")
         for name, _ in inspect.getmembers(cls, inspect.isfunction)
@@ -271,7 +271,7 @@ def documented(cls: type[Any]) -> list[Any]:
 
 @pytest.mark.parametrize(("cls", "name"), [*documented(AsyncSessionsApi), *documented(SessionsApi)])
 def test_each_method_is_documented(cls: type[Any], name: str) -> None:
-    """Each has a summary; the async client's docs name every parameter, and no other."""
+    """Each has a summary; the async client's docstrings name exactly the parameters."""
     function = getattr(cls, name)
     text = inspect.getdoc(function)
     assert text
@@ -283,14 +283,14 @@ def test_each_method_is_documented(cls: type[Any], name: str) -> None:
 
 
 def test_the_constructors_docs_name_every_parameter() -> None:
-    """In their order."""
+    """In the order of the signature."""
     section = (inspect.getdoc(AsyncSessionsApi) or "").partition("Args:\n")[2]
     named = re.findall(r"^    (\w+):", section.partition("Raises:")[0], re.MULTILINE)
     assert named == list(inspect.signature(AsyncSessionsApi).parameters)
 
 
 def test_the_error_tree_in_the_docs_is_the_real_one() -> None:
-    """Each class stands under its parent, as drawn."""
+    """Each class is under its parent, as drawn."""
     drawn = re.findall(r"^    ([│ ]*)(?:[├└]── )?(\w+Error)\b", errors.__doc__ or "", re.MULTILINE)
     parents: dict[int, str] = {}
     for indent, name in drawn:
@@ -307,8 +307,8 @@ def test_the_error_tree_in_the_docs_is_the_real_one() -> None:
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_each_module_says_what_it_is_for(name: str) -> None:
-    """Each has a docstring; only what users import from lists its names, and they are there."""
+def test_each_module_has_a_docstring(name: str) -> None:
+    """Only modules that users import from list their names, and all of these exist."""
     if name.endswith("__main__"):
         return
     module = importlib.import_module(name)

@@ -1,4 +1,4 @@
-"""The README's FastAPI app, in a real server and by the README's own test."""
+"""The README's FastAPI app, in a real server and with the README's own test."""
 
 from __future__ import annotations
 

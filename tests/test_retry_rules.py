@@ -1,4 +1,4 @@
-"""When a failed attempt is sent again and after how long: the table, without any I/O."""
+"""Whether a failed attempt is retried and after how long: the table, without I/O."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PASSING = {500, 502, 503, 504, 520, 522, 523, 524}
 
 
 def answer(status: int, *, code: str = "", retry_after: float | None = None) -> ApiError:
-    """Make the error that an answer would become."""
+    """Make the error of a response."""
     details = (ErrorDetail("", "", code),) if code else ()
     return error_class_for(status)("", status=status, errors=details, retry_after=retry_after)
 
@@ -53,8 +53,8 @@ def test_each_operation_has_its_class() -> None:
 
 @pytest.mark.promise("retry-table")
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_statuses_row_by_row(operation: str) -> None:
-    """Every status from 300 to 599 is retried exactly where the table says so."""
+def test_each_status_is_retried_as_in_the_table(operation: str) -> None:
+    """Every status from 300 to 599 is checked."""
     kind = OPERATIONS[operation].retry
     for status in range(300, 600):
         expected = status == 429 or (operation in SAFE and status in PASSING)
@@ -65,7 +65,7 @@ def test_statuses_row_by_row(operation: str) -> None:
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_lock_is_retried_a_conflict_is_not(operation: str) -> None:
-    """409 is tried again only with the code resource_locked, and never for refresh."""
+    """A 409 is retried only with the code resource_locked, and never for refresh."""
     kind = OPERATIONS[operation].retry
     assert is_retryable(kind, answer(409, code="resource_locked")) is (operation != "refresh")
     assert not is_retryable(kind, answer(409, code="conflict"))
@@ -74,8 +74,8 @@ def test_a_lock_is_retried_a_conflict_is_not(operation: str) -> None:
 
 @pytest.mark.promise("retry-table")
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_trouble_on_the_way_row_by_row(operation: str) -> None:
-    """What was never sent can be sent; what may have arrived only where a repeat is harmless."""
+def test_each_transport_error_is_retried_as_in_the_table(operation: str) -> None:
+    """Unsent requests are retried; those that may have arrived only if repeating is harmless."""
     kind = OPERATIONS[operation].retry
     is_safe = operation in SAFE
     table: list[tuple[ClerkError, bool]] = [
@@ -92,7 +92,7 @@ def test_trouble_on_the_way_row_by_row(operation: str) -> None:
 
 
 def test_only_429_and_503_with_a_time_pause_the_client() -> None:
-    """Other failures slow down one call, not the client."""
+    """Other failures delay one call, not the client."""
     for status in range(300, 600):
         assert pauses_client(answer(status)) is (status == 429)
         assert pauses_client(answer(status, retry_after=1.0)) is (status in {429, 503})
@@ -150,20 +150,20 @@ def test_only_429_and_503_with_a_time_pause_the_client() -> None:
         ("Fri", None),
     ],
 )
-def test_retry_after(value: str | None, expected: float | None) -> None:
-    """Seconds or an HTTP date (RFC 9110, 10.2.3); what makes no sense counts as not said."""
+def test_retry_after_is_seconds_or_a_date(value: str | None, expected: float | None) -> None:
+    """Seconds or an HTTP date (RFC 9110, 10.2.3); an invalid value is ignored."""
     assert parse_retry_after(value, NOW) == expected
 
 
 @given(st.text(max_size=60), st.floats(allow_nan=False, allow_infinity=False))
-def test_no_retry_after_crashes_or_gives_nan(value: str, now: float) -> None:
-    """Whatever a proxy writes, there comes a number from 0 up, or nothing."""
+def test_no_retry_after_crashes_or_returns_nan(value: str, now: float) -> None:
+    """Whatever a proxy sends, the result is a number from 0 up, or None."""
     seconds = parse_retry_after(value, now)
     assert seconds is None or seconds >= 0.0
 
 
 def test_backoff_doubles_up_to_its_bound() -> None:
-    """The bound doubles with each retry, then stays at max_delay, however many there are."""
+    """The bound doubles with each retry until max_delay, however many there are."""
     policy = RetryPolicy(base_delay=0.25, max_delay=8.0)
     bounds = [backoff(policy, retry, None, lambda: 1.0) for retry in range(1, 9)]
     assert bounds == [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0]
@@ -173,7 +173,7 @@ def test_backoff_doubles_up_to_its_bound() -> None:
 
 @pytest.mark.promise("backoff")
 def test_backoff_has_full_jitter() -> None:
-    """The wait is drawn from the whole range, zero included."""
+    """The wait is drawn from the whole range, including zero."""
     policy = RetryPolicy(base_delay=1.0)
     assert [backoff(policy, 2, None, lambda: part) for part in (0.0, 0.5, 1.0)] == [0.0, 1.0, 2.0]  # noqa: B023
 
@@ -188,7 +188,7 @@ def test_backoff_has_full_jitter() -> None:
 def test_backoff_is_finite_and_bounded(
     retry: int, retry_after: float | None, part: float, base: float, most: float
 ) -> None:
-    """No wait is negative, infinite or NaN, nor shorter than what the service asked for."""
+    """No wait is negative, infinite or NaN, or shorter than the service requested."""
     wait = backoff(RetryPolicy(base_delay=base, max_delay=most), retry, retry_after, lambda: part)
     assert math.isfinite(wait)
     if retry_after is None:
@@ -198,7 +198,7 @@ def test_backoff_is_finite_and_bounded(
 
 
 def test_quota_pays_for_retries() -> None:
-    """500 tokens: 5 for a retry and 10 after a timeout; empty means no."""
+    """500 tokens: 5 for a retry and 10 after a timeout; when empty, nothing is retried."""
     quota = RetryQuota()
     assert [quota.take(ConnectionLostError("")) for _ in range(101)] == [5] * 100 + [0]
     quota = RetryQuota()
@@ -210,8 +210,8 @@ def test_quota_pays_for_retries() -> None:
     assert quota.take(answer(500)) == 5
 
 
-def test_quota_comes_back_with_success() -> None:
-    """A success gives back what its retry took, or 1, and never more than there was."""
+def test_a_success_refills_the_quota() -> None:
+    """It returns what its retry took, or 1, and never exceeds the maximum."""
     quota = RetryQuota()
     quota.give_back(10)
     assert quota.tokens == 500
@@ -224,14 +224,14 @@ def test_quota_comes_back_with_success() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1, True, "1", None, 10**400])
 @pytest.mark.parametrize("name", ["base_delay", "max_delay", "max_retry_after"])
-def test_policy_refuses_what_is_no_time(name: str, value: object) -> None:
-    """A NaN or an infinity can't come in by the policy either."""
+def test_a_policy_rejects_nan_and_infinity(name: str, value: object) -> None:
+    """They can't come in through the policy either."""
     with pytest.raises(InvalidArgumentError, match=name):
         RetryPolicy(**{name: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1, 0, True, "1"])
-def test_policy_refuses_a_bad_deadline(value: object) -> None:
+def test_a_policy_rejects_a_bad_deadline(value: object) -> None:
     """A deadline is a number above zero, or None for no limit."""
     with pytest.raises(InvalidArgumentError, match="deadline"):
         RetryPolicy(deadline=value)  # type: ignore[arg-type]
@@ -239,7 +239,7 @@ def test_policy_refuses_a_bad_deadline(value: object) -> None:
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.0, True, "3", None])
-def test_policy_refuses_bad_attempts(value: object) -> None:
-    """The first request counts: less than one makes no sense."""
+def test_a_policy_rejects_bad_attempts(value: object) -> None:
+    """The first request counts, so there is at least one."""
     with pytest.raises(InvalidArgumentError, match="attempts"):
         RetryPolicy(attempts=value)  # type: ignore[arg-type]

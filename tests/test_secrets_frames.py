@@ -1,4 +1,4 @@
-"""Reports that show the locals of frames, as Sentry's and rich's do, find no secret in them."""
+"""Reports that show local variables of frames, as by Sentry and rich, contain no secret."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOT_OURS: Final = (Path(__file__).parent, Path(asyncio.__file__).parent)
 
 
 def chain(error: Any) -> list[BaseException]:
-    """Return an error and all that is chained to it or grouped in it, shown or not."""
+    """Return an error and all errors that are chained to it or grouped in it, shown or not."""
     links: list[Any] = [error]
     seen: list[BaseException] = []
     for link in links:
@@ -38,7 +38,7 @@ def chain(error: Any) -> list[BaseException]:
 
 
 def places(error: Any) -> list[str]:
-    """Return where a planted secret stands in the locals of a frame of ours or of aiohttp."""
+    """Return where the locals of our frames or aiohttp's contain a planted secret."""
     found: list[str] = []
     for link in chain(error):
         for frame, _ in walk_tb(link.__traceback__):
@@ -54,13 +54,13 @@ def places(error: Any) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _key_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no argument hold it: those stand in the frames of whoever passes them."""
+    """Pass the key by environment, because arguments are in the frames of the caller."""
     monkeypatch.setenv("CLERK_SECRET_KEY", KEY)
 
 
 @pytest.fixture(scope="module")
 def fake() -> Iterator[FakeClerk]:
-    """Give one service to the whole table."""
+    """Yield one service for the whole table."""
     with FakeClerk(secret_key=KEY) as running:
         yield running
 
@@ -70,7 +70,7 @@ class Stage:
 
     Args:
         fake: The service.
-        name: Where.
+        name: The point.
     """
 
     def __init__(self, fake: FakeClerk, name: str) -> None:
@@ -96,12 +96,12 @@ class Stage:
         return AsyncSessionsApi(base_url=base_url, pool_size=1, **options)
 
     async def close(self) -> None:
-        """Let go of whatever is stuck."""
+        """Release whatever is stuck."""
         self.fake.clear_faults()
         self.fake.release()
         self._silent.close()
         self._halting.__exit__()
-        await asyncio.sleep(0)  # a transport closes its socket a turn later
+        await asyncio.sleep(0)  # a transport closes its socket one turn of the loop later
 
 
 ENDS: Any = (TimeoutError, asyncio.CancelledError, BaseExceptionGroup)
@@ -110,25 +110,25 @@ STAGES: Final = ("waiting for the answer", "reading the body", "in a pause", "co
 
 @pytest.fixture(params=STAGES)
 async def stage(request: pytest.FixtureRequest, fake: FakeClerk) -> AsyncGenerator[Stage]:
-    """Give each place where a call can be stuck."""
+    """Return each point where a call can be stuck."""
     made = Stage(fake, request.param)
     yield made
     await made.close()
 
 
 async def by_timeout(call: Awaitable[object]) -> None:
-    """End it as most do."""
+    """End it with asyncio.timeout."""
     async with asyncio.timeout(0.1):
         await call
 
 
 async def by_wait_for(call: Awaitable[object]) -> None:
-    """End it as older code does."""
+    """End it with asyncio.wait_for, as older code does."""
     await asyncio.wait_for(call, 0.1)
 
 
 async def by_cancelling(call: Awaitable[object]) -> None:
-    """End its task."""
+    """Cancel its task."""
     task = asyncio.ensure_future(call)
     await asyncio.sleep(0.1)
     task.cancel("enough")
@@ -136,13 +136,13 @@ async def by_cancelling(call: Awaitable[object]) -> None:
 
 
 async def by_anyio(call: Awaitable[object]) -> None:
-    """End it in anyio's way."""
+    """End it with an anyio scope."""
     with anyio.fail_after(0.1):
         await call
 
 
 async def by_a_sibling(call: Awaitable[object]) -> None:
-    """End it with the group that it belongs to."""
+    """End it through a failing sibling in its task group."""
 
     async def fail() -> None:
         await asyncio.sleep(0.1)
@@ -151,7 +151,7 @@ async def by_a_sibling(call: Awaitable[object]) -> None:
     async def wait() -> None:
         try:
             await call
-        finally:  # as whoever tidies up: what is raised here is chained to the cancellation
+        finally:  # as in clean-up code: an error raised here is chained to the cancellation
             raise KeyError("tidying up")
 
     async with asyncio.TaskGroup() as group:
@@ -160,7 +160,7 @@ async def by_a_sibling(call: Awaitable[object]) -> None:
 
 
 async def by_an_anyio_group(call: Awaitable[object]) -> None:
-    """End it with anyio's group."""
+    """End it through anyio's task group."""
 
     async def wait() -> None:
         await call
@@ -172,7 +172,7 @@ async def by_an_anyio_group(call: Awaitable[object]) -> None:
 
 
 async def while_handling_another(call: Awaitable[object]) -> None:
-    """End it amid an error handler, whose own error is chained too."""
+    """End it within an error handler, whose own error is chained too."""
     try:
         dict[str, int]()["before"]
     except LookupError:
@@ -193,10 +193,10 @@ WAYS: Final[tuple[Callable[[Awaitable[object]], Awaitable[None]], ...]] = (
 
 @pytest.mark.promise("no-secret-in-frames")
 @pytest.mark.parametrize("way", WAYS)
-async def test_ended_from_outside_no_frame_holds_a_secret(
+async def test_no_frame_of_a_call_ended_from_outside_has_a_secret(
     way: Callable[[Awaitable[object]], Awaitable[None]], stage: Stage
 ) -> None:
-    """However a caller ends a call that is stuck, and wherever it is."""
+    """However a caller ends a stuck call, and wherever it is stuck."""
     async with stage.client() as client:
         with pytest.raises(BaseException) as caught:  # noqa: PT011
             await way(client.get(stage.session_id))
@@ -227,8 +227,8 @@ OPERATIONS: Final[dict[str, Callable[[Any, str], Awaitable[object]]]] = {
 
 @pytest.mark.promise("no-secret-in-frames")
 @pytest.mark.parametrize("operation", OPERATIONS)
-async def test_no_operation_is_an_exception(operation: str, fake: FakeClerk) -> None:
-    """Bulk runs, streams and pages included."""
+async def test_no_frame_of_any_operation_has_a_secret(operation: str, fake: FakeClerk) -> None:
+    """Including bulk runs, streams and pages."""
     made = Stage(fake, "waiting for the answer")
     try:
         async with made.client() as client:
@@ -242,8 +242,8 @@ async def test_no_operation_is_an_exception(operation: str, fake: FakeClerk) -> 
 
 
 @pytest.mark.promise("no-secret-in-frames")
-async def test_closed_from_outside_no_frame_holds_a_secret(stage: Stage) -> None:
-    """Nor where the client is closed by another task."""
+async def test_no_frame_of_a_call_ended_by_closing_has_a_secret(stage: Stage) -> None:
+    """Another task closes the client."""
     client = stage.client()
     call = asyncio.ensure_future(client.get(stage.session_id))
     await asyncio.sleep(0.1)
@@ -254,8 +254,8 @@ async def test_closed_from_outside_no_frame_holds_a_secret(stage: Stage) -> None
 
 
 @pytest.mark.parametrize("event", ["on_request_start", "on_request_end"])
-async def test_what_a_hook_raises_keeps_the_hooks_own_frame(event: str, fake: FakeClerk) -> None:
-    """Whoever wrote it needs to see where it failed; aiohttp's frames around it go."""
+async def test_an_error_in_a_hook_keeps_the_hooks_own_frame(event: str, fake: FakeClerk) -> None:
+    """Its author needs to see where it failed; aiohttp's frames around it are removed."""
     hooks = aiohttp.TraceConfig()
 
     async def fail(*_: object) -> None:
@@ -274,8 +274,8 @@ async def test_what_a_hook_raises_keeps_the_hooks_own_frame(event: str, fake: Fa
 
 
 @pytest.mark.promise("no-secret-in-frames")
-async def test_a_session_of_the_users_is_no_exception(stage: Stage) -> None:
-    """Though aiohttp's frames are those of their session."""
+async def test_no_frame_with_the_users_session_has_a_secret(stage: Stage) -> None:
+    """Though aiohttp's frames belong to the user's session."""
     async with aiohttp.ClientSession() as theirs:
         client = stage.client(client_session=theirs)
         with pytest.raises(TimeoutError) as caught:

@@ -1,4 +1,4 @@
-"""Secrets are planted everywhere and searched for in all that is shown."""
+"""Secrets are planted everywhere, and everything that is shown is searched for them."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ FAULTS: dict[str, Fault] = {
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[FakeClerk]:
-    """Give one service to the whole table."""
+    """Yield one service for the whole table."""
     with FakeClerk(secret_key=KEY) as running:
         running.add_session(session_id="sess_1")
         yield running
@@ -99,7 +99,7 @@ def shared() -> Iterator[FakeClerk]:
 
 @pytest.fixture
 def fake(shared: FakeClerk) -> Iterator[FakeClerk]:
-    """Give the shared service without anything of the row before."""
+    """Yield the shared service, reset after the previous row."""
     shared.clear_faults()
     yield shared
     shared.clear_faults()
@@ -107,7 +107,7 @@ def fake(shared: FakeClerk) -> Iterator[FakeClerk]:
 
 
 def shown(error: BaseException) -> str:
-    """Give all that printing, logging and reporting an error shows, with its whole chain."""
+    """Return all that printing, logging and reporting an error shows, with its whole chain."""
     parts = ["".join(traceback.format_exception(error))]
     seen: list[BaseException | None] = [error]
     for link in seen:
@@ -130,7 +130,7 @@ def test_no_secret_is_shown(
     """Not in a log line at any level, nor in an error, its chain or its traceback."""
     caplog.set_level(logging.DEBUG)
     fake.inject(FAULTS[fault])
-    if fault == "echoed" and operation == "refresh":  # what has no shape must be known to be hidden
+    if fault == "echoed" and operation == "refresh":  # it has no known shape
         fake.clear_faults()
         fake.inject(Fault.status(400, body={"errors": [{"code": f"x {REFRESH}"}]}))
     error = run(mode, fake, CALLS[operation], retry=ONCE, timeout=0.1).error
@@ -142,8 +142,8 @@ def test_no_secret_is_shown(
 
 @pytest.mark.promise("no-secret-shown")
 @pytest.mark.parametrize("mode", MODES)
-def test_a_key_of_another_shape_is_hidden_too(mode: Mode) -> None:
-    """A gateway in front of the service may want a key of its own: hidden as it's known."""
+def test_a_key_of_another_shape_is_redacted_too(mode: Mode) -> None:
+    """A gateway in front of the service may need its own key: we redact it because we know it."""
     key = "PLANTED-key-of-a-gateway"
     with FakeClerk(secret_key=key) as fake:
         fake.inject(Fault.status(400, body={"errors": [{"message": f"bad {key}", "code": "c"}]}))
@@ -152,10 +152,10 @@ def test_a_key_of_another_shape_is_hidden_too(mode: Mode) -> None:
 
 
 @pytest.mark.promise("no-secret-shown")
-async def test_asyncios_debug_mode_shows_none_either(
+async def test_asyncios_debug_mode_shows_no_secret(
     fake: FakeClerk, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its reports of tasks and slow callbacks quote arguments' reprs at the most."""
+    """Its reports of tasks and slow callbacks show only the reprs of arguments."""
     from clients import client_of  # noqa: PLC0415
 
     caplog.set_level(logging.DEBUG)
@@ -175,7 +175,7 @@ async def test_asyncios_debug_mode_shows_none_either(
 
 @pytest.mark.promise("raw-errors")
 def test_the_raw_value_stays_on_errors(fake: FakeClerk) -> None:
-    """Whoever needs what the service really said finds it there, and there alone."""
+    """The service's exact text is there, and only there."""
     fake.inject(FAULTS["echoed"])
     error = run("async", fake, CALLS["get"]).error
     assert isinstance(error, ApiError)
@@ -200,7 +200,7 @@ SILENT: dict[str, Fault] = {
 
 
 async def get(options: dict[str, Any]) -> None:
-    """Make a call with a client of these options."""
+    """Make a call with a client that has these options."""
     async with AsyncSessionsApi(KEY, **options) as client:
         await client.get("sess_1")
 
@@ -214,8 +214,8 @@ def get_in_thread(options: dict[str, Any]) -> None:
 @pytest.mark.promise("no-secret-in-frames")
 @pytest.mark.parametrize("way", ["pool", "session", "proxy", "thread"])
 @pytest.mark.parametrize("fault", SILENT)
-async def test_no_frame_of_ours_holds_the_key(way: str, fault: str, fake: FakeClerk) -> None:
-    """Reports that show the locals of each frame, as Sentry's do, show neither key nor cookie."""
+async def test_no_frame_of_ours_has_the_key(way: str, fault: str, fake: FakeClerk) -> None:
+    """Reports that show the locals of frames, as Sentry's do, contain neither key nor cookie."""
     fake.inject(SILENT[fault])
     options: dict[str, Any] = {"base_url": fake.base_url, "retry": ONCE, "timeout": 0.1}
     async with aiohttp.ClientSession() as theirs:
@@ -234,8 +234,8 @@ async def test_no_frame_of_ours_holds_the_key(way: str, fault: str, fake: FakeCl
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_answers_hide_theirs(mode: Mode, fake: FakeClerk) -> None:
-    """Tokens, cookies and the headers around them print nothing of their own."""
+def test_responses_hide_their_secrets(mode: Mode, fake: FakeClerk) -> None:
+    """The reprs of tokens, cookies and their headers show nothing secret."""
     fake.inject(Fault.with_headers({"Set-Cookie": COOKIE}, count=None))
     response = run(mode, fake, lambda client: client.with_http_info.create_token("sess_1")).value
     assert response.data.jwt.startswith("eyJ")
@@ -245,8 +245,8 @@ def test_answers_hide_theirs(mode: Mode, fake: FakeClerk) -> None:
     assert "PLANTED" not in repr(Cookies(cookies=(COOKIE,)))
 
 
-def test_a_refused_argument_is_not_echoed(fake: FakeClerk) -> None:
-    """A token in the wrong place, or with a stray newline, isn't printed by the refusal."""
+def test_a_rejected_argument_is_not_echoed(fake: FakeClerk) -> None:
+    """The error doesn't show a token in the wrong place, or one with a stray newline."""
     calls: list[Call] = [
         lambda client: client.get(f"{JWT}\n"),
         lambda client: client.get(f"x/{KEY}"),
@@ -287,7 +287,7 @@ def test_a_refused_argument_is_not_echoed(fake: FakeClerk) -> None:
     ],
     ids=str,
 )
-def test_a_refused_option_is_not_echoed(options: dict[str, Any], fake: FakeClerk) -> None:
+def test_a_rejected_option_is_not_echoed(options: dict[str, Any], fake: FakeClerk) -> None:
     """The constructor's errors name the option, not its value."""
     error = run("async", fake, CALLS["get"], retry=ONCE, **options).error
     assert isinstance(error, ClerkError)
@@ -306,27 +306,27 @@ def test_a_refused_option_is_not_echoed(options: dict[str, Any], fake: FakeClerk
         ("sess_1 user_1 org_1", "sess_1 user_1 org_1"),
     ],
 )
-def test_redaction(text: str, expected: str) -> None:
-    """What is shaped like a secret goes, ids stay."""
+def test_text_shaped_like_a_secret_is_redacted(text: str, expected: str) -> None:
+    """Ids are kept."""
     assert redact(text) == expected
 
 
-def test_what_aiohttp_says_is_redacted() -> None:
-    """The words of an error of the connection are shown, but no secret that got into them."""
+def test_messages_of_aiohttp_are_redacted() -> None:
+    """The text of a connection error is shown, without any secret in it."""
     assert _told(aiohttp.ClientPayloadError(f"bad {KEY}")) == "bad [redacted]"
 
 
-def test_redaction_of_what_is_known() -> None:
-    """Secrets without a shape are replaced where they are known, but not a letter or none."""
+def test_known_secrets_are_redacted() -> None:
+    """Secrets without a shape are replaced if they are known; single letters and "" are not."""
     assert redact("a bird can", ("bird", "", "a")) == "a [redacted] can"
 
 
 def test_a_request_shows_nothing_of_its_body() -> None:
-    """What is to be sent prints as method and path."""
+    """The repr of a request shows method and path."""
     assert "PLANTED" not in repr(verify_request("sess_1", JWT))
 
 
-def test_an_endpoint_tells_instances_apart_without_the_key() -> None:
+def test_an_endpoint_distinguishes_instances_without_the_key() -> None:
     """The fingerprint differs by key, and shows nothing of it."""
     one, two = (Endpoint(key, "https://x/v1", "2026-05-12") for key in (KEY, KEY + "2"))
     assert one.fingerprint != two.fingerprint

@@ -1,8 +1,8 @@
-"""Every secret that a program hands over, in a whole run with every fault: shown nowhere.
+"""Every secret of a program, in a whole run with every fault: it is shown nowhere.
 
-The run uses all that there is: operations, bulk, verification and the command line, with every
-logger at DEBUG. What is documented to hold the raw value (`ApiError.errors`, a token's `jwt`) is
-asked for by name and left out.
+The run uses everything: operations, bulk runs, verification and the command line, with every logger
+at DEBUG. Attributes that are documented to have the raw value (`ApiError.errors`, a token's `jwt`)
+are left out by name.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ AT_ONCE: Final = (
 
 @pytest.fixture
 def fake() -> Iterator[FakeClerk]:
-    """Give a service whose key is planted."""
+    """Yield a service whose key is planted."""
     with FakeClerk(secret_key=KEY) as running:
         yield running
 
@@ -70,7 +70,7 @@ def fake() -> Iterator[FakeClerk]:
 def hunt(
     fake: FakeClerk, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> Hunt:
-    """Plant a session with its tokens, and listen to everything."""
+    """Plant a session with its tokens, and capture everything."""
     for name in ("", "asyncio", "aiohttp", "aiohttp.client", "clerk_async"):
         caplog.set_level(logging.DEBUG, name)
     session = fake.add_session(user_id="user_whole_run")
@@ -84,7 +84,7 @@ def hunt(
 
 
 def the_calls(hunt: Hunt, ids: list[str], journal: Path) -> dict[str, Callable[[Any], Any]]:
-    """Give everything that a client does, by name."""
+    """Return everything that a client does, by name."""
     one = hunt.session_id
     refreshing: dict[str, Any] = {
         "expired_token": hunt.expired,
@@ -178,7 +178,7 @@ def _all_sync(fake: FakeClerk, hunt: Hunt, calls: dict[str, Callable[[Any], Any]
 
 @contextlib.contextmanager
 def stdin_from(path: Path) -> Generator[None]:
-    """Let this process read a file as its stdin."""
+    """Replace the stdin of this process by a file."""
     before = os.dup(0)
     with path.open() as file:
         os.dup2(file.fileno(), 0)
@@ -195,9 +195,9 @@ def stdin_from(path: Path) -> Generator[None]:
 def test_the_command_line_shows_no_secret(
     name: str, fake: FakeClerk, hunt: Hunt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a fault that can echo, neither stdout nor stderr of any command holds a secret."""
+    """With a fault that can echo, stdout and stderr of every command contain no secret."""
     monkeypatch.setenv("CLERK_SECRET_KEY", KEY)
-    hunt.plant(hunt.expired[:20])  # what a new token begins with, too
+    hunt.plant(hunt.expired[:20])  # the beginning of a new token, too
     tokens = tmp_path / "tokens"
     base = ["--base-url", fake.base_url]
     one = hunt.session_id
@@ -219,7 +219,7 @@ def test_the_command_line_shows_no_secret(
         ["revoke", *ids, "--yes", "--journal", str(tmp_path / "cli.jsonl"), "--progress", "text"],
     ]
     for arguments in commands:
-        fake.sessions[one].refresh_token = REFRESH  # each pair is good for one refresh
+        fake.sessions[one].refresh_token = REFRESH  # each pair works for one refresh
         expired = fake.expired_token(one)
         hunt.plant_token(expired)
         tokens.write_text(f"{expired}\n{REFRESH}\n")
@@ -227,7 +227,7 @@ def test_the_command_line_shows_no_secret(
         fake.inject(planted_faults(KEY, expired)[name])
         with stdin_from(tokens):
             code = main([*base, *arguments])
-        is_of_no_use = "token" in arguments  # a hidden one, for a program: none is made
+        is_of_no_use = "token" in arguments  # hidden, and for a program: no token is made
         assert code in ({2} if is_of_no_use else {0, 1, 3, 4}), f"{arguments}: not even begun"
         hunt.look_around()
     journal = tmp_path / "cli.jsonl"
@@ -237,7 +237,7 @@ def test_the_command_line_shows_no_secret(
 @pytest.mark.promise("no-pickled-clients")
 @pytest.mark.parametrize("make", [AsyncSessionsApi, SessionsApi])
 def test_clients_refuse_to_be_pickled(make: Any, fake: FakeClerk) -> None:
-    """A client can be neither pickled nor copied: its key would lie in a file or a queue."""
+    """They can't be copied either: the key would get into a file or a queue."""
     client = make(KEY, base_url=fake.base_url)
     for one in (client, client.with_options(timeout=1.0)):
         for spread in (pickle.dumps, copy.copy, copy.deepcopy):
@@ -247,7 +247,7 @@ def test_clients_refuse_to_be_pickled(make: Any, fake: FakeClerk) -> None:
 
 
 def test_every_fault_is_in_the_run() -> None:
-    """A fault that is new in the fake is missed here, so that the run is the whole run."""
+    """A new fault of the fake fails here until the run includes it."""
     makers = {
         name
         for name, made in vars(Fault).items()
@@ -257,8 +257,8 @@ def test_every_fault_is_in_the_run() -> None:
     assert makers == used
 
 
-def test_the_hunt_finds_what_is_shown(hunt: Hunt) -> None:
-    """The hunt itself works: a secret in a log, a repr, an error or its chain is found."""
+def test_the_hunt_finds_shown_secrets(hunt: Hunt) -> None:
+    """It finds a secret in a log, a repr, an error or its chain."""
     error = ClerkError(f"said {REFRESH}")
     chained = ClerkError("clean")
     chained.__cause__ = error

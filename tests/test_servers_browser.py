@@ -1,4 +1,4 @@
-"""A real browser at a real server: expired tokens, two tabs, and a sign-out in one of them."""
+"""A real browser with a real server: expired tokens, two tabs, and a sign-out in one of them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ME: Final = "fetch('/me').then(async answer => `${answer.status} ${await answer.
 
 @pytest.fixture(scope="module")
 def devtools() -> Generator[str]:
-    """Run one browser for all tests; each has cookies and tabs of its own."""
+    """Run one browser for all tests; each has its own cookies and tabs."""
     with chromium() as url:
         yield url
 
@@ -53,7 +53,7 @@ def app(fake: FakeClerk) -> Generator[ServedApp]:
 def signed_in(
     fake: FakeClerk, origin: str, *, suffixed: bool, is_expired: bool
 ) -> tuple[FakeSession, dict[str, str]]:
-    """Sign somebody in, a quarter of an hour ago, and give the cookies of their browser."""
+    """Sign a user in a quarter of an hour ago, and return the cookies of their browser."""
     began = int(time.time() - 900)
     session = fake.add_session(user_id="user_1", authorized_party=origin, created_at=began * 1000)
     suffix = f"_{fake.cookie_suffix}" if suffixed else ""
@@ -65,7 +65,7 @@ def signed_in(
 
 
 def refreshes(fake: FakeClerk) -> int:
-    """How often the service was asked for a new token."""
+    """Return how often the service was asked for a new token."""
     return sum(request.operation == "refresh" for request in fake.requests)
 
 
@@ -91,7 +91,7 @@ async def test_a_page_left_open_stays_signed_in(
         assert claims is not None
         assert (claims["sid"], claims["azp"]) == (session.id, origin)
         assert claims["exp"] > time.time()
-        # Not even with the old cookies has anybody been signed out, nor asked again.
+        # Even requests with the old cookies were not signed out, and caused no second refresh.
         await browser.set_cookies(origin, cookies)
         assert await browser.run(ME, *tabs) == ['200 "user_1"'] * 2
         assert refreshes(fake) == 1
@@ -99,10 +99,10 @@ async def test_a_page_left_open_stays_signed_in(
 
 @pytest.mark.promise("browser")
 @pytest.mark.parametrize("suffixed", [False, True])
-async def test_a_sign_out_in_one_tab_is_one_in_the_other(
+async def test_a_sign_out_in_one_tab_signs_out_the_other(
     fake: FakeClerk, app: ServedApp, devtools: str, suffixed: bool
 ) -> None:
-    """At once, though the token would be valid for another minute; and nothing is refreshed."""
+    """At once, though the token would be valid for another minute; nothing is refreshed."""
     origin = f"http://localhost:{app.port}"
     session, cookies = signed_in(fake, origin, suffixed=suffixed, is_expired=False)
     async with Browser(devtools) as browser:
@@ -122,7 +122,7 @@ async def test_a_sign_out_in_one_tab_is_one_in_the_other(
 async def test_a_newer_sign_in_makes_the_old_token_stale(
     fake: FakeClerk, app: ServedApp, devtools: str
 ) -> None:
-    """Signed in anew elsewhere in the browser: the old token is not used, but refreshed."""
+    """The user signed in again elsewhere in the browser: the old token is refreshed, not used."""
     origin = f"http://localhost:{app.port}"
     session, cookies = signed_in(fake, origin, suffixed=True, is_expired=False)
     cookies[f"__session_{fake.cookie_suffix}"] = fake.mint(session, issued_at=time.time() - 30)

@@ -1,4 +1,4 @@
-"""Event loops as users run them: one after another, uvloop, tasks that start at once, notebooks."""
+"""Event loops as users run them: one after another, uvloop, eager tasks, notebooks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def descriptors() -> int:
-    """Count what this process has open."""
+    """Count the open file descriptors of this process."""
     gc.collect()
     return len(list(Path("/proc/self/fd").iterdir()))
 
@@ -41,7 +41,7 @@ LOOPS = [
         id="uvloop",
         marks=[
             pytest.mark.slow,
-            # uvloop itself tells of what it closes at the end, as nobody closed the client before
+            # uvloop itself warns of what it closes at the end, because nobody closed the client
             pytest.mark.filterwarnings("ignore:unclosed resource:ResourceWarning"),
         ],
     ),
@@ -51,10 +51,10 @@ LOOPS = [
 @pytest.mark.promise("dead-loops")
 @pytest.mark.parametrize("factory", LOOPS)
 @pytest.mark.skipif(sys.platform != "linux", reason="counts in /proc")
-def test_one_client_serves_asyncio_run_after_asyncio_run(
+def test_one_client_works_in_one_asyncio_run_after_another(
     factory: Callable[[], asyncio.AbstractEventLoop] | None, fake: FakeClerk
 ) -> None:
-    """Each new loop starts afresh and leaves nothing open behind; no warning, no growth."""
+    """Each new loop starts afresh and leaves nothing open; no warning, no growth."""
     client = AsyncSessionsApi(fake.secret_key, base_url=fake.base_url)
     session = fake.add_session()
 
@@ -83,7 +83,7 @@ def test_one_client_serves_asyncio_run_after_asyncio_run(
 @pytest.mark.promise("other-loops")
 @pytest.mark.slow
 async def test_every_operation_works_on_uvloop(fake: FakeClerk) -> None:
-    """In a loop of uvloop's: operations, verification, a bulk run, and closing during a call."""
+    """Operations, verification, a bulk run, and closing during a call."""
     loop = uvloop_loop()
 
     def run() -> None:
@@ -96,7 +96,7 @@ async def test_every_operation_works_on_uvloop(fake: FakeClerk) -> None:
 @pytest.mark.promise("other-loops")
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks can't start at once before 3.12")
 async def test_every_operation_works_in_eager_tasks(fake: FakeClerk) -> None:
-    """With tasks that start at once: the same."""
+    """The same, with tasks that start at once."""
     factory: Any = getattr(asyncio, "eager_task_factory", None)
     asyncio.get_running_loop().set_task_factory(factory)
     await _everything(fake)
@@ -104,8 +104,8 @@ async def test_every_operation_works_in_eager_tasks(fake: FakeClerk) -> None:
 
 @pytest.mark.promise("other-loops")
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks can't start at once before 3.12")
-async def test_a_bulk_run_in_eager_tasks_keeps_to_its_concurrency(fake: FakeClerk) -> None:
-    """Its workers don't start one inside the other, however many ids there are."""
+async def test_a_bulk_run_in_eager_tasks_keeps_its_concurrency(fake: FakeClerk) -> None:
+    """Its workers don't start inside one another, however many ids there are."""
     factory: Any = getattr(asyncio, "eager_task_factory", None)
     asyncio.get_running_loop().set_task_factory(factory)
     ids = [fake.add_session().id for _ in range(40)]
@@ -141,10 +141,10 @@ async def _everything(fake: FakeClerk) -> None:
 @pytest.mark.promise("real-servers")
 @pytest.mark.slow
 def test_both_clients_work_in_a_notebook(fake: FakeClerk) -> None:
-    """In a kernel, whose loop is running: the sync client as it is, the async one with await."""
+    """In a kernel whose loop is running: the sync client as it is, the async one with await."""
     for _ in range(3):
         fake.add_session(user_id="user_1")
-    environ = {"PYTHONDEVMODE": ""}  # asyncio's debug mode finds fault with ipykernel itself
+    environ = {"PYTHONDEVMODE": ""}  # asyncio's debug mode complains about ipykernel itself
     with program(["notebook.py"], fake, environ=environ) as (process, log):
         assert process.wait(2 * LIMIT) == 0
         log.seek(0)

@@ -1,4 +1,4 @@
-"""Processes that users start: pools, workers of Celery, children that end in every way."""
+"""Processes that users start: pools, Celery workers, and children that exit in every way."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ USERS: Final = [f"user_{number}" for number in range(12)]
 @pytest.mark.promise("real-servers")
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_a_process_pool_signs_users_out(method: str, fake: FakeClerk) -> None:
-    """Each worker calls with the client of the module, and our errors come back to the parent."""
+    """Each worker uses the client of the module, and our errors get back to the parent."""
     sessions = [fake.add_session(user_id=user) for user in USERS for _ in range(2)]
     fake.add_session(user_id="user_of_the_parent")
     with program(["pools.py", method, *USERS], fake) as (process, log):
@@ -39,14 +39,14 @@ def test_a_process_pool_signs_users_out(method: str, fake: FakeClerk) -> None:
 
 
 @pytest.mark.parametrize(("way", "code"), [("sys.exit", 7), ("os._exit", 7), ("exception", 1)])
-def test_a_child_forked_during_a_call_calls_and_ends_as_it_likes(
+def test_a_child_forked_during_a_call_works_and_exits_normally(
     way: str, code: int, fake: FakeClerk
 ) -> None:
-    """The child's own calls work, its exit code is its own, and the parent's call is answered."""
+    """Its own calls work, its exit code is its own, and the parent's call gets its response."""
     held = fake.add_session()
     fake.add_session(session_id="sess_of_child")
     fake.inject(Fault.hold(operation="revoke"))
-    environ = {"PYTHONWARNINGS": "ignore::DeprecationWarning"}  # 3.12: of a fork beside threads
+    environ = {"PYTHONWARNINGS": "ignore::DeprecationWarning"}  # 3.12 warns of the fork
     with program(["forked_exits.py", way, held.id], fake, environ=environ) as (process, log):
         fake.wait_for(lambda: fake.held == 1, timeout=LIMIT)
         process.send_signal(signal.SIGUSR1)
@@ -69,10 +69,8 @@ def test_a_child_forked_during_a_call_calls_and_ends_as_it_likes(
 
 @pytest.mark.promise("real-servers")
 @pytest.mark.parametrize("where", ["between two loops", "in a running loop"])
-def test_an_async_client_that_was_in_use_works_on_both_sides_of_a_fork(
-    where: str, fake: FakeClerk
-) -> None:
-    """The child has its own loops and connections and holds none of the parent's, who keeps his."""
+def test_an_async_client_in_use_works_on_both_sides_of_a_fork(where: str, fake: FakeClerk) -> None:
+    """The child has its own loops and connections; the parent keeps its own."""
     fake.add_session(session_id="sess_1")
     environ = {"PYTHONWARNINGS": "ignore::DeprecationWarning"}
     with program(["-c", FORKS_ASYNC, where], fake, environ=environ) as (process, log):
@@ -131,14 +129,14 @@ else:
 
 @pytest.fixture
 def broker(tmp_path: Path) -> str:
-    """Say where a Redis of the test's own listens: a socket in a file, so that no port is taken."""
+    """Return the address of a Redis for the test: a Unix socket, so that no port is used."""
     return str(tmp_path / "redis.sock")
 
 
-def test_celery_prefork_workers_sign_users_out_and_end_cleanly(
+def test_celery_prefork_workers_sign_users_out_and_exit_cleanly(
     fake: FakeClerk, broker: str, tmp_path: Path
 ) -> None:
-    """Tasks run in forked workers, warm shutdown finishes the one under way, and exits with 0."""
+    """Tasks run in forked workers; a warm shutdown finishes the current one and exits with 0."""
     server = shutil.which("redis-server")
     assert server, "this test needs a redis-server: apt-get install redis-server"
     environ = {"BROKER_URL": f"redis+socket://{broker}"}

@@ -1,4 +1,4 @@
-"""Web apps as users write them, in the servers that they run in: load, reloads, the end."""
+"""Web apps as users write them, in real servers: load, reloads and shutdown."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
 
 UVICORN: Final = ("-m", "uvicorn", "--fd", "{fd}", "--no-access-log")
-# Longer than anything may take here: a worker that doesn't end by itself isn't killed unseen.
+# Longer than anything takes here, so that a hanging worker is not killed unnoticed.
 GUNICORN: Final = ("-m", "gunicorn", "-b", "fd://{fd}", "--graceful-timeout", "60")
 SYNC: Final = (*GUNICORN, "-w", "2")
 THREADS: Final = (*GUNICORN, "-w", "2", "-k", "gthread", "--threads", "8")
@@ -42,7 +42,9 @@ SERVERS: Final = {
 }
 STOPPING: Final = re.compile("Handling signal: term|Shutting down")
 ENDED_BY_SIGTERM: Final = {
-    name: -signal.SIGTERM if "uvicorn" in name else 0  # uvicorn cleans up, then lets it through
+    name: -signal.SIGTERM
+    if "uvicorn" in name
+    else 0  # uvicorn cleans up, then re-raises the signal
     for name in SERVERS
 }
 GUNICORNS: Final = [name for name in SERVERS if "gunicorn" in name]
@@ -50,7 +52,7 @@ FLASKS: Final = {name: SERVERS[name] for name in GUNICORNS if "flask" in name}
 
 
 def users(fake: FakeClerk, count: int) -> list[FakeSession]:
-    """Sign as many users in."""
+    """Sign in the given number of users."""
     return [fake.add_session(user_id=f"user_{number}") for number in range(count)]
 
 
@@ -62,19 +64,21 @@ def assert_signed_out(fake: FakeClerk, sessions: Sequence[FakeSession]) -> None:
 
 
 def revocations(fake: FakeClerk) -> int:
-    """Count the revocations that have arrived."""
+    """Count the revocation requests that have arrived."""
     return sum(request.operation == "revoke" for request in fake.requests)
 
 
 def lists(fake: FakeClerk) -> int:
-    """Count the lists that have been asked for."""
+    """Count the list requests that have arrived."""
     return sum(request.operation == "list" for request in fake.requests)
 
 
 @pytest.mark.promise("real-servers")
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_server_signs_users_out_under_load_and_ends_cleanly(server: str, fake: FakeClerk) -> None:
-    """Each request is answered, each session revoked once, and SIGTERM ends it well."""
+def test_a_server_signs_users_out_under_load_and_exits_cleanly(
+    server: str, fake: FakeClerk
+) -> None:
+    """Each request gets a response, each session is revoked once, and SIGTERM ends it cleanly."""
     sessions = users(fake, 120)
     with served(SERVERS[server], fake) as app:
         assert app.post("/sign-out", None, fake) == 401
@@ -97,7 +101,7 @@ def test_a_server_signs_users_out_under_load_and_ends_cleanly(server: str, fake:
 def test_the_other_views_sign_users_out_too(
     server: str, path: str, status: int, fake: FakeClerk
 ) -> None:
-    """A whole user from a request, and a view of Django's that awaits."""
+    """A view that signs a user out everywhere, and an async view of Django."""
     sessions = users(fake, 8)
     with served(SERVERS[server], fake) as app:
         assert app.post(path, None, fake) == 401
@@ -112,7 +116,7 @@ def test_the_other_views_sign_users_out_too(
     "server", ["flask on gunicorn, threads", "django on gunicorn, threads", "django on uvicorn"]
 )
 def test_values_are_returned_as_json_by_to_dict(server: str, fake: FakeClerk) -> None:
-    """By what these frameworks bring along (FastAPI's annotations have a test of their own)."""
+    """With the frameworks' own JSON responses (FastAPI's annotations have their own test)."""
     session, _ = (fake.add_session(user_id="user_1") for _ in range(2))
     with served(SERVERS[server], fake) as app:
         status, answer = ask(app, "GET", "/me", session, fake)
@@ -129,14 +133,14 @@ def test_values_are_returned_as_json_by_to_dict(server: str, fake: FakeClerk) ->
 LIFETIMES: Final = {
     "fastapi_app": ("app.router.lifespan_context(app)", "app.state.sessions", 2),
     "starlette_app": ("app.router.lifespan_context(app)", "app.state.sessions", 2),
-    "aiohttp_app": ("running(app)", "app[aiohttp_app.SESSIONS]", 1),  # one starts once, not again
+    "aiohttp_app": ("running(app)", "app[aiohttp_app.SESSIONS]", 1),  # starts only once
 }
 
 
 @pytest.mark.promise("real-servers")
 @pytest.mark.parametrize("name", LIFETIMES)
 def test_an_app_can_be_started_again_and_leaves_nothing_open(name: str, fake: FakeClerk) -> None:
-    """As test clients do: each lifespan has a client of its own, closed at its end."""
+    """Test clients do this: each lifespan has its own client, which is closed at its end."""
     fake.add_session(user_id="user_1")
     lifetime, sessions, times = LIFETIMES[name]
     code = f"""
@@ -172,10 +176,8 @@ signal.sigwait([signal.SIGTERM])
 
 
 @pytest.mark.promise("real-servers")
-def test_uvicorn_reloads_and_loses_no_answer_that_is_under_way(
-    fake: FakeClerk, tmp_path: Path
-) -> None:
-    """The app's file changes while requests wait: the old app answers them, then comes the new."""
+def test_a_reload_of_uvicorn_loses_no_request_in_flight(fake: FakeClerk, tmp_path: Path) -> None:
+    """The app's file changes while requests wait: the old app responds, then the new one starts."""
     app_file = tmp_path / "reloaded_app.py"
     text = (APPS / "fastapi_app.py").read_text(encoding="utf-8")
     app_file.write_text(text, encoding="utf-8")
@@ -198,8 +200,8 @@ def test_uvicorn_reloads_and_loses_no_answer_that_is_under_way(
 
 @pytest.mark.promise("real-servers")
 @pytest.mark.parametrize("server", SERVERS)
-def test_sigterm_loses_no_answer_that_is_under_way(server: str, fake: FakeClerk) -> None:
-    """Requests that wait for the service when SIGTERM comes are answered before the end."""
+def test_sigterm_loses_no_request_in_flight(server: str, fake: FakeClerk) -> None:
+    """Requests that wait for the service when SIGTERM arrives get responses before the exit."""
     sessions = users(fake, 2)
     with served(SERVERS[server], fake) as app, ThreadPoolExecutor(2) as callers:
         assert app.post("/sign-out", users(fake, 1)[0], fake) == 204
@@ -215,8 +217,8 @@ def test_sigterm_loses_no_answer_that_is_under_way(server: str, fake: FakeClerk)
 
 
 @pytest.mark.parametrize("server", GUNICORNS)
-def test_reloads_under_load_lose_no_answer(server: str, fake: FakeClerk) -> None:
-    """Workers are replaced twice (HUP) while requests come in, and every one is answered."""
+def test_reloads_under_load_lose_no_request(server: str, fake: FakeClerk) -> None:
+    """Workers are replaced twice (HUP) while requests arrive, and every one gets its response."""
     sessions = users(fake, 240)
     with served(SERVERS[server], fake) as app, ThreadPoolExecutor(1) as caller:
         load = caller.submit(app.post_all, "/sign-out", sessions, fake)
@@ -230,10 +232,8 @@ def test_reloads_under_load_lose_no_answer(server: str, fake: FakeClerk) -> None
 
 
 @pytest.mark.parametrize("server", FLASKS)
-def test_a_master_that_is_calling_while_it_forks_harms_no_worker(
-    server: str, fake: FakeClerk
-) -> None:
-    """Loop, thread and locks that are in use at the fork hang neither worker nor master."""
+def test_a_master_in_mid_call_at_the_fork_harms_no_worker(server: str, fake: FakeClerk) -> None:
+    """A loop, thread and locks in use at the fork hang neither worker nor master."""
     sessions = users(fake, 60)
     environ = {"CALL_BEFORE_FORKS": "1"}
     with served(FLASKS[server], fake, environ=environ) as app:

@@ -1,4 +1,4 @@
-"""Denials between clients and processes: a real Redis, cut connections, memory that is lost."""
+"""Denials between clients and processes: a real Redis, cut connections, lost data."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def client(url: str, **options: Any) -> AsyncSessionsApi:
 
 @contextlib.asynccontextmanager
 async def clients(url: str, count: int) -> AsyncGenerator[list[AsyncSessionsApi]]:
-    """Give some clients that know what the others deny."""
+    """Yield some clients that share denials."""
     async with contextlib.AsyncExitStack() as stack:
         made = [await stack.enter_async_context(client(url)) for _ in range(count)]
         for each in made:
@@ -56,7 +56,7 @@ async def clients(url: str, count: int) -> AsyncGenerator[list[AsyncSessionsApi]
 
 
 def refuses(sessions: AsyncSessionsApi, session_id: str, **claims: Any) -> bool:
-    """Tell whether a client's verifiers refuse a token."""
+    """Return whether a client's verifiers reject a token."""
     told: dict[str, Any] = {
         "user_id": "user_1",
         "issued_at": time.time(),
@@ -67,14 +67,14 @@ def refuses(sessions: AsyncSessionsApi, session_id: str, **claims: Any) -> bool:
 
 
 def stream(sessions: AsyncSessionsApi) -> str:
-    """Name a client's stream."""
+    """Return the name of a client's stream."""
     assert sessions._link is not None
     return sessions._link.feed._stream
 
 
 @pytest.mark.promise("shared-denials")
-async def test_what_one_denies_the_others_refuse(redis_server: RedisServer) -> None:
-    """Sessions, users, everyone and sign-ins; and what is allowed again."""
+async def test_a_denial_of_one_client_applies_to_the_others(redis_server: RedisServer) -> None:
+    """Sessions, users, everyone and sign-ins; so does an allow."""
     now = datetime.now(UTC)
     kinds: list[tuple[dict[str, Any], dict[str, Any]]] = [
         ({"session_id": "sess_1"}, {}),
@@ -99,8 +99,10 @@ async def test_what_one_denies_the_others_refuse(redis_server: RedisServer) -> N
 
 
 @pytest.mark.promise("shared-denials")
-async def test_who_starts_later_knows_what_was_denied_before(redis_server: RedisServer) -> None:
-    """The stream is replayed; sign-ins are cut off for good, stream or none."""
+async def test_a_client_that_starts_later_learns_of_earlier_denials(
+    redis_server: RedisServer,
+) -> None:
+    """The stream is replayed; the cut-off of sign-ins stays even without the stream."""
     async with client(redis_server.url) as one:
         await one.deny(session_id="sess_1")
         await one.deny(user_id="user_9", signed_in_before=datetime.now(UTC))
@@ -118,7 +120,7 @@ async def test_who_starts_later_knows_what_was_denied_before(redis_server: Redis
 async def test_a_denial_that_is_sent_late_does_not_undo_a_later_allow(
     redis_server: RedisServer,
 ) -> None:
-    """Both are made while Redis answers nobody; whichever it reads first, the later one counts."""
+    """Both are made while Redis is frozen; whichever it reads first, the later one wins."""
     async with clients(redis_server.url, 3) as (one, other, third):
         redis_server.freeze()
         await one.deny(session_id="sess_1")
@@ -133,10 +135,10 @@ async def test_a_denial_that_is_sent_late_does_not_undo_a_later_allow(
 
 
 @pytest.mark.promise("shared-denials")
-async def test_after_redis_lost_its_memory_whoever_holds_a_denial_sends_it_again(
+async def test_after_redis_lost_its_data_every_client_resends_the_denials(
     redis_server: RedisServer,
 ) -> None:
-    """Also one whose sender is gone, and what must stand."""
+    """Including one whose sender is gone, and those that must persist."""
     async with clients(redis_server.url, 2) as (holder, _):
         async with client(redis_server.url) as gone:
             await gone.deny(session_id="sess_1")
@@ -150,10 +152,10 @@ async def test_after_redis_lost_its_memory_whoever_holds_a_denial_sends_it_again
 
 
 @pytest.mark.promise("shared-denials")
-async def test_what_was_denied_while_redis_was_away_is_sent_when_it_is_back(
+async def test_denials_made_while_redis_was_away_are_sent_later(
     redis_server: RedisServer,
 ) -> None:
-    """It acts here at once."""
+    """In the client itself they apply at once."""
     async with clients(redis_server.url, 2) as (one, other):
         redis_server.kill()
         await one.deny(session_id="sess_1")
@@ -163,8 +165,8 @@ async def test_what_was_denied_while_redis_was_away_is_sent_when_it_is_back(
 
 
 @pytest.mark.promise("shared-denials")
-async def test_none_is_missed_over_cut_connections(redis_server: RedisServer) -> None:
-    """Redis drops every client again and again while 300 sessions are denied."""
+async def test_cut_connections_lose_no_denial(redis_server: RedisServer) -> None:
+    """Redis drops every client again and again during 300 denials."""
     async with clients(redis_server.url, 2) as (one, other):
         for number in range(300):
             await one.deny(session_id=f"sess_{number}")
@@ -173,8 +175,8 @@ async def test_none_is_missed_over_cut_connections(redis_server: RedisServer) ->
         await until(lambda: other.shared_status().denied == 300)
 
 
-async def test_many_are_sent_in_few_entries(redis_server: RedisServer) -> None:
-    """50,000 sessions are locked out elsewhere in moments."""
+async def test_many_denials_are_sent_in_few_entries(redis_server: RedisServer) -> None:
+    """50,000 sessions are locked out elsewhere within moments."""
     async with clients(redis_server.url, 2) as (one, other):
         one._denials.deny_sessions(f"sess_{number}" for number in range(50_000))
         await until(lambda: other.shared_status().denied == 50_000, 30.0)
@@ -185,7 +187,7 @@ async def test_many_are_sent_in_few_entries(redis_server: RedisServer) -> None:
 async def test_an_unreadable_entry_is_dropped_and_logged_once(
     redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever somebody else writes there; what comes after it is read."""
+    """Whatever somebody else writes there, the entries after it are read."""
     future = int((time.time() + 3600) * 1e6)
     bad = [
         b"no json",
@@ -210,14 +212,14 @@ async def test_an_unreadable_entry_is_dropped_and_logged_once(
         await until(lambda: refuses(other, "sess_after"))
         assert other.shared_status().denied == 1
     told = [each for each in caplog.records if "unreadable" in each.getMessage()]
-    assert len(told) == 2  # once for each client
+    assert len(told) == 2  # once per client
     assert "sess_x" not in caplog.text
 
 
 async def test_the_stream_is_trimmed_by_time(redis_server: RedisServer) -> None:
-    """It holds what `keep` holds, and goes by itself when nobody adds to it."""
+    """It covers the time of `keep`, and expires when nobody adds to it."""
     async with client(redis_server.url, keep=0.2) as one:
-        for number in range(300):  # entries go by the hundred
+        for number in range(300):  # entries are trimmed by the hundred
             one._denials.deny_sessions([f"sess_{number}"])
             await one._tell_denials()
         await asyncio.sleep(0.3)
@@ -226,13 +228,13 @@ async def test_the_stream_is_trimmed_by_time(redis_server: RedisServer) -> None:
         assert 0 < int(redis_server.command("PTTL", stream(one))) <= 61_000
 
 
-async def test_clocks_that_differ_do_not_change_the_order(redis_server: RedisServer) -> None:
-    """Who is an hour ahead denies, and who is not allows: the later act counts."""
+async def test_different_clocks_do_not_change_the_order(redis_server: RedisServer) -> None:
+    """A client that is an hour ahead denies, and another one allows: the later action wins."""
     async with clients(redis_server.url, 1) as (one,):
         ahead = client(redis_server.url)
         ahead._denials._zero += 3_600_000_000
         async with ahead:
-            ahead._denials.deny_sessions(["sess_before"])  # not yet in touch
+            ahead._denials.deny_sessions(["sess_before"])  # not connected yet
             await ahead._catch_up()
             await ahead.deny(session_id="sess_1")
             await until(lambda: refuses(one, "sess_1") and refuses(one, "sess_before"))
@@ -243,10 +245,10 @@ async def test_clocks_that_differ_do_not_change_the_order(redis_server: RedisSer
 
 
 @pytest.mark.promise("closed-verifier")
-async def test_a_closed_verifier_says_that_it_can_not_know(
+async def test_a_verifier_with_stale_denials_says_that_it_can_not_know(
     fake: FakeClerk, redis_server: RedisServer
 ) -> None:
-    """Older knowledge than `denials_max_age` raises; a request is unknown, never signed out."""
+    """Data older than `denials_max_age` raises; the request is unknown, never signed out."""
     session = fake.add_session(user_id="user_1")
     async with AsyncSessionsApi(
         fake.secret_key, base_url=fake.base_url, shared_state=redis_server.url
@@ -264,7 +266,7 @@ async def test_a_closed_verifier_says_that_it_can_not_know(
         state = await closed.authenticate_request({"Authorization": f"Bearer {token}"})
         assert (state.status, state.reason) == ("unknown", "denials-unavailable")
         await opened.verify(token)
-        await sessions.deny(session_id=session.id)  # acts here, whatever Redis does
+        await sessions.deny(session_id=session.id)  # applies here, whatever Redis does
         with pytest.raises(TokenVerificationError) as refused:
             await opened.verify(token)
         assert refused.value.reason == "session-revoked"
@@ -275,8 +277,8 @@ async def test_a_closed_verifier_says_that_it_can_not_know(
 
 
 @pytest.mark.promise("shared-denials")
-def test_a_forked_child_goes_on_by_itself(fake: FakeClerk, redis_server: RedisServer) -> None:
-    """It hears of what its parent denies later, the parent of what it denies; both end quietly."""
+def test_a_forked_child_has_its_own_link(fake: FakeClerk, redis_server: RedisServer) -> None:
+    """Parent and child learn of each other's later denials; both exit quietly."""
     ended = run_program(
         """
         import os, sys, time, warnings
@@ -305,8 +307,8 @@ def test_a_forked_child_goes_on_by_itself(fake: FakeClerk, redis_server: RedisSe
     assert (ended.out, ended.err) == ("0\n", "")
 
 
-def test_a_list_that_is_sent_whole_is_the_same_list() -> None:
-    """Whatever it holds, and nothing of it where another has it already."""
+def test_a_list_of_denials_survives_a_round_trip() -> None:
+    """Whatever it contains, and nothing of it is sent that the other already has."""
     one, other = Denials(), Denials()
     one.deny_sessions(f"sess_{number}" for number in range(450))
     one.deny_sessions(["sess_a"])
@@ -327,7 +329,7 @@ def test_a_list_that_is_sent_whole_is_the_same_list() -> None:
     assert len(one) == len(other) == 457
 
 
-def test_nobody_logs_what_others_deny(caplog: pytest.LogCaptureFixture) -> None:
+def test_denials_of_others_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     """Ids of sessions and users stay out of the logs."""
     with caplog.at_level(logging.DEBUG):
         Denials().deny_sessions(["sess_1"])
@@ -335,10 +337,10 @@ def test_nobody_logs_what_others_deny(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_a_program_that_never_closes_ends_quietly(
+def test_a_program_that_never_closes_exits_quietly(
     fake: FakeClerk, redis_server: RedisServer, *, kept: bool
 ) -> None:
-    """Its connections to Redis are let go of, whether the client outlives the loop or not."""
+    """Its Redis connections are dropped, whether or not the client outlives the loop."""
     ended = run_program(
         """
         import asyncio, sys

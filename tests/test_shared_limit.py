@@ -1,4 +1,4 @@
-"""The shared limit on the wire: clients and processes of one key, a real service, a real Redis."""
+"""The shared rate limit on the wire: several clients of one key, a real service, a real Redis."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PER_SECOND = RateLimit(50, per=1.0)
 
 
 def ids(count: int, name: str = "a") -> list[str]:
-    """Name sessions that nobody has: revoking one is a request like any other."""
+    """Return ids of unknown sessions: revoking one is a request like any other."""
     return [f"sess_{name}{number}" for number in range(count)]
 
 
@@ -38,7 +38,7 @@ def client(fake: FakeClerk, url: str, **options: Any) -> AsyncSessionsApi:
 async def clients(
     fake: FakeClerk, url: str, count: int, **options: Any
 ) -> AsyncGenerator[list[AsyncSessionsApi]]:
-    """Give some clients that have met."""
+    """Yield some clients that know of each other."""
     async with contextlib.AsyncExitStack() as stack:
         made = [await stack.enter_async_context(client(fake, url, **options)) for _ in range(count)]
         for each in made:
@@ -55,19 +55,19 @@ async def until(holds: Callable[[], object], seconds: float = 10.0) -> None:
 
 
 def refused(fake: FakeClerk) -> int:
-    """Count what got a 429."""
+    """Count the 429 responses."""
     return sum(request.status == 429 for request in fake.requests)
 
 
 def most_at_once(fake: FakeClerk, per: float) -> int:
-    """Count the fullest window of what arrived."""
+    """Return the number of requests in the fullest window."""
     times = sorted(request.time for request in fake.requests)
     return max(sum(1 for time in times if 0 <= time - first < per) for first in times)
 
 
 @pytest.mark.promise("shared-limit")
 async def test_two_clients_share_one_window(fake: FakeClerk, redis_server: RedisServer) -> None:
-    """Each sends what the other leaves, and nothing is refused."""
+    """Each sends what the other leaves, and nothing is rejected."""
     fake.rate_limit = PER_SECOND
     async with clients(fake, redis_server.url, 2) as both:
         reports = await asyncio.gather(
@@ -80,8 +80,10 @@ async def test_two_clients_share_one_window(fake: FakeClerk, redis_server: Redis
 
 
 @pytest.mark.promise("shared-limit")
-async def test_a_cap_counts_over_all_clients(fake: FakeClerk, redis_server: RedisServer) -> None:
-    """Two runs of 10 per second make 10 per second together; a third takes what is left."""
+async def test_a_cap_applies_to_all_clients_together(
+    fake: FakeClerk, redis_server: RedisServer
+) -> None:
+    """Two runs of 10 per second make 10 per second together; a third gets the rest."""
     cap = RateLimit(10, per=1.0)
     async with clients(fake, redis_server.url, 3) as three:
         await asyncio.gather(
@@ -96,10 +98,10 @@ async def test_a_cap_counts_over_all_clients(fake: FakeClerk, redis_server: Redi
     assert most_at_once(fake, 0.98) <= 50
 
 
-async def test_a_cap_of_another_length_is_kept_beside_the_window(
+async def test_a_cap_with_another_period_applies_besides_the_window(
     fake: FakeClerk, redis_server: RedisServer
 ) -> None:
-    """In the process, on top of the key's window."""
+    """It applies in the process, in addition to the key's window."""
     async with clients(fake, redis_server.url, 1) as (sessions,):
         report = await sessions.revoke_many(ids(12), rate_limit=RateLimit(5, per=0.4))
     assert report.not_found == 12
@@ -123,7 +125,7 @@ async def test_single_calls_are_counted(fake: FakeClerk, redis_server: RedisServ
 
 @pytest.mark.promise("shared-limit")
 async def test_single_calls_wait_for_no_window(fake: FakeClerk, redis_server: RedisServer) -> None:
-    """Beside a run that has filled it."""
+    """Even beside a run that has filled it."""
     loop = asyncio.get_running_loop()
     async with clients(fake, redis_server.url, 2) as (product, operator):
         run = asyncio.create_task(operator.revoke_many(ids(100)))
@@ -139,7 +141,7 @@ async def test_single_calls_wait_for_no_window(fake: FakeClerk, redis_server: Re
 
 @pytest.mark.promise("pauses-of-all")
 async def test_a_429_pauses_all_clients(fake: FakeClerk, redis_server: RedisServer) -> None:
-    """Single calls of one wait for what another was told; its status says how long."""
+    """Single calls of one client wait after another's 429; the status says how long."""
     async with clients(fake, redis_server.url, 2) as (one, other):
         fake.inject(Fault.status(429, retry_after=3, operation="get"))
         met = asyncio.create_task(one.get("sess_1"))
@@ -157,7 +159,7 @@ async def test_a_429_pauses_all_clients(fake: FakeClerk, redis_server: RedisServ
 async def test_a_neighbour_outside_the_library_is_noticed_by_all(
     fake: FakeClerk, redis_server: RedisServer
 ) -> None:
-    """What one found of the limit to be left holds for the others too."""
+    """If one client finds that less of the limit is left, that applies to the others too."""
     fake.rate_limit = RateLimit(20, per=1.0)
     async with clients(fake, redis_server.url, 2) as (one, other):
         assert other._link is not None
@@ -169,10 +171,10 @@ async def test_a_neighbour_outside_the_library_is_noticed_by_all(
         assert (await run).not_found == 80
 
 
-async def test_a_run_tells_its_last_places_when_it_ends(
+async def test_a_run_reports_its_last_places_when_it_ends(
     fake: FakeClerk, redis_server: RedisServer
 ) -> None:
-    """Whoever asks Redis then sees none in flight."""
+    """Redis then shows none in flight."""
     async with clients(fake, redis_server.url, 1) as (sessions,):
         await sessions.revoke_many(ids(40))
         assert sessions._link is not None
@@ -181,10 +183,10 @@ async def test_a_run_tells_its_last_places_when_it_ends(
 
 
 @pytest.mark.promise("redis-away")
-async def test_without_redis_a_client_goes_on_alone_and_says_so_once(
+async def test_without_redis_a_client_works_alone_and_logs_that_once(
     fake: FakeClerk, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With its whole limit, as it has seen nobody else."""
+    """It uses its whole limit, because it has seen no other client."""
     fake.rate_limit = PER_SECOND
     with caplog.at_level(logging.INFO, "clerk_async"):
         async with client(fake, "redis://:planted-password@127.0.0.1:1/0") as sessions:
@@ -199,8 +201,10 @@ async def test_without_redis_a_client_goes_on_alone_and_says_so_once(
 
 
 @pytest.mark.promise("redis-away")
-async def test_alone_each_takes_its_share(fake: FakeClerk, redis_server: RedisServer) -> None:
-    """Redis is killed under two runs: they wait a window, and go on with half the limit each."""
+async def test_without_redis_each_client_takes_its_share(
+    fake: FakeClerk, redis_server: RedisServer
+) -> None:
+    """Redis is killed under two runs: they wait one window, then use half the limit each."""
     fake.rate_limit = PER_SECOND
     async with clients(fake, redis_server.url, 2) as both:
         runs = [
@@ -222,10 +226,10 @@ async def test_alone_each_takes_its_share(fake: FakeClerk, redis_server: RedisSe
 
 @pytest.mark.promise("redis-away")
 @pytest.mark.parametrize("trouble", ["freeze", "kill"])
-async def test_closing_ends_within_a_bound(
+async def test_closing_takes_bounded_time(
     fake: FakeClerk, redis_server: RedisServer, trouble: str
 ) -> None:
-    """Whatever Redis does, and with news that it doesn't take any more."""
+    """Whatever Redis does, even with unsent messages."""
     loop = asyncio.get_running_loop()
     sessions = client(fake, redis_server.url)
     assert sessions._link is not None
@@ -240,7 +244,7 @@ async def test_closing_ends_within_a_bound(
     assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
 
-async def test_views_share_it_and_do_not_close_it(
+async def test_views_share_the_limit_and_do_not_close_it(
     fake: FakeClerk, redis_server: RedisServer
 ) -> None:
     """A view's limit is its cap within the window."""
@@ -254,10 +258,10 @@ async def test_views_share_it_and_do_not_close_it(
 
 
 @pytest.mark.promise("nothing-secret-shared")
-async def test_nothing_secret_is_stored_or_said(
+async def test_nothing_secret_is_stored_or_shown(
     fake: FakeClerk, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither key nor token nor password, in Redis, in logs, or in a repr."""
+    """No key, token or password is in Redis, in logs, or in a repr."""
     session = fake.add_session(user_id="user_1")
     with caplog.at_level(logging.DEBUG, "clerk_async"):
         state = SharedState(redis_server.url.replace("://", "://:planted-password@"))

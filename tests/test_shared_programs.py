@@ -1,7 +1,7 @@
-"""Processes that share a limit: a real service, and a real Redis that gets in trouble.
+"""Processes that share a limit: a real service, and a real Redis that fails.
 
-How long it takes is measured in made-up time (`test_shared_window.py`) and in the benchmarks: here
-other programs share the processors, and asyncio runs in its debug mode.
+Durations are measured in virtual time (`test_shared_window.py`) and in the benchmarks: here other
+programs share the processors, and asyncio runs in its debug mode.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ PRODUCT = """
 
 
 class Workers:
-    """Processes that are ready, and revoke what they were given once they are told to."""
+    """Processes that wait for a start signal, and then revoke the given sessions."""
 
     def __init__(
         self, fake: FakeClerk, url: str, counts: list[int], limit: tuple[int, float]
@@ -106,31 +106,31 @@ class Workers:
                     pipe.close()
 
     def results(self) -> list[dict[str, Any]]:
-        """Wait for their ends, and return what each reports."""
+        """Wait for their exits, and return what each reports."""
         ended = [finish(each, limit=90.0) for each in self.programs]
         assert [each.err for each in ended] == ["" for _ in ended]
         return [json.loads(each.out) for each in ended]
 
     @property
     def refused(self) -> int:
-        """How many requests got a 429."""
+        """Return the number of 429 responses."""
         return sum(request.status == 429 for request in self.fake.requests)
 
     @property
     def alive(self) -> int:
-        """How many sessions are not revoked."""
+        """Return how many sessions are not revoked."""
         return sum(session.status != "revoked" for session in self.fake.sessions.values())
 
 
 def took(results: list[dict[str, Any]]) -> float:
-    """Return the seconds from the first one's begin to the last one's end."""
+    """Return the seconds from the first start to the last end."""
     return float(max(each["ended"] for each in results) - min(each["begun"] for each in results))
 
 
 @pytest.mark.promise("shared-limit")
 @pytest.mark.parametrize("counts", [[250] * 4, [700, 100, 100, 100]], ids=["equal", "uneven"])
-def test_four_processes_on_one_key(counts: list[int], redis_server: RedisServer) -> None:
-    """100 per second: nothing is refused, and all end."""
+def test_four_processes_share_one_key(counts: list[int], redis_server: RedisServer) -> None:
+    """100 per second: nothing is rejected, and all end."""
     with (
         FakeClerk(rate_limit=(100, 1.0)) as fake,
         Workers(fake, redis_server.url, counts, (100, 1.0)) as workers,
@@ -142,8 +142,8 @@ def test_four_processes_on_one_key(counts: list[int], redis_server: RedisServer)
 
 
 @pytest.mark.promise("shared-limit")
-def test_four_processes_at_any_latency(redis_server: RedisServer) -> None:
-    """5 to 150 ms: nothing is refused."""
+def test_four_processes_share_one_key_at_any_latency(redis_server: RedisServer) -> None:
+    """5 to 150 ms: nothing is rejected."""
     with (
         FakeClerk(rate_limit=(100, 1.0), latency=(0.005, 0.15)) as fake,
         Workers(fake, redis_server.url, [200] * 4, (100, 1.0)) as workers,
@@ -154,8 +154,8 @@ def test_four_processes_at_any_latency(redis_server: RedisServer) -> None:
 
 @pytest.mark.promise("redis-away")
 @pytest.mark.parametrize("trouble", ["kill", "restart", "freeze"])
-def test_trouble_with_redis_loses_nothing(trouble: str, redis_server: RedisServer) -> None:
-    """At a random moment: nothing is told wrongly, and at most 1 % is refused."""
+def test_a_failing_redis_loses_nothing(trouble: str, redis_server: RedisServer) -> None:
+    """At a random moment: every report is true, and at most 1 % of the requests are rejected."""
     counts = [200] * 4
     with (
         FakeClerk(rate_limit=(100, 1.0)) as fake,
@@ -180,8 +180,8 @@ def test_trouble_with_redis_loses_nothing(trouble: str, redis_server: RedisServe
 
 
 @pytest.mark.promise("redis-away")
-def test_places_of_a_killed_worker_come_back(redis_server: RedisServer) -> None:
-    """SIGKILL at a random moment: nothing is told wrongly, and the others end in time."""
+def test_places_of_a_killed_worker_are_freed(redis_server: RedisServer) -> None:
+    """SIGKILL at a random moment: every report is true, and the others end in time."""
     with (
         FakeClerk(rate_limit=(100, 1.0)) as fake,
         Workers(fake, redis_server.url, [200] * 4, (100, 1.0)) as workers,
@@ -197,7 +197,7 @@ def test_places_of_a_killed_worker_come_back(redis_server: RedisServer) -> None:
 
 
 @pytest.mark.promise("shared-limit")
-def test_a_product_beside_bulk_runs_is_neither_refused_nor_delayed(
+def test_a_product_beside_bulk_runs_is_neither_rejected_nor_delayed(
     redis_server: RedisServer,
 ) -> None:
     """15 calls a second beside two runs of 800, 1000 per 10 s, the key's own limit."""
@@ -218,6 +218,6 @@ def test_a_product_beside_bulk_runs_is_neither_refused_nor_delayed(
             assert workers.refused == 0
     times = json.loads(ended.out)
     assert len(times) > 100
-    # A call that waited for the window would take seconds; a busy machine takes tenths of one.
+    # A call that waited for the window would take seconds; a busy machine takes tenths of a second.
     # `python -m benchmarks.shared_bounds` measures the rest.
     assert len([each for each in times if each > 1.0]) <= len(times) / 100, times

@@ -1,4 +1,4 @@
-"""The window's script against a plain model of it: any messages, at any times, in any order."""
+"""The window's Redis script against a simple model: any messages, at any times, in any order."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KINDS: Final = ("single", "run", "cap7")
 
 
 class Scripted:
-    """A script in a real Redis whose clock is made up, and the model beside it."""
+    """A script in a real Redis with a simulated clock, and the model beside it."""
 
     def __init__(self, server: RedisServer, script: str = SCRIPT) -> None:
         import redis  # noqa: PLC0415 - for these tests alone
@@ -36,13 +36,13 @@ class Scripted:
         self.begin()
 
     def begin(self) -> None:
-        """Begin with nothing."""
+        """Start with nothing."""
         self.redis.flushall()
         self.model = WindowModel()
         self.clock = 1_800_000_000_000
 
     def forget(self) -> None:
-        """Let the server lose its memory, as after a restart."""
+        """Erase the server's data, as after a restart."""
         self.redis.flushall()
         self.model = WindowModel()
 
@@ -57,7 +57,7 @@ class Scripted:
         return reply
 
     def agree(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Run both, and compare what they answer."""
+        """Run both, and compare their replies."""
         expected = self.model.run(message, self.clock)
         found = self.run(message)
         assert found == expected, message
@@ -66,7 +66,7 @@ class Scripted:
 
 @pytest.fixture
 def scripted(redis_server: RedisServer) -> Iterator[Scripted]:
-    """Give the script and its model."""
+    """Yield the script and its model."""
     made = Scripted(redis_server)
     yield made
     made.redis.close()
@@ -110,7 +110,7 @@ acts = st.sampled_from(["tell"] * 6 + ["join"] * 2 + ["bye"])
 
 @st.composite
 def steps(draw: st.DrawFn) -> tuple[Any, ...]:
-    """Draw what happens next: time goes by, somebody says something, or Redis forgets."""
+    """Draw the next step: time passes, a process sends a message, or Redis forgets."""
     what = draw(st.sampled_from(["message"] * 8 + ["wait"] * 4 + ["back", "forget"]))
     if what == "wait":
         return what, draw(st.sampled_from([1, 7, 50, 400, 999, 1000, 3001, 20_000]))
@@ -120,9 +120,9 @@ def steps(draw: st.DrawFn) -> tuple[Any, ...]:
         return (what,)
     return (
         what,
-        draw(st.sampled_from(["a", "b", "ab"])),  # one name begins another
+        draw(st.sampled_from(["a", "b", "ab"])),  # one name is a prefix of another
         draw(acts),
-        draw(st.sampled_from([1] * 8 + [0, -1, 2])),  # by how much its number goes up
+        draw(st.sampled_from([1] * 8 + [0, -1, 2])),  # by how much its number increases
         draw(st.sampled_from(["known"] * 8 + ["other"])),
         {
             "held": draw(held),
@@ -139,7 +139,7 @@ def steps(draw: st.DrawFn) -> tuple[Any, ...]:
 
 
 class Talk:
-    """Keeps the numbers that processes would keep, so that most messages make sense."""
+    """Keeps the numbers of the processes, so that most messages are valid."""
 
     def __init__(self, scripted: Scripted) -> None:
         self.scripted = scripted
@@ -183,7 +183,7 @@ class Talk:
         }
 
     def heard_of(self, message: dict[str, Any], reply: dict[str, Any]) -> None:
-        """Take an answer as a process does."""
+        """Process a reply as a process does."""
         name = message["id"]
         self.epoch[name] = reply["epoch"]
         if reply["verdict"] == "ok":
@@ -198,20 +198,20 @@ class Talk:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.lists(steps(), min_size=1, max_size=40))
-def test_the_script_does_what_the_model_does(scripted: Scripted, story: list[Any]) -> None:
-    """Whatever is said: held and told places, joins, goodbyes, late and repeated messages."""
+def test_the_script_agrees_with_the_model(scripted: Scripted, story: list[Any]) -> None:
+    """For all messages: held and reported places, joins, leaves, late and repeated messages."""
     play(scripted, story)
 
 
 @pytest.mark.promise("window-script")
-def test_the_script_does_so_in_drawn_stories(scripted: Scripted) -> None:
-    """The same in stories of a kind that tells each wrong script, as below."""
+def test_the_script_agrees_with_the_model_in_drawn_stories(scripted: Scripted) -> None:
+    """The stories are of a kind that exposes each wrong script, as below."""
     for seed in range(40):
         play(scripted, drawn_story(seed))
 
 
 def play(scripted: Scripted, story: list[Any]) -> None:
-    """Let a story happen, and compare what is answered at each step."""
+    """Run a story, and compare the replies at each step."""
     scripted.begin()
     talk = Talk(scripted)
     for what, *details in story:
@@ -259,8 +259,8 @@ MUTANTS: Final = {
 
 @pytest.mark.promise("window-script")
 @pytest.mark.parametrize("mutant", MUTANTS)
-def test_a_script_that_is_wrong_disagrees(redis_server: RedisServer, mutant: str) -> None:
-    """Each rule of the window is one that the model would miss."""
+def test_a_wrong_script_disagrees(redis_server: RedisServer, mutant: str) -> None:
+    """Removing any rule of the window is detected by the model."""
     right, wrong = MUTANTS[mutant]
     assert SCRIPT.count(right) == 1
     scripted = Scripted(redis_server, SCRIPT.replace(right, wrong))
@@ -269,7 +269,7 @@ def test_a_script_that_is_wrong_disagrees(redis_server: RedisServer, mutant: str
 
 
 def disagrees(scripted: Scripted, story: list[Any]) -> bool:
-    """Tell whether a script and the model part somewhere in a story."""
+    """Return whether a script and the model differ somewhere in a story."""
     try:
         play(scripted, story)
     except AssertionError:

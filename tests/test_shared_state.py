@@ -1,4 +1,4 @@
-"""SharedState: what it takes, what it refuses, and what it never shows."""
+"""SharedState: what it accepts, what it rejects, and what it never shows."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ URL = f"redis://operator:{PASSWORD}@127.0.0.1:1/0"
         "redis://[::1]:6379",
     ],
 )
-def test_what_redis_py_understands_is_taken(url: str) -> None:
-    """TLS and sockets too; nothing is connected to."""
+def test_urls_of_redis_py_are_accepted(url: str) -> None:
+    """TLS and Unix sockets too; nothing connects yet."""
     SharedState(url)
     assert AsyncSessionsApi(KEY, shared_state=url).shared_status().connected is False
 
@@ -68,8 +68,8 @@ def test_what_redis_py_understands_is_taken(url: str) -> None:
     ],
 )
 @pytest.mark.parametrize("make", [AsyncSessionsApi, SessionsApi])
-def test_a_url_that_can_not_be_used_is_refused_at_once(make: Any, url: object) -> None:
-    """By the constructor, as a ConfigurationError that repeats no password."""
+def test_an_unusable_url_is_rejected_at_once(make: Any, url: object) -> None:
+    """The constructor raises a ConfigurationError that repeats no password."""
     with pytest.raises(ConfigurationError) as caught:
         make(KEY, shared_state=url)
     assert caught.value.__cause__ is None
@@ -91,17 +91,15 @@ def test_a_url_that_can_not_be_used_is_refused_at_once(make: Any, url: object) -
         ({"client": object()}, ConfigurationError),
     ],
 )
-def test_an_option_that_can_not_be_used_is_refused(
-    options: dict[str, Any], error: type[Exception]
-) -> None:
-    """Before anything is connected to."""
+def test_an_unusable_option_is_rejected(options: dict[str, Any], error: type[Exception]) -> None:
+    """Before anything connects."""
     url = None if "client" in options else URL
     with pytest.raises(error):
         SharedState(url, **options)
 
 
 def test_it_takes_a_url_or_a_client_of_redis_asyncio() -> None:
-    """Not both, not neither, and none that would block the loop."""
+    """Exactly one of the two, and no client that would block the loop."""
     import redis  # noqa: PLC0415
     import redis.asyncio  # noqa: PLC0415
 
@@ -113,8 +111,8 @@ def test_it_takes_a_url_or_a_client_of_redis_asyncio() -> None:
             SharedState(url, client=given)
 
 
-def test_the_environment_names_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An argument comes first; an empty variable is none."""
+def test_it_can_be_set_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An argument overrides it; an empty variable counts as unset."""
     monkeypatch.setenv("CLERK_ASYNC_SHARED_STATE", "nonsense")
     with pytest.raises(ConfigurationError):
         AsyncSessionsApi(KEY)
@@ -127,7 +125,7 @@ def test_the_environment_names_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.promise("nothing-secret-shared")
 def test_a_password_is_never_shown() -> None:
-    """Nor a user, nor what a URL's query holds."""
+    """Nor a user name, nor the query of a URL."""
     state = SharedState(f"{URL}?client_name={PASSWORD}", namespace="production")
     assert repr(state) == (
         "SharedState('redis://127.0.0.1:1/0', namespace='production', timeout=0.25, keep=3600)"
@@ -137,8 +135,8 @@ def test_a_password_is_never_shown() -> None:
             copied(state)
 
 
-def test_without_it_a_client_tells_of_itself_alone() -> None:
-    """Connected to nothing, with the limit of its own runs; the same in both clients."""
+def test_without_it_the_status_is_about_one_client() -> None:
+    """Not connected, with the limit of its own runs; the same in both clients."""
     expected = SharedStatus(
         connected=False, age=None, processes=1, used=0, limit=50, paused_for=0.0, denied=0
     )
@@ -149,7 +147,7 @@ def test_without_it_a_client_tells_of_itself_alone() -> None:
 
 @pytest.mark.promise("shared-settings")
 def test_making_a_client_connects_to_nothing() -> None:
-    """The server it names sees nobody."""
+    """The server that it names gets no connection."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.2)
         port = server.getsockname()[1]
@@ -160,7 +158,7 @@ def test_making_a_client_connects_to_nothing() -> None:
 
 @pytest.mark.promise("shared-settings")
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With how to install it."""
+    """The error says how to install it."""
     monkeypatch.setitem(sys.modules, "redis", None)
     monkeypatch.setitem(sys.modules, "redis.asyncio", None)
     with pytest.raises(ConfigurationError, match=r'pip install "clerk-async\[redis\]"'):
@@ -168,8 +166,8 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.promise("shared-settings")
-def test_who_shares_nothing_loads_nothing_of_it() -> None:
-    """Neither redis-py nor our own room, with a client made and its list of denials in use."""
+def test_a_program_that_shares_nothing_imports_nothing_of_it() -> None:
+    """Neither redis-py nor our own modules, even with a client and its list of denials in use."""
     ended = run_program(
         """
         import sys
@@ -183,8 +181,8 @@ def test_who_shares_nothing_loads_nothing_of_it() -> None:
     assert (ended.out, ended.err) == ("[]\n", "")
 
 
-async def test_a_client_of_your_own_is_used_and_left_open(redis_server: RedisServer) -> None:
-    """As where a URL is not enough; in whatever protocol, with answers decoded or not."""
+async def test_the_users_own_redis_client_is_used_and_left_open(redis_server: RedisServer) -> None:
+    """For when a URL is not enough; with either protocol, decoding responses or not."""
     import redis.asyncio  # noqa: PLC0415
 
     make: Any = redis.asyncio.Redis

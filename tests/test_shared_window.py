@@ -1,4 +1,4 @@
-"""Many processes in made-up time: what the server sees, whatever Redis and the processes do."""
+"""Many processes in virtual time: what the server sees, whatever Redis and the processes do."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ LIMIT = RateLimit(100, per=1.0)
 
 
 def ids(count: int, name: object) -> list[str]:
-    """Name some sessions."""
+    """Return names of sessions."""
     return [f"sess_{name}_{number}" for number in range(count)]
 
 
 async def run_together(
     processes: list[Process], counts: list[int]
 ) -> tuple[list[RevocationReport], float]:
-    """Let each revoke so many; the reports, and the seconds until the last."""
+    """Let each process revoke sessions; return the reports, and the seconds until the last."""
     begun = asyncio.get_running_loop().time()
     reports = await asyncio.gather(
         *(
@@ -48,10 +48,10 @@ async def run_together(
     ],
 )
 @pytest.mark.parametrize("low_high", [(0.001, 0.01), (0.005, 0.15)])
-def test_nothing_is_refused_and_the_window_stays_full(
+def test_nothing_is_rejected_and_the_window_stays_full(
     counts: list[int], low_high: tuple[float, float]
 ) -> None:
-    """Equal and uneven jobs, and many small ones, at a low latency and at a wide one."""
+    """Equal jobs, unequal jobs, and many small ones, with low and with widely varying latency."""
     service = Service(SlidingWindow(100, 1.0), there=draw(*low_high, 1))
     redis = Redis(draw(0.0002, 0.005, 2))
 
@@ -84,7 +84,7 @@ TROUBLES = ("freeze", "kill", "restart", "blink")
 
 
 async def make(trouble: str, redis: Redis, draws: random.Random) -> None:
-    """Let Redis be frozen or away for four seconds, or for a moment."""
+    """Freeze or kill Redis for four seconds, or for a moment."""
     if trouble in {"freeze", "blink"}:
         redis.freeze()
         await asyncio.sleep(4.0 if trouble == "freeze" else draws.uniform(0.1, 1.0))
@@ -98,8 +98,8 @@ async def make(trouble: str, redis: Redis, draws: random.Random) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("trouble", TROUBLES)
-def test_a_redis_in_trouble_costs_hardly_anything(trouble: str, seed: int) -> None:
-    """At most 1 % of the requests is refused, and the runs take at most 1.25 of the best time."""
+def test_a_failing_redis_costs_little(trouble: str, seed: int) -> None:
+    """At most 1 % of the requests is rejected, and runs take at most 1.25 of the best time."""
     draws = random.Random(f"{trouble} {seed}")
     service = Service(SlidingWindow(100, 1.0), there=draw(0.001, 0.03, seed))
     redis = Redis(draw(0.0002, 0.003, seed))
@@ -121,8 +121,8 @@ def test_a_redis_in_trouble_costs_hardly_anything(trouble: str, seed: int) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
-def test_places_of_a_worker_that_was_killed_come_back(seed: int) -> None:
-    """The others go on with them, within 1.25 of the best time, and nothing is refused."""
+def test_places_of_a_killed_worker_are_freed(seed: int) -> None:
+    """The others use them, within 1.25 of the best time, and nothing is rejected."""
     draws = random.Random(seed)
     service = Service(SlidingWindow(100, 1.0), there=draw(0.001, 0.03, seed))
     redis = Redis(draw(0.0002, 0.003, seed))
@@ -147,8 +147,8 @@ def test_places_of_a_worker_that_was_killed_come_back(seed: int) -> None:
     assert service.refused == 0
 
 
-def test_a_product_is_neither_refused_nor_starves_the_runs() -> None:
-    """15 calls a second beside two runs, 1000 per 10 s, all begun at one moment."""
+def test_a_product_is_not_rejected_and_does_not_starve_the_runs() -> None:
+    """15 calls a second beside two runs, 1000 per 10 s, all started at the same moment."""
     service = Service(SlidingWindow(1000, 10.0), there=draw(0.02, 0.06, 1))
     redis = Redis(draw(0.0002, 0.003, 2))
     limit = RateLimit(900, per=10.0)
@@ -164,8 +164,8 @@ def test_a_product_is_neither_refused_nor_starves_the_runs() -> None:
     assert service.refused == 0
 
 
-def test_many_single_calls_leave_a_run_a_little() -> None:
-    """A product that uses up the limit slows a run down, and doesn't stop it."""
+def test_many_single_calls_slow_a_run_but_do_not_stop_it() -> None:
+    """The product uses up the limit."""
     service = Service(there=lambda: 0.001)
     redis = Redis()
 

@@ -1,4 +1,4 @@
-"""Lists that change, lie or never end, on the wire: `iterate` and `revoke_all`, in both clients."""
+"""Lists that change, are wrong or endless, on the wire: `iterate` and `revoke_all`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[FakeClerk]:
-    """Give one service to all examples."""
+    """Yield one service for all examples."""
     with FakeClerk(keep_requests=0) as running:
         yield running
 
@@ -38,7 +38,7 @@ def _options(fake: FakeClerk) -> dict[str, Any]:
 def iterated(
     mode: Mode, fake: FakeClerk, reader: Callable[[Session], object], **filters: Any
 ) -> list[str]:
-    """Iterate to the end, with a reader that sees each session before the next one comes."""
+    """Iterate to the end, with a reader that processes each session before the next one comes."""
     came: list[str] = []
     if mode == "sync":
         with SessionsApi(fake.secret_key, **_options(fake)) as client:
@@ -58,7 +58,7 @@ def iterated(
 
 
 def revoked_all(mode: Mode, fake: FakeClerk, **options: Any) -> RevocationReport:
-    """Revoke all in either mode."""
+    """Run revoke_all in either mode."""
     if mode == "sync":
         with SessionsApi(fake.secret_key, **_options(fake)) as client:
             return client.revoke_all(**options)
@@ -72,8 +72,8 @@ def revoked_all(mode: Mode, fake: FakeClerk, **options: Any) -> RevocationReport
 
 @pytest.mark.promise("complete-iteration")
 @pytest.mark.parametrize("mode", MODES)
-def test_iterate_skips_nobody_and_gives_nobody_twice(mode: Mode, shared: FakeClerk) -> None:
-    """Sessions end, begin, are purged and revoked in between; totals lie, pages are short."""
+def test_iterate_skips_and_repeats_no_session(mode: Mode, shared: FakeClerk) -> None:
+    """Sessions end, begin, are purged and revoked meanwhile; totals are wrong, pages are short."""
 
     @settings(max_examples=40, derandomize=True, deadline=None)
     @given(
@@ -113,8 +113,8 @@ def test_iterate_skips_nobody_and_gives_nobody_twice(mode: Mode, shared: FakeCle
 
 @pytest.mark.promise("revoke-all")
 @pytest.mark.parametrize("mode", MODES)
-def test_revoke_all_leaves_nobody_alive(mode: Mode, shared: FakeClerk) -> None:
-    """Likewise; what ended by itself meanwhile is `already_inactive`, or not known any more."""
+def test_revoke_all_leaves_no_session_live(mode: Mode, shared: FakeClerk) -> None:
+    """The same; sessions that ended by themselves are `already_inactive` or not found."""
 
     @settings(max_examples=40, derandomize=True, deadline=None)
     @given(
@@ -153,7 +153,7 @@ def test_revoke_all_leaves_nobody_alive(mode: Mode, shared: FakeClerk) -> None:
 def test_a_loop_may_revoke_what_it_iterates_over(
     mode: Mode, page_size: int, fake: FakeClerk
 ) -> None:
-    """Over a list by status, which shrinks under it by all that it has seen."""
+    """A list filtered by status, which loses all the sessions that the loop has seen."""
     add_sessions(fake, 1200, user_id="user_1")
 
     def revoke(session: Session) -> None:
@@ -165,7 +165,7 @@ def test_a_loop_may_revoke_what_it_iterates_over(
 
 
 async def test_a_run_may_be_fed_by_iterate(fake: FakeClerk) -> None:
-    """The line that everybody writes; those that it passes over stay."""
+    """Everybody writes this line; sessions that it filters out stay."""
     activity = {"object": "session_activity", "id": "act_1", "country": "BR"}
     add_sessions(fake, 700, user_id="user_1", latest_activity=activity)
     kept = set(add_sessions(fake, 300, user_id="user_1"))
@@ -207,10 +207,10 @@ def test_a_sync_run_may_be_fed_by_iterate(fake: FakeClerk) -> None:
         (7, None, "too high"),
     ],
 )
-def test_short_pages_and_wrong_totals_leave_nobody_out(
+def test_short_pages_and_wrong_totals_skip_no_session(
     mode: Mode, count: int, cut: int | None, total: str, fake: FakeClerk
 ) -> None:
-    """Neither of `iterate` nor of `revoke_all`."""
+    """This holds for `iterate` and `revoke_all`."""
     ids = add_sessions(fake, count, user_id="user_1")
     ShiftingUser(fake, "user_1", [], cut, total)
     assert iterated(mode, fake, lambda _: None, user_id="user_1") == ids[::-1]
@@ -228,8 +228,8 @@ def _ignore_the_offset(fake: FakeClerk, count: int) -> None:
 @pytest.mark.promise("complete-iteration")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("count", [1, 40, 500])
-def test_a_list_that_never_ends_is_an_error(mode: Mode, count: int, fake: FakeClerk) -> None:
-    """The same page whatever the offset; what it holds has come till then."""
+def test_an_endless_list_is_an_error(mode: Mode, count: int, fake: FakeClerk) -> None:
+    """The same page at every offset; its sessions were yielded before the error."""
     _ignore_the_offset(fake, count)
     came: list[Session] = []
     with pytest.raises(ResponseDecodeError, match="doesn't end"):
@@ -240,10 +240,8 @@ def test_a_list_that_never_ends_is_an_error(mode: Mode, count: int, fake: FakeCl
 
 @pytest.mark.promise("revoke-all")
 @pytest.mark.parametrize("mode", MODES)
-def test_what_was_found_of_a_list_without_an_end_goes_all_the_same(
-    mode: Mode, fake: FakeClerk
-) -> None:
-    """And the report says that there may be more."""
+def test_sessions_found_in_an_endless_list_are_still_revoked(mode: Mode, fake: FakeClerk) -> None:
+    """The report says that there may be more."""
     for number in range(40):
         fake.add_session(user_id="user_1", session_id=f"sess_{number}")
     _ignore_the_offset(fake, 40)

@@ -1,4 +1,4 @@
-"""Hours in a minute: clients that live, suffer, close and open again leave nothing behind.
+"""Hours in a minute: clients that live, meet faults, close and open again leave nothing behind.
 
 `--soak-seconds 1800` makes it half an hour.
 """
@@ -34,7 +34,7 @@ PAGE: Final = resource.getpagesize()
 
 @attrs.frozen
 class Sample:
-    """What the process holds while no client is open; `ours` are objects of the library's."""
+    """What the process has while no client is open; `ours` counts objects of the library."""
 
     files: int
     threads: int
@@ -44,7 +44,7 @@ class Sample:
 
     @classmethod
     def take(cls) -> Sample:
-        """Count, after what is garbage is gone."""
+        """Count, after garbage collection."""
         gc.collect()
         objects = gc.get_objects()
         ours = sum(map(is_ours, objects))
@@ -53,18 +53,18 @@ class Sample:
 
 
 def is_ours(thing: object) -> bool:
-    """Whether it is an object of the library's, the fake service left out."""
+    """Return whether an object belongs to the library, without the fake service."""
     module = str(type(thing).__module__)
     return module.startswith("clerk_async") and not module.startswith("clerk_async.testing")
 
 
 def in_turn(ways: Sequence[Way]) -> Callable[[int], Way]:
-    """Give connections these ways, one after another and from the beginning again."""
+    """Give connections these ways, one after another and again from the start."""
     return lambda number: ways[number % len(ways)]
 
 
 async def one_life(number: int, fake: FakeClerk, proxy: ChaosProxy, folder: Path) -> None:
-    """Let a client live through several rounds of weather and faults, and check its books."""
+    """Let a client live through several rounds of faults, and check its books."""
     draw = random.Random(f"soak {number}")
     proxy.seed = str(number)
     world = World(
@@ -84,7 +84,7 @@ async def one_life(number: int, fake: FakeClerk, proxy: ChaosProxy, folder: Path
 
 
 def forget(fake: FakeClerk, proxy: ChaosProxy, folder: Path) -> None:
-    """Let the service and the proxy hold nothing of a life that is over."""
+    """Remove everything of a finished life from the service and the proxy."""
     proxy.drop_all()
     proxy.forget()
     fake.clear_faults()
@@ -98,7 +98,7 @@ def forget(fake: FakeClerk, proxy: ChaosProxy, folder: Path) -> None:
 
 
 def grows(samples: Sequence[Sample], name: str, share: float, floor: int) -> bool:
-    """Whether a count is larger in the last third than in the one before, beyond its noise."""
+    """Return whether a count is larger in the last third than in the one before, beyond noise."""
     third = len(samples) // 3
     before = median(getattr(sample, name) for sample in samples[third : 2 * third])
     after = median(getattr(sample, name) for sample in samples[2 * third :])
@@ -106,7 +106,7 @@ def grows(samples: Sequence[Sample], name: str, share: float, floor: int) -> boo
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give the soak its length, and time beyond it for its last client on a busy machine."""
+    """Set the length of the soak, and extra time for its last client on a busy machine."""
     seconds = float(metafunc.config.getoption("soak_seconds") or 0)
     limit = pytest.mark.timeout(seconds + 120)
     metafunc.parametrize("seconds", [pytest.param(seconds, id=f"{seconds:g}s", marks=limit)])
@@ -115,7 +115,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.mark.promise("nothing-grows")
 @pytest.mark.slow
 def test_nothing_grows(tmp_path: Path, seconds: float) -> None:
-    """Memory, objects, file descriptors and threads stay flat over many clients' lives."""
+    """Memory, objects, file descriptors and threads stay constant over many clients' lives."""
     ends_at = time.monotonic() + seconds
     samples: list[Sample] = []
     with FakeClerk() as fake, ChaosProxy(fake.port) as proxy:

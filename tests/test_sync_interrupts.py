@@ -1,4 +1,4 @@
-"""Ctrl-C and signal handlers, wherever they strike: nobody waits for nothing or is stranded."""
+"""Ctrl-C and signal handlers at any point: no thread waits in vain or forever."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HANDLERS = ("close_it", "call", "call_differently", "use_another", "drop_another
 def strike(
     fake: FakeClerk, scenario: str, kind: str, action: str = "interrupt", at_most: int = 40
 ) -> int:
-    """Run the program, see that it found nothing wrong, and give the number of strikes."""
+    """Run the program, check that it found no problem, and return the number of strikes."""
     ids = [fake.add_session(user_id="user_1").id for _ in range(4)]
     token = fake.mint(fake.sessions[ids[0]], expires_in=6000)
     ended = subprocess.run(
@@ -64,28 +64,28 @@ def strike(
 
 @pytest.mark.promise("interruptions")
 @pytest.mark.parametrize("scenario", [*CALLS, *MAKING, *VERIFYING])
-def test_ctrl_c_may_strike_at_any_line(scenario: str, fake: FakeClerk) -> None:
-    """It comes out soon, other threads and later calls go on, and nothing is left or printed."""
+def test_ctrl_c_works_at_any_line(scenario: str, fake: FakeClerk) -> None:
+    """It raises soon, other threads and later calls work, and nothing is left or printed."""
     assert strike(fake, scenario, "lines") > 4
 
 
 @pytest.mark.promise("interruptions")
 @pytest.mark.parametrize("scenario", ["get", "first_call", "close", *VERIFYING])
-def test_ctrl_c_may_strike_between_any_two_steps(scenario: str, fake: FakeClerk) -> None:
-    """Even between two steps of the interpreter within a line."""
+def test_ctrl_c_works_between_any_two_steps(scenario: str, fake: FakeClerk) -> None:
+    """Even between two bytecode steps within a line."""
     assert strike(fake, scenario, "steps", at_most=80) > 40
 
 
 @pytest.mark.promise("interruptions")
 @pytest.mark.parametrize("scenario", [*CALLS, "first_call", "close", *VERIFYING])
-def test_ctrl_c_may_strike_at_any_instant(scenario: str, fake: FakeClerk) -> None:
-    """By a real signal, in whatever the thread is doing, Python's own code included."""
+def test_ctrl_c_works_at_any_instant(scenario: str, fake: FakeClerk) -> None:
+    """By a real signal, whatever the thread is doing, including Python's own code."""
     assert strike(fake, scenario, "instants", at_most=80) > 0
 
 
 @pytest.mark.promise("interruptions")
 @pytest.mark.parametrize("scenario", ["get", "iterate_and_leave", "revoke_many", "first_call"])
-def test_ctrl_c_may_strike_wherever_the_loops_thread_is(scenario: str, fake: FakeClerk) -> None:
+def test_ctrl_c_works_wherever_the_loops_thread_is(scenario: str, fake: FakeClerk) -> None:
     """The call is cancelled at the next step of the loop, whatever it was doing."""
     assert strike(fake, scenario, "loop", at_most=20) > 4
 
@@ -96,14 +96,14 @@ def test_ctrl_c_may_strike_wherever_the_loops_thread_is(scenario: str, fake: Fak
 def test_a_signal_handler_may_use_a_client_anywhere(
     scenario: str, action: str, fake: FakeClerk
 ) -> None:
-    """Closing, calling, making and dropping, while the thread below is anywhere in our code."""
+    """It closes, calls, makes and drops clients at any point of the main thread in our code."""
     assert strike(fake, scenario, "lines", action, at_most=20) > 4
 
 
 @pytest.mark.promise("signal-handlers")
 @pytest.mark.parametrize("action", ["close_it", "call", "use_another"])
 def test_a_signal_handler_may_use_a_client_at_any_instant(action: str, fake: FakeClerk) -> None:
-    """By a real signal, while the thread below makes a client's first call."""
+    """By a real signal, while the main thread makes a client's first call."""
     assert strike(fake, "first_call", "instants", action, at_most=80) > 0
 
 
@@ -111,5 +111,5 @@ def test_a_signal_handler_may_use_a_client_at_any_instant(action: str, fake: Fak
 @pytest.mark.parametrize("kind", ["lines", "steps", "instants"])
 @pytest.mark.parametrize("scenario", ["verify", "authenticate"])
 def test_a_signal_handler_may_use_a_verifier(scenario: str, kind: str, fake: FakeClerk) -> None:
-    """The one that the thread below is using, whose keys are just being fetched."""
+    """The same one that the main thread is using, while its keys are being fetched."""
     assert strike(fake, scenario, kind, "verify_too") > 0

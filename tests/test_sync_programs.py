@@ -1,4 +1,4 @@
-"""Whole programs that use SessionsApi the way programs do: they end, fork and are interrupted."""
+"""Whole programs that use SessionsApi as programs do: they exit, fork and are interrupted."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ is_called.wait()
 
 @pytest.mark.promise("unclosed-programs")
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_a_program_that_never_closes_ends_by_itself(ending: str, fake: FakeClerk) -> None:
-    """With its own exit code, soon, and with nothing on stderr that isn't its own."""
+def test_a_program_that_never_closes_exits_by_itself(ending: str, fake: FakeClerk) -> None:
+    """Soon, with its own exit code, and without anything of ours on stderr."""
     session = fake.add_session(user_id="user_1").id
     fake.add_session(user_id="user_1")
     code, expected, said = ENDINGS[ending]
@@ -73,8 +73,8 @@ def test_a_program_that_never_closes_ends_by_itself(ending: str, fake: FakeClerk
 
 
 @pytest.mark.promise("unclosed-programs")
-def test_the_end_of_a_program_is_quick(fake: FakeClerk) -> None:
-    """Leaving a client open costs less than a second at exit, an unanswered call included."""
+def test_a_program_exits_quickly(fake: FakeClerk) -> None:
+    """An open client costs less than a second at exit, even with an unfinished call."""
     session = fake.add_session().id
     fake.inject(Fault.hold(operation="revoke"))
     code = """
@@ -101,9 +101,9 @@ sys.stdin.readline()
 
 @pytest.mark.promise("unclosed-programs")
 def test_a_thread_may_outlive_the_main_one(fake: FakeClerk) -> None:
-    """Threads still running when the main one has ended can call until they end themselves."""
+    """Threads that still run after the main one can make calls until they end."""
     session = fake.add_session().id
-    url = fake.base_url.replace("127.0.0.1", "localhost")  # a name to look up, at that late hour
+    url = fake.base_url.replace("127.0.0.1", "localhost")  # a name to look up at shutdown
     ended = run_program(
         """
         import sys, threading
@@ -127,7 +127,7 @@ def test_a_thread_may_outlive_the_main_one(fake: FakeClerk) -> None:
         url,
     )
     expected = ["active"] * 3
-    if (3, 12) <= sys.version_info < (3, 12, 2):  # it starts no thread so late, and we say so
+    if (3, 12) <= sys.version_info < (3, 12, 2):  # Python starts no thread so late, and we say so
         expected[1:] = ["no thread can be started: the program is ending"] * 2
     assert (ended.code, ended.out.splitlines(), ended.err) == (0, expected, "")
 
@@ -150,7 +150,7 @@ CHILDREN = {
 @pytest.mark.promise("sync-surroundings")
 @pytest.mark.parametrize("child", CHILDREN)
 def test_a_forked_child_starts_afresh(child: str, fake: FakeClerk) -> None:
-    """A child may use, replace, inherit or leave the client, and the parent goes on working."""
+    """A child may use, replace, inherit or ignore the client, and the parent continues to work."""
     session = fake.add_session().id
     code, expected = CHILDREN[child]
     ended = run_program(
@@ -185,10 +185,10 @@ FORKS_IN_MIDDLE = {
 
 @pytest.mark.promise("nobody-stranded")
 @pytest.mark.parametrize("middle", FORKS_IN_MIDDLE)
-def test_what_was_begun_before_a_fork_goes_on_in_the_parent_alone(
+def test_work_begun_before_a_fork_continues_only_in_the_parent(
     middle: str, fake: FakeClerk
 ) -> None:
-    """A child that would go on with it is told so, rather than wait for ever; others can end."""
+    """In the child they raise rather than wait forever."""
     ids = [fake.add_session(user_id="user_1").id for _ in range(3)]
     ended = run_program(
         f"""
@@ -225,8 +225,8 @@ print(told, client.get(ids[0]).id == ids[0])
 
 
 @pytest.mark.promise("nobody-stranded")
-def test_a_fork_that_python_is_not_told_of(fake: FakeClerk) -> None:
-    """As uWSGI forks its workers: no hook runs, and the child works all the same."""
+def test_a_fork_outside_python_works(fake: FakeClerk) -> None:
+    """A worker of uWSGI is forked like this: no hook runs, but the child works."""
     session = fake.add_session().id
     ended = run_program(
         f"""{USE}
@@ -247,8 +247,8 @@ print(client.get(sys.argv[1]).status)
 
 
 @pytest.mark.promise("sync-surroundings")
-def test_a_fork_in_mid_call(fake: FakeClerk) -> None:
-    """A fork while other threads are calling leaves both sides working."""
+def test_a_fork_during_calls_works(fake: FakeClerk) -> None:
+    """A fork while other threads make calls leaves both sides working."""
     session = fake.add_session().id
     fake.latency = 0.01
     ended = run_program(
@@ -288,8 +288,8 @@ def test_a_fork_in_mid_call(fake: FakeClerk) -> None:
 
 
 @pytest.mark.promise("sync-surroundings")
-def test_a_fork_while_another_thread_starts_the_loop(fake: FakeClerk) -> None:
-    """What that thread holds at the moment of the fork is held for ever in the child."""
+def test_a_fork_while_another_thread_starts_the_loop_works(fake: FakeClerk) -> None:
+    """Locks that this thread holds at the fork stay locked in the child forever."""
     session = fake.add_session().id
     ended = run_program(
         """
@@ -326,8 +326,8 @@ def test_a_fork_while_another_thread_starts_the_loop(fake: FakeClerk) -> None:
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_multiprocessing(method: str, fake: FakeClerk, tmp_path: object) -> None:
-    """A pool of worker processes, as Celery and gunicorn have them."""
+def test_multiprocessing_pools_work(method: str, fake: FakeClerk, tmp_path: object) -> None:
+    """A pool of worker processes, as in Celery and gunicorn."""
     session = fake.add_session().id
     program = f"{tmp_path}/program.py"
     text = f"""
@@ -363,8 +363,8 @@ if __name__ == "__main__":
 
 @pytest.mark.promise("sync-surroundings")
 @pytest.mark.parametrize("presses", [1, 2])
-def test_ctrl_c_in_a_call(presses: int, fake: FakeClerk) -> None:
-    """The call ends as KeyboardInterrupt, quickly, and its connection is let go."""
+def test_ctrl_c_ends_a_call(presses: int, fake: FakeClerk) -> None:
+    """The call raises KeyboardInterrupt quickly, and its connection is released."""
     session = fake.add_session().id
     fake.inject(Fault.hold(operation="revoke", count=None))
     program = start(
@@ -393,8 +393,8 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.promise("sync-surroundings")
-def test_inside_a_running_loop(fake: FakeClerk) -> None:
-    """As in a notebook: a sync call works where a loop runs already, though it blocks it."""
+def test_a_sync_call_works_inside_a_running_loop(fake: FakeClerk) -> None:
+    """As in a notebook, though it blocks the loop."""
     session = fake.add_session(user_id="user_1").id
     ended = run_program(
         """
@@ -432,8 +432,8 @@ PATCHES = {
 
 @pytest.mark.promise("sync-surroundings")
 @pytest.mark.parametrize("patch", PATCHES)
-def test_green_threads_are_told_at_once(patch: str, fake: FakeClerk) -> None:
-    """Where threads are patched, a client says so when made or first used, and never hangs."""
+def test_green_threads_raise_an_error_at_once(patch: str, fake: FakeClerk) -> None:
+    """If threads are patched, a client raises when made or first used, and never hangs."""
     patcher = patch.partition(",")[0]
     code, module = PATCHES[patch]
     if importlib.util.find_spec(patcher) is None:
