@@ -310,7 +310,7 @@ class TestWaiting:
         fake.release()
         assert [reply.status for reply in await asyncio.gather(*asked)] == [200] * 3
         await fake.until(lambda: True)
-        with pytest.raises(TimeoutError, match="did not happen"):
+        with pytest.raises(TimeoutError, match="was not met"):
             await fake.until(lambda: False, timeout=0.01)
 
 

@@ -188,7 +188,7 @@ class TestWaits:
                 lambda: fake.wait_for(lambda: False, timeout=0.02),
                 lambda: asyncio.run(until()),
             ):
-                with pytest.raises(TimeoutError, match="did not happen"):
+                with pytest.raises(TimeoutError, match="was not met"):
                     in_time(wait)
 
 

@@ -1,4 +1,4 @@
-"""FakeClerk: a Clerk Sessions service for tests, over real HTTP on loopback.
+"""FakeClerk: a fake Clerk Sessions API for tests, over real HTTP on loopback.
 
 Example:
     ```python
@@ -13,8 +13,8 @@ Example:
         assert [request.status for request in fake.requests] == [503, 200]
     ```
 
-Read `fake.py` first, then `operations.py` (what each operation answers), `faults.py` (what can go
-wrong) and `wire.py` (how both meet HTTP). Nothing here is imported by the client.
+Read `fake.py` first, then `operations.py` (the response to each operation), `faults.py` (what can
+go wrong) and `wire.py` (which connects both to HTTP). The client imports nothing from here.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    # aiohttp is loaded by the first use: the pytest plugin lives in this package.
+    # aiohttp is imported on first use, because the pytest plugin is in this package.
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

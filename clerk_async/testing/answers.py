@@ -1,6 +1,6 @@
-"""What the service answers, as values: a status, a body, headers; and Clerk's error bodies.
+"""Responses of the service as values: status, body and headers; and Clerk's error bodies.
 
-Codes and statuses are those of Clerk's error catalogue, https://clerk.com/docs/errors/backend-api.
+Codes and statuses follow Clerk's error catalogue, https://clerk.com/docs/errors/backend-api.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from attrs import field, frozen
 
 JSON = "application/json"
 
-#: The code and message that go with a status where nothing more special is asked for.
+#: The default error code and message for each status.
 ERRORS_BY_STATUS: dict[int, tuple[str, str]] = {
     400: ("bad_request", "The request is not valid."),
     401: ("authentication_invalid", "Invalid authentication"),
@@ -32,7 +32,7 @@ ERRORS_BY_STATUS: dict[int, tuple[str, str]] = {
 
 @frozen
 class Answer:
-    """One HTTP answer: a status, a body, more headers, and the body's type, None for none."""
+    """An HTTP response: status, body, extra headers, and the content type (None for none)."""
 
     status: int
     body: bytes = field(repr=False)
@@ -40,8 +40,8 @@ class Answer:
     content_type: str | None = JSON
 
 
-class Refusal(Exception):  # noqa: N818 - it is an answer, the operations raise it to end early
-    """An operation that is refused, with Clerk's status, code and message."""
+class Refusal(Exception):  # noqa: N818 - it is a response that operations raise to end early
+    """An error response to an operation, with Clerk's status, code and message."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, the operations raise 
 
 
 def encode(value: Any, *, status: int = 200) -> Answer:
-    """An answer that carries a JSON value."""
+    """Return a response with a JSON value."""
     return Answer(status, msgspec.json.encode(value))
 
 
@@ -75,7 +75,7 @@ def error_body(
     long_message: str | None = None,
     meta: dict[str, Any] | None = None,
 ) -> bytes:
-    """Clerk's error body: a list of one error, and the trace id its support asks for."""
+    """Return Clerk's error body: a list with one error, and the trace id for Clerk's support."""
     error: dict[str, Any] = {
         "message": message,
         "long_message": message if long_message is None else long_message,
@@ -87,7 +87,7 @@ def error_body(
 
 
 def refuse(refusal: Refusal, trace_id: str) -> Answer:
-    """The answer for a refusal."""
+    """Return the response for a refusal."""
     body = error_body(
         refusal.code,
         refusal.message,
@@ -99,6 +99,6 @@ def refuse(refusal: Refusal, trace_id: str) -> Answer:
 
 
 def error_for_status(status: int, trace_id: str, code: str | None = None) -> bytes:
-    """An error body that fits a status."""
+    """Return an error body that fits a status."""
     usual, message = ERRORS_BY_STATUS.get(status, ("unexpected_error", "Unexpected error"))
     return error_body(code or usual, message, trace_id=trace_id)

@@ -1,6 +1,6 @@
-"""Checks of what tests hand in: a wrong value is an error where it is set, not in the server.
+"""Checks of the values that tests pass: a wrong value raises an error where it is set.
 
-There it would become a 500, and the client would send the request again and again.
+Otherwise it would become a 500 in the server, and the client would retry the request.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SCOPES = {"o": "o", "org": "o", "u": "u", "user": "u", "uo": "uo", "ou": "ou"}
-"""How the scope of a feature or plan may be spelled, and how tokens spell it."""
+"""The ways to write the scope of a feature or plan, and the form that tokens use."""
 
 
 def must_be(name: str, value: T, *kinds: type | None) -> T:
-    """The value, if it is of one of these types; bool is no int, and None is told by itself.
+    """Return the value if it has one of these types; a bool is not an int here.
 
     Raises:
-        TypeError: If it is of another.
+        TypeError: If it has another type.
     """
     for kind in kinds:
         if kind is None:
@@ -38,11 +38,11 @@ def must_be(name: str, value: T, *kinds: type | None) -> T:
 
 
 def number(name: str, value: float, *, least: float = -math.inf, most: float = math.inf) -> float:
-    """The value, if it is a finite number within its limits.
+    """Return the value if it is a finite number within its limits.
 
     Raises:
-        TypeError: If it is no number.
-        ValueError: If it is out of its limits.
+        TypeError: If it is not a number.
+        ValueError: If it is outside its limits.
     """
     must_be(name, value, int, float)
     if not (math.isfinite(value) and least <= value <= most):
@@ -54,7 +54,7 @@ def number(name: str, value: float, *, least: float = -math.inf, most: float = m
 
 
 def one_of(name: str, value: str, known: tuple[str, ...]) -> str:
-    """The value, if it is a known one.
+    """Return the value if it is one of the known ones.
 
     Raises:
         ValueError: If it is not.
@@ -65,10 +65,10 @@ def one_of(name: str, value: str, known: tuple[str, ...]) -> str:
 
 
 def function(name: str, value: T) -> T:
-    """The value, if it can be called.
+    """Return the value if it is callable.
 
     Raises:
-        TypeError: If it can't.
+        TypeError: If it is not.
     """
     if not callable(value):
         raise TypeError(f"{name} must be callable, not {type(value).__name__}")
@@ -76,21 +76,21 @@ def function(name: str, value: T) -> T:
 
 
 def json_object(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a mapping that JSON can carry.
+    """Return a copy of a mapping that can be encoded as JSON.
 
     Raises:
-        TypeError: If it is none.
+        TypeError: If it is not a mapping, or can't be encoded as JSON.
     """
     must_be(name, value, Mapping)
     try:
         msgspec.json.encode(dict(value))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise TypeError(f"{name} must be what JSON can carry: {error}") from None
+        raise TypeError(f"{name} must be JSON-encodable: {error}") from None
     return dict(value)
 
 
 def milliseconds(time: datetime | int) -> int:
-    """A time as Clerk writes it: an aware datetime, or Unix milliseconds.
+    """Return a time as Clerk's Unix milliseconds, from an aware datetime or milliseconds.
 
     Raises:
         TypeError: If it is neither.
@@ -104,41 +104,41 @@ def milliseconds(time: datetime | int) -> int:
 
 
 def check_permission(name: str) -> None:
-    """Refuse what is no permission: `org:feature:permission`, or without its `org:`.
+    """Check the form of a permission: `org:feature:permission`, with or without `org:`.
 
     Raises:
-        TypeError: If it is no text.
-        ValueError: If it has not these parts.
+        TypeError: If it is not a str.
+        ValueError: If it does not have these parts.
     """
     parts = must_be("a permission", name, str).removeprefix("org:").split(":")
     is_whole = len(parts) == 2 and all(parts) and "," not in name  # noqa: PLR2004 - feature, name
     if not is_whole and not is_system_permission(name):
-        raise ValueError(f"a permission is such as org:invoices:create, not {name!r}")
+        raise ValueError(f"a permission must be like org:invoices:create, not {name!r}")
 
 
 def check_entitlement(name: str) -> None:
-    """Refuse what is no feature and no plan, such as `o:export` or `export`.
+    """Check the form of a feature or plan, such as `o:export` or `export`.
 
     Raises:
-        TypeError: If it is no text.
-        ValueError: If it is empty, or its scope is unknown.
+        TypeError: If it is not a str.
+        ValueError: If it is empty or its scope is unknown.
     """
     scope, colon, bare = must_be("a feature or plan", name, str).rpartition(":")
     if not bare or "," in bare or (colon and scope not in SCOPES):
-        raise ValueError(f"a feature or plan is such as export, o:export or u:export, not {name!r}")
+        raise ValueError(f"a feature or plan is like export, o:export or u:export, not {name!r}")
 
 
 def is_system_permission(name: str) -> bool:
-    """Whether a permission is one of Clerk's own, which are in no session token."""
+    """Return whether a permission is one of Clerk's own, which session tokens never contain."""
     return name.removeprefix("org:").startswith("sys_")
 
 
 Validator: TypeAlias = Callable[[Any, "attrs.Attribute[Any]", Any], None]
-"""A check as attrs runs it, when a value is made and when it is assigned."""
+"""A check that attrs runs when an object is created and when the attribute is assigned."""
 
 
 def validator(check: Callable[[str, Any], object]) -> Validator:
-    """A check of a name and a value, for attrs."""
+    """Return an attrs validator that calls `check` with the attribute's name and value."""
 
     def validate(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         check(attribute.name, value)
@@ -147,12 +147,12 @@ def validator(check: Callable[[str, Any], object]) -> Validator:
 
 
 def of(*kinds: type | None) -> Validator:
-    """The check that a value is of one of these types."""
+    """Return a validator that requires one of these types."""
     return validator(lambda name, value: must_be(name, value, *kinds))
 
 
 def within(*kinds: type | None, least: float = 0.0, most: float = math.inf) -> Validator:
-    """The check that a value is a number of one of these types, or None, within its limits."""
+    """Return a validator that requires a number of one of these types, within limits, or None."""
 
     def check(name: str, value: Any) -> None:
         if must_be(name, value, *kinds) is not None:

@@ -1,6 +1,6 @@
-"""What a token says: the claims of session tokens, and of those made from a JWT template.
+"""The claims of session tokens and of tokens made from a JWT template.
 
-https://clerk.com/docs/guides/sessions/session-tokens and
+Sources: https://clerk.com/docs/guides/sessions/session-tokens and
 https://clerk.com/docs/guides/sessions/jwt-templates
 """
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from .state import FakeSession
 
 SESSION = "cl_B7d4PD111AAA"
-"""The `cat` of a session token: the header tells the kinds of token apart, as one key signs all."""
+"""The `cat` header of a session token, which tells it from other kinds signed with the same key."""
 TEMPLATE = "cl_B7d4PD222AAA"
-"""The `cat` of a token made from a JWT template."""
+"""The `cat` header of a token made from a JWT template."""
 
 _SLUG = "acme"
 
@@ -34,7 +34,7 @@ def usual_claims(
     expires_at: int,
     token_id: str | None,
 ) -> dict[str, Any]:
-    """The claims that tokens of every kind have; times are Unix seconds."""
+    """Return the claims that every kind of token has; times are Unix seconds."""
     return {
         "azp": party,
         "exp": expires_at,
@@ -47,7 +47,7 @@ def usual_claims(
 
 
 def session_claims(session: FakeSession, usual: Mapping[str, Any], version: int) -> dict[str, Any]:
-    """The claims of a session token, of version 2 or (deprecated) 1."""
+    """Return the claims of a session token of version 2 or (deprecated) 1."""
     age = max(0, (usual["iat"] * 1000 - session.created_at) // 60_000)
     claims: dict[str, Any] = {**usual, "fva": [age, -1], "sid": session.id}
     if session.actor is not None:
@@ -59,7 +59,7 @@ def session_claims(session: FakeSession, usual: Mapping[str, Any], version: int)
 
 @frozen
 class _May:
-    """What the user may do: the organization's id, the rest as in `FakeClerk.add_session`."""
+    """What the user may do: the organization's id, and the rest as in `FakeClerk.add_session`."""
 
     organization_id: str | None
     role: str
@@ -69,7 +69,7 @@ class _May:
 
 
 def _told_of(session: FakeSession) -> _May:
-    """What the test said of a session, or else what a made-up user and administrator may do."""
+    """Return what the test set for a session, or else the defaults for a user or administrator."""
     told = (session.role, session.permissions, session.features, session.plan)
     organization = session.last_active_organization_id
     if told == (None, None, None, None):
@@ -100,10 +100,10 @@ def _version_1(may: _May) -> dict[str, Any]:
 
 
 def _version_2(may: _May) -> dict[str, Any]:
-    """Version 2 keeps permissions as one mask for each feature of the organization.
+    """Return the claims of version 2, which has one permission mask per organization feature.
 
-    They come first, so that all ways of counting agree: over all features, and over those of the
-    organization.
+    The organization's features come first, so the masks pair with the same features whether a
+    reader counts over all features or only over the organization's.
     """
     scope = "u" if may.organization_id is None else "o"
     features = [_scoped(feature, scope) for feature in may.features]
@@ -154,7 +154,7 @@ def _scoped(name: str, scope: str) -> str:
 def template_claims(
     session: FakeSession, usual: Mapping[str, Any], own: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The claims of a token made from a JWT template: its own ones; no `sid` and no `sts`."""
+    """Return the claims of a token made from a JWT template: its own, but no `sid` and no `sts`."""
     shortcodes = {
         "{{user.id}}": session.user_id,
         "{{session.id}}": session.id,

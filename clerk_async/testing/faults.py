@@ -1,7 +1,7 @@
-"""What can go wrong on purpose, and when.
+"""Faults: what goes wrong on purpose, and when.
 
-A `Fault` is a value: what happens, to which requests, how often. `FakeClerk.inject` arms it. Of
-several armed faults the first one that fits a request is the one that happens to it.
+A `Fault` is a value: what happens, to which requests, and how often. `FakeClerk.inject` arms it. If
+several armed faults match a request, the first of them happens to it.
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ Stage: TypeAlias = Literal["before", "after", "body"]
 
 
 class Where(TypedDict, total=False):
-    """Which requests a fault happens to, how often, and how late; taken by every constructor.
+    """Which requests a fault happens to, how often, and how late; every constructor takes these.
 
     Attributes:
         operation: `list`, `create`, `get`, `refresh`, `revoke`, `verify`, `create_token`,
             `create_token_from_template` or `jwks`; None (the default) for any.
         session_id: Only requests for this session.
-        count: How many times; None for every time. Once by default, with a probability every time.
-        probability: How likely it is, from 0 to 1, drawn from the fake's seed.
-        after: How many requests that fit pass unharmed first.
+        count: How many times; None for every time. The default is once; with a probability, every
+            time.
+        probability: The probability, from 0 to 1, drawn from the fake's seed.
+        after: How many matching requests to let pass first.
         delay: Seconds to wait before anything is answered, cut or sent.
     """
 
@@ -60,7 +61,7 @@ def _pairs(name: str, value: tuple[tuple[str, str], ...]) -> None:
     for key, text in value:
         must_be(f"the name of one of {name}", key, str)
         if any(sign in key + must_be(key, text, str) for sign in "\r\n\0"):
-            raise ValueError(f"{key} can't be sent: a header is one line")
+            raise ValueError(f"{key} can't be sent: a header must be one line")
 
 
 def _change(_: str, value: object) -> None:
@@ -70,9 +71,10 @@ def _change(_: str, value: object) -> None:
 
 @frozen(kw_only=True)
 class Fault:
-    """Something that goes wrong: make one with a class method, arm it with `fake.inject`.
+    """Something that goes wrong: create one with a class method and arm it with `fake.inject`.
 
-    Each raises a TypeError for an argument of a wrong type, a ValueError for one out of its range.
+    Each raises a TypeError if an argument has the wrong type, and a ValueError if one is out of
+    range.
 
     Example:
         ```python
@@ -115,15 +117,15 @@ class Fault:
         process: bool = False,
         **where: Unpack[Where],
     ) -> Fault:
-        """Answer with a status and Clerk's error body for it.
+        """Respond with a status and Clerk's error body for it.
 
         Args:
             code: The status.
-            retry_after: The Retry-After header, in seconds or as written (an HTTP date, or junk).
-            error_code: Clerk's code in the body; one that goes with the status by default.
+            retry_after: The Retry-After header, in seconds or as text (an HTTP date, or junk).
+            error_code: Clerk's code in the body; by default, one that fits the status.
             body: Another body: bytes or text as it is, anything else as JSON.
             headers: More headers.
-            process: Is the request acted on all the same?
+            process: Whether the request is still acted on.
             **where: See `Where`.
         """
         return cls(
@@ -140,7 +142,7 @@ class Fault:
     def html(
         cls, code: int = 502, *, retry_after: float | str | None = None, **where: Unpack[Where]
     ) -> Fault:
-        """Answer with a status and a page of HTML, as a proxy in between does."""
+        """Respond with a status and an HTML page, as a proxy in between does."""
         page = f"<!DOCTYPE html><html><head><title>{code}</title></head><body>Error</body></html>"
         return cls(
             kind="reply",
@@ -156,7 +158,7 @@ class Fault:
     def empty(
         cls, code: int = 503, *, retry_after: float | str | None = None, **where: Unpack[Where]
     ) -> Fault:
-        """Answer with a status and no body at all."""
+        """Respond with a status and no body at all."""
         return cls(
             kind="reply",
             code=code,
@@ -169,7 +171,7 @@ class Fault:
 
     @classmethod
     def redirect(cls, location: str, code: int = 302, **where: Unpack[Where]) -> Fault:
-        """Answer with a redirection, without acting on the request."""
+        """Respond with a redirect, without acting on the request."""
         return cls(
             kind="reply",
             code=code,
@@ -185,9 +187,10 @@ class Fault:
         """Cut the TCP connection.
 
         Args:
-            stage: `before` the request's body is read and acted on; `after` it was acted on, but
-                before a byte of the answer; or in mid-`body` of the answer.
-            reset: Is it cut with a RST, rather than with a FIN?
+            stage: `before` the request's body is read and acted on; `after` the request is acted
+                on, but before the first byte of the response; or in the middle of the response's
+                `body`.
+            reset: Whether to cut with a RST rather than a FIN.
             **where: See `Where`.
         """
         return cls(kind="cut", stage=stage, reset=reset, process=stage != "before", **_where(where))
@@ -196,7 +199,7 @@ class Fault:
     def delayed(
         cls, seconds: float, *, process_first: bool = False, **where: Unpack[Where]
     ) -> Fault:
-        """Answer as usual, but late: it waits before it acts on the request, or after."""
+        """Respond as usual, but late: wait before or, with `process_first`, after acting on it."""
         return cls(
             kind="answer",
             seconds=seconds,
@@ -206,44 +209,44 @@ class Fault:
 
     @classmethod
     def hold(cls, *, process_first: bool = False, **where: Unpack[Where]) -> Fault:
-        """Answer as usual, but not before `fake.release()`: for tests that guess no times."""
+        """Respond as usual, but only after `fake.release()`, for tests without guessed times."""
         return cls(kind="hold", stage="after" if process_first else "before", **_where(where))
 
     @classmethod
     def slow_body(cls, seconds: float, *, pieces: int = 10, **where: Unpack[Where]) -> Fault:
-        """Send the headers at once, and the body in pieces over so many seconds."""
+        """Send the headers at once, and the body in pieces spread over this many seconds."""
         return cls(kind="answer", stage="body", seconds=seconds, pieces=pieces, **_where(where))
 
     @classmethod
     def truncated_json(cls, **where: Unpack[Where]) -> Fault:
-        """Answer 200 with the first half of the JSON, as a whole body."""
+        """Respond with 200 and the first half of the JSON, as a complete body."""
         return cls(kind="answer", truncate=True, **_where(where))
 
     @classmethod
     def not_json(cls, body: bytes | str = "OK", **where: Unpack[Where]) -> Fault:
-        """Act on the request and answer 200 with something that is not JSON."""
+        """Act on the request and respond with 200 and something that is not JSON."""
         return cls(kind="reply", body=_bytes(body), content_type="text/plain", **_where(where))
 
     @classmethod
     def wrong_shape(cls, value: Any = None, **where: Unpack[Where]) -> Fault:
-        """Act on the request and answer 200 with other JSON (`null` by default)."""
+        """Act on the request and respond with 200 and other JSON (`null` by default)."""
         return cls(kind="answer", change=lambda _: value, **_where(where))
 
     @classmethod
     def changed(cls, change: Callable[[Any], Any], **where: Unpack[Where]) -> Fault:
-        """Answer with what `change` makes of the usual JSON value."""
+        """Respond with what `change` returns for the usual JSON value."""
         return cls(kind="answer", change=change, **_where(where))
 
     @classmethod
     def field(
         cls, name: str, value: Any, *, item: int | None = None, **where: Unpack[Where]
     ) -> Fault:
-        """Answer with another value in one field of the session, or of the sessions of a list.
+        """Respond with another value in one field of the session, or of the sessions in a list.
 
         Args:
             name: The field.
             value: Its value, of any type.
-            item: The index of the only session of a list that it happens to; None for all.
+            item: The index of the only session of a list to change; None for all.
             **where: See `Where`.
         """
 
@@ -254,19 +257,19 @@ class Fault:
 
     @classmethod
     def null(cls, name: str, *, item: int | None = None, **where: Unpack[Where]) -> Fault:
-        """Answer with null in a field."""
+        """Respond with null in a field."""
         return cls.field(name, None, item=item, **where)
 
     @classmethod
     def unknown_enum(
         cls, value: str = "quantum", *, item: int | None = None, **where: Unpack[Where]
     ) -> Fault:
-        """Answer with a status that no client has heard of."""
+        """Respond with a status that no client knows."""
         return cls.field("status", value, item=item, **where)
 
     @classmethod
     def missing(cls, name: str, *, item: int | None = None, **where: Unpack[Where]) -> Fault:
-        """Answer without a field."""
+        """Respond without a field."""
 
         def drop(part: dict[str, Any]) -> None:
             part.pop(name, None)
@@ -275,7 +278,7 @@ class Fault:
 
     @classmethod
     def huge(cls, size: int, *, compressed: bool = False, **where: Unpack[Where]) -> Fault:
-        """Answer 200 with JSON of so many bytes; compressed, it is a small body that explodes."""
+        """Respond with 200 and JSON of this many bytes; compressed, it is a decompression bomb."""
         body = b'{"padding":"' + b"a" * max(0, size - 14) + b'"}'
         headers: tuple[tuple[str, str], ...] = ()
         if compressed:
@@ -287,7 +290,7 @@ class Fault:
 
     @classmethod
     def with_headers(cls, headers: Mapping[str, str], **where: Unpack[Where]) -> Fault:
-        """Answer as usual, with more headers."""
+        """Respond as usual, with more headers."""
         return cls(kind="answer", headers=tuple(headers.items()), **_where(where))
 
     @classmethod
@@ -297,11 +300,11 @@ class Fault:
 
 
 class Injected:
-    """A fault that is armed in a fake; `inject` gives it back.
+    """A fault that is armed in a fake, as `inject` returns it.
 
     Attributes:
         fault: The fault.
-        seen: How many requests fitted it.
+        seen: How many requests matched it.
         fired: How many times it happened.
     """
 
@@ -312,7 +315,7 @@ class Injected:
         self._remove = remove
 
     def remove(self) -> None:
-        """Disarm it; what is happening already goes on."""
+        """Disarm it; a fault that is already happening continues."""
         self._remove(self)
 
     def __repr__(self) -> str:
@@ -320,7 +323,7 @@ class Injected:
 
 
 class Armed:
-    """The faults that are armed, in their order; safe to use from every thread."""
+    """The armed faults, in order; safe to use from any thread."""
 
     def __init__(self, random_: random.Random) -> None:
         self._random = random_
@@ -328,19 +331,19 @@ class Armed:
         self._faults: tuple[Injected, ...] = ()
 
     def add(self, fault: Fault) -> Injected:
-        """Arm a fault, after those that are armed."""
+        """Arm a fault, after those that are already armed."""
         injected = Injected(fault, self._remove)
         with self._lock:
             self._faults = (*self._faults, injected)
         return injected
 
     def clear(self) -> None:
-        """Disarm all."""
+        """Disarm all faults."""
         with self._lock:
             self._faults = ()
 
     def pick(self, route: Route | None) -> Fault | None:
-        """What happens to a request, if anything."""
+        """Return the fault that happens to a request, or None."""
         for injected in self._faults:
             fault = injected.fault
             if fault.operation is not None and (

@@ -1,4 +1,4 @@
-"""Counters of connections and requests, and waiting for what they show: no sleeps in tests."""
+"""Counters of connections and requests, and waiting for their values, so tests need no sleeps."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ monotonic: Callable[[], float] = (
     if hasattr(time, "clock_gettime")
     else time.monotonic
 )
-"""Seconds of the clock that loops, limits and waits go by, which runs on where a test freezes time:
-what waits for a frozen clock waits forever."""
+"""The clock of loops, limits and waits, in seconds. It keeps running when a test freezes time,
+because a wait on a frozen clock never ends."""
 _AFTERWARDS = 0.005
-"""Seconds by which a bell rings late, so that by its deadline's own clock time is up."""
+"""Seconds by which the timer fires late, so that the deadline has passed by its own clock."""
 
 
 class Gauges:
-    """Counts on the server's thread; read and waited for on any other."""
+    """Counters that the server's thread updates; other threads read them and wait for them."""
 
     def __init__(self) -> None:
         self.open_connections: int = 0
@@ -37,12 +37,12 @@ class Gauges:
         self._waiting = 0
 
     def begin(self) -> None:
-        """Count from now on; what is open or in flight stays so."""
+        """Restart the counts; open connections and requests in flight still count."""
         self.total_connections = self.max_open_connections = self.open_connections
         self.max_in_flight = self.in_flight
 
     def connected(self) -> int:
-        """A connection was made; its number."""
+        """Count a new connection and return its number."""
         self.total_connections += 1
         self.open_connections += 1
         self.max_open_connections = max(self.max_open_connections, self.open_connections)
@@ -50,22 +50,22 @@ class Gauges:
         return self.total_connections
 
     def disconnected(self) -> None:
-        """A connection is gone."""
+        """Count a closed connection."""
         self.open_connections -= 1
         self.tell()
 
     def began(self) -> None:
-        """A request has arrived."""
+        """Count a request that has arrived."""
         self.in_flight += 1
         self.max_in_flight = max(self.max_in_flight, self.in_flight)
 
     def ended(self) -> None:
-        """A request is answered, or will never be."""
+        """Count a request that was answered, or never will be."""
         self.in_flight -= 1
         self.tell()
 
     def tell(self) -> None:
-        """Wake those who wait: something has changed."""
+        """Wake all waiting tasks and threads, because something has changed."""
         if not self._waiting:
             return
         with self._changed:
@@ -74,10 +74,10 @@ class Gauges:
                 loop.call_soon_threadsafe(event.set)
 
     def wait_for(self, predicate: Callable[[], object], timeout: float) -> None:
-        """Block until the predicate holds.
+        """Block until the predicate is true.
 
         Raises:
-            TimeoutError: If it does not within the timeout.
+            TimeoutError: If it is not true within the timeout.
         """
         with self._changed:
             self._waiting += 1
@@ -88,14 +88,14 @@ class Gauges:
                 self._waiting -= 1
 
     async def until(self, predicate: Callable[[], object], timeout: float) -> None:  # noqa: ASYNC109
-        """Let the running loop go on until the predicate holds.
+        """Wait, without blocking the running loop, until the predicate is true.
 
         Raises:
-            TimeoutError: If it does not within the timeout.
+            TimeoutError: If it is not true within the timeout.
         """
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
         deadline = monotonic() + timeout
-        # A thread's timer rings though the loop's clock be frozen.
+        # A thread's timer fires even if the loop's clock is frozen.
         bell = threading.Timer(timeout + _AFTERWARDS, self.tell)
         bell.daemon = True
         with self._changed:
@@ -116,7 +116,7 @@ class Gauges:
 
     def _late(self, timeout: float) -> TimeoutError:
         return TimeoutError(
-            f"what was waited for did not happen within {timeout} s "
+            f"the condition was not met within {timeout} s "
             f"({self.in_flight} requests in flight, {self.held} of them held, "
             f"{self.open_connections} connections open)"
         )

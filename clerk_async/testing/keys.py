@@ -1,6 +1,6 @@
-"""Signing keys of a fake instance, and JWS (RFC 7515) by hand, so that forgeries can be made too.
+"""Signing keys of a fake instance, and its own JWS (RFC 7515) code, so tests can make forgeries.
 
-cryptography comes with the `jwt` extra and is loaded by the first token.
+cryptography comes with the `jwt` extra and is imported for the first token.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _COORDINATE = 32  # bytes of a number on P-256
 
 
 class CryptographyMissingError(RuntimeError):
-    """A token or a key is wanted, and cryptography is not installed."""
+    """A token or key is needed, but cryptography is not installed."""
 
 
 @frozen(eq=False)
@@ -34,7 +34,7 @@ class SigningKey:
     """A key pair of a fake instance.
 
     Attributes:
-        kid: The id that its tokens and the key set carry.
+        kid: The key id in its tokens and in the key set.
         algorithm: RS256, ES256 or EdDSA.
         jwk: The public key as the key set publishes it (RFC 7517).
         public_pem: The public key as PEM.
@@ -49,7 +49,7 @@ class SigningKey:
 
 
 def need_cryptography() -> None:
-    """Load cryptography, or say how it is installed.
+    """Import cryptography, or raise an error that says how to install it.
 
     Raises:
         CryptographyMissingError: If it is not installed.
@@ -63,9 +63,9 @@ def need_cryptography() -> None:
 
 
 class _KeyPairs:
-    """Key pairs made once in a process and lent out: making one takes a tenth of a second.
+    """Key pairs that are generated once per process and reused, because that takes 0.1 seconds.
 
-    Two fakes that live at the same time never have the same one, so that they are two instances.
+    Two fakes that exist at the same time never share one, because they are different instances.
     """
 
     def __init__(self) -> None:
@@ -87,10 +87,10 @@ _PAIRS = _KeyPairs()
 
 
 def make_key(kid: str | None, algorithm: str, borrower: object) -> SigningKey:
-    """A key pair for as long as the borrower lives; its kid follows from it where none is given.
+    """Return a key pair for the lifetime of the borrower; by default, its kid is a hash of it.
 
     Raises:
-        ValueError: If the algorithm is none of RS256, ES256 and EdDSA.
+        ValueError: If the algorithm is not RS256, ES256 or EdDSA.
         RuntimeError: If cryptography is not installed.
     """
     if algorithm not in ALGORITHMS:
@@ -111,14 +111,14 @@ def make_key(kid: str | None, algorithm: str, borrower: object) -> SigningKey:
 
 
 def encode_jws(payload: bytes, header: Mapping[str, Any], key: SigningKey) -> str:
-    """A compact JWS of any header and payload, signed with the key's own algorithm."""
+    """Return a compact JWS of any header and payload, signed with the key's own algorithm."""
     head = b64(msgspec.json.encode(dict(header)))
     signed = f"{head}.{b64(payload)}"
     return f"{signed}.{b64(sign_bytes(signed.encode('ascii'), key))}"
 
 
 def sign_bytes(data: bytes, key: SigningKey) -> bytes:
-    """The signature over the data, in the form that JWS wants."""
+    """Return the signature over the data, in the form that JWS requires."""
     from cryptography.hazmat.primitives import hashes  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric import ec, padding, utils  # noqa: PLC0415
 
@@ -134,7 +134,7 @@ def sign_bytes(data: bytes, key: SigningKey) -> bytes:
 
 
 def read_jws(token: str, keys: Mapping[str, SigningKey]) -> dict[str, Any] | None:
-    """The claims of a token that one of these keys signed; None for any other text."""
+    """Return the claims of a token that one of these keys signed; None for any other text."""
     parts = token.split(".")
     if len(parts) != 3:  # noqa: PLR2004 - RFC 7515, 3.1: header, payload, signature
         return None
@@ -151,12 +151,12 @@ def read_jws(token: str, keys: Mapping[str, SigningKey]) -> dict[str, Any] | Non
 
 
 def b64(data: bytes) -> str:
-    """Base64url without padding (RFC 7515, 2)."""
+    """Encode as base64url without padding (RFC 7515, section 2)."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
 
 
 def unb64(text: str) -> bytes:
-    """The bytes of unpadded base64url."""
+    """Decode unpadded base64url."""
     return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
 
 

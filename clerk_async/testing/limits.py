@@ -1,4 +1,4 @@
-"""The service's rate limit: a true sliding window, and a block after a refusal.
+"""The service's rate limit: a true sliding window, and a block after each rejection.
 
 https://clerk.com/docs/backend-requests/resources/rate-limits
 """
@@ -14,31 +14,31 @@ from .checks import must_be
 
 @runtime_checkable
 class Limit(Protocol):
-    """Anything that says how many requests may come in how many seconds."""
+    """Any object with a number of requests and a number of seconds."""
 
     @property
     def count(self) -> int:
-        """How many requests."""
+        """The number of requests."""
         ...
 
     @property
     def per(self) -> float:
-        """In how many seconds."""
+        """The number of seconds."""
         ...
 
 
-# Sums of times are off by their last bits: they must not cost a caller a second.
+# Sums of times have rounding errors, which must not cost a caller a second.
 _ROUNDING = 1e-9
 
 LimitLike: TypeAlias = Limit | tuple[int, float]
 
 
 def read_limit(limit: LimitLike | None) -> tuple[int, float] | None:
-    """A limit as a plain pair.
+    """Return a limit as a plain pair.
 
     Raises:
-        TypeError: If it is no limit.
-        ValueError: If a figure is not positive.
+        TypeError: If it is not a limit.
+        ValueError: If a number is not positive.
     """
     if limit is None:
         return None
@@ -56,8 +56,8 @@ def read_limit(limit: LimitLike | None) -> tuple[int, float] | None:
 class SlidingWindow:
     """Counts the accepted requests of the last `per` seconds, exactly.
 
-    A request over the limit is refused with the whole seconds until the oldest one leaves the
-    window, and everything is refused until then.
+    A request over the limit is rejected with the whole number of seconds until the oldest request
+    leaves the window, and all requests are rejected until then.
     """
 
     def __init__(self, count: int, per: float) -> None:
@@ -67,7 +67,7 @@ class SlidingWindow:
         self._blocked_until = -math.inf
 
     def admit(self, now: float) -> int | None:
-        """None if the request may pass, else the whole seconds of its Retry-After."""
+        """Return None if the request may pass, else the whole seconds for its Retry-After."""
         if now < self._blocked_until:
             return _whole(self._blocked_until - now)
         accepted = self._accepted

@@ -1,6 +1,6 @@
-"""What each operation answers, given what the instance holds: no HTTP library, no waiting.
+"""The response to each operation, given the instance's state: no HTTP library, no waiting.
 
-The statuses and codes are those of the published contract of the Sessions API,
+Statuses and codes follow the published contract of the Sessions API,
 https://clerk.com/docs/reference/backend-api/tag/Sessions.
 """
 
@@ -56,7 +56,7 @@ OPERATIONS = (
 
 @frozen
 class Route:
-    """Where a request leads: one of `OPERATIONS`, with what its path holds."""
+    """The destination of a request: one of `OPERATIONS`, with the values from its path."""
 
     operation: str
     session_id: str | None = None
@@ -65,7 +65,7 @@ class Route:
 
 @frozen
 class Call:
-    """One request, as far as an operation is concerned."""
+    """The parts of a request that an operation needs."""
 
     route: Route
     version: str
@@ -74,7 +74,7 @@ class Call:
 
 
 def find_route(method: str, path: str) -> Route | Refusal:
-    """The operation of a method and a path (as sent, with its `/v1`), or why there is none."""
+    """Return the route for a method and a path (as sent, with `/v1`), or why there is none."""
     if path in {"/v1/jwks", "/.well-known/jwks.json"}:
         return _only("GET", method, Route("jwks"))
     match [unquote(part) for part in path.split("/")]:
@@ -108,7 +108,7 @@ def _only(allowed: str, method: str, route: Route) -> Route | Refusal:
 
 
 def check_version(headers: Mapping[str, str]) -> str:
-    """The API version that a request asks for; the oldest one where it asks for none.
+    """Return the API version that a request asks for; the oldest one if it asks for none.
 
     Raises:
         Refusal: If there is no such version.
@@ -125,10 +125,10 @@ def check_version(headers: Mapping[str, str]) -> str:
 
 
 def check_key(headers: Mapping[str, str], secret_key: str) -> None:
-    """Let the instance's own key in, as a bearer token.
+    """Check that the bearer token is the instance's secret key.
 
     Raises:
-        Refusal: If the header is missing, of another form, or holds another key.
+        Refusal: If the header is missing or malformed, or contains another key.
     """
     scheme, _, key = headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not key.strip():
@@ -148,7 +148,7 @@ def check_key(headers: Mapping[str, str], secret_key: str) -> None:
 
 
 class Operations:
-    """The eight operations and the key set, over one instance's state."""
+    """The eight operations and the key set of one instance."""
 
     def __init__(self, state: State, tokens: Tokens, settings: Settings) -> None:
         self._state = state
@@ -156,7 +156,7 @@ class Operations:
         self._settings = settings
 
     def answer(self, call: Call) -> Answer:
-        """Do what a request asks for.
+        """Carry out a request and return the response.
 
         Raises:
             Refusal: If the service would refuse it.

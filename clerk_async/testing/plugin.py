@@ -1,10 +1,10 @@
-"""The pytest plugin: a FakeClerk for everybody who has clerk_async installed.
+"""The pytest plugin: a FakeClerk for every project that has clerk_async installed.
 
-- The fixture `fake_clerk`: one server for all tests of a process, begun anew for each of them.
-- The setting `clerk_fake = true`: the environment leads to that server before any app or conftest
-  is imported, so that clients made at import use it; and they begin anew for each test as well.
+- The fixture `fake_clerk`: one server for all tests of a process, reset before each of them.
+- The setting `clerk_fake = true`: environment variables point to that server before any app or
+  conftest is imported, so clients created on import use it; they too are reset before each test.
 
-It is loaded into every pytest run of such an environment, so it imports nothing until it is used.
+Every pytest run of such an environment loads it, so it imports nothing until it is used.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _FAKE: pytest.StashKey[FakeClerk] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Make the setting known."""
+    """Register the setting."""
     parser.addini(
         "clerk_fake",
-        "let CLERK_SECRET_KEY and CLERK_API_URL lead to a FakeClerk, for all tests",
+        "point CLERK_SECRET_KEY and CLERK_API_URL to a FakeClerk for all tests",
         type="bool",
         default=False,
     )
@@ -36,13 +36,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
-    """Set the environment before conftests, and the apps that they import."""
+    """Set the environment before conftests, and the apps that they import, are loaded."""
     _lead_to_fake(early_config)
     yield
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Set it now, where a conftest has named this plugin in `pytest_plugins`."""
+    """Set the environment now if a conftest names this plugin in `pytest_plugins`."""
     _lead_to_fake(config)
 
 
@@ -58,7 +58,7 @@ def _lead_to_fake(config: pytest.Config) -> None:
         "CLERK_JWT_KEY": None,
         "CLERK_WEBHOOK_SIGNING_SECRET": fake.webhook_secret,
     }
-    with suppress(CryptographyMissingError):  # without which nothing can verify tokens either
+    with suppress(CryptographyMissingError):  # without it, nothing can verify tokens either
         variables["CLERK_JWT_KEY"] = fake.jwt_key
     before = {name: os.environ.get(name) for name in variables}
     _set_environment(variables)
@@ -74,7 +74,7 @@ def _set_environment(variables: dict[str, str | None]) -> None:
 
 
 def _started(config: pytest.Config) -> FakeClerk:
-    """The one fake of this process, from its first use on."""
+    """Return the fake of this process, and start it on first use."""
     if _FAKE not in config.stash:
         from .fake import FakeClerk  # noqa: PLC0415 - costs nothing until used
 
@@ -86,7 +86,7 @@ def _started(config: pytest.Config) -> FakeClerk:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Begin anew before a test's fixtures do: the fake, and whoever remembers something of it."""
+    """Reset the fake and all clients before a test's fixtures are set up."""
     fake = item.config.stash.get(_FAKE, None)
     if fake is None:
         return
@@ -99,7 +99,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """Let go what a test holds, before its fixtures wait for it."""
+    """Release the requests that a test holds, before its fixtures wait for them."""
     fake = item.config.stash.get(_FAKE, None)
     if fake is not None:
         fake.clear_faults()
@@ -108,10 +108,10 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
 
 @pytest.fixture
 def fake_clerk(pytestconfig: pytest.Config) -> FakeClerk:
-    """A running FakeClerk, the same for all tests of the process, begun anew for each.
+    """A running FakeClerk, the same for all tests of the process, reset before each.
 
-    Its address never changes. With `clerk_fake = true` in pytest's configuration, clients that are
-    made at import use it, and forget between tests what they remember: pauses, keys, tokens,
+    Its address never changes. With `clerk_fake = true` in pytest's configuration, clients created
+    on import use it, and forget what they have learned between tests: pauses, keys, tokens,
     denials.
     """
     return _started(pytestconfig)

@@ -1,4 +1,4 @@
-"""What arrived: one entry of `fake.requests`."""
+"""A received request: one entry of `fake.requests`."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 class ReceivedRequest:
     """One request as it arrived on the wire.
 
-    Headers, query and body are left out of the repr: they may hold the key or a token.
+    The repr leaves out headers, query and body, because they may contain the key or a token.
 
     Attributes:
         method: The HTTP method.
-        path: The path as it was sent, percent-encoding and `/v1` included, without the query.
-        query_string: The query as it was sent, without its question mark.
-        headers: The headers; looking one up ignores the case of its name.
+        path: The path as sent, with percent-encoding and `/v1`, without the query.
+        query_string: The query as sent, without its question mark.
+        headers: The headers; lookups ignore the case of the name.
         body: The raw body.
         operation: `list`, `create`, `get`, `refresh`, `revoke`, `verify`, `create_token`,
-            `create_token_from_template`, `jwks`; None where nothing of Clerk's matches.
+            `create_token_from_template` or `jwks`; None if no operation matches.
         session_id: The session id of the path, decoded, or None.
-        time: When it arrived, in seconds of the fake's monotonic clock.
-        connection: The number of the connection it came through, from 1.
-        status: The status it was answered with; None while, or because, there is no answer.
-        processed: Whether the fake acted on it (a fault may have kept it from that).
+        time: When it arrived, in seconds on the fake's monotonic clock.
+        connection: The number of its connection, from 1.
+        status: The status of the response; None if there is no response (yet).
+        processed: Whether the fake acted on the request (a fault may have prevented that).
         ended_at: When it was answered, cut or given up, on the same clock; None before that.
     """
 
@@ -48,14 +48,14 @@ class ReceivedRequest:
 
     @property
     def query(self) -> dict[str, str]:
-        """The query's parameters, decoded (the last one of a name that comes twice)."""
-        from urllib.parse import parse_qsl  # noqa: PLC0415 - kept off the path of every request
+        """The query's parameters, decoded; if a name occurs twice, the last value counts."""
+        from urllib.parse import parse_qsl  # noqa: PLC0415 - not needed to handle a request
 
         return dict(parse_qsl(self.query_string, keep_blank_values=True))
 
     @property
     def json(self) -> Any:
-        """The body decoded as JSON; None where there is no body.
+        """The body decoded as JSON, or None if there is no body.
 
         Raises:
             ValueError: If the body is not JSON.

@@ -1,4 +1,4 @@
-"""The refresh operation's checks, in order: every refusal is a 401 with a code of its own.
+"""The refresh operation's checks, in order; each failure is a 401 with its own code.
 
 https://clerk.com/docs/reference/backend-api/tag/Sessions#operation/RefreshSession
 """
@@ -32,10 +32,10 @@ _REQUIRED = ("expired_token", "refresh_token", "request_origin")
 
 
 def check_refresh_body(body: dict[str, Any]) -> None:
-    """Refuse a body of the wrong form, with 400.
+    """Reject a malformed body with 400.
 
     Raises:
-        Refusal: If something is missing, unknown or of a wrong type.
+        Refusal: If something is missing, unknown or of the wrong type.
     """
     for name in _REQUIRED:
         if body.get(name) is None:
@@ -60,7 +60,7 @@ def check_refresh(
     read_token: Callable[[str], dict[str, Any] | None],
     max_age: float,
 ) -> FakeSession:
-    """The session to refresh; its expired token counts as consumed from here on.
+    """Return the session to refresh, and mark its expired token as consumed.
 
     Raises:
         Refusal: If a check fails, with 401 and the check's code.
@@ -126,7 +126,7 @@ def _check_age(claims: dict[str, Any], now: float, max_age: float) -> None:
     issued = claims["iat"]
     if not isinstance(issued, int | float) or isinstance(issued, bool):
         raise _refused(
-            "session_refresh_cannot_determine_session_token_age", "the token's iat is no time"
+            "session_refresh_cannot_determine_session_token_age", "the token's iat is not a time"
         )
     if now - issued > max_age:
         raise _refused(
@@ -137,9 +137,9 @@ def _check_age(claims: dict[str, Any], now: float, max_age: float) -> None:
 def refresh_cookies(
     session: FakeSession, jwt: str, suffix: str, client_uat: int, *, suffixed: bool
 ) -> list[str]:
-    """The Set-Cookie lines of a refresh that asked for cookies, with the suffix or without.
+    """Return the Set-Cookie lines of a refresh that asked for cookies, with or without the suffix.
 
-    The refresh token's cookie always has it: Clerk's SDKs look for no other.
+    The refresh token's cookie always has the suffix, because Clerk's SDKs look for no other.
     """
     attributes = "Path=/; Max-Age=31536000; Secure; SameSite=Lax"
     its = f"_{suffix}" if suffixed else ""
@@ -151,16 +151,17 @@ def refresh_cookies(
 
 
 def publishable_key(issuer: str, *, production: bool) -> str:
-    """The key that a front end would be given: it tells the host of the Frontend API."""
+    """Return the key for a front end; it contains the host of the Frontend API."""
     host = issuer.partition("://")[2] or issuer
     encoded = base64.b64encode(f"{host}$".encode()).decode("ascii")
     return f"pk_{'live' if production else 'test'}_{encoded}"
 
 
 def cookie_suffix(key: str) -> str:
-    """What the cookies of an instance end with, where several share a domain.
+    """Return the suffix of an instance's cookies, for instances that share a domain.
 
-    Clerk's SDKs take it from the publishable key: the first eight letters of its SHA-1 in base64.
+    Clerk's SDKs compute it from the publishable key: the first eight characters of its SHA-1 in
+    base64url.
     """
     digest = hashlib.sha1(key.encode(), usedforsecurity=False).digest()
     return base64.urlsafe_b64encode(digest)[:8].decode("ascii")

@@ -1,4 +1,4 @@
-"""The server under a fake: a thread with a listening socket and an event loop, and its gauges."""
+"""The server of a fake: a thread with a listening socket and an event loop, and its counters."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 _BACKLOG = 1024
 _TURNS_TO_CONNECT = 4
-"""Turns of the loop until a socket that was accepted is a connection, which alone can be closed."""
+"""Turns of the loop until an accepted socket becomes a connection; only then can it be closed."""
 _MAX_PORT = 65_535
 
 
 class _Counting(web.Server):  # type: ignore[misc,unused-ignore]
-    """aiohttp's low-level server, with every connection counted."""
+    """aiohttp's low-level server, which counts every connection."""
 
     def __init__(self, wire: Wire, gauges: Gauges) -> None:
-        # A client that is gone ends what was being done for it.
+        # If a client disconnects, the work for it is cancelled.
         super().__init__(wire.handle, handler_cancellation=True, access_log=None)
         self._wire = wire
         self._gauges = gauges
@@ -61,13 +61,13 @@ class _Counting(web.Server):  # type: ignore[misc,unused-ignore]
 
 
 class _Run:
-    """One run of a server, from its start to its end: the thread, and all that is the thread's."""
+    """One run of a server, from start to end: the thread and everything that belongs to it."""
 
     def __init__(self, gauges: Gauges, tls: ssl.SSLContext | None) -> None:
         self.pid = os.getpid()
         self.is_ending = False
         self.wire: Wire | None = None
-        # Whoever takes the socket out closes it: the thread, or who ends this before it has begun.
+        # Whoever takes the socket out must close it: the thread, or `end` if it never started.
         self._unclaimed: list[socket.socket] = []
         self._gauges = gauges
         self._tls = tls
@@ -79,7 +79,7 @@ class _Run:
         self._thread = threading.Thread(target=self._serve_until_stopped, daemon=True)
 
     def listen(self, port: int) -> int:
-        """Listen, from now on: whoever connects waits for the thread. Returns the port."""
+        """Start to listen: new connections wait for the thread. Return the port."""
         self._unclaimed.append(socket.create_server((HOST, port), backlog=_BACKLOG))
         self._listening = self._unclaimed[0]
         port = self._listening.getsockname()[1]
@@ -92,20 +92,20 @@ class _Run:
         self._thread.start()
 
     def end(self) -> None:
-        """Ask it to end, which it then does by itself; may be asked again."""
+        """Ask the run to end; it then does so by itself. May be called again."""
         self.is_ending = True
         while self._unclaimed:
             self._unclaimed.pop().close()
         self.call(self._stopping.set)
 
     def wait(self) -> None:
-        """Wait until it has ended."""
-        with suppress(RuntimeError):  # its start was interrupted: it ends as soon as it begins
+        """Wait until the run has ended."""
+        with suppress(RuntimeError):  # its start was interrupted, so it ends as soon as it begins
             self._thread.join()
 
     def call(self, function: Callable[[], object]) -> None:
-        """Run something in the thread's loop, soon; dropped if the loop has ended."""
-        self._calls.append(function)  # the loop looks here when it begins
+        """Run a function in the thread's loop, soon; drop it if the loop has ended."""
+        self._calls.append(function)  # the loop checks this when it starts
         with suppress(RuntimeError):
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(self._do_calls)
@@ -121,7 +121,7 @@ class _Run:
             return
         assert self.wire is not None  # noqa: S101 - `begin` sets it
         self._loop = loop = asyncio.new_event_loop()
-        cast("Any", loop).time = monotonic  # a frozen clock would keep it from waking up
+        cast("Any", loop).time = monotonic  # with a frozen clock it would never wake up
         loop.call_soon(self._do_calls)
         try:
             loop.run_until_complete(self._serve(loop, listening, self.wire))
@@ -163,12 +163,12 @@ class _Run:
                 transport.close()
 
     def leave_to_parent(self) -> None:
-        """In a forked child: let go of the sockets, or they stay open when the parent stops."""
+        """Release the sockets in a forked child; otherwise they stay open when the parent stops."""
         held = [] if self._listening is None else [self._listening]
         if self._server is not None:
             held += [to.get_extra_info("socket") for to in list(self._server.open.values())]
         nowhere = os.open(os.devnull, os.O_RDWR)
-        # Not closed: each number still belongs to an object here, which may close it yet.
+        # Not closed: objects in this process still own the descriptors and may close them later.
         for descriptor in (each.fileno() for each in held):
             if descriptor >= 0:
                 os.dup2(nowhere, descriptor, inheritable=False)
@@ -177,7 +177,7 @@ class _Run:
 
 @contextmanager
 def _without_ctrl_c() -> Generator[None]:
-    """Let a Ctrl-C wait: a thread whose start it breaks off would be listed for good."""
+    """Delay a Ctrl-C: if it interrupts the start of a thread, the thread stays listed forever."""
     handler = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(handler):
         yield
@@ -193,7 +193,7 @@ def _without_ctrl_c() -> Generator[None]:
 
 
 class Server:
-    """A server on loopback, in a thread and event loop of its own; `FakeClerk` is one."""
+    """A server on loopback with its own thread and event loop; the base of `FakeClerk`."""
 
     def __init__(self, port: int, ssl_context: ssl.SSLContext | None) -> None:
         if not 0 <= must_be("port", port, int) <= _MAX_PORT:
@@ -201,26 +201,26 @@ class Server:
         self._port = port
         self._tls = must_be("ssl_context", ssl_context, ssl.SSLContext, None)
         self._gauges = Gauges()
-        # Re-entrant, as a signal handler may stop what is being started.
+        # Re-entrant, because a signal handler may stop a server that is being started.
         self._run_lock = threading.RLock()
         self._run: _Run | None = None
 
     def _make_wire(self) -> Wire:
         raise NotImplementedError
 
-    # Life
+    # Start and stop
 
     def start(self) -> Self:
-        """Start serving; does nothing while it runs. After `stop`, the port is the same again.
+        """Start the server; do nothing if it is running. After `stop`, it keeps the same port.
 
         Raises:
-            OSError: If the port is taken.
+            OSError: If the port is in use.
         """
         with self._run_lock:
             run = self._running()
             if run is not None and not run.is_ending:
                 return self
-            self.stop()  # if that was interrupted before
+            self.stop()  # in case that was interrupted before
             try:
                 run = self._run = _Run(self._gauges, self._tls)
                 _RUNNING.add(run)
@@ -234,7 +234,7 @@ class Server:
             return self
 
     def stop(self) -> None:
-        """Close every connection and end the thread; what the fake holds stays."""
+        """Close every connection and end the thread; the fake keeps its state."""
         with self._run_lock:
             run = self._running()
             if run is None:
@@ -242,7 +242,7 @@ class Server:
             try:
                 run.end()
                 run.wait()
-            except BaseException:  # Ctrl-C, before it was asked to end or while it did
+            except BaseException:  # Ctrl-C, before or after the run was asked to end
                 run.end()
                 raise
             self._run = None
@@ -256,7 +256,7 @@ class Server:
     def __enter__(self) -> Self:
         try:
             return self.start()
-        except BaseException:  # Ctrl-C when it had just been started: nobody would stop it
+        except BaseException:  # Ctrl-C just after the start: nothing else would stop it
             self.stop()
             raise
 
@@ -284,7 +284,7 @@ class Server:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(self.stop)
 
-    # Where it is
+    # Address
 
     @property
     def _root(self) -> str:
@@ -294,7 +294,7 @@ class Server:
 
     @property
     def base_url(self) -> str:
-        """The API's base URL, with its `/v1`; it stays when the fake is stopped."""
+        """The API's base URL, including `/v1`; it stays the same when the fake is stopped."""
         return f"{self._root}/v1"
 
     @property
@@ -302,10 +302,10 @@ class Server:
         """The port."""
         return self._port
 
-    # What its wire shows
+    # Connections and requests
 
     def _call_in_loop(self, function: Callable[[], object]) -> bool:
-        """Run something in the server's loop, soon; False if there is none."""
+        """Run a function in the server's loop, soon; return False if there is no loop."""
         run = self._running()
         if run is None or run.is_ending:
             return False
@@ -313,54 +313,54 @@ class Server:
         return True
 
     def drop_connections(self) -> None:
-        """Close every connection from this side, idle ones too, and go on listening."""
+        """Close every connection from this side, including idle ones, and keep listening."""
         run = self._running()
         if run is not None:
             run.call(run.drop_connections)
 
     @property
     def open_connections(self) -> int:
-        """How many connections are open now."""
+        """The number of connections that are open now."""
         return self._gauges.open_connections
 
     @property
     def max_open_connections(self) -> int:
-        """How many connections were ever open at once."""
+        """The most connections that were open at once."""
         return self._gauges.max_open_connections
 
     @property
     def total_connections(self) -> int:
-        """How many connections were ever made."""
+        """The number of connections that were made."""
         return self._gauges.total_connections
 
     @property
     def in_flight(self) -> int:
-        """How many requests are being answered now, held ones too."""
+        """The number of requests that are being answered now, including held ones."""
         return self._gauges.in_flight
 
     @property
     def max_in_flight(self) -> int:
-        """How many requests were ever being answered at once."""
+        """The most requests that were being answered at once."""
         return self._gauges.max_in_flight
 
     @property
     def held(self) -> int:
-        """How many requests `Fault.hold` keeps waiting now."""
+        """The number of requests that `Fault.hold` is holding now."""
         return self._gauges.held
 
     def wait_for(self, predicate: Callable[[], object], timeout: float = 5.0) -> None:
-        """Block until something about the fake holds: `fake.wait_for(lambda: fake.held == 3)`.
+        """Block until a condition is true, as in `fake.wait_for(lambda: fake.held == 3)`.
 
         Raises:
-            TimeoutError: If it does not within so many seconds.
+            TimeoutError: If it is not true within the timeout, in seconds.
         """
         self._gauges.wait_for(predicate, timeout)
 
     async def until(self, predicate: Callable[[], object], timeout: float = 5.0) -> None:  # noqa: ASYNC109
-        """The same as `wait_for`, for async tests: their loop goes on.
+        """Wait like `wait_for`, but without blocking the event loop of an async test.
 
         Raises:
-            TimeoutError: If it does not within so many seconds.
+            TimeoutError: If it is not true within the timeout, in seconds.
         """
         await self._gauges.until(predicate, timeout)
 

@@ -1,4 +1,4 @@
-"""How a fake instance behaves; each setting is checked when it is set."""
+"""The behaviour of a fake instance; each setting is checked when it is set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import random
 
 Latency: TypeAlias = float | tuple[float, float]
-"""Seconds that answers take: always as many, or drawn between two."""
+"""Seconds that responses take: always the same, or drawn from a range."""
 
 
 def _secret_key(name: str, value: str) -> None:
@@ -34,12 +34,12 @@ def _latency(value: Latency) -> Latency:
 
 def _issuer(name: str, value: str | None) -> None:
     if must_be(name, value, str, None) == "":
-        raise ValueError(f"{name} must not be empty: None stands for the fake's own address")
+        raise ValueError(f"{name} must not be empty; None means the fake's own address")
 
 
 @define
 class Settings:
-    """See `FakeClerk`, which shows those that may be set while it runs."""
+    """The settings of `FakeClerk`, which has properties for those that may change while it runs."""
 
     secret_key: str = field(validator=validator(_secret_key), repr=False)
     production: bool = field(validator=of(bool))
@@ -56,19 +56,19 @@ class Settings:
         self.limit_to(self.rate_limit)
 
     def limit_to(self, limit: LimitLike | None) -> None:
-        """Count the requests anew, in an empty window."""
+        """Set the rate limit and start an empty window."""
         self.rate_limit = limit
         figures = read_limit(limit)
         self.window = None if figures is None else SlidingWindow(*figures)
 
     def become(self, other: Settings) -> None:
-        """Behave as these settings say."""
+        """Take over the values of other settings."""
         for each in fields(Settings):
             if each.init:
                 setattr(self, each.name, getattr(other, each.name))
         self.limit_to(other.rate_limit)
 
     def delay(self, random_: random.Random) -> float:
-        """The seconds that the next answer takes."""
+        """Return the seconds that the next response takes."""
         latency = self.latency
         return random_.uniform(*latency) if isinstance(latency, tuple) else latency

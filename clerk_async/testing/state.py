@@ -1,4 +1,4 @@
-"""What the fake instance holds: users, sessions, JWT templates, refresh tokens."""
+"""The state of a fake instance: users, sessions, JWT templates, refresh tokens."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 ORIGIN = "http://localhost:3000"
-#: The statuses of a session that can still do something.
+#: The statuses of a session that is still alive.
 LIVE = frozenset({"active", "pending"})
-#: The statuses that the list operation's filter knows; `pending` is not one of them.
+#: The statuses that the list operation can filter by; `pending` is not one of them.
 FILTERS = frozenset({"abandoned", "active", "ended", "expired", "removed", "replaced", "revoked"})
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _DAY = 86_400_000
@@ -46,12 +46,12 @@ HASURA_CLAIMS: dict[str, Any] = {
 
 
 def wall_clock() -> float:
-    """Unix time, as tests freeze it: freezegun's `time.time` is the real one in some threads."""
+    """Return Unix time as tests freeze it; freezegun leaves `time.time` real in some threads."""
     return datetime.now(UTC).timestamp()
 
 
 def _plain(text: Any) -> Any:
-    """The bare text of an enum's member."""
+    """Return the plain str of an enum member."""
     return str.__str__(text) if isinstance(text, str) else text
 
 
@@ -91,7 +91,7 @@ def _plan(name: str, plan: str | None) -> None:
 
 
 def _tell(session: FakeSession, _: Any, status: str) -> str:
-    """Tell who watches that a session has another status, once it has."""
+    """Set a session's status, and then notify the listener if it has changed."""
     if status != session.status:
         object.__setattr__(session, "status", status)
         if session._on_status is not None:  # noqa: SLF001 - of this file
@@ -106,23 +106,23 @@ def _tasks(name: str, value: list[dict[str, Any]] | None) -> None:
 
 @define(eq=False)
 class FakeSession:
-    """A session as the service holds it: it shows what is now, and assigning to it changes that.
+    """A session in the fake's state: it shows the current values, and assigning changes them.
 
-    Times are integer Unix times in milliseconds, as on the wire; an aware datetime may be assigned.
+    Times are integer Unix times in milliseconds, as on the wire; you may assign aware datetimes.
 
     Attributes:
-        id: `sess_…`.
-        role: The user's role in the active organization, as its tokens tell it.
+        id: The session's id, `sess_…`.
+        role: The user's role in the active organization, for its tokens.
         permissions: The user's permissions there, likewise.
         features: The features that a plan grants, likewise.
         plan: The plan, likewise.
-        authorized_party: The `azp` of its browser's tokens, None for none.
-        claims: Claims that its tokens carry over the standard ones; None removes one.
-        token_lifetime: How long its tokens live where nobody asks otherwise, in seconds.
-        refresh_token: What the browser's `__refresh` cookie would hold.
+        authorized_party: The `azp` of its browser's tokens, or None.
+        claims: Claims that override the standard ones in its tokens; None removes one.
+        token_lifetime: The default lifetime of its tokens, in seconds.
+        refresh_token: The value of the browser's `__refresh` cookie.
 
     Raises:
-        TypeError: If what is assigned is of a wrong type.
+        TypeError: If an assigned value has the wrong type.
         ValueError: If a time has no time zone.
     """
 
@@ -162,7 +162,7 @@ class FakeSession:
     _on_status: Callable[[FakeSession], None] | None = field(default=None, init=False, repr=False)
 
     def as_json(self) -> dict[str, Any]:
-        """The session as the service sends it."""
+        """Return the session as the service sends it."""
         return {
             "object": "session",
             "id": self.id,
@@ -182,7 +182,7 @@ class FakeSession:
 
 
 class State:
-    """Everything the fake knows, guarded by one lock: tests and the server's thread share it."""
+    """All state of the fake, guarded by one lock that tests and the server's thread share."""
 
     def __init__(self, *, seed: int, clock: Callable[[], float]) -> None:
         self.lock: AbstractContextManager[Any] = threading.RLock()
@@ -194,31 +194,31 @@ class State:
         self._clock = clock
         self._random = random.Random(f"ids {seed}")  # noqa: S311 - ids that a seed repeats
         self._order = 0
-        # Oldest first by creation, ties in the order in which they were added.
+        # Oldest first by creation time; equal times in the order in which they were added.
         self._by_user: dict[str, list[tuple[int, int, FakeSession]]] = {}
         self._by_client: dict[str, list[tuple[int, int, FakeSession]]] = {}
         self.clear()
 
     def clear(self) -> None:
-        """Hold nothing but the one template; ids go on, so that none comes twice."""
+        """Remove everything but the default template; ids are never reused."""
         with self.lock:
             for table in (self.users, self.consumed, self.sessions, self._by_user, self._by_client):
                 table.clear()
             self.templates = {"custom_hasura": (dict(HASURA_CLAIMS), 60)}
 
     def now(self) -> int:
-        """The present, in milliseconds."""
+        """Return the current time in milliseconds."""
         return int(self._clock() * 1000)
 
     def new_id(self, prefix: str) -> str:
-        """An id in the form of Clerk's own: a prefix and 27 letters and digits."""
+        """Return an id in Clerk's form: a prefix and 27 letters and digits."""
         return f"{prefix}_" + "".join(self._random.choices(_ALPHABET, k=27))
 
     def activity(self, told: Mapping[str, Any]) -> dict[str, Any]:
-        """A session's activity as the service sends it, with what the test said of it.
+        """Return a session's activity as the service sends it, with the test's values.
 
         Raises:
-            TypeError: If it says something that no activity has, or that JSON can't carry.
+            TypeError: If it has an unknown field, or a value that can't be encoded as JSON.
         """
         unknown = json_object("activity", told).keys() - ACTIVITY
         if unknown:
@@ -237,7 +237,7 @@ class State:
         times: Mapping[str, datetime | int | None],
         rest: Mapping[str, Any],
     ) -> FakeSession:
-        """Put a session in.
+        """Add a session.
 
         Raises:
             ValueError: If the id is taken.
@@ -275,7 +275,7 @@ class State:
         return session
 
     def _tell_of(self, session: FakeSession, created: str = "") -> None:
-        """Tell of a change that Clerk has an event for."""
+        """Send an event for a change that Clerk has an event for."""
         kind = created if session.status == "active" else session.status
         if self.on_event is None or kind not in (
             {"created", "pending"} if created else {"pending", "ended", "removed", "revoked"}
@@ -284,7 +284,7 @@ class State:
         self.on_event(f"session.{kind}", session, None)
 
     def remove_user(self, user_id: str) -> None:
-        """Forget a user; the sessions stay."""
+        """Remove a user; their sessions stay."""
         with self.lock:
             was_known = user_id in self.users
             self.users.discard(user_id)
@@ -292,7 +292,7 @@ class State:
             self.on_event("user.deleted", None, user_id)
 
     def remove(self, session_id: str) -> None:
-        """Purge a session, as the service does with old ones; unknown ids are ignored."""
+        """Delete a session, as the service does with old ones; unknown ids are ignored."""
         with self.lock:
             session = self.sessions.pop(session_id, None)
             if session is None:
@@ -306,9 +306,9 @@ class State:
                     index[owner] = left
 
     def client_uat(self, client_id: str) -> int:
-        """What the cookie `__client_uat` holds: when the client last signed in, in seconds.
+        """Return the value of the cookie `__client_uat`: the client's last sign-in, in seconds.
 
-        0 for one that has signed out.
+        It is 0 if the client has signed out.
         """
         with self.lock:
             live = [
@@ -319,7 +319,7 @@ class State:
         return max(live, default=0) // 1000
 
     def find(self, session_id: str) -> FakeSession | None:
-        """The session of an id, its status brought up to the present."""
+        """Return the session with this id, with its status updated, or None."""
         session = self.sessions.get(session_id)
         if session is not None:
             self._age(session)
@@ -328,7 +328,7 @@ class State:
     def list(
         self, *, user_id: str | None, client_id: str | None, status: str | None
     ) -> list[FakeSession]:
-        """The sessions that match, newest first."""
+        """Return the matching sessions, newest first."""
         with self.lock:
             entries: Iterable[tuple[int, int, FakeSession]]
             if user_id is not None:
@@ -355,7 +355,7 @@ class State:
 
 
 class Sessions(Mapping[str, FakeSession]):
-    """The sessions by id, safe to walk through while the fake serves."""
+    """The sessions by id, safe to iterate over while the fake serves."""
 
     def __init__(self, state: State) -> None:
         self._state = state

@@ -1,7 +1,7 @@
 """The events that a fake instance signs and sends, as Clerk does through Svix.
 
 The envelope and the events: https://clerk.com/docs/guides/development/webhooks/overview. The
-signature: https://www.standardwebhooks.com, with Svix's names of the headers.
+signature: https://www.standardwebhooks.com, with Svix's header names.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .state import FakeSession, State
 
 Message: TypeAlias = tuple[dict[str, str], bytes]
-"""The headers and the body of one request."""
+"""The headers and body of one request."""
 
 SESSION_EVENTS = (
     "session.created",
@@ -40,23 +40,23 @@ SESSION_EVENTS = (
     "session.revoked",
 )
 _TIMEOUT = 15.0
-"""Seconds that a receiver may take; Svix waits as long."""
+"""Seconds that a receiver may take; Svix waits equally long."""
 _TAKEN = frozenset(range(200, 300))
 
 
 @define(eq=False)
 class Delivery:
-    """One event that `FakeClerk.send_webhooks_to` sends.
+    """An event that `FakeClerk.send_webhooks_to` sends.
 
     Attributes:
-        type: Such as `session.revoked`.
-        url: Where to.
-        headers: Its headers, the signature among them; those of the last try.
-        body: Its body.
-        is_done: Whether it has been tried, for the last time.
-        status: What the receiver answered last; None before that, and if it could not be reached.
-        error: Why it could not be reached; None otherwise.
-        attempts: How often it has been tried.
+        type: The event's type, such as `session.revoked`.
+        url: The receiver's URL.
+        headers: The headers of the last attempt, including the signature.
+        body: The body.
+        is_done: Whether the last attempt has been made.
+        status: The status of the last response; None if there was none (yet).
+        error: Why the receiver could not be reached; None otherwise.
+        attempts: The number of attempts so far.
     """
 
     type: str
@@ -70,7 +70,7 @@ class Delivery:
 
 
 class Webhooks:
-    """The events of a fake instance; `FakeClerk` is one."""
+    """The webhook events of a fake instance; a base of `FakeClerk`."""
 
     _gauges: Gauges
 
@@ -91,17 +91,17 @@ class Webhooks:
 
     @property
     def webhook_secret(self) -> str:
-        """What events are signed with: `whsec_…`, as `CLERK_WEBHOOK_SIGNING_SECRET` holds it."""
+        """The secret that signs events: `whsec_…`, as for `CLERK_WEBHOOK_SIGNING_SECRET`."""
         return f"whsec_{base64.b64encode(self._signing_key).decode('ascii')}"
 
     @property
     def instance_id(self) -> str:
-        """The instance that events name."""
+        """The id of the instance in its events."""
         return f"ins_{hashlib.sha256(self._signing_key).hexdigest()[:27]}"
 
     @property
     def deliveries(self) -> list[Delivery]:
-        """What `send_webhooks_to` sends, oldest first: a list that grows, and may be cleared."""
+        """What `send_webhooks_to` sends, oldest first: a list that grows and that you may clear."""
         return self._deliveries
 
     def webhook(
@@ -116,7 +116,7 @@ class Webhooks:
         message_id: str | None = None,
         secret: str | None = None,
     ) -> Message:
-        """Return the headers and the body of an event, as Clerk signs and sends it.
+        """Return the headers and body of an event, as Clerk signs and sends it.
 
         Example:
             ```python
@@ -125,21 +125,21 @@ class Webhooks:
             ```
 
         Args:
-            type: Such as `session.revoked`, `user.deleted`, or any other, with its `data`.
-            session: Whose event it is: the session, or its id. The event tells the status that
-                its name says, whatever the session's is.
+            type: The event's type: a session event, `user.deleted`, or any other with its `data`.
+            session: The session of a session event, or its id. The event has the status that
+                its type names, whatever the session's status is.
             user_id: The user, for `user.deleted`.
             data: Other data than the usual.
-            happened_at: The event's own time: an aware datetime, or Unix milliseconds; now by
+            happened_at: The event's own time: an aware datetime or Unix milliseconds; now by
                 default.
-            sent_at: The delivery's time, which the signature covers, likewise.
+            sent_at: The time of the delivery, which the signature covers, likewise.
             message_id: The delivery's id; a new one by default. A repeated delivery has the same.
-            secret: Another signing secret (`whsec_…`), as while one is rotated.
+            secret: Another signing secret (`whsec_…`), as during a rotation.
 
         Raises:
             KeyError: If there is no such session.
-            TypeError: If an argument is of a wrong type, or one that the event needs is missing.
-            ValueError: If a time has no time zone, or the secret is none.
+            TypeError: If an argument has the wrong type, or one that the event needs is missing.
+            ValueError: If a time has no time zone, or the secret is malformed.
         """
         if data is None:
             data = self._usual_data(type, session, user_id)
@@ -190,25 +190,25 @@ class Webhooks:
         except (AttributeError, binascii.Error):
             raise ValueError("secret must be whsec_ and base64") from None
 
-    # Sending them
+    # Sending
 
     def send_webhooks_to(self, url: str | None, *, retry_after: Iterable[float] = ()) -> None:
-        """Send an event for each change of state from now on, one after the other; None: no more.
+        """Send an event for each change of state from now on, one after the other; None: stop.
 
-        Sent are `session.created` and `session.pending` for a session that is put in so, by a
-        request or a test; `session.revoked`, `session.ended`, `session.removed` and
-        `session.pending` for one that becomes so; `user.deleted` for a user that is removed.
-        `deliveries` shows what came of each, and `wait_for` wakes when one is done.
+        `session.created` and `session.pending` are sent for a session that is added with that
+        status, by a request or a test; `session.revoked`, `session.ended`, `session.removed` and
+        `session.pending` for a session that changes to it; `user.deleted` for a removed user.
+        `deliveries` shows the result of each, and `wait_for` wakes up when one is done.
 
         Args:
             url: The receiver's URL.
-            retry_after: Seconds after which an event is sent again that was not answered with a
-                2xx, one number for each further try: with the same id, signed anew, and after
-                whatever was sent meanwhile. Clerk's own begin with 5 and 300; the default is none.
+            retry_after: Seconds after which to resend an event that did not get a 2xx, one number
+                for each retry. A retry has the same id, is signed anew, and follows the events
+                that were sent in the meantime. Clerk's begin with 5 and 300; the default is none.
 
         Raises:
-            TypeError: If a number of seconds is none.
-            ValueError: If it is no URL of http or https, or a number is negative.
+            TypeError: If `retry_after` has something that is not a number.
+            ValueError: If the URL is not http or https, or a number is negative.
         """
         waits = tuple(number("retry_after", each, least=0) for each in retry_after)
         if url is not None:
@@ -250,11 +250,11 @@ class Webhooks:
         try:
             while self._outbox:
                 await self._deliver(self._outbox.popleft())
-        finally:  # without a turn of the loop since the last look
+        finally:  # the loop does not run anything between the last check and this
             self._is_delivering = False
 
     async def _deliver(self, delivery: Delivery) -> None:
-        """Send it once; where that fails and a try is left, another task sends it again."""
+        """Send it once; if that fails and a retry is left, another task sends it again."""
         timeout = aiohttp.ClientTimeout(total=_TIMEOUT)
         delivery.attempts += 1
         delivery.status = delivery.error = None
@@ -306,7 +306,7 @@ def _signed(body: bytes, message_id: str, sent_at: int, key: bytes) -> dict[str,
 
 
 def _user(session: FakeSession) -> dict[str, Any]:
-    """The user that a session event tells of; the fake knows nothing of them but the id."""
+    """Return the user of a session event; the fake knows nothing about them but the id."""
     return {
         "object": "user",
         "id": session.user_id,

@@ -1,4 +1,4 @@
-"""How requests come in and answers go out: the operations and the faults meet HTTP here."""
+"""Handles HTTP requests with the operations and the faults."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PUBLIC_KEY_SET = "/.well-known/jwks.json"
 
 
 class Wire:
-    """Handles every request of one fake; runs on the server's loop alone."""
+    """Handles every request of one fake; runs only on the server's loop."""
 
     def __init__(
         self,
@@ -58,12 +58,12 @@ class Wire:
         self.connection_numbers: dict[Any, int] = {}
 
     def let_go(self) -> None:
-        """Answer what is held."""
+        """Answer all held requests."""
         self.gate.set()
         self.gate = asyncio.Event()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer one request, or misbehave as the faults say."""
+        """Answer one request, or misbehave as the faults demand."""
         path, _, query = request.raw_path.partition("?")
         found = find_route(request.method, path)
         route = found if isinstance(found, Route) else None
@@ -93,8 +93,8 @@ class Wire:
             if fault is None:
                 return self._send(received, self._process(received, found, query))
             return await self._misbehave(fault, request, received, found, query)
-        except ConnectionError:  # the client went away while it was being answered
-            await asyncio.get_running_loop().create_future()  # which ends this as well
+        except ConnectionError:  # the client disconnected while it was being answered
+            await asyncio.get_running_loop().create_future()  # cancelled with the connection
             raise
         finally:
             received.ended_at = self._monotonic()
@@ -265,6 +265,6 @@ async def _cut(request: web.BaseRequest, *, reset: bool) -> NoReturn:
             transport.abort()
         else:
             transport.close()
-    # The connection's end cancels this handler: there is nobody left to answer.
+    # The end of the connection cancels this handler; there is no client left to answer.
     await asyncio.get_running_loop().create_future()
     raise AssertionError("unreachable")
