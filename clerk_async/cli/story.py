@@ -268,8 +268,8 @@ def _tell_report(out: Output, fake: FakeClerk, report: RevocationReport) -> None
         if count:
             out.result(f"   {number(count):>6} {word}")
     out.result(
-        f"   in {report.elapsed:.1f} s; {trouble} requests met trouble and were dealt with, "
-        f"{report.throttled} of them 429s"
+        f"   in {report.elapsed:.1f} s; {trouble} requests met trouble and were dealt with "
+        f"(answered 429: {report.throttled})"
     )
     for outcome in report.failures[:LOUDEST]:
         out.result(out.bad(f"   {outcome.session_id}: {outcome.error}"))
