@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     )
 
 VERIFY_ADVICE: Final = (
-    "Clerk has deprecated verify and removed it in API version 2025-04-10: verify session tokens "
-    "without the network instead, with AsyncTokenVerifier or TokenVerifier"
+    "verify is deprecated by Clerk and was removed in API version 2025-04-10: verify session "
+    "tokens without the network instead, with AsyncTokenVerifier or TokenVerifier"
 )
 
 

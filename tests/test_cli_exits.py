@@ -238,7 +238,7 @@ def test_a_key_file_has_the_key_alone_or_on_its_own_line(
         ("OTHER=sk_test_planted\n", "holds no CLERK_SECRET_KEY= lines"),
         ("CLERK_SECRET_KEY=sk_test_planted\nCLERK_SECRET_KEY=sk_test_b\n", "several different"),
         ("CLERK_SECRET_KEY=\n", "is empty"),
-        ("\x00\x01", "the secret key holds"),
+        ("\x00\x01", "the secret key contains"),
     ],
 )
 def test_a_key_file_of_another_kind_exits_with_2(

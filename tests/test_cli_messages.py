@@ -25,13 +25,13 @@ PARAMETERS = re.compile(r"[a-z]+_[a-z_]+|\b(?:count|per|fraction|TokenVerifier)\
     ("arguments", "told"),
     [
         (("get", ""), "the session id is empty"),
-        (("get", "a/b"), "the session id holds '/'"),
+        (("get", "a/b"), "the session id contains '/'"),
         (("get", ".."), "the session id must not be"),
         (("list", "--user", ""), "the user id is empty"),
         (("list", "--client", ""), "--client is empty"),
         (("list", "--user", "u", "--status", ""), "--status is empty"),
         (("create", "--user", "u", "--organization", ""), "--organization is empty"),
-        (("token", "s", "--template", "a/b"), "--template holds"),
+        (("token", "s", "--template", "a/b"), "--template contains"),
         (("verify", "s", ""), "the token is empty"),
         (
             ("refresh", "s", "--expired-token", "e", "--refresh-token", "r", "--origin", ""),
@@ -41,7 +41,7 @@ PARAMETERS = re.compile(r"[a-z]+_[a-z_]+|\b(?:count|per|fraction|TokenVerifier)\
         (("revoke", "s", "--rate", "10/0"), "S must be"),
         (("revoke", "s", "--share", "nan"), "--share"),
         (("revoke", "s", "--journal", ""), "--journal is not"),
-        (("revoke", "a/b"), "the session id holds '/'"),
+        (("revoke", "a/b"), "the session id contains '/'"),
         (("revoke-all", "--user", ""), "the user id is empty"),
         (("revoke-all", "--user", "u", "--except", ""), "the session id is empty"),
         (("revoke-all", "--client", ""), "--client is empty"),
@@ -49,7 +49,7 @@ PARAMETERS = re.compile(r"[a-z]+_[a-z_]+|\b(?:count|per|fraction|TokenVerifier)\
         (("--base-url", "ftp://x", "get", "s"), "--base-url must be"),
         (("--base-url", "http://x.example/v1", "get", "s"), "--base-url is http://"),
         (("verify-token", "t", "--issuer", "x"), "--issuer must be a URL"),
-        (("verify-token", "t", "--authorized-party", ""), "--authorized-party must hold"),
+        (("verify-token", "t", "--authorized-party", ""), "--authorized-party must have"),
         (("verify-token", "t"), "--authorized-party is not set"),
     ],
 )

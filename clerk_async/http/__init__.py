@@ -1,5 +1,6 @@
-"""How a call becomes requests, and answers become values.
+"""How a call becomes requests, and how responses become values.
 
-`operations` says what to send, `retry` when to send it again, `pacing` when a bulk run may send,
-`decode` what an answer means; all four are pure. `transport` alone touches aiohttp.
+`operations` says what to send, `retry` when to retry, `clerk_async.pacing` when a bulk run may
+send, and `decode` what a response means; all four are pure. Only `transport`, `connections` and
+`failures` use aiohttp.
 """

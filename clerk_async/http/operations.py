@@ -1,4 +1,4 @@
-"""The service's operations as a table, and the checks that arguments pass before any I/O.
+"""The service's operations as a table, and the argument checks that run before any I/O.
 
 The table follows Clerk's Backend API (https://clerk.com/docs/reference/backend-api/tag/Sessions).
 """
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
 
 LIMIT_BOUNDS: Final = (1, 500)
 LIFETIME_BOUNDS: Final = (30, 315360000)
-"""Seconds that a token may live."""
+"""The shortest and the longest lifetime of a token, in seconds."""
 
 _PLAIN_SEGMENT = re.compile(r"[A-Za-z0-9_.~-]+")
 
 
 class RetryClass(Enum):
-    """What a repeat of an operation may do; `clerk_async.http.retry` draws the consequences."""
+    """What a retry of an operation may do; `clerk_async.http.retry` decides by it."""
 
-    SAFE = "a repeat changes nothing, or has the same effect once more"
-    CREATES = "a repeat could make a second session"
-    CONSUMES = "a repeat is refused, as the first one used the token up"
+    SAFE = "a retry changes nothing, or has the same effect again"
+    CREATES = "a retry could create a second session"
+    CONSUMES = "a retry is rejected, because the first request used the token up"
 
 
 @attrs.frozen
 class Operation:
-    """One row of the table: method, path, what a repeat may do, and a version if it is pinned.
+    """One row of the table: method, path, what a retry may do, and the API version if pinned.
 
-    The service's rate limit counts every operation but one that isn't limited.
+    The service's rate limit counts every operation for which `is_limited` is true.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Operation:
     is_limited: bool = True
 
 
-# The path is `head`, or `head`, the session's id and `tail`.
+# The path is `head` alone, or `head`, the session's id and `tail`.
 LIST: Final = Operation("list", "GET", "/sessions")
 CREATE: Final = Operation("create", "POST", "/sessions", retry=RetryClass.CREATES)
 GET: Final = Operation("get", "GET", "/sessions/")
@@ -83,7 +83,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
 
 
 class Request:
-    """What one call sends, each time it is sent."""
+    """The request of one call, the same for each attempt."""
 
     __slots__ = (
         "body",
@@ -112,11 +112,11 @@ class Request:
         self.query: str = query
         self.body: Mapping[str, Any] | None = body
         self.secrets: tuple[str, ...] = secrets
-        # whom the answer must be about, if it says so
+        # The response must be about these, if it names any.
         self.session_id: object = session_id
         self.user_id: object = None
         self.client_id: object = None
-        # those that differ from the client's own
+        # Only the headers that differ from the client's.
         self.headers: dict[str, str] | None = None
         if body is not None:
             self.headers = {"Content-Type": "application/json"}
@@ -124,7 +124,7 @@ class Request:
                 self.headers["Clerk-API-Version"] = operation.api_version
 
     def encoded_body(self) -> bytes | None:
-        """Give the body as JSON."""
+        """Return the body as JSON."""
         return None if self.body is None else msgspec.json.encode(self.body)
 
     def __repr__(self) -> str:
@@ -132,10 +132,10 @@ class Request:
 
 
 def path_segment(name: str, value: object) -> str:
-    """Encode `value` as one segment of a path; refuse what could lead out of it.
+    """Encode `value` as one path segment; reject a value that could leave the segment.
 
-    A path such as `/sessions/../users/user_1` would be normalised on its way and reach another
-    resource with the master key.
+    A path such as `/sessions/../users/user_1` would be normalised on the way, and reach another
+    resource with the secret key.
     """
     if not isinstance(value, str):
         raise InvalidArgumentError(f"{name} must be a str, not {type(value).__name__}")
@@ -148,24 +148,24 @@ def path_segment(name: str, value: object) -> str:
     for character in value:
         if character in "/\\?#" or character.isspace() or not character.isprintable():
             raise InvalidArgumentError(
-                f"{name} holds {character!a}: slashes, ?, #, "
-                "whitespace and control characters can't stand in one"
+                f"{name} contains {character!a}: slashes, ?, #, "
+                "whitespace and control characters aren't allowed"
             )
     return quote(value, safe="")
 
 
 def check_session_id(value: object) -> str:
-    """Give a session's id encoded for a path.
+    """Return a session's id, encoded for a path.
 
     Raises:
-        InvalidArgumentError: If it isn't a str, is empty, `.` or `..`, or holds a slash, `?`, `#`,
-            whitespace or a control character.
+        InvalidArgumentError: If it isn't a str, is empty, `.` or `..`, or contains a slash, `?`,
+            `#`, whitespace or a control character.
     """
     return path_segment("session_id", value)
 
 
 def for_session(operation: Operation, session_id: object, **body: Any) -> Request:
-    """Build a request for one session, with the parameters that aren't None."""
+    """Build a request for one session; leave out parameters that are None."""
     segment = path_segment("session_id", session_id)
     return Request(
         operation,
@@ -176,7 +176,7 @@ def for_session(operation: Operation, session_id: object, **body: Any) -> Reques
 
 
 def revoke_request(session_id: object) -> Request:
-    """Build a revoke: no body, nothing to check but the id."""
+    """Build the request of `revoke`, which has no body."""
     path = f"/sessions/{path_segment('session_id', session_id)}/revoke"
     return Request(REVOKE, path, session_id=session_id)
 
@@ -189,7 +189,7 @@ def list_request(
     limit: object,
     offset: object,
 ) -> Request:
-    """Build a list, always in the shape that tells the total count."""
+    """Build the request of `list`, in the form whose response includes the total count."""
     query: list[str] = []
     for name, value in (("client_id", client_id), ("user_id", user_id), ("status", status)):
         if value is not None:
@@ -208,7 +208,7 @@ def list_request(
 
 
 def create_request(user_id: object, active_organization_id: object) -> Request:
-    """Build a create."""
+    """Build the request of `create`."""
     body = {"user_id": check_text("user_id", user_id)}
     if active_organization_id is not None:
         body["active_organization_id"] = check_text(
@@ -220,7 +220,7 @@ def create_request(user_id: object, active_organization_id: object) -> Request:
 
 
 def token_request(session_id: object, expires_in_seconds: object) -> Request:
-    """Build a create_token."""
+    """Build the request of `create_token`."""
     lifetime = _lifetime(expires_in_seconds)
     return for_session(CREATE_TOKEN, session_id, expires_in_seconds=lifetime)
 
@@ -228,7 +228,7 @@ def token_request(session_id: object, expires_in_seconds: object) -> Request:
 def template_token_request(
     session_id: object, template_name: object, expires_in_seconds: object
 ) -> Request:
-    """Build a create_token_from_template."""
+    """Build the request of `create_token_from_template`."""
     lifetime = _lifetime(expires_in_seconds)
     request = for_session(CREATE_TOKEN_FROM_TEMPLATE, session_id, expires_in_seconds=lifetime)
     request.path += path_segment("template_name", template_name)
@@ -245,7 +245,7 @@ def _lifetime(seconds: object) -> int | None:
 
 
 def verify_request(session_id: object, token: object) -> Request:
-    """Build a verify, which names an API version of its own."""
+    """Build the request of `verify`, which has its own API version."""
     text = check_text("token", token.jwt if isinstance(token, Token) else token)
     request = for_session(VERIFY, session_id, token=text)
     request.secrets = (text,)
@@ -263,14 +263,14 @@ def refresh_request(
     request_originating_ip: object,
     suffixed_cookies: object,
 ) -> Request:
-    """Build a refresh.
+    """Build the request of `refresh`.
 
-    `suffixed_cookies` is a parameter of the query, which Clerk's JavaScript SDK sends and the
-    published contract lacks.
+    `suffixed_cookies` is a query parameter that Clerk's JavaScript SDK sends but the published API
+    description doesn't list.
     """
     expired = check_text("expired_token", expired_token)
     refresh = check_text("refresh_token", refresh_token)
-    if format not in (None, "token", "cookie"):  # a tuple: what can't be hashed is refused too
+    if format not in (None, "token", "cookie"):  # a tuple, so that unhashable values are rejected
         raise InvalidArgumentError('format must be "token" or "cookie"')
     if not (suffixed_cookies is None or isinstance(suffixed_cookies, bool)):
         raise InvalidArgumentError("suffixed_cookies must be True, False or None")
@@ -293,13 +293,13 @@ def refresh_request(
 
 
 def check_text(name: str, value: object) -> str:
-    """Give back a string that isn't empty and that UTF-8 can carry."""
+    """Return a string that isn't empty and has only printable characters; reject anything else."""
     if not isinstance(value, str):
         raise InvalidArgumentError(f"{name} must be a str, not {type(value).__name__}")
     if not value.strip():
         raise InvalidArgumentError(f"{name} is empty")
     if not value.isprintable():
-        raise InvalidArgumentError(f"{name} holds control characters")
+        raise InvalidArgumentError(f"{name} contains control characters")
     return value
 
 
@@ -308,7 +308,7 @@ def _given(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _headers(headers: object) -> Mapping[str, list[str]] | None:
-    """Return headers as the service reads them: each name with a list of values."""
+    """Return headers in the service's format: each name maps to a list of values."""
     if headers is None:
         return None
     if not isinstance(headers, Mapping):
@@ -320,7 +320,7 @@ def _headers(headers: object) -> Mapping[str, list[str]] | None:
             raise InvalidArgumentError("request_headers must map names to a str or a list of them")
         texts = [text for text in cast("list[object]", values) if isinstance(text, str)]
         if len(texts) != len(values) or not all(map(_is_utf8, (name, *texts))):  # pyright: ignore[reportUnknownArgumentType]
-            raise InvalidArgumentError("request_headers: a name or value is no str for UTF-8")
+            raise InvalidArgumentError("request_headers: a name or value can't be sent as UTF-8")
         checked[name] = texts
     return checked
 

@@ -1,22 +1,21 @@
-"""All sessions of a list that changes while it is read.
+"""Reads all sessions of a list that changes in the meantime.
 
-The service skips as many sessions as `offset` says, newest first. When sessions leave the list
-meanwhile (they end, and a filter by status drops them), the later ones move up, and a walk that
-simply goes on behind its last page skips some without a word. So `Walk` trusts neither offsets nor
-totals, only what it has seen:
+The service skips `offset` sessions, newest first. When sessions leave the list (they end, and the
+status filter drops them), the later ones move up. A walk that simply continued after its last page
+would silently skip some. So `Walk` trusts neither offsets nor totals, only what it has seen:
 
-- A page has to overlap what was read before: it begins with the last session that is known. If it
-  holds no session that is known, some may have been skipped, and the walk steps back, further each
-  time, until it meets one or is at the beginning. Sessions come in the order of their creation, so
-  nothing can be hidden between two of them on one page.
-- A total may be missing or wrong, and a page may be shorter than asked for although more follow.
-  So the walk goes on until a page from behind the last session is empty, which says how many
-  sessions there are at most, and then goes back: if as many are met again as that, nobody is
-  hidden. Of a long list, one page before its end is enough, unless the service cuts pages short.
+- A page must overlap what was read before: it is requested from the last known session on. If it
+  has no known session, some may have been skipped. Then the walk steps back, further each time,
+  until it finds a known session or reaches the start. Sessions are listed in the order of their
+  creation, so none can be missing between two sessions of one page.
+- A total may be missing or wrong, and a page may be shorter than requested although more sessions
+  follow. So the walk continues until a page after the last session is empty, which limits how many
+  sessions there are, and then goes back: if it finds that many again, none is missing. For a long
+  list, one page before the end is enough, unless the service returns short pages.
 
-To know a session again, the walk keeps the id of each, about 130 bytes: any of them may still be
-listed when those around it are gone, and the order of two sessions can't be told from what the
-service sends.
+To recognise sessions, the walk keeps the id of each, about 130 bytes: any session may still be
+listed when its neighbours are gone, and the service sends nothing that tells the order of two
+sessions.
 """
 
 from __future__ import annotations
@@ -37,27 +36,27 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("clerk_async")
 
 LEAST_PAGE: Final = 2
-"""One session to know the place by, and one more to make progress."""
+"""One session to recognise the place, and one more to make progress."""
 MORE_THAN_TOLD: Final = 100_000
-"""So many sessions more than the service told of, and the list is taken for endless."""
+"""A list counts as endless if it has this many more sessions than the total reported."""
 BELIEVED: Final = 500_000
-"""No user has more sessions, whatever the service tells of."""
+"""The largest reported total that counts: no user has more sessions."""
 PASSES: Final = 3
-"""How often a short list is counted before one page of it is taken for all that there is."""
+"""How often a short list is counted before a single page counts as the whole list."""
 TRUE_BEFORE: Final = 20
-"""So many lists have to end where the service said before its word is taken for the next."""
+"""How many lists must end where the service said before we believe it for the next list."""
 REPEATS_AT_MOST: Final = 10
-"""So often may a page come again further down the list: newer sessions would have to push it."""
+"""How often a page may repeat further down the list, pushed there by newer sessions."""
 IDLE_AT_MOST: Final = 100
-"""So many requests may bring nothing new, besides four for each page of sessions."""
+"""How many requests may bring nothing new, in addition to four per page of sessions."""
 
 
 class Trust:
-    """How far the word of the service on the end of a list is taken, in a run over many lists.
+    """Whether to believe the service about the end of a list, in a run over many lists.
 
-    Proof costs a request or two for each list, which for many short lists is as much as everything
-    else. So the word is taken once it was true so often, was never false, and only for a page that
-    is shorter than another one was: a service that cuts its pages short doesn't cut them there.
+    Proof takes a request or two per list, which for many short lists doubles the cost. So the walk
+    believes the service once it was right `TRUE_BEFORE` times and never wrong. It does so only for
+    a page that is shorter than an earlier one: a service with shorter pages wouldn't cut it there.
     """
 
     def __init__(self) -> None:
@@ -66,7 +65,7 @@ class Trust:
         self._longest = 0
 
     def believes(self, walk: Walk) -> bool:
-        """Whether the page that was just taken is the last, on the service's word alone."""
+        """Whether the page just taken is the last one, according to the service alone."""
         self._longest = max(self._longest, walk.size)
         return (
             self._true >= TRUE_BEFORE
@@ -76,27 +75,27 @@ class Trust:
         )
 
     def learn(self, walk: Walk) -> None:
-        """Hold the word against what a walk has proved."""
+        """Compare what the service said with what a walk has proved."""
         self._has_lied |= walk.has_lied
         self._true += walk.claim is not None and walk.claim == walk.end
 
 
 class Walk:
-    """One walk over a list; pure: whoever asks for the pages hands them in.
+    """One walk over a list; pure: the caller fetches the pages and passes them in.
 
     Attributes:
-        limit: How many sessions to ask for.
+        limit: How many sessions to request.
         offset: Where the next page begins.
-        size: How many sessions the last page held.
+        size: How many sessions the last page had.
         is_over: Whether all sessions have been seen.
-        end: How many sessions there were when a page from behind the last one was empty; None as
-            long as none was.
-        claim: Where the service said that the list ends, by its total and by a page that is shorter
-            than it was asked to be; None if it didn't.
-        has_lied: Whether sessions came after such an end.
+        end: The offset at which a page was empty, and so the most sessions there were; None until
+            then.
+        claim: Where the list ends according to the service, by its total and by a page shorter than
+            requested; None if it didn't say.
+        has_lied: Whether more sessions followed such an end.
 
     Args:
-        limit: How many sessions a page may hold.
+        limit: The most sessions per page.
     """
 
     def __init__(self, limit: int) -> None:
@@ -126,7 +125,7 @@ class Walk:
         self._failed: tuple[int, str | None] | None = None
 
     def begin_again(self) -> None:
-        """Go over the list once more; what was seen, and where it ended, stays known."""
+        """Start over; the walk still knows the sessions seen and where the list ended."""
         self.offset = 0
         self.is_over = False
         self._idle = 0
@@ -135,7 +134,7 @@ class Walk:
         self._begin()
 
     def take(self, page: SessionPage) -> list[Session | UnreadableItem]:
-        """Take the page at `offset`, and return what is new on it.
+        """Take the page at `offset`, and return its new entries.
 
         Raises:
             ResponseDecodeError: If the list doesn't end.
@@ -177,7 +176,7 @@ class Walk:
         return new
 
     def _note_end(self, end: int) -> None:
-        """Note that the list holds at most so many sessions now, and go back to count them."""
+        """Record that the list has at most `end` sessions now, and go back to count them."""
         self.end = end
         self.is_over = not end
         self._passes += 1
@@ -187,11 +186,11 @@ class Walk:
         self._step_back(end if is_counted else max(self._stride, self._span))
 
     def _is_proved(self, reached: int) -> bool:
-        """Whether nothing can be hidden any more, after a page that showed nothing new behind it.
+        """Whether no session can be missing, after a page with nothing new after known sessions.
 
-        That is so once as many sessions have been met again as there were when the list ended.
-        A list of a service that gives whole pages needs no count if it is long, or changes all the
-        time: whatever it has left would be on the page, which reaches to its end and has room.
+        This is so once the walk has found as many sessions again as the list had at its end. If the
+        service returns full pages, a list that is long or keeps changing needs no count: any other
+        session would be on this page, which reaches the end of the list and has room for more.
         """
         if self.end is None:
             return False
@@ -203,15 +202,15 @@ class Walk:
 
     @property
     def _span(self) -> int:
-        """How many sessions a page adds, as far as is known."""
+        """How many new sessions a page adds, as far as known."""
         return max(1, (self._longest if self._cuts_pages else self.limit) - 1)
 
     def _adjoins(self, first: str | None) -> bool:
-        """Whether a page goes on from what was read, though it shows no session that is known.
+        """Whether a page without a known session still continues what was read.
 
-        An entry without an id is known by its place. A service that gives one session at a time can
-        show none that is known: it has to give the same one twice, with the session before it read
-        once more in between.
+        An entry without an id is recognised by its place. If the service returns one session at a
+        time, no page can overlap: it must return the same session twice, and the session before it
+        in between.
         """
         if first is None:
             return _at_place(self.offset) in self._seen
@@ -220,7 +219,7 @@ class Walk:
     def _new(
         self, entries: list[Session | UnreadableItem], last_known: int
     ) -> tuple[list[Session | UnreadableItem], bool]:
-        """Return what is new, and whether some of it comes after the last session that is known."""
+        """Return the new entries, and whether any comes after the last known session."""
         new: list[Session | UnreadableItem] = []
         goes_on = False
         before, nameless = "", 0
@@ -230,7 +229,7 @@ class Walk:
                 nameless = 0
             elif at < last_known:
                 continue
-            else:  # it is known by its neighbour, or by its place if it has none
+            else:  # recognised by its neighbour, or by its place if it has none
                 nameless += 1
                 key = f"{before}\0{nameless}" if before else _at_place(self.offset + at)
             if key in self._seen:
@@ -255,11 +254,11 @@ class Walk:
     def _check_end(self) -> None:
         seen = len(self._seen)
         if seen > min(self._told, BELIEVED) + MORE_THAN_TOLD:
-            problem = f"it has shown {seen:,} sessions, and told of {self._told:,}"
+            problem = f"it returned {seen:,} sessions but reported a total of {self._told:,}"
         elif self._repeats > REPEATS_AT_MOST or self._idle > IDLE_AT_MOST + 4 * seen // max(
             1, self._longest - 1
         ):
-            problem = "it shows the same sessions again and again, as if it ignored the offset"
+            problem = "it keeps returning the same sessions, as if it ignored the offset"
         else:
             return
         raise ResponseDecodeError(
@@ -277,17 +276,17 @@ def _at_place(place: int) -> str:
 
 def _in_order(page: SessionPage) -> list[Session | UnreadableItem]:
     entries: list[Session | UnreadableItem] = list(page.data)
-    for item in page.unreadable:  # in the order of their places
+    for item in page.unreadable:  # sorted by index
         entries.insert(item.index, item)
     return entries
 
 
 def check_where(where: object) -> None:
-    """Refuse a `where` that can't judge a session.
+    """Reject a `where` that can't select sessions.
 
     Raises:
-        InvalidArgumentError: If it can't be called, or is a coroutine function, whose coroutine
-            would be true of every session.
+        InvalidArgumentError: If it isn't callable, or is a coroutine function, whose coroutine
+            would be true for every session.
     """
     if where is None:
         return
@@ -298,12 +297,12 @@ def check_where(where: object) -> None:
 
 
 def is_meant(where: Callable[[Session], object] | None, session: Session) -> bool:
-    """Whether `where` means a session; without one every session is meant.
+    """Whether `where` selects a session; None selects every session.
 
     Raises:
-        InvalidArgumentError: If it returns what is true of every session: something to await, or
-            a generator.
-        Exception: Whatever it raises.
+        InvalidArgumentError: If `where` returns an awaitable or a generator, which would be true
+            for every session.
+        Exception: Any exception that `where` raises.
     """
     if where is None:
         return True
@@ -313,7 +312,7 @@ def is_meant(where: Callable[[Session], object] | None, session: Session) -> boo
         if isinstance(answer, Coroutine):
             answer.close()
         raise InvalidArgumentError(
-            f"where must say whether a session is meant: it returned a {kind}"
+            f"where must return whether it selects a session: it returned a {kind}"
         )
     return bool(answer)
 
@@ -324,13 +323,13 @@ async def iterate_pages(
     where: Callable[[Session], object] | None,
     on_unreadable: Callable[[UnreadableItem], object] | None,
 ) -> AsyncGenerator[Session, None]:
-    """Yield every session that was there at the start and is not gone, each once.
+    """Yield once each session that was in the list at the start and didn't leave it.
 
     Args:
-        walk: A new one.
+        walk: A new walk.
         fetch: Returns the page at an offset.
-        where: Says which sessions are meant; None for all.
-        on_unreadable: Called with each entry that is no session; without it they are logged.
+        where: Selects the sessions; None selects all.
+        on_unreadable: Called with each entry that isn't a session; None: log such entries.
 
     Raises:
         ResponseDecodeError: If the list doesn't end.
@@ -342,8 +341,6 @@ async def iterate_pages(
                 if is_meant(where, entry):
                     yield entry
             elif on_unreadable is None:
-                logger.warning(
-                    "entry %d of a list is left out: %s", offset + entry.index, entry.error
-                )
+                logger.warning("skipping list entry %d: %s", offset + entry.index, entry.error)
             elif inspect.isawaitable(told := on_unreadable(entry)):
                 await told

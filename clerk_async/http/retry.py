@@ -1,10 +1,8 @@
-"""Whether a failed attempt is tried again, and after how long. Pure: no I/O, no clock.
+"""Whether to retry a failed attempt, and after how long. Pure: no I/O, no clock.
 
-It depends on what a repeat of the operation may do, and on what is known of the failed attempt.
-"Passing" are 409 `resource_locked`, 500, 502, 503, 504, 520 and 522 to 524; "unsent" means that no
-connection could be made, and "lost" that the connection broke, or time ran out, after sending.
-
-The table::
+That depends on what a retry of the operation may do, and on what is known about the failure. In the
+table, "passing" means 409 `resource_locked`, 500, 502, 503, 504, 520 and 522 to 524. "Unsent" means
+that no connection could be made, "lost" that the connection broke or timed out after sending::
 
     | operation | 429 | passing | unsent | lost |
     |---|---|---|---|---|
@@ -14,11 +12,11 @@ The table::
     | create | yes | only 409 `resource_locked` and 503 with Retry-After | yes | no |
     | refresh | yes | only 503 with Retry-After | yes | no (its token is used up) |
 
-Waits grow exponentially with full jitter. A `Retry-After` is obeyed and never undercut; one longer
-than `max_retry_after`, or than what is left of the deadline, is raised at once with its value on
-the error. On a 429, and on a 503 with Retry-After, the whole client pauses. A quota keeps an outage
-from tripling the load. Nothing else is sent again: no other status, no redirect, no answer that
-can't be read.
+Waits back off exponentially with full jitter, and are never shorter than a `Retry-After`. If that
+exceeds `max_retry_after` or the time left before the deadline, the error is raised at once, with
+the value. A 429, or a 503 with Retry-After, pauses the whole client. A quota keeps retries from
+tripling the load in an outage. Nothing else is retried: no other status, no redirect, no response
+that can't be read.
 """
 
 from __future__ import annotations
@@ -50,7 +48,7 @@ PASSING_STATUSES: Final = frozenset({500, 502, 503, 504, 520, 522, 523, 524})
 LOCKED_CODE: Final = "resource_locked"
 
 JITTER_ABOVE_RETRY_AFTER: Final = 0.1
-"""The wait after a Retry-After is up to this part longer, so that clients don't return at once."""
+"""Waits are up to this fraction longer than Retry-After, so that clients don't return together."""
 
 QUOTA_SIZE: Final = 500
 QUOTA_PER_RETRY: Final = 5
@@ -59,11 +57,11 @@ QUOTA_PER_SUCCESS: Final = 1
 
 
 def is_retryable(retry: RetryClass, error: ClerkError) -> bool:
-    """Whether an attempt that failed with `error` may be sent again."""
+    """Whether an attempt that failed with `error` may be retried."""
     if isinstance(error, ApiError):
         return _is_retryable_answer(retry, error)
     if isinstance(error, ConnectError):
-        return not error._is_final  # noqa: SLF001 - set where TLS failed
+        return not error._is_final  # noqa: SLF001 - set if TLS failed
     if isinstance(error, RequestTimeoutError) and error.phase != "response":
         return error.phase == "connect"
     return isinstance(error, TransportError) and retry is RetryClass.SAFE
@@ -78,12 +76,12 @@ def _is_retryable_answer(retry: RetryClass, error: ApiError) -> bool:
 
 
 def pauses_client(error: ApiError) -> bool:
-    """Whether an answer tells the whole client to wait: 429, and 503 with Retry-After."""
+    """Whether a response makes the whole client wait: 429, or 503 with Retry-After."""
     return asks_to_wait(error.status, error.retry_after)
 
 
 def is_passing(error: ClerkError | None) -> bool:
-    """Whether the reason for a failure may be gone a little later."""
+    """Whether the cause of a failure may pass soon."""
     return isinstance(error, TransportError | ServerError | RateLimitedError) or _is_locked(error)
 
 
@@ -94,42 +92,42 @@ def _is_locked(error: ClerkError | None) -> bool:
 def backoff(
     policy: RetryPolicy, retry: int, retry_after: float | None, random: Callable[[], float]
 ) -> float:
-    """Give the seconds to wait before retry number `retry`, counted from 1.
+    """Return the seconds to wait before retry number `retry`, counted from 1.
 
     Full jitter, as in https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/.
-    After a Retry-After never less than it says.
+    Never less than `retry_after`.
 
     Args:
         policy: The bounds.
-        retry: Which retry this is.
-        retry_after: What the service asked for, if it did.
-        random: Gives a number from 0 up to 1.
+        retry: The number of the retry.
+        retry_after: The seconds that the service asked to wait, or None.
+        random: Returns a number from 0 to 1.
     """
     if retry_after is not None:
         return retry_after * (1 + JITTER_ABOVE_RETRY_AFTER * random())
-    exponent = min(retry - 1, 64)  # past this every bound is reached, and floats end at 1024
+    exponent = min(retry - 1, 64)  # far above any `max_delay`; a float overflows at 1024
     return min(policy.base_delay * 2.0**exponent, policy.max_delay) * random()
 
 
 def parse_retry_after(value: str | None, now: float) -> float | None:
-    """Read a Retry-After header as seconds from now; None for what makes no sense.
+    """Parse a Retry-After header as seconds from now; return None if it isn't valid.
 
     Args:
         value: Whole or decimal seconds, or an HTTP date in any of its three forms (RFC 9110,
-            sections 10.2.3 and 5.6.7). A date that is past means 0.
-        now: The time, in seconds since the epoch.
+            sections 10.2.3 and 5.6.7). A date in the past means 0.
+        now: The current time, in seconds since the epoch.
     """
     if value is None:
         return None
     text = value.strip()
     if text.isascii() and text.replace(".", "", 1).isdigit():
-        seconds = float(text)  # too many digits give infinity: longer than any policy allows
+        seconds = float(text)  # too many digits become infinity, longer than any policy allows
         return seconds if not math.isnan(seconds) else None
     if not text or text[0] in "+-." or not text[0].isalpha():
         return None
     try:
         moment = parsedate_to_datetime(text)
-        if moment.tzinfo is None:  # asctime's form has none: every HTTP date is in UTC
+        if moment.tzinfo is None:  # the asctime form has none; every HTTP date is in UTC
             moment = moment.replace(tzinfo=UTC)
         return max(0.0, moment.timestamp() - now)
     except (ValueError, TypeError, OverflowError, IndexError):
@@ -137,10 +135,10 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
 
 
 class RetryQuota:
-    """What a client may spend on retries, so that an outage isn't met with triple load.
+    """A client's quota for retries, so that retries don't triple the load in an outage.
 
-    As in the standard mode of AWS's SDKs: 500 tokens; a retry takes 5, or 10 after a timeout; a
-    call that succeeds gives back what its last retry took, or 1.
+    It works as in the standard mode of AWS's SDKs: the quota has 500 tokens. A retry takes 5, or 10
+    after a timeout. A successful call returns what its last retry took, or 1.
     """
 
     __slots__ = ("tokens",)
@@ -149,7 +147,7 @@ class RetryQuota:
         self.tokens: int = QUOTA_SIZE
 
     def take(self, error: ClerkError) -> int:
-        """Pay for one retry; 0 means that there's not enough left."""
+        """Pay for one retry, and return its price; 0 means that the quota is used up."""
         price = QUOTA_PER_TIMEOUT if isinstance(error, TimeoutError) else QUOTA_PER_RETRY
         if self.tokens < price:
             return 0
@@ -157,6 +155,6 @@ class RetryQuota:
         return price
 
     def give_back(self, paid: int) -> None:
-        """Note a success after `paid` tokens for its last retry, or none."""
+        """Record a success whose last retry took `paid` tokens; 0 if it had none."""
         if self.tokens < QUOTA_SIZE:
             self.tokens = min(QUOTA_SIZE, self.tokens + (paid or QUOTA_PER_SUCCESS))

@@ -1,4 +1,4 @@
-"""The same client for code without an event loop: `SessionsApi`."""
+"""`SessionsApi`: the same client for code without an event loop."""
 
 from clerk_async.sync.client import SessionsApi
 

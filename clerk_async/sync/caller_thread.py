@@ -1,4 +1,4 @@
-"""Callbacks, iterables and results on their way between the caller's thread and the loop."""
+"""How callbacks, iterables and results pass between the caller's thread and the loop."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 BULK_GRACE: Final = 20.0
-"""Seconds that an interrupted bulk run may take to finish what is in flight."""
+"""Seconds that an interrupted bulk run may take to finish its requests in flight."""
 CHUNK: Final = 256
-"""Ids that are fetched from the caller's iterable in one go at the most."""
+"""The most ids to fetch from the caller's iterable at once."""
 CHUNK_SECONDS: Final = 0.005
-"""How long fetching may go on for; an iterable that waits for its next id delays no other."""
+"""How long to fetch at once, so that ids wait no longer for a slow iterable's next ones."""
 
 
 class CallerThread:
@@ -48,15 +48,15 @@ class CallerThread:
     def __init__(self, thread: LoopThread) -> None:
         self._thread = thread
         self._private: PrivateLoop | None = None
-        # Ctrl-C may come between any two steps: work stays here until it is done, and a wake-up
-        # that is lost costs nothing.
+        # Ctrl-C may come between any two steps: work stays here until it is done, and a lost
+        # wake-up does no harm.
         self._inbox: collections.deque[_Work] = collections.deque()
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     async def run(self, function: Callable[..., T], *args: Any) -> T | None:
-        """Run a function in the caller's thread, and wait for its result; None if it can't be had.
+        """Run a function in the caller's thread and return its result.
 
-        It can't if the caller was interrupted, and nobody listens any more.
+        Returns None if the caller was interrupted and no longer runs functions.
         """
         if self._private is None or self._private.is_ending:
             return None
@@ -72,13 +72,13 @@ class CallerThread:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Run a coroutine function to its end, doing meanwhile what it asks of this thread.
+        """Run a coroutine function to its end, and run here the functions that it asks for.
 
-        An interruption cancels it, and goes on once what was in flight has been finished and told;
-        a second one, or one that takes longer than `grace` seconds, leaves at once.
+        An interruption cancels the coroutine, waits up to `grace` seconds while it finishes and
+        reports the requests in flight, and is then raised; a second interruption is raised at once.
 
         Raises:
-            WrongLoopError: If what was begun before a fork is to go on after it.
+            WrongLoopError: If the work began before a fork and would continue after it.
         """
         private = self._same_loop()
         crossing = Crossing(function, args, kwargs, lambda: self._wake.put(None))
@@ -92,17 +92,17 @@ class CallerThread:
         return crossing.outcome()
 
     def finish(self, items: AsyncGenerator[Any, None]) -> None:
-        """End an async generator, and wait for it, unless that would hold up another loop."""
+        """Close an async generator, and wait for it unless that would block another loop."""
         if not in_a_loop_thread():
             self.serve(BULK_GRACE, _finish, items)
-        elif self._private is not None:  # the collector, which runs in any thread
+        elif self._private is not None:  # the garbage collector, which runs in any thread
             self._private.hand_over(Crossing(_finish, (items,)))
 
     def _same_loop(self) -> PrivateLoop:
         private = self._thread.private()
         if self._private not in {None, private}:
             raise WrongLoopError(
-                "this iterator belongs to the parent process: begin another after the fork"
+                "this iterator belongs to the parent process: start a new one after the fork"
             )
         self._private = private
         return private
@@ -118,11 +118,11 @@ class CallerThread:
             try:
                 self._wake.get(timeout=SLICE)
             except queue.Empty:
-                waited += SLICE  # not by a clock: tests of users freeze theirs
+                waited += SLICE  # not by a clock: users' tests may freeze it
 
 
 class _Work:
-    """One thing to be done in the caller's thread."""
+    """One function call to make in the caller's thread."""
 
     def __init__(
         self, private: PrivateLoop, function: Callable[..., Any], args: tuple[Any, ...]
@@ -134,18 +134,18 @@ class _Work:
         self._has_begun = False
 
     def do(self) -> None:
-        """Do it, in the caller's thread; what it raises is raised in the loop, but for Ctrl-C."""
+        """Call the function; an error, except Ctrl-C, is raised in the loop."""
         result: Any = None
         error: BaseException | None = None
         try:
-            # begun before, it was interrupted, and nobody asks for its result; nor does anybody
-            # whose loop has ended, or was left behind by a fork
+            # If it has begun before, it was interrupted and no caller waits for its result. No
+            # caller waits either if the loop has ended or a fork has left it behind.
             if not self._has_begun and not self._private.is_over:
                 self._has_begun = True
                 result = self._function(*self._args)
         except StopIteration:
-            error = RuntimeError("StopIteration left a callback")
-        except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - it is handed on
+            error = RuntimeError("a callback raised StopIteration")
+        except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - raised in the loop
             error = raised
         self._private.call_soon(self._settle, result, error)
 
@@ -161,16 +161,16 @@ class _Work:
 def in_caller_thread(
     caller: CallerThread, name: str, function: Callable[..., T] | None
 ) -> Callable[..., Coroutine[Any, Any, T]] | None:
-    """Make a callback run in the caller's thread.
+    """Wrap a callback so that it runs in the caller's thread.
 
     Raises:
-        InvalidArgumentError: If it can't be called, or is a coroutine function.
+        InvalidArgumentError: If it isn't callable, or is a coroutine function.
     """
     if function is None:
         return None
     if not callable(function):  # pyright: ignore[reportUnnecessaryComparison]
         raise InvalidArgumentError(f"{name} must be callable")
-    if iscoroutinefunction(function):  # nobody would await it: as an answer, it is always true
+    if iscoroutinefunction(function):  # its coroutine would never be awaited, and is always true
         raise InvalidArgumentError(f"{name} must be an ordinary function in the sync client")
 
     async def hop(*args: Any) -> T:
@@ -180,7 +180,7 @@ def in_caller_thread(
 
 
 def told_in(caller: CallerThread, options: RunOptions) -> RunOptions:
-    """Make all callbacks of a bulk run be called in the caller's thread."""
+    """Wrap all callbacks of a bulk run so that they run in the caller's thread."""
     names = ("should_stop", "on_outcome", "on_progress")
     hopping: dict[str, Any] = {
         name: in_caller_thread(caller, name, getattr(options, name)) for name in names
@@ -191,7 +191,7 @@ def told_in(caller: CallerThread, options: RunOptions) -> RunOptions:
 def read_in_caller_thread(
     caller: CallerThread, name: str, items: Iterable[str]
 ) -> Iterable[str] | AsyncIterable[str]:
-    """Make an iterable be read in the caller's thread, unless it is a plain collection."""
+    """Wrap an iterable to be read in the caller's thread; a plain collection stays as it is."""
     if isinstance(items, AsyncIterable):
         raise InvalidArgumentError(f"{name} must be an ordinary iterable in the sync client")
     if isinstance(items, Collection | str | bytes) or not hasattr(items, "__iter__"):
@@ -200,11 +200,11 @@ def read_in_caller_thread(
 
 
 async def _fetched(caller: CallerThread, items: Iterable[str]) -> AsyncGenerator[str, None]:
-    """Fetch from an iterable in the caller's thread, some at a time."""
+    """Fetch from an iterable in the caller's thread, in chunks."""
     iterator = await caller.run(iter, items)
     while True:
         taken = None if iterator is None else await caller.run(_take, iterator)
-        if taken is None:  # the caller was interrupted; the run is cancelled, too
+        if taken is None:  # the caller was interrupted, so the run is cancelled too
             raise asyncio.CancelledError
         chunk, is_last, error = taken
         for item in chunk:
@@ -216,7 +216,7 @@ async def _fetched(caller: CallerThread, items: Iterable[str]) -> AsyncGenerator
 
 
 def _take(iterator: Iterator[str]) -> tuple[list[str], bool, Exception | None]:
-    """Take what comes quickly; an error comes after what was taken before it."""
+    """Return the items that arrive quickly, whether they are the last, and the error after them."""
     chunk: list[str] = []
     until = monotonic() + CHUNK_SECONDS
     try:
@@ -224,7 +224,7 @@ def _take(iterator: Iterator[str]) -> tuple[list[str], bool, Exception | None]:
             chunk.append(item)
             if len(chunk) >= CHUNK or monotonic() >= until:
                 return chunk, False, None
-    except Exception as error:  # noqa: BLE001 - handed on to where the ids are awaited
+    except Exception as error:  # noqa: BLE001 - raised where the ids are awaited
         return chunk, True, error
     return chunk, True, None
 
@@ -234,7 +234,7 @@ def iterated(
     items: AsyncGenerator[T, None],
     is_meant: Callable[[T], bool] = lambda _: True,
 ) -> Generator[T, None, None]:
-    """Iterate from this thread over what is meant; leaving early ends it properly."""
+    """Iterate from this thread over the selected items; leaving early closes the generator."""
     try:
         while True:
             item = caller.serve(BULK_GRACE, _next_of, items)
@@ -243,8 +243,8 @@ def iterated(
             if is_meant(cast("T", item)):
                 yield cast("T", item)
     finally:
-        # An interruption may have left it running, closing the client has ended it already, and
-        # where a fork has left it behind the loop that it belongs to sees to it.
+        # An interruption may have left it running, closing the client may have ended it already,
+        # and after a fork the loop that it belongs to closes it in the parent.
         with contextlib.suppress(RuntimeError, ClientClosedError, WrongLoopError):
             caller.finish(items)
 

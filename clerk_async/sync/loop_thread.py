@@ -1,8 +1,7 @@
-"""The thread behind a sync client: made lazily, used by many at once, left behind by a fork.
+"""The thread behind a sync client: it starts with the first call and serves many threads.
 
-The loop starts with the first call and ends with `close`, or by itself when the interpreter exits.
-After a fork the child starts afresh: thread and loop of the parent don't exist there, and nothing
-of theirs is touched.
+Its event loop ends with `close`, or when the interpreter exits. After a fork, the child starts its
+own thread and loop. Those of the parent don't run there, and the child touches nothing of theirs.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 GRACE: Final = 2.0
-"""Seconds that a call interrupted by Ctrl-C may take to let go."""
+"""Seconds that a call interrupted by Ctrl-C may take to end."""
 CLOSE_GRACE: Final = 5.0
-"""Seconds that closing may take, a callback that is running included."""
+"""Seconds that closing may take, including a running callback."""
 EXIT_GRACE: Final = 1.0
 """Seconds that closing at exit may take."""
 
@@ -38,16 +37,16 @@ class LoopThread:
         refuse_green_threads()
         self._name = name
         self._on_close = on_close
-        self._privates: dict[int, PrivateLoop] = {}  # by process; setdefault is one step
+        self._privates: dict[int, PrivateLoop] = {}  # by process id; setdefault is atomic
         self._left_behind: list[PrivateLoop] = []
         self._is_closed = False
         _alive[id(self)] = weakref.ref(self)
 
     def forget_parents(self, but: int | None = None) -> None:
-        """Start afresh in a child process, without touching what belongs to those before it.
+        """Start anew in a child process, without touching the loops of its parents.
 
         Args:
-            but: A process whose loop is kept.
+            but: The id of a process whose loop is kept.
         """
         for pid in list(self._privates):
             private = None if pid == but else self._privates.pop(pid, None)
@@ -60,17 +59,17 @@ class LoopThread:
         return self._privates.get(os.getpid())
 
     def private(self) -> PrivateLoop:
-        """Give the loop, which starts with its first call.
+        """Return the loop, which starts with its first call.
 
         Raises:
-            ClientClosedError: If this was closed.
+            ClientClosedError: If the client was closed.
             WrongLoopError: If the caller is the loop's own thread, which would wait for itself.
         """
         pid = os.getpid()
         private = self._privates.get(pid)
         if private is None:
             refuse_green_threads()
-            self.forget_parents(but=pid)  # after a fork that Python isn't told of, as uWSGI's
+            self.forget_parents(but=pid)  # after a fork that Python can't see, such as uWSGI's
             private = self._privates.setdefault(pid, PrivateLoop(self._name, self._on_close))
         if self._is_closed:
             raise ClientClosedError("this client was closed")
@@ -84,10 +83,10 @@ class LoopThread:
     def call(
         self, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Run a coroutine function to its end, and give its result.
+        """Run a coroutine function to its end, and return its result.
 
-        An interruption (Ctrl-C) cancels it, waits up to `GRACE` seconds for it to let go, and goes
-        on as the interruption; a second one leaves at once.
+        An interruption (Ctrl-C) cancels it, waits up to `GRACE` seconds for it to end, and is then
+        raised; a second interruption is raised at once.
         """
         private = self.private()
         crossing = Crossing(function, args, kwargs)
@@ -101,7 +100,7 @@ class LoopThread:
         return crossing.outcome()
 
     def close(self, grace: float = CLOSE_GRACE) -> None:
-        """End what runs, close what is open, stop the loop; can be repeated.
+        """End running calls, close connections and stop the loop; can be called twice.
 
         Raises:
             WrongLoopError: If the caller is the loop's own thread.
@@ -110,22 +109,22 @@ class LoopThread:
         if private is not None and _thread.get_ident() == private.ident:
             raise WrongLoopError("a SessionsApi can't be closed from its own event loop's thread")
         self._is_closed = True
-        private = self._private  # made meanwhile, by who saw us open
+        private = self._private  # it may be new, made by a thread that saw the client still open
         if private is not None:
             private.end(grace)
 
     def __del__(self) -> None:
-        if sys.is_finalizing() or not hasattr(self, "_is_closed"):  # interrupted while it was made
+        if sys.is_finalizing() or not hasattr(self, "_is_closed"):  # interrupted in __init__
             return
         _alive.pop(id(self), None)
         private = self._private
-        if private is not None:  # the collector runs in any thread, the loop's own included
+        if private is not None:  # the garbage collector runs in any thread, even the loop's own
             private.end(EXIT_GRACE)
 
 
 _alive: Final[dict[int, weakref.ref[LoopThread]]] = {}
-"""For the process's two hooks. They are set once, when this is imported: so that clients leave none
-behind, and that atexit handlers registered later, which run before ours, can still make calls."""
+"""For the two process-wide hooks. They are registered once, on import, so that clients leave none
+behind, and so that atexit handlers registered later, which run earlier, can still make calls."""
 
 
 def _in_child() -> None:
@@ -148,11 +147,11 @@ atexit.register(_at_exit)
 
 
 def refuse_green_threads() -> None:
-    """Say at once that patched threads can't carry an event loop beside them.
+    """Reject patched threads, which can't run an event loop next to them.
 
     Raises:
-        ConfigurationError: If gevent or eventlet has replaced the threads of this process, or what
-            an event loop waits with.
+        ConfigurationError: If gevent or eventlet has replaced the threads of this process, or the
+            modules that an event loop waits with.
     """
     remedy = None
     monkey = sys.modules.get("gevent.monkey")
@@ -163,7 +162,7 @@ def refuse_green_threads() -> None:
         remedy = "monkey_patch(thread=False)"
     if remedy is not None:
         raise ConfigurationError(
-            "SessionsApi needs real threads, and gevent or eventlet has patched them: "
+            "SessionsApi needs real threads, but gevent or eventlet has patched them: "
             f"use {remedy}, or real threads"
         )
 

@@ -1,10 +1,10 @@
-"""An event loop in a thread of its own: how calls cross into it, and how it ends.
+"""An event loop in its own thread: how calls enter it, and how it shuts down.
 
-Whoever waits for a crossing is let go whatever happens: the loop may end, or be left behind by a
-fork, while a call is on its way in, under way, or in a callback; and the thread that calls may be
-interrupted between any two steps. So each crossing is begun by the loop or withdrawn by its caller,
-whichever claims it first; only the loop's thread, which no signal reaches, settles what it has
-begun; and nobody relies on a step that another caller was about to take.
+A thread that waits for a crossing is always released. The loop may end, or a fork may leave it
+behind, while a call is queued, running or in a callback; and the calling thread may be interrupted
+between any two steps. So either the loop starts a crossing or its caller withdraws it, whichever
+claims it first. Only the loop's thread, which no signal interrupts, settles what it has started.
+And no thread relies on a step that another caller was about to take.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CUT_OFF_GRACE: Final = 1.0
-"""Seconds that what still runs when the loop ends has for being cancelled."""
+"""Seconds that tasks still running when the loop ends may take to be cancelled."""
 
 _loop_threads: Final[set[int]] = set()
 
 
 def in_a_loop_thread() -> bool:
-    """Whether this thread runs a private loop, of whichever client: it should wait for no other."""
+    """Whether this thread runs the private loop of any client: it shouldn't wait for another."""
     return _thread.get_ident() in _loop_threads
 
 
 class Crossing(Generic[T]):
-    """One call on its way through the loop, and the thread that waits for it.
+    """One call that a thread makes in the loop and waits for.
 
     Args:
-        function: Makes the coroutine, in the loop's thread: one that was made by the caller, and
-            then not handed over, would complain of never having been awaited.
-        arguments: For the function.
-        options: For the function, by name.
+        function: Called in the loop's thread to make the coroutine. A coroutine that the caller
+            made and then failed to hand over would warn that it was never awaited.
+        arguments: Positional arguments for the function.
+        options: Keyword arguments for the function.
         notify: Called in the loop's thread when the call has ended.
     """
 
@@ -77,7 +77,7 @@ class Crossing(Generic[T]):
         self._options = options or {}
         self._context = contextvars.copy_context()
         self._notify = notify
-        self._claim = _thread.allocate_lock()  # taken once, by who decides what becomes of it
+        self._claim = _thread.allocate_lock()  # acquired once, by the thread that starts or ends it
         self._done = Latch()
         self._is_running = False
         self._is_refused = False
@@ -86,28 +86,28 @@ class Crossing(Generic[T]):
 
     @property
     def is_settled(self) -> bool:
-        """Whether it has ended, in whichever way."""
+        """Whether it has ended, with a result or an error."""
         return self._done.is_open
 
     def withdraw(self) -> bool:
-        """Take it back, in the caller's thread; false if the loop has taken it up."""
+        """Take it back, in the caller's thread; return false if the loop has started it."""
         return self._claim.acquire(blocking=False)
 
     def start(self, loop: asyncio.AbstractEventLoop, under_way: set[Crossing[Any]]) -> None:
-        """Begin in the caller's context, unless it was withdrawn; leaves the set when it ends."""
+        """Start in the caller's context, unless withdrawn; it leaves `under_way` when it ends."""
         if self._claim.acquire(blocking=False):
             self.task = loop.create_task(self._carry(under_way), context=self._context)
         else:
             under_way.discard(self)
 
     async def _carry(self, under_way: set[Crossing[Any]]) -> None:
-        """Run the coroutine and wake the caller at once, not a turn of the loop later."""
+        """Run the coroutine and wake the caller at once, not one loop iteration later."""
         self._is_running = True
         try:
             if self._is_refused:
-                raise asyncio.CancelledError  # noqa: TRY301 - as if it had come a step later
+                raise asyncio.CancelledError  # noqa: TRY301 - as if cancelled one step later
             self._result = await self._function(*self._arguments, **self._options)
-        except BaseException as error:  # noqa: BLE001 - handed to the caller, as it is
+        except BaseException as error:  # noqa: BLE001 - raised unchanged in the caller
             self._error = error
         under_way.discard(self)
         self._settle()
@@ -118,25 +118,25 @@ class Crossing(Generic[T]):
             self._notify()
 
     def refuse(self, error: BaseException) -> None:
-        """Let the caller go, as nobody will answer any more."""
+        """Release the caller with an error, because the loop won't settle the call."""
         if not self.is_settled:
-            self.withdraw()  # so that nobody begins it any more
+            self.withdraw()  # so that the loop can't start it any more
             self._error = error
             self._settle()
 
     def cancel_here(self) -> None:
         """Ask the coroutine to end, in the loop's thread."""
-        # A task that is cancelled before its first step would never get to wake the caller.
+        # A task that is cancelled before its first step would never wake the caller.
         self._is_refused = True
         if self._is_running and self.task is not None:
             self.task.cancel()
 
     def wait(self, seconds: float = float("inf")) -> bool:
-        """Wait for the end; false if it didn't come in time."""
+        """Wait for the end; return false on a timeout."""
         return self._done.wait(seconds)
 
     def outcome(self) -> T:
-        """Give the result, or raise what the coroutine raised."""
+        """Return the coroutine's result, or raise its error."""
         if self._error is not None:
             error, self._error = self._error, None
             try:
@@ -149,11 +149,11 @@ class Crossing(Generic[T]):
 
 
 class PrivateLoop:
-    """A loop that starts when it is first needed; its thread holds nothing of its client's.
+    """A loop that starts when first needed; its thread keeps no reference to the client.
 
     Args:
-        name: Its thread's.
-        on_close: What to await before it ends.
+        name: The thread's name.
+        on_close: Awaited before the loop ends.
     """
 
     def __init__(self, name: str, on_close: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -173,10 +173,10 @@ class PrivateLoop:
         self._thread = Errand(name, self._run)
 
     def hand_over(self, crossing: Crossing[Any]) -> None:
-        """Give a crossing to the loop; waking it costs a system call, so once for several.
+        """Give a crossing to the loop; one wake-up, which costs a system call, serves several.
 
         Raises:
-            ClientClosedError: If the loop has ended or is to end, or its thread can't be started.
+            ClientClosedError: If the loop has ended or is closing, or its thread can't be started.
         """
         if self.is_closing:
             raise ClientClosedError("this client was closed")
@@ -187,23 +187,23 @@ class PrivateLoop:
         elif self._woken_in != turn:
             try:
                 loop.call_soon_threadsafe(self._receive)
-                # Only now, and only for the turn that was seen before: whoever finds it can be sure
-                # that the loop was woken, and has not looked since.
+                # Only now, and only for the turn read before: a thread that reads this value can
+                # rely on the loop having been woken and not having looked since.
                 self._woken_in = turn
-            except RuntimeError:  # closed: `_refuse_all` comes, or has come and set `is_over`
+            except RuntimeError:  # closed: `_refuse_all` will run, or has run and set `is_over`
                 pass
         if self.is_over:
             raise ClientClosedError("this client was closed")
 
     def call_soon(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Have something done in the loop's thread; nothing if the loop has ended."""
+        """Call a function in the loop's thread; do nothing if the loop has ended."""
         loop = self.loop
         if loop is not None and not self.is_over:
             with contextlib.suppress(RuntimeError):  # closed meanwhile
                 loop.call_soon_threadsafe(function, *arguments)
 
     def call_off(self, crossing: Crossing[Any]) -> bool:
-        """Take a crossing back, or ask it to end; true if it may still be waited for."""
+        """Take a crossing back, or ask it to end; return true if the caller should wait for it."""
         crossing.caller = 0
         if crossing.withdraw() or crossing.is_settled:
             return False
@@ -211,10 +211,10 @@ class PrivateLoop:
         return True
 
     def end(self, grace: float) -> None:
-        """Close, let what is under way see it and end, and stop; from any thread.
+        """Close, let running calls see it and end, then stop the loop; from any thread.
 
-        Waits for it, but neither in a loop's own thread nor while a call of this thread is under
-        way: it may be in a callback of that call, which needs this thread in order to end.
+        Waits for the end, but not in a loop's own thread, nor while a call of this thread runs: we
+        may be in a callback of that call, which needs this thread to end.
         """
         self._grace = self._grace or grace
         self.is_closing = True
@@ -227,13 +227,13 @@ class PrivateLoop:
             self._thread.join(grace + 2 * CUT_OFF_GRACE)
 
     def leave_behind(self) -> None:
-        """In a forked child: say so to who is in a call, and touch nothing else."""
-        # The parent's selector is shared with us: closing or even finalizing the loop could
-        # unregister what the parent waits for. So it's marked, and stays quiet.
+        """In a forked child: raise an error in calls under way, and touch nothing else."""
+        # The child shares the parent's selector: closing or even finalizing the loop could
+        # unregister what the parent waits for. So we only mark it, which also avoids a warning.
         self.is_over = True
         with contextlib.suppress(AttributeError):
             cast("Any", self.loop)._closed = True  # noqa: SLF001
-        error = WrongLoopError("this call goes on in the parent process, not in a fork")
+        error = WrongLoopError("this call continues in the parent process, not in the fork")
         self._refuse_all(error)
 
     # --- in the caller's thread ---
@@ -241,7 +241,7 @@ class PrivateLoop:
     def _start(self) -> None:
         try:
             self._thread.send(or_here=False)
-        except RuntimeError as error:  # too many, or on Python 3.12 the main one has ended
+        except RuntimeError as error:  # too many threads, or on 3.12 the main thread has ended
             raise ClientClosedError(f"the client can't start its thread: {error}") from None
 
     # --- in the loop's thread ---
@@ -250,8 +250,8 @@ class PrivateLoop:
         self.ident = _thread.get_ident()
         try:
             loop = new_event_loop()
-        except Exception as error:  # noqa: BLE001 - no descriptors left, or a policy of the user's
-            self._thread = Errand(self._name, self._run)  # whoever comes from now on tries again
+        except Exception as error:  # noqa: BLE001 - no descriptors left, or the user's loop policy
+            self._thread = Errand(self._name, self._run)  # the next call tries again
             why = getattr(error, "strerror", None) or type(error).__name__
             self._refuse_all(ConnectError(f"the client can't start its event loop: {why}"))
             return
@@ -259,7 +259,7 @@ class PrivateLoop:
         try:
             self.loop = loop
             loop.call_soon(self._receive)
-            if self.is_closing:  # who closed may have found no loop yet
+            if self.is_closing:  # `end` may have found no loop yet
                 self._begin_to_end()
             loop.run_forever()
             self.is_ending = True
@@ -268,15 +268,15 @@ class PrivateLoop:
         finally:
             loop.close()
             _loop_threads.discard(self.ident)
-            self.is_over = True  # before the look: who comes later sees it, and waits for nobody
+            self.is_over = True  # before we look: later callers see it and don't wait
             self._refuse_all(asyncio.CancelledError())
 
     def _receive(self) -> None:
-        self._turn += 1  # before the look: who comes later must wake the loop again
+        self._turn += 1  # before we look: later callers must wake the loop again
         arrivals = self._arrivals
         while arrivals:
             crossing = arrivals[0]
-            self._under_way.add(crossing)  # before it leaves the others: `end` looks for it
+            self._under_way.add(crossing)  # before it leaves the arrivals: `end` looks for it
             arrivals.popleft()
             if self.is_ending:
                 self._under_way.discard(crossing)
@@ -307,7 +307,7 @@ class PrivateLoop:
 
 
 async def _cut_off() -> None:
-    """Cancel what still runs, such as a bulk run whose callback doesn't come back."""
+    """Cancel the tasks that still run, such as a bulk run whose callback doesn't return."""
     if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
         for task in tasks:
             task.cancel()
