@@ -22,20 +22,17 @@ from clerk_async.under_test import monotonic, wall_clock
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-DEFAULT_KEEP: Final = 3600.0
-"""Seconds until a denial expires: longer than the lifetime of any session token."""
+DEFAULT_KEEP: Final = 3600.0  # seconds: longer than the lifetime of any session token
 
 Subject = Literal["session", "user", "everyone"]
 
 _MICRO: Final = 1_000_000
-_TIDY_PARTS: Final = 16
-"""How often per `keep` period expired entries are removed."""
-_SAME_TIME: Final = 100_000
-"""Two clocks that differ by fewer microseconds count as the same."""
+_TIDY_PARTS: Final = 16  # how often per `keep` period expired entries are removed
+_SAME_TIME: Final = 100_000  # two clocks that differ by fewer microseconds count as the same
 KEPT_UNWATCHED: Final = 10_000
+_MOST_UNWATCHED: Final = KEPT_UNWATCHED * 5 // 4
 _IDS_PER_CHANGE: Final = 200
-_FVA_GRAIN: Final = 60.0
-"""Seconds: `fva` counts whole minutes."""
+_FVA_GRAIN: Final = 60.0  # seconds: `fva` counts whole minutes
 
 
 @attrs.frozen
@@ -59,8 +56,8 @@ class Change:
     before: float | None = None
 
 
+# Times up to which tokens are rejected, each after the time of the change that set it.
 _Cuts = tuple[tuple[int, float], ...]
-"""Times up to which tokens are rejected, each after the time of the change that set it."""
 
 
 class Denials:
@@ -77,7 +74,7 @@ class Denials:
     Attributes:
         on_act: Called with each change that this process made.
         is_watched: Whether a verifier or another process reads the list. Until then, only the last
-            10,000 denials of sessions are kept, so that a script's memory doesn't grow.
+            10,000 or so denials of sessions are kept, so that a script's memory doesn't grow.
     """
 
     def __init__(
@@ -108,8 +105,7 @@ class Denials:
 
     def forget(self) -> None:
         """Forget all denials, between two tests."""
-        self._latest, self._latest_is_allowed = 0, False
-        self._has_cuts = False
+        self._latest, self._latest_is_allowed, self._has_cuts = 0, False, False
         for table in (self._session_cuts, self._user_cuts, self._sign_ins):
             table.clear()
         self._sessions, self._allowed_sessions, self._allowed_users = {}, {}, {}
@@ -190,12 +186,12 @@ class Denials:
         if self.on_act is not None or at >= self._tidy_at:
             self.deny_sessions((session_id,))
             return
+        at = at if at > self._latest else self._latest + self._latest_is_allowed
+        self._latest, self._latest_is_allowed = at, False
         sessions = self._sessions
-        self._latest = at = max(at, self._latest + self._latest_is_allowed)
-        self._latest_is_allowed = False
         sessions[session_id.encode()] = at
-        if len(sessions) > KEPT_UNWATCHED and not self.is_watched:
-            del sessions[next(iter(sessions))]
+        if len(sessions) > _MOST_UNWATCHED and not self.is_watched:
+            self._sessions = _last_of(sessions)
 
     def deny_sessions(
         self,
@@ -308,8 +304,8 @@ class Denials:
                 _add_cut(self._session_cuts, session_id, at, change.until)
             elif sessions.get(key, -1) < at:
                 sessions[key] = at
-        while not self.is_watched and len(sessions) > KEPT_UNWATCHED:
-            del sessions[next(iter(sessions))]
+        if len(sessions) > _MOST_UNWATCHED and not self.is_watched:
+            self._sessions = _last_of(sessions)
 
     def _allow_sessions(self, change: Change) -> None:
         at, sessions, allowed = change.at, self._sessions, self._allowed_sessions
@@ -373,8 +369,7 @@ class Denials:
                 yield _of_user(user, allowed_at, is_allowed=True)
 
 
-EVERYONE: Final = "*"
-"""Stands in for a user id; no real id looks like this."""
+EVERYONE: Final = "*"  # stands in for a user id; no real id looks like this
 
 
 def _session_cut(session_id: str, at: int, until: float) -> Change:
@@ -414,6 +409,11 @@ def _drop_cuts(table: dict[str, _Cuts], key: str, at: int) -> None:
         table[key] = rest
     else:
         del table[key]
+
+
+def _last_of(table: dict[bytes, int]) -> dict[bytes, int]:
+    """Drop many of the oldest at once, so that rebuilding the table costs next to nothing."""
+    return dict(list(table.items())[-KEPT_UNWATCHED:])
 
 
 def _younger(table: dict[bytes, int], horizon: int) -> dict[bytes, int]:

@@ -165,7 +165,7 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
         "migration-table": "The README's migration table has each call, argument, option, error and reason of the official SDK",
         "readme-app": "The README's FastAPI app and its tests run as pasted",
         "aioresponses": "Tests can mock responses with aioresponses",
-        "cost-of-a-call": "A call costs hardly more than with bare aiohttp",
+        "cost-of-a-call": "A call costs no more than with bare aiohttp",
         "readme-figures": "The README's benchmark figures are those of the stored results",
     },
 }

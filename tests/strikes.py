@@ -563,7 +563,7 @@ def main(name: str, kind: str, action: str = "interrupt", at_most: str | None = 
     wire = world.client._async._shared._wire
     private = world.client._thread._private
     if wire is not None and private is not None:
-        slots = wire.slots._value
+        slots = wire.slots.free
         if (slots, len(wire.calls), len(private._under_way)) != (4, 0, 0):
             say("left:", slots, wire.calls, private._under_way)
     del wire, private

@@ -12,6 +12,7 @@ import asyncio
 import gc
 import itertools
 import json
+import ssl
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
+import trustme
 
 import clerk_async
 from clerk_async import (
@@ -77,8 +79,10 @@ def _reply_to(head: bytes) -> bytes:
     return _answer({**_session(1), "id": target.split("/")[3]})
 
 
-def _answer_all(connection: socket) -> None:
+def _answer_all(connection: socket, context: ssl.SSLContext | None) -> None:
     pending = bytearray()
+    if context is not None:
+        connection = context.wrap_socket(connection, server_side=True, suppress_ragged_eofs=True)
     with connection:
         while data := connection.recv(65536):
             pending.extend(data)
@@ -88,8 +92,8 @@ def _answer_all(connection: socket) -> None:
                 connection.sendall(_reply_to(head))
 
 
-@pytest.fixture
-def static_url() -> Generator[str]:
+@contextmanager
+def serving(context: ssl.SSLContext | None = None) -> Generator[str]:
     """Run a stateless server: it returns a session for every POST and a page for every GET."""
     with create_server(("127.0.0.1", 0)) as listening:
         threads: list[threading.Thread] = []
@@ -103,7 +107,7 @@ def static_url() -> Generator[str]:
                 if is_over.is_set():
                     connection.close()
                     return
-                thread = threading.Thread(target=_answer_all, args=(connection,))
+                thread = threading.Thread(target=_answer_all, args=(connection, context))
                 thread.start()
                 threads.append(thread)
 
@@ -111,12 +115,21 @@ def static_url() -> Generator[str]:
         accepting = threading.Thread(target=accept)
         accepting.start()
         host, port = listening.getsockname()
-        yield f"http://{host}:{port}/v1"
-        is_over.set()
-        create_connection((host, port)).close()  # wakes the accepting thread
-        accepting.join()
-        for thread in threads:
-            thread.join()
+        try:
+            yield f"http{'' if context is None else 's'}://{host}:{port}/v1"
+        finally:
+            is_over.set()
+            create_connection((host, port)).close()  # wakes the accepting thread
+            accepting.join()
+            for thread in threads:
+                thread.join()
+
+
+@pytest.fixture
+def static_url() -> Generator[str]:
+    """Return the URL of a plain HTTP server."""
+    with serving() as url:
+        yield url
 
 
 class CountingLoop(asyncio.SelectorEventLoop):
@@ -208,18 +221,17 @@ async def _bare(url: str, method: str = "POST", path: str = "/sess_1/revoke") ->
 
 
 @pytest.mark.promise("cost-of-a-call")
-def test_a_call_makes_hardly_more_function_calls_than_bare_aiohttp(static_url: str) -> None:
-    """Including models, retries, deadline, pool and closing, at most a twentieth more.
+def test_a_call_makes_fewer_function_calls_than_bare_aiohttp(static_url: str) -> None:
+    """Including models, retries, deadline, pool and closing.
 
-    Corresponds to the bounds "async one by one" and "async 64 at once, of bare aiohttp": 95 % of
-    its speed.
+    Corresponds to the bounds "async one by one" and "async 64 at once, of bare aiohttp".
     """
     ours, bare = _run(lambda: _ours(static_url)), _run(lambda: _bare(static_url))
-    assert ours["all"] <= bare["all"] * 1.05, (ours, bare)
+    assert ours["all"] <= bare["all"] * 0.96, (ours, bare)
 
 
-def test_a_short_list_makes_hardly_more_function_calls_than_bare_aiohttp(static_url: str) -> None:
-    """Including query, page and models, at most a tenth more.
+def test_a_short_list_makes_no_more_function_calls_than_bare_aiohttp(static_url: str) -> None:
+    """Including query, page and models.
 
     Corresponds to "async one by one, of bare aiohttp" for lists, which have no bound of their own
     when they are short.
@@ -227,7 +239,7 @@ def test_a_short_list_makes_hardly_more_function_calls_than_bare_aiohttp(static_
     ours = _run(lambda: _our_list(static_url))
     path = "?user_id=user_{}&paginated=true&limit=1"
     bare = _run(lambda: _bare(static_url, "GET", path))
-    assert ours["all"] <= bare["all"] * 1.1, (ours, bare)
+    assert ours["all"] <= bare["all"], (ours, bare)
 
 
 def test_our_own_layers_stay_thin(static_url: str) -> None:
@@ -237,7 +249,7 @@ def test_our_own_layers_stay_thin(static_url: str) -> None:
     several in C.
     """
     ours = _run(lambda: _ours(static_url))
-    assert ours["ours"] / CALLS <= 33, ours
+    assert ours["ours"] / CALLS <= 32.1, ours
 
 
 def test_a_call_takes_no_more_turns_of_the_loop_than_bare_aiohttp(static_url: str) -> None:
@@ -250,6 +262,35 @@ def test_a_call_takes_no_more_turns_of_the_loop_than_bare_aiohttp(static_url: st
     assert ours["call_soon"] <= bare["call_soon"], (ours, bare)
     assert ours["create_task"] == 0
     assert ours["call_at"] <= 0.05 * CALLS
+
+
+@pytest.mark.parametrize("is_encrypted", [False, True])
+def test_a_response_is_read_into_memory_that_the_allocator_keeps(*, is_encrypted: bool) -> None:
+    """A buffer of asyncio's 256 KiB would come from the system, and go back, for each response.
+
+    Corresponds to "async 64 at once, of bare aiohttp": the three system calls per response, and
+    the fresh pages, take a tenth of its time.
+    """
+    authority, server, client = trustme.CA(), None, None
+    if is_encrypted:
+        server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        authority.issue_cert("127.0.0.1").configure_cert(server)
+        client = ssl.create_default_context()
+        authority.configure_trust(client)
+
+    async def peak(url: str) -> int:
+        async with AsyncSessionsApi("sk_test_x", base_url=url, ssl_context=client) as sessions:
+            await sessions.revoke("sess_1")
+            tracemalloc.start()
+            try:
+                for _ in range(5):
+                    await sessions.revoke("sess_1")
+                return tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+
+    with serving(server) as url:
+        assert _run(lambda: peak(url)) < 2**18
 
 
 async def _left_behind(call: Callable[[], Coroutine[Any, Any, object]], times: int) -> int:

@@ -367,7 +367,7 @@ async def test_cancelling_a_queued_call_loses_no_slot(fake: FakeClerk) -> None:
         cancelled = [r for r in results if isinstance(r, asyncio.CancelledError)]
         assert len(cancelled) == 5
         assert not [r for r in results if isinstance(r, ClerkError)]
-        assert client._shared.wire().slots._value == 2
+        assert client._shared.wire().slots.free == 2
 
 
 @pytest.mark.promise("cancellation")
@@ -380,11 +380,11 @@ async def test_a_call_cancelled_in_a_pause_loses_no_slot(fake: FakeClerk) -> Non
         await is_waiting.wait()
         with pytest.raises(RateLimitedError):
             await first
-        assert client._shared.wire().slots._value == 1
+        assert client._shared.wire().slots.free == 1
         second.cancel()
         with pytest.raises(asyncio.CancelledError):
             await second
-        assert client._shared.wire().slots._value == 1
+        assert client._shared.wire().slots.free == 1
 
 
 @pytest.mark.promise("cancellation")

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from clerk_async.http.operations import Request
     from clerk_async.http.transport import Answer, Wire
     from clerk_async.pacing.gate import Lane
+    from clerk_async.pacing.window import Ticket
 
 logger: logging.Logger = logging.getLogger("clerk_async")
 
@@ -77,7 +78,7 @@ class Calls:
             WrongLoopError: If it belongs to another running loop.
         """
         wire = self.shared.wire()
-        task = asyncio.current_task()
+        task = asyncio.current_task(wire.loop)
         if task is None:
             raise WrongLoopError("a call must be made from within a task")
         limit = self.policy.deadline if pacer is None else None
@@ -184,14 +185,13 @@ class _Call:
         """Wait for our turn, then send once; what is raised here ends the call."""
         pacer, request, timeouts = self.pacer, self.request, self.timeouts
         peers = self.shared.peers if pacer is None and request.operation.is_limited else None
-        if self.shared.paused_until:
-            await self._wait_for_brake()
-        ticket = None if pacer is None else await pacer.acquire()
+        ticket = None if pacer is None else await self._admission(pacer)
         status: int | None = None
         retry_after: float | None = None
         is_counted = False
         try:
-            await self._take_slot()
+            if self.shared.paused_until or not self.wire.slots.take():
+                await self._take_slot()
             try:
                 limit = timeouts.attempt
                 if self.deadline != math.inf:
@@ -227,18 +227,20 @@ class _Call:
                 peers.end_single(status)
         return answer
 
+    async def _admission(self, pacer: Lane) -> Ticket:
+        await self._wait_for_brake()
+        return await pacer.acquire()
+
     async def _take_slot(self) -> None:
         """Take a free connection of the pool; not while the client is told to wait."""
         slots = self.wire.slots
         while True:
-            if slots.locked():
+            await self._wait_for_brake()
+            if not slots.take():
                 await self._queue()
-            else:
-                await slots.acquire()
             if self.shared.brake() <= 0:
                 return
             slots.release()  # a 429 came while we were queueing
-            await self._wait_for_brake()
 
     async def _wait_for_brake(self) -> None:
         while (left := self.shared.brake()) > 0:
@@ -260,7 +262,7 @@ class _Call:
         left = None if self.deadline == math.inf else max(0.0, self.deadline - self.shared.clock())
         try:
             async with asyncio.timeout(left):
-                await self.wire.slots.acquire()
+                await self.wire.slots.wait()
         except TimeoutError:
             raise self._out_of_time() from None
 

@@ -41,6 +41,13 @@ connection-limits/), and the address translation of the big clouds forgets one a
 earliest.
 """
 
+READ_AT_ONCE: Final = 2**16
+"""Bytes that are read at once.
+
+asyncio's own 256 KiB are above the 128 KiB from which malloc maps memory from the system, and
+unmaps it, for each response.
+"""
+
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([2-5]\d\d)[ \r\n]")
 
 
@@ -60,6 +67,13 @@ class _Protocol(ResponseHandler):
 
     _begun_for: object = None
     _beginning: bytes = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        # asyncio reads TLS in a protocol of its own; other loops have neither attribute
+        reader: Any = getattr(transport, "_ssl_protocol", transport)
+        if hasattr(reader, "max_size"):
+            reader.max_size = READ_AT_ONCE
 
     def data_received(self, data: bytes) -> None:
         if self._begun_for is not self._parser:  # each request has a parser of its own

@@ -247,8 +247,9 @@ class Reader:
         try:
             value = decode(answer.body, self.losses)
             found: Any = value
-            if type(found) is not Session or found.id != request.session_id:  # it nearly always is
-                confirm(found, request, answer.body)
+            if type(found) is Session and found.id == request.session_id:  # it nearly always is
+                return value
+            confirm(found, request, answer.body)
         except ResponseDecodeError as error:
             answer.distrust()
             self._tell(error, answer, request)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import aiohttp
@@ -72,6 +74,48 @@ class Answer:
         break_off(self._protocol)
 
 
+class Slots:
+    """Counts the free connections of a pool; each attempt takes one.
+
+    A semaphore like asyncio's, which makes eight Python calls even if nobody has to wait.
+    """
+
+    __slots__ = ("_waiting", "free")
+
+    def __init__(self, count: int) -> None:
+        self.free: int = count
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def take(self) -> bool:
+        """Take a free one; false if there is none."""
+        if self.free:
+            self.free -= 1
+            return True
+        return False
+
+    async def wait(self) -> None:
+        """Wait for one, in order of arrival."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except BaseException:
+            if turn.done() and not turn.cancelled():  # it got one in the same loop iteration
+                self.release()
+            with suppress(ValueError):
+                self._waiting.remove(turn)
+            raise
+
+    def release(self) -> None:
+        """Give it to the first who waits, or mark it as free."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():  # cancelled meanwhile
+                turn.set_result(None)
+                return
+        self.free += 1
+
+
 class CallUnderWay(Protocol):
     """A call that is using a wire."""
 
@@ -92,7 +136,7 @@ class Wire:
     ) -> None:
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.pid: int = os.getpid()
-        self.slots: asyncio.Semaphore = asyncio.Semaphore(settings.pool_size)
+        self.slots: Slots = Slots(settings.pool_size)
         self.calls: set[CallUnderWay] = set()
         self.is_closing: bool = False
         self._timer = timer
@@ -284,6 +328,13 @@ _READING: Final[dict[str, Any]] = {
 }
 
 
+class _Request(aiohttp.ClientRequest):
+    """A request whose headers are complete: aiohttp adds none, nor a type to an empty body."""
+
+    DEFAULT_HEADERS: Any = {}  # noqa: RUF012 - as aiohttp has it
+    POST_METHODS: Any = frozenset[str]()
+
+
 def open_wire(settings: WireSettings) -> Wire:
     """Make a wire in the running loop, around the user's session or one of our own."""
     timer = AttemptTimer(asyncio.get_running_loop())
@@ -298,7 +349,7 @@ def open_wire(settings: WireSettings) -> Wire:
         # aiohttp sends a session's own headers to the proxy too, and these hold the secret key.
         headers=settings.headers if proxy is None else None,
         cookie_jar=aiohttp.DummyCookieJar(),
-        skip_auto_headers=_SKIPPED_HEADERS,
+        request_class=_Request,
         trace_configs=list(settings.trace_configs),
         **_READING,
     )
