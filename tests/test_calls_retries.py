@@ -435,8 +435,8 @@ async def test_each_retry_is_told_in_the_log(
     told = [record.getMessage() for record in logged(caplog)]
     assert [line.partition(":")[0] for line in told] == [f"GET /sessions/{session}"] * 4
     assert ["attempts 3" in line for line in told] == [False, False, True, False]
-    assert "attempt 1 failed, the next comes in 2.00 s: 429" in told[0]
-    assert "attempt 2 failed, the next comes in 0.00 s: the connection was lost" in told[1]
+    assert "attempt 1 failed, retrying in 2.00 s: 429" in told[0]
+    assert "attempt 2 failed, retrying in 0.00 s: the connection was lost" in told[1]
 
 
 async def test_a_missing_session_is_asked_for_once(

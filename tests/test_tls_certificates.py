@@ -175,7 +175,7 @@ def test_where_ssl_cert_file_is_set_it_is_not_advised_again(
     assert isinstance(error, ConnectError)
     assert "CERTIFICATE_VERIFY_FAILED" in str(error)
     assert "SSL_CERT_FILE" not in str(error)
-    assert "the file that this program was told of" in str(error)
+    assert "the certificate file that this program uses" in str(error)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -1,11 +1,11 @@
-"""Cuts attempts off when their time is up, with one timer for all of them.
+"""Cancels attempts that time out, with one timer for all of them.
 
-A timer for each attempt would cost more than all else that we add to a request: nearly every one is
-cancelled again. Here an attempt costs an entry in a dictionary, and the loop's timer is armed for
-the earliest end alone.
+A timer per attempt would cost more than everything else that we add to a request, and nearly all of
+them would be cancelled unused. Here an attempt costs an entry in a dictionary, and one timer of the
+loop is set for the earliest timeout.
 
-Limits belong to the attempt and not to its task: a hook of aiohttp's runs in the midst of an
-attempt, and may make a call of its own there.
+Limits belong to the attempt, not to its task: an aiohttp hook runs in the middle of an attempt, and
+may itself make a call there.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 class Attempt:
-    """One attempt under way.
+    """One attempt in flight.
 
     Attributes:
-        task: Whose it is.
-        outer: The attempt of the same task in whose midst this one is made, or None.
-        end: When its time is up, by the loop's clock; infinity for never.
-        has_rung: Whether its time was up, so that its task was cancelled.
-        is_connecting: Whether it makes a connection, so that nothing of it can have been sent.
+        task: The task that makes it.
+        outer: The attempt of the same task that this one is nested in, or None.
+        end: When it times out, by the loop's clock; infinity means never.
+        has_rung: Whether it timed out and its task was cancelled.
+        is_connecting: Whether it is still connecting, so that nothing can have been sent.
     """
 
     task: asyncio.Task[Any]
@@ -41,7 +41,7 @@ class Attempt:
 
 
 class AttemptTimer:
-    """The attempts under way in one event loop."""
+    """The attempts in flight in one event loop."""
 
     __slots__ = ("_armed_for", "_innermost", "_loop", "_now", "_timer")
 
@@ -53,7 +53,7 @@ class AttemptTimer:
         self._timer: Timer | None = None
 
     def begin(self, task: asyncio.Task[Any], seconds: float | None) -> Attempt:
-        """Begin an attempt, and cancel its task in so many seconds unless it ends before."""
+        """Begin an attempt, and cancel its task after some seconds unless it ends before."""
         attempt = Attempt()
         attempt.task = task
         attempt.outer = self._innermost.get(task)
@@ -64,19 +64,19 @@ class AttemptTimer:
         return attempt
 
     def finish(self, attempt: Attempt) -> None:
-        """Leave its task alone from now on, but for an attempt around it."""
+        """End an attempt: only an outer attempt can still cancel its task."""
         if attempt.outer is None:
             del self._innermost[attempt.task]
         else:
             self._innermost[attempt.task] = attempt.outer
 
     def current(self) -> Attempt | None:
-        """Give the innermost attempt of the running task."""
+        """Return the innermost attempt of the running task."""
         task = asyncio.current_task(self._loop)
         return None if task is None else self._innermost.get(task)
 
     def stop(self) -> None:
-        """Leave nothing behind in the loop."""
+        """Cancel the loop's timer."""
         if self._timer is not None:
             self._timer.cancel()
         self._armed_for = math.inf

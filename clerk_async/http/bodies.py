@@ -1,7 +1,7 @@
-"""Reads the body of an answer: unpacked, and never without bound.
+"""Reads and decompresses the body of a response, up to a limit.
 
-We unpack it ourselves, because aiohttp gives up an answer whose encoding it doesn't know together
-with its status and its headers: a refused key would look like a broken connection.
+We decompress it ourselves because aiohttp discards a response with an unknown encoding, along with
+its status and headers: a rejected key would look like a broken connection.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ if TYPE_CHECKING:
     import aiohttp
 
 MAX_BODY: Final = 64 * 2**20
-"""Bytes of a body, unpacked, that are read at the most; a full page is 0.5 MB."""
+"""The most bytes of a body to read, decompressed; a full page is 0.5 MB."""
 
 _GZIP: Final = 16 + zlib.MAX_WBITS
 _ZLIB: Final = zlib.MAX_WBITS
 _RAW: Final = -zlib.MAX_WBITS
 _PACKINGS: Final = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": _ZLIB}
-"""What we ask for (RFC 9110, section 8.4.1)."""
+"""The encodings that we accept (RFC 9110, section 8.4.1)."""
 _NOT_ASKED_FOR: Final = frozenset({"br", "zstd", "compress", "x-compress"})
 _GZIP_MAGIC: Final = b"\x1f"
 _STEP: Final = 2**18
-"""Bytes that are unpacked at once, so that a bomb is noticed early."""
+"""Bytes to decompress at once, so that a decompression bomb is noticed early."""
 _FIRST_ERROR_STATUS: Final = 300
 
 
 async def read_body(response: aiohttp.ClientResponse, *, is_traced: bool) -> bytes:
     """Read a whole body.
 
-    A short one has usually come with its head, and its connection is back in the pool already.
+    A short body has usually arrived with its head, and its connection is already back in the pool.
 
     Args:
-        response: Whose.
-        is_traced: Whether hooks of aiohttp's are to see its pieces.
+        response: The response to read from.
+        is_traced: Whether aiohttp's hooks should see the chunks.
 
     Raises:
-        ResponseDecodeError: If it is too large, or isn't packed as its encoding says.
+        ResponseDecodeError: If the body is too large, or doesn't match its encoding.
         aiohttp.ClientError: If the connection is lost.
     """
     length = response.content_length
@@ -58,12 +58,12 @@ async def read_body(response: aiohttp.ClientResponse, *, is_traced: bool) -> byt
 
 
 class _Unpacked:
-    """A body that arrives piece by piece."""
+    """A body that arrives in chunks."""
 
     def __init__(self, packing: str, status: int) -> None:
         if packing in _NOT_ASKED_FOR and status < _FIRST_ERROR_STATUS:
             raise ResponseDecodeError(
-                f"the body of the answer is encoded as {packing}, which we did not ask for",
+                f"the response body is encoded as {packing}, which the client did not accept",
                 status=status,
             )
         self._status = status
@@ -74,7 +74,7 @@ class _Unpacked:
         self._size = 0
 
     def add(self, packed: bytes) -> None:
-        """Take the next piece."""
+        """Add the next chunk."""
         if self._format is None:
             self._keep(packed)
             return
@@ -85,18 +85,18 @@ class _Unpacked:
             raise self._not_as_it_says() from None
 
     def _unpack(self, packed: bytes) -> bytes:
-        """Unpack up to the end of the piece or of a member; return what follows."""
+        """Decompress up to the end of the chunk or of a gzip member; return the rest."""
         stream = self._stream
         if stream is None:
             if self._is_complete and not packed.startswith(_GZIP_MAGIC):
-                return b""  # padding, as gzip ignores it
+                return b""  # padding, which gzip ignores too
             if self._format == _ZLIB and packed[0] & 0x0F != zlib.DEFLATED:
-                self._format = _RAW  # as some servers understand "deflate"
+                self._format = _RAW  # some servers send this as "deflate"
             self._stream = stream = zlib.decompressobj(self._format or 0)
         while True:
             piece = stream.decompress(packed, _STEP)
             self._keep(piece)
-            if stream.eof:  # a further member may follow (RFC 1952, section 2.2)
+            if stream.eof:  # another member may follow (RFC 1952, section 2.2)
                 self._stream, self._is_complete = None, True
                 return stream.unused_data
             packed = stream.unconsumed_tail
@@ -109,19 +109,19 @@ class _Unpacked:
         self.check(self._size)
 
     def check(self, size: int) -> None:
-        """Refuse a size that nobody needs."""
+        """Reject a body that is too large."""
         if size > MAX_BODY:
             raise ResponseDecodeError(
-                f"the body of the answer is larger than {MAX_BODY} bytes", status=self._status
+                f"the response body is larger than {MAX_BODY} bytes", status=self._status
             )
 
     def whole(self) -> bytes:
-        """Return it all, once nothing follows."""
+        """Return the whole body, after its last chunk."""
         if self._stream is not None:
             raise self._not_as_it_says()
         return b"".join(self._pieces)
 
     def _not_as_it_says(self) -> ResponseDecodeError:
         return ResponseDecodeError(
-            "the body of the answer isn't what its encoding says", status=self._status
+            "the response body doesn't match its Content-Encoding", status=self._status
         )

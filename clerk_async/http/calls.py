@@ -1,8 +1,8 @@
-"""One call from argument to answer: queue, pause, attempts, waits, deadline.
+"""One call from its arguments to its response: queue, pause, attempts, waits, deadline.
 
-The decisions are made in `clerk_async.http.retry`, the sending in `clerk_async.http.transport`.
-What is shared by all views of a client (pool, brake, quota, peers) is `ClientState`; `Calls`
-adds the options of one view.
+`clerk_async.http.retry` decides when to retry, `clerk_async.http.transport` sends. `ClientState`
+has what all views of a client share (pool, brake, quota, peers); `Calls` adds the options of one
+view.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _E = TypeVar("_E", bound=_Failure)
 _SUCCESS: Final = range(200, 300)
 _FIRST_REFUSAL: Final = 400
 _REFUSALS: Final = frozenset({*range(_FIRST_REFUSAL, 500), UNAVAILABLE})
-"""The statuses that say that the service did nothing; a 500 does not, nor a stray 101."""
+"""The statuses that mean that the service did nothing; a 500 doesn't, nor does a stray 101."""
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -64,23 +64,23 @@ class Calls:
     timeouts: Timeouts
 
     async def call(self, request: Request, *, pacer: Lane | None = None) -> Answer:
-        """Send a request as often as the retry table allows, and give the answer with a 2xx.
+        """Send a request, with retries as the retry table allows, and return the 2xx response.
 
         Args:
-            request: What to send.
-            pacer: Lets out each send of a bulk run. The call then has no deadline of its own, and
-                leaves the retry quota alone: a run has the shared pause and its concurrency.
+            request: The request to send.
+            pacer: Paces each send of a bulk run. The call then has no deadline and doesn't use the
+                retry quota, because the run has the shared pause and its concurrency.
 
         Raises:
-            ApiError: If the service answered with an error that is not to be retried any more.
-            TransportError: If no whole answer came, likewise.
-            ClientClosedError: If the client was closed before or meanwhile.
-            WrongLoopError: If it belongs to another running loop.
+            ApiError: If the service returned an error, and no retry is left or allowed.
+            TransportError: If no complete response arrived, and no retry is left or allowed.
+            ClientClosedError: If the client was closed before or during the call.
+            WrongLoopError: If the client belongs to another running loop.
         """
         wire = self.shared.wire()
         task = asyncio.current_task(wire.loop)
         if task is None:
-            raise WrongLoopError("a call must be made from within a task")
+            raise WrongLoopError("a call must be made within a task")
         limit = self.policy.deadline if pacer is None else None
         began = self.shared.clock()
         deadline = math.inf if limit is None else began + limit
@@ -103,7 +103,7 @@ class Calls:
 
 @attrs.define(eq=False, repr=False)
 class _Call:
-    """One call under way."""
+    """One call in flight."""
 
     task: asyncio.Task[Any]
     shared: ClientState
@@ -119,7 +119,7 @@ class _Call:
     last: _Failure | None = None
 
     async def run(self) -> Answer:
-        """Attempt after attempt, until one settles the call."""
+        """Make attempts until one settles the call."""
         request = self.request
         wait: float | None = None
         while True:
@@ -136,7 +136,7 @@ class _Call:
             elif outcome.status in _SUCCESS:
                 return self._succeeded(outcome)
             else:
-                if outcome.status < _FIRST_REFUSAL:  # the answer with a body may follow
+                if outcome.status < _FIRST_REFUSAL:  # the real response may still follow
                     outcome.distrust()
                 failure = api_error(
                     outcome.status,
@@ -152,7 +152,7 @@ class _Call:
                 raise self._final(failure)
             self.last = failure
             logger.debug(
-                "%s %s: attempt %d failed, the next comes in %.2f s: %s",
+                "%s %s: attempt %d failed, retrying in %.2f s: %s",
                 failure.method,
                 failure.path,
                 failure.attempts,
@@ -161,7 +161,7 @@ class _Call:
             )
 
     def log_end(self, answer: Answer | None, error: BaseException | None, began: float) -> None:
-        """Write the one line that tells how the call ended."""
+        """Log one line that says how the call ended."""
         ending, trace_id = "cancelled", None
         if answer is not None:
             ending, trace_id = str(answer.status), answer.headers.get("cf-ray")
@@ -170,7 +170,7 @@ class _Call:
         elif isinstance(error, ClerkError):
             ending = type(error).__name__
         elif isinstance(error, SendRefused):
-            return  # a bulk run that has ended: there was no call
+            return  # the bulk run has ended, so there was no call
         logger.debug(
             "%s %s: %s after %.0f ms, attempts %d, trace id %s",
             self.request.operation.method,
@@ -182,7 +182,7 @@ class _Call:
         )
 
     async def _attempt(self) -> Answer | TransportError | ResponseDecodeError:
-        """Wait for our turn, then send once; what is raised here ends the call."""
+        """Wait for our turn, then send once; an exception raised here ends the call."""
         pacer, request, timeouts = self.pacer, self.request, self.timeouts
         peers = self.shared.peers if pacer is None and request.operation.is_limited else None
         ticket = None if pacer is None else await self._admission(pacer)
@@ -232,7 +232,7 @@ class _Call:
         return await pacer.acquire()
 
     async def _take_slot(self) -> None:
-        """Take a free connection of the pool; not while the client is told to wait."""
+        """Take a free connection from the pool, but not during a pause of the client."""
         slots = self.wire.slots
         while True:
             await self._wait_for_brake()
@@ -240,7 +240,7 @@ class _Call:
                 await self._queue()
             if self.shared.brake() <= 0:
                 return
-            slots.release()  # a 429 came while we were queueing
+            slots.release()  # a 429 arrived while we were waiting
 
     async def _wait_for_brake(self) -> None:
         while (left := self.shared.brake()) > 0:
@@ -249,8 +249,8 @@ class _Call:
                     raise self.last
                 raise self._annotated(
                     RateLimitedError(
-                        f"429: the service asked this client to wait, for {left:.1f} s from now, "
-                        "and the call's deadline ends before that",
+                        f"429: the service asked this client to wait for another {left:.1f} s, "
+                        "which is longer than the call's deadline allows",
                         status=TOO_MANY_REQUESTS,
                         retry_after=left,
                     )
@@ -258,7 +258,7 @@ class _Call:
             await self._pause(left)
 
     async def _queue(self) -> None:
-        """Wait for a free connection; only the deadline counts here."""
+        """Wait for a free connection, up to the deadline."""
         left = None if self.deadline == math.inf else max(0.0, self.deadline - self.shared.clock())
         try:
             async with asyncio.timeout(left):
@@ -280,14 +280,14 @@ class _Call:
         return answer
 
     def _final(self, failure: ClerkError) -> ClerkError:
-        """Give what the call ends with: where the deadline cut it off, the error before that."""
+        """Return the call's error; if the deadline cut off the last attempt, the one before."""
         is_cut_off = (
             isinstance(failure, RequestTimeoutError) and self.shared.clock() >= self.deadline
         )
         return self._annotated(self.last) if is_cut_off and self.last is not None else failure
 
     def _note(self, failure: _Failure) -> None:
-        """Keep what a failed attempt means for the rest of the call, and for the client."""
+        """Record what a failed attempt means for the rest of the call and for the client."""
         if isinstance(failure, ApiError):
             if failure.status not in _REFUSALS:
                 self.may_have_arrived = True
@@ -307,7 +307,7 @@ class _Call:
         self._annotated(failure)
 
     def _annotated(self, error: _E) -> _E:
-        """Write on an error which call it ended."""
+        """Record on an error which call it ended, and return it."""
         error._tell_of(  # noqa: SLF001 - ours
             self.request.operation.method,
             self.request.path,
@@ -317,7 +317,7 @@ class _Call:
         return error
 
     def _wait_before_retry(self, failure: ClerkError) -> float | None:
-        """Give the seconds to wait before the next attempt, or None where there's to be none."""
+        """Return the seconds to wait before the next attempt, or None to give up."""
         policy = self.policy
         if self.attempts >= policy.attempts:
             return None

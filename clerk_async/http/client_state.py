@@ -1,4 +1,4 @@
-"""What all views of one client have in common: the wire, the brake, the quota and the peers."""
+"""The state that all views of a client share: the wire, the brake, the quota and the peers."""
 
 from __future__ import annotations
 
@@ -25,50 +25,50 @@ if TYPE_CHECKING:
 
 
 class Peers(Protocol):
-    """The other processes that use the key, as far as calls have to do with them.
+    """The other processes that use the key, as calls see them.
 
-    `clerk_async.shared.link` has them; a client without shared state has none.
+    `clerk_async.shared.link` implements this; a client without shared state has no peers.
     """
 
     def on_pause(self, pause: Callable[[float], None]) -> None:
-        """Tell a method of each pause that one of them met, in seconds."""
+        """Register a method to call with the seconds of each pause that a peer reports."""
         ...
 
     def start(self) -> None:
-        """Get in touch with them in the running loop; cheap, and never waits."""
+        """Connect to the peers in the running loop; cheap, and never waits."""
         ...
 
     def send_single(self) -> None:
-        """Note that a call of no bulk run leaves."""
+        """Record that a call outside bulk runs is sent."""
         ...
 
     def end_single(self, status: int | None) -> None:
-        """Note how it ended."""
+        """Record how that call ended."""
         ...
 
     def pause(self, seconds: float, reason: PauseReason) -> None:
-        """Tell them that the service wants nothing for so long."""
+        """Tell the peers that the service asked for a pause."""
         ...
 
     async def aclose(self) -> None:
-        """Tell the last news, and end within a bound."""
+        """Send the last news, and close within a time limit."""
         ...
 
     def abandon(self) -> None:
-        """End without a word: the client is gone, or its loop is."""
+        """Close without sending anything, because the client or its loop is gone."""
         ...
 
 
 class ClientState:
-    """What all views of one client have in common: the wire, the brake, the quota, the peers.
+    """The state that all views of a client share: the wire, the brake, the quota and the peers.
 
     Args:
-        settings: What its sessions are made of.
-        endpoint: Where the key comes from with the first call; None if the settings are complete.
+        settings: The settings of its aiohttp sessions.
+        endpoint: Provides the key with the first call; None if the settings are complete.
         peers: The other processes that use the key.
         clock: The clock of deadlines and pauses.
         now: The wall clock.
-        sleep: Waits for so many seconds.
+        sleep: Sleeps for a number of seconds.
         draw: Returns a random number from 0 to 1.
     """
 
@@ -99,21 +99,21 @@ class ClientState:
         self.is_closed: bool = False
         self._wire: Wire | None = None
         on_reset(self.forget)
-        # aiohttp is heavy: loaded for the first client, not in the loop that makes the first call.
+        # aiohttp is heavy: we import it with the first client, not in the loop of the first call.
         import_module("clerk_async.http.transport")
 
     def forget(self) -> None:
-        """Begin anew, between two tests."""
+        """Reset the pause and the quota, between two tests."""
         self.paused_until = 0.0
         self.quota = RetryQuota()
 
     def wire(self) -> Wire:
-        """Give the wire of the running loop, made on first use.
+        """Return the wire of the running loop, created on first use.
 
         Raises:
             ClientClosedError: If the client was closed.
             ConfigurationError: If there is no secret key.
-            WrongLoopError: If it is in use in another loop that is running, or none runs here.
+            WrongLoopError: If the client is in use in another running loop, or no loop runs here.
         """
         loop = running_loop()
         wire = self._wire
@@ -124,7 +124,7 @@ class ClientState:
         if wire is not None:
             if not wire.is_dead:
                 raise WrongLoopError(
-                    "this client is in use in another event loop that is running: "
+                    "this client is in use in another running event loop: "
                     "make a client for each loop, or use SessionsApi from threads"
                 )
             wire.abandon()
@@ -136,7 +136,7 @@ class ClientState:
 
         owner = getattr(self.settings.client_session, "_loop", None)
         if owner is not None and owner is not asyncio.get_running_loop():
-            raise WrongLoopError("the client_session that was handed in belongs to another loop")
+            raise WrongLoopError("the given client_session belongs to another event loop")
         if self._endpoint is not None:
             endpoint, self._endpoint = self._endpoint.settled(), None
             self.settings = self.settings.of(endpoint)
@@ -147,11 +147,11 @@ class ClientState:
         return wire
 
     def pause(self, seconds: float) -> None:
-        """Let no call out for so long, unless a longer pause is on already."""
+        """Send no calls for some seconds, unless a longer pause is already on."""
         self.paused_until = max(self.paused_until, self.clock() + seconds)
 
     def brake(self) -> float:
-        """Return the seconds that all calls still have to wait."""
+        """Return the seconds that all calls must still wait."""
         if not self.paused_until:
             return 0.0
         left = self.paused_until - self.clock()
@@ -160,7 +160,7 @@ class ClientState:
         return left
 
     async def aclose(self) -> None:
-        """Close for good; calls in flight end with ClientClosedError."""
+        """Close permanently; calls in flight raise `ClientClosedError`."""
         loop = None if self._wire is None else running_loop()
         self.is_closed = True
         wire, self._wire = self._wire, None
@@ -178,7 +178,7 @@ class ClientState:
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         raise TypeError(
-            "what belongs to a client can't be pickled or copied, as it holds a secret key and "
+            "a client and its parts can't be pickled or copied because they hold a secret key and "
             "open connections: make one in each process"
         )
 

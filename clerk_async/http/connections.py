@@ -1,12 +1,12 @@
-"""What a connection is: how one is made, looked at before it serves again, and let go.
+"""How connections are made, checked before reuse, and closed.
 
-A connection that was used before may hold what nobody asked for: an answer that was sent twice, the
-rest of a body that was longer than it said, a balancer's 408, the end. The next request on it would
-take the first of these for its own answer, and each request after it the answer of the one before.
-So each connection is looked at when it is taken from the pool, and closed if anything has come.
+A used connection may contain unsolicited data: a response that was sent twice, the rest of a body
+that was longer than announced, a load balancer's 408, or the end. The next request would take this
+for its own response, and each later request would get the response of the one before. So we check
+each connection when we take it from the pool, and close it if anything has arrived.
 
-After an attempt that got no answer the pool isn't trusted: what lost one connection has often lost
-all that were idle beside it.
+After an attempt without a response, we distrust the pool: whatever broke one connection has often
+broken all the idle ones too.
 """
 
 from __future__ import annotations
@@ -37,8 +37,7 @@ KEEP_ALIVE: Final = 180.0
 """Seconds that an idle connection is kept.
 
 Clerk's edge keeps one for 400 s (https://developers.cloudflare.com/fundamentals/reference/
-connection-limits/), and the address translation of the big clouds forgets one after 240 s at the
-earliest.
+connection-limits/), and the NAT gateways of the big clouds keep one for at least 240 s.
 """
 
 READ_AT_ONCE: Final = 2**16
@@ -52,17 +51,18 @@ _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([2-5]\d\d)[ \r\n]")
 
 
 class SpokeFirstError(aiohttp.ClientConnectionError):
-    """A connection that was just made is of no use, before anything was sent on it."""
+    """A new connection is unusable before anything was sent on it."""
 
 
 class UnparsableBodyError(aiohttp.ClientPayloadError):
-    """The body of an answer stopped making sense on its way."""
+    """The body of a response can't be parsed."""
 
 
 class _Protocol(ResponseHandler):
-    """Remembers how an answer begins, in case the rest of it can't be parsed.
+    """Remembers how a response begins, in case the rest of it can't be parsed.
 
-    And tells whoever reads the body: aiohttp leaves them waiting until the time is up.
+    In that case it also raises an error for the reader of the body, whom aiohttp would leave
+    waiting until the timeout.
     """
 
     _begun_for: object = None
@@ -76,9 +76,9 @@ class _Protocol(ResponseHandler):
             reader.max_size = READ_AT_ONCE
 
     def data_received(self, data: bytes) -> None:
-        if self._begun_for is not self._parser:  # each request has a parser of its own
+        if self._begun_for is not self._parser:  # each request has its own parser
             self._begun_for, self._beginning = self._parser, data
-        ResponseHandler.data_received(self, data)  # super() would be one more call a request
+        ResponseHandler.data_received(self, data)  # super() would cost one more call per request
 
     def set_exception(self, exc: Any, *args: Any, **options: Any) -> None:
         super().set_exception(exc, *args, **options)
@@ -90,22 +90,22 @@ class _Protocol(ResponseHandler):
 
 
 def status_of(error: BaseException) -> int:
-    """Return the status of an answer that can't be parsed; 0 if none had come."""
+    """Return the status of a response that can't be parsed; 0 if no status had arrived."""
     found = _STATUS_LINE.match(getattr(error.__cause__, "beginning", b""))
     return int(found[1]) if found else 0
 
 
 class Connector(aiohttp.TCPConnector):
-    """A pool that looks at each connection before it is used again.
+    """A connection pool that checks each connection before it is reused.
 
     Args:
         timer: Knows the attempt that a connection is made for.
-        **options: aiohttp's own.
+        **options: Passed on to aiohttp.
     """
 
     def __init__(self, timer: AttemptTimer, **options: Any) -> None:
         super().__init__(  # pyright: ignore[reportUnknownMemberType] - aiohttp's own is incomplete
-            limit=0,  # our own semaphore stands in front, where waiting costs no attempt's time
+            limit=0,  # our own semaphore limits, where waiting doesn't count as time of an attempt
             keepalive_timeout=KEEP_ALIVE,
             resolver=_Resolver(),
             **options,
@@ -117,7 +117,7 @@ class Connector(aiohttp.TCPConnector):
         self._polls: dict[Any, Callable[[int], object]] = {}
 
     async def connect(self, *args: Any, **options: Any) -> aiohttp.connector.Connection:
-        """Give a connection on which nothing has come since its last answer."""
+        """Return a connection that has received nothing since its last response."""
         while True:
             connection = await super().connect(*args, **options)
             protocol: Any = connection.protocol
@@ -131,7 +131,7 @@ class Connector(aiohttp.TCPConnector):
     async def _create_connection(self, *args: Any, **options: Any) -> Any:
         attempt = self._attempts.current()
         if attempt is not None:
-            attempt.is_connecting = True  # and so it stays if this fails: see the wire
+            attempt.is_connecting = True  # stays true if this fails: see `Wire`
         return await super()._create_connection(*args, **options)
 
     def _first_use(
@@ -139,7 +139,7 @@ class Connector(aiohttp.TCPConnector):
     ) -> aiohttp.connector.Connection:
         if protocol.should_close or not protocol.is_connected() or _is_spoken_on(protocol):
             connection.close()
-            raise SpokeFirstError("the connection ended, or something was said on it, too early")
+            raise SpokeFirstError("the new connection was closed, or received unsolicited data")
         for known in list(self._polls):
             if not known.is_connected():
                 del self._polls[known]
@@ -151,7 +151,7 @@ class Connector(aiohttp.TCPConnector):
 
 
 def _poll_of(protocol: Any) -> Callable[[int], object]:
-    """Give what tells whether a connection's socket has something to be read, or has ended."""
+    """Return a function that returns whether a connection's socket has data or has ended."""
     sock = protocol.transport.get_extra_info("socket")
     if sock is None:  # another kind of transport
         return bool
@@ -164,23 +164,23 @@ def _poll_of(protocol: Any) -> Callable[[int], object]:
 
 
 def _is_spoken_on(protocol: Any) -> bool:
-    """Whether a new connection has something to be read; not with TLS, which begins with more."""
+    """Whether a new connection has received data; false for TLS, where servers may send some."""
     is_plain = protocol.transport.get_extra_info("sslcontext") is None
     return is_plain and bool(_poll_of(protocol)(0))
 
 
 def _is_spent(protocol: Any, poll: Callable[[int], object]) -> object:
-    """Whether anything has come on an idle connection: parsed, waiting in the socket, or half."""
+    """Whether an idle connection has received anything: parsed, in the socket, or incomplete."""
     try:
         return protocol.should_close or poll(0) or protocol._parser.feed_eof()  # noqa: SLF001
     except AttributeError:  # an aiohttp with other names
         return False
-    except Exception:  # noqa: BLE001 - whatever half of an answer is, it isn't ours
+    except Exception:  # noqa: BLE001 - an incomplete response, which isn't ours
         return True
 
 
 def close_spent(connector: Any, url: URL) -> None:
-    """Close the idle connections to a host on which anything has come: for a pool of the user's."""
+    """Close a host's idle connections that have received anything: for the user's own pool."""
     for protocol in _idle(connector, url):
         if _is_spent(protocol, _poll_of(protocol)):
             protocol.close()
@@ -193,14 +193,14 @@ def distrust(connector: Any, url: URL) -> None:
 
 
 def break_off(protocol: Any) -> None:
-    """End a connection at once, idle or in use; a call that uses it fails."""
+    """Close a connection at once, idle or in use; a call that uses it fails."""
     transport = getattr(protocol, "transport", None)
     if transport is not None:
         transport.abort()
 
 
 def _idle(connector: Any, url: URL) -> list[Any]:
-    """Give what holds the idle connections to a host; none where aiohttp has other names."""
+    """Return the protocols of a host's idle connections; none if aiohttp renames its attributes."""
     pools: dict[Any, Any] = getattr(connector, "_conns", {})
     return [
         entry[0]
@@ -212,10 +212,10 @@ def _idle(connector: Any, url: URL) -> list[Any]:
 
 
 def emptied(connector: Any) -> list[Any]:
-    """Take the transports out of a connector, as no public way of closing it leaves its loop alone.
+    """Remove a connector's transports and return them; its public `close` would use its loop.
 
-    Where aiohttp has other names for its connections there are none: Python's collector, which
-    warns, then closes them.
+    If aiohttp renames its attributes, there are none: then Python's garbage collector closes them,
+    with a warning.
     """
     idle: dict[Any, Any] = getattr(connector, "_conns", {})
     busy: set[Any] = getattr(connector, "_acquired", set())
@@ -223,20 +223,20 @@ def emptied(connector: Any) -> list[Any]:
     idle.clear()
     busy.clear()
     if connector is not None:
-        connector._closed = True  # noqa: SLF001 - so that it takes none back
+        connector._closed = True  # noqa: SLF001 - so that it takes no connection back
     return [getattr(protocol, "transport", None) for protocol in protocols]
 
 
 def let_go(transports: list[Any], loop: asyncio.AbstractEventLoop | None) -> None:
-    """Close what is behind each transport.
+    """Close the socket of each transport.
 
-    A loop that goes on, or may, is told of it: it would otherwise refuse, or lose, whatever gets
-    the number of one of these sockets next.
+    A loop that may still run must learn of it. Otherwise it would reject or lose the next socket
+    that gets the same file descriptor.
 
     Args:
-        transports: Those of the connections; None among them is passed over.
-        loop: Theirs; None if it is closed, or is a parent's after a fork: the two share a selector,
-            so nothing may go through it, and the child closes its own copies of the sockets.
+        transports: The transports of the connections; None entries are skipped.
+        loop: Their loop; None if it is closed, or is the parent's after a fork. Parent and child
+            share a selector, so the child doesn't use it and closes only its copies of the sockets.
     """
     if loop is not None and loop.is_running():
         with suppress(RuntimeError):  # it has been closed meanwhile
@@ -253,9 +253,10 @@ def _abort(transports: list[Any]) -> None:
 
 
 def _close_socket(transport: Any, loop: Any) -> None:
-    """Close a transport's socket under it, so that nobody waits for it and nothing warns.
+    """Close a transport's socket directly, so that the loop doesn't wait for it and nothing warns.
 
-    The attributes are asyncio's own; where a loop or a Python has others, its collector closes.
+    The attributes are private to asyncio. If a loop or a Python version has others, the garbage
+    collector closes the socket.
     """
     with suppress(AttributeError):
         inner = transport._ssl_protocol._transport  # noqa: SLF001
@@ -273,7 +274,7 @@ def _close_socket(transport: Any, loop: Any) -> None:
 
 
 class _Resolver(AbstractResolver):
-    """Looks names up as `clerk_async.http.daemon` does."""
+    """Resolves names with `clerk_async.http.daemon`."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
@@ -291,4 +292,4 @@ class _Resolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Nothing to close: a look-up under way ends by itself."""
+        """Do nothing: a running lookup ends by itself."""

@@ -1,13 +1,13 @@
-"""Slow work, such as a name look-up, in a daemon thread of its own.
+"""Runs slow work, such as a DNS lookup, in a separate daemon thread.
 
-A loop's executor refuses work as soon as the main thread has ended, though other threads may still
-be calling, and keeps its threads until the loop is closed.
+A loop's executor rejects work once the main thread has ended, although other threads may still make
+calls. It also keeps its threads until the loop is closed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import encodings.idna  # noqa: F401 - `socket.getaddrinfo` would, in its thread
+import encodings.idna  # noqa: F401 - else `socket.getaddrinfo` would import it in its thread
 import socket
 import sys
 import threading
@@ -25,40 +25,40 @@ T = TypeVar("T")
 
 
 def running_loop() -> asyncio.AbstractEventLoop:
-    """Return the event loop that we are called in.
+    """Return the running event loop.
 
     Raises:
-        WrongLoopError: If it is not asyncio's, or there is none.
+        WrongLoopError: If no asyncio loop is running.
     """
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
         raise WrongLoopError(
-            "asyncio only: the async clients and verifiers need a running asyncio event loop, and "
+            "asyncio only: the async clients and verifiers need a running asyncio event loop, but "
             "there is none here. Under trio or curio, use the sync ones in a worker thread."
         ) from None
 
 
 def shielded() -> AbstractContextManager[object]:
-    """Keep out the cancellation by an anyio scope, which comes again at each await.
+    """Return a context that shields from an anyio scope, which cancels again at each await.
 
-    Where nobody has loaded anyio's backend there is no such scope, and it is not loaded for this:
-    at the end of a run no descriptor may be left to import with.
+    If anyio's backend isn't loaded, there is no anyio scope. We don't load it here, because at the
+    end of a run there may be no file descriptor left for an import.
     """
     if "anyio._backends._asyncio" not in sys.modules:
         return nullcontext()
-    import anyio  # noqa: PLC0415 - it is loaded
+    import anyio  # noqa: PLC0415 - already loaded
 
     return anyio.CancelScope(shield=True)
 
 
 def in_thread(name: str, work: Callable[[], T]) -> asyncio.Future[T]:
-    """Start work that would hold up the loop; the future has its result, or what it raised."""
+    """Start work that would block the loop; return a future for its result or error."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 
     def settle(result: T | None, error: Exception | None) -> None:
-        if done.done():  # cancelled: nobody waits for it any more
+        if done.done():  # cancelled: no task waits for it any more
             return
         if error is not None:
             done.set_exception(error)
@@ -70,26 +70,26 @@ def in_thread(name: str, work: Callable[[], T]) -> asyncio.Future[T]:
         error: Exception | None = None
         try:
             result = work()
-        except Exception as raised:  # noqa: BLE001 - handed to who waits
+        except Exception as raised:  # noqa: BLE001 - raised by the future
             error = raised
         with suppress(RuntimeError):  # the loop has been closed meanwhile
             loop.call_soon_threadsafe(settle, result, error)
 
     try:
         threading.Thread(target=run, name=name, daemon=True).start()
-    except RuntimeError:  # Python 3.12.0 starts none once the main thread has ended
+    except RuntimeError:  # Python 3.12.0 starts no thread once the main thread has ended
         run()
     return done
 
 
 async def look_up(host: str, port: int, family: socket.AddressFamily) -> list[Any]:
-    """Return what `socket.getaddrinfo` does for a stream.
+    """Return what `socket.getaddrinfo` returns for a stream.
 
     Raises:
-        OSError: If the name is unknown, or can't be one.
+        OSError: If the name is unknown or invalid.
     """
     if is_localhost(host):
-        host = "localhost"  # nobody else is asked where `api.localhost` is
+        host = "localhost"  # so that no DNS server is asked for `api.localhost`
 
     def work() -> list[Any]:
         try:

@@ -1,8 +1,8 @@
-"""What an answer means: from JSON to models, and to what a method returns.
+"""Decodes responses: from JSON to models, and to the values that methods return.
 
-A body that is just what the contract says is decoded straight into wire structs, which is fast. Any
-other goes through `clerk_async.http.tolerant`, field by field. Both ways lead to equal values; a
-test holds them together.
+A body that exactly matches the contract is decoded straight into wire structs, which is fast. Any
+other body goes through `clerk_async.http.tolerant`, field by field. A test ensures that both ways
+return equal values.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _Time = Annotated[int, msgspec.Meta(ge=FIRST_MILLISECOND, le=LAST_MILLISECOND)]
 _Id = Annotated[str, msgspec.Meta(min_length=1)]
 
 
-class _SessionWire(msgspec.Struct, gc=False):  # short-lived, and in no cycle
+class _SessionWire(msgspec.Struct, gc=False):  # short-lived and never in a reference cycle
     object: Literal["session"]
     id: _Id
     user_id: str
@@ -74,7 +74,7 @@ _page_decoder = msgspec.json.Decoder(_PageWire)
 _rows_decoder = msgspec.json.Decoder(list[_SessionWire])
 
 _new: Any = Session.__new__
-_fill: Any = vars(Session)["__attrs_init__"]  # all is exact already: no check, no conversion
+_fill: Any = vars(Session)["__attrs_init__"]  # the values need no check and no conversion
 
 
 def _session_of(wire: _SessionWire) -> Session:
@@ -100,10 +100,10 @@ def _session_of(wire: _SessionWire) -> Session:
 
 
 def decode_session(body: bytes, losses: Losses | None = None) -> Session:
-    """Read a session.
+    """Decode a session.
 
     Raises:
-        ResponseDecodeError: If the body isn't JSON, or has no usable id and status.
+        ResponseDecodeError: If the body isn't JSON, or lacks a usable id or status.
     """
     try:
         return _session_of(_session_decoder.decode(body))
@@ -114,10 +114,10 @@ def decode_session(body: bytes, losses: Losses | None = None) -> Session:
 
 
 def decode_page(body: bytes, losses: Losses | None = None) -> SessionPage:
-    """Read a list of sessions, in either of its two shapes.
+    """Decode a list of sessions, in either of its two formats.
 
     Raises:
-        ResponseDecodeError: If the body isn't JSON, or holds no list.
+        ResponseDecodeError: If the body isn't JSON, or has no list.
     """
     rows: list[_SessionWire] | None = None
     total: int | None = None
@@ -129,7 +129,7 @@ def decode_page(body: bytes, losses: Losses | None = None) -> SessionPage:
             rows, total = page.data, page.total_count
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
-    if rows is None:  # outside the except block: that error holds the body, and must not be chained
+    if rows is None:  # outside the except block: that error has the body and must not be chained
         return _tolerant_page(_load(body), losses)
     return SessionPage(data=tuple([_session_of(wire) for wire in rows]), total_count=total)
 
@@ -164,7 +164,7 @@ def _tolerant_page(value: Any, losses: Losses | None) -> SessionPage:
 
 
 def decode_token(body: bytes, losses: Losses | None = None) -> Token:
-    """Read a token.
+    """Decode a token.
 
     Raises:
         ResponseDecodeError: If the body isn't JSON, or has no jwt.
@@ -177,10 +177,10 @@ def decode_token(body: bytes, losses: Losses | None = None) -> Token:
 
 
 def decode_refreshed(body: bytes, losses: Losses | None = None) -> Token | Cookies:
-    """Read the answer to a refresh: a token or cookies, told apart by `object`.
+    """Decode the response to a refresh: a token or cookies, distinguished by `object`.
 
     Raises:
-        ResponseDecodeError: If the body isn't JSON, or is neither.
+        ResponseDecodeError: If the body isn't JSON, or is neither a token nor cookies.
     """
     value = _load(body)
     fields = object_of(value) or {}
@@ -191,7 +191,7 @@ def decode_refreshed(body: bytes, losses: Losses | None = None) -> Token | Cooki
 
 
 def _structured(value: Any, model: type[T], named: Any, losses: Losses | None) -> T:
-    """Read a value the careful way; an error tells the id of `named`, where that has one."""
+    """Decode a value field by field; an error has the id of `named`, if there is one."""
     from clerk_async.http.tolerant import converter_for  # noqa: PLC0415 - takes time to import
 
     try:
@@ -207,18 +207,18 @@ def _load(body: bytes) -> Any:
         what = "is empty" if not body.strip() else f"is not JSON: {redact(str(error))}"
     except RecursionError:
         what = "is nested too deeply"
-    raise ResponseDecodeError(f"the body of the answer {what}")
+    raise ResponseDecodeError(f"the response body {what}")
 
 
 def _decode_error(error: UnreadableError, value: Any) -> ResponseDecodeError:
     path = f"${error.where}"
     return ResponseDecodeError(
-        f"the answer can't be read at {path}: {error}", json_path=path, session_id=_id_in(value)
+        f"the response can't be read at {path}: {error}", json_path=path, session_id=_id_in(value)
     )
 
 
 def _id_in(value: Any) -> str | None:
-    """Give a session's id, where there is one; that of a user, say, is none."""
+    """Return a session's id, or None; another object's id, such as a user's, doesn't count."""
     fields = object_of(value) or {}
     kind, session_id = fields.get("object"), fields.get("id")
     if isinstance(kind, str) and kind != "session":
@@ -227,10 +227,10 @@ def _id_in(value: Any) -> str | None:
 
 
 class Reader:
-    """Reads the answers to one client.
+    """Decodes the responses of one client.
 
     Attributes:
-        secrets: What no error may show.
+        secrets: The texts that no error may show.
         losses: The fields that could not be read.
     """
 
@@ -239,32 +239,32 @@ class Reader:
         self.losses: Losses = Losses()
 
     def value(self, decode: Callable[[bytes, Losses], T], answer: Answer, request: Request) -> T:
-        """Decode an answer; an error, of an entry of a list too, says which call it belongs to.
+        """Decode a response; errors, also those of list entries, say which call they belong to.
 
         Raises:
-            ResponseDecodeError: If it can't be read.
+            ResponseDecodeError: If the response can't be decoded.
         """
         try:
             value = decode(answer.body, self.losses)
             found: Any = value
-            if type(found) is Session and found.id == request.session_id:  # it nearly always is
+            if type(found) is Session and found.id == request.session_id:  # nearly always true
                 return value
             confirm(found, request, answer.body)
         except ResponseDecodeError as error:
             answer.distrust()
             self._tell(error, answer, request)
             raise
-        for item in getattr(value, "unreadable", ()):  # a page's; no isinstance, an ABC slows it
+        for item in getattr(value, "unreadable", ()):  # of a page; isinstance of an ABC is slow
             self._tell(item.error, answer, request)
         return value
 
     def response(
         self, decode: Callable[[bytes, Losses], T], answer: Answer, request: Request
     ) -> ApiResponse[T]:
-        """Decode an answer and keep what surrounds it.
+        """Decode a response, and return the value with the status, headers and attempts.
 
         Raises:
-            ResponseDecodeError: If it can't be read.
+            ResponseDecodeError: If the response can't be decoded.
         """
         headers = ResponseHeaders(answer.headers.items())
         return ApiResponse(
@@ -283,5 +283,5 @@ class Reader:
             request.operation.method,
             request.path,
             answer.attempts,
-            may_have_arrived=True,  # it did
+            may_have_arrived=True,  # the service has responded
         )

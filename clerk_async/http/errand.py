@@ -1,9 +1,9 @@
-"""Threads that are started, and waited for, where a signal handler may strike at any moment.
+"""Threads that can be started and waited for although a signal handler may run at any moment.
 
-Between any two steps of the main thread a handler may run: it may raise (Ctrl-C), or use a client
-itself, and wait there for what the step below it was about to do. So a thread that calls us never
-holds a lock while it does, ours or one of `threading`'s; and what it meant to do and did not get
-to, whoever waits for it does.
+A handler may run between any two steps of the main thread. It may raise (Ctrl-C), or use a client
+itself, and wait there for the step that it interrupted. So a thread that calls us never holds a
+lock meanwhile, neither ours nor one of `threading`'s. If it is interrupted before it has started
+the work, the thread that waits for the work starts it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SLICE: Final = 0.1
-"""Seconds after which a waiting thread looks up: Ctrl-C does not wake it on Windows, nor does
-`_thread.interrupt_main`, and who was to wake it may have been interrupted."""
+"""How often, in seconds, a waiting thread checks again: neither Ctrl-C on Windows nor
+`_thread.interrupt_main` wakes it, and the thread that should wake it may have been interrupted."""
 _JOIN: Final = 1.0
-"""Seconds for a thread whose work is done to be gone."""
+"""Seconds that a thread may take to exit after its work is done."""
 
 
 class Latch:
-    """Opens once, and lets go of all who wait for it."""
+    """Opens once, and releases all threads that wait for it."""
 
     __slots__ = ("_waiting", "is_open")
 
@@ -37,23 +37,23 @@ class Latch:
         self._waiting: collections.deque[Callable[[], object]] = collections.deque()
 
     def open(self) -> None:
-        """Let go of all who wait, and of all who come."""
+        """Open it, and call all waiting callbacks."""
         self.is_open = True
         with contextlib.suppress(IndexError):
             while True:
                 self._waiting.popleft()()
 
     def tell(self, callback: Callable[[], object]) -> None:
-        """Have something called, in whichever thread, when it opens; at once if it is open."""
+        """Call `callback` in any thread when it opens; at once if it is open."""
         self._waiting.append(callback)
-        if self.is_open:  # maybe before the other thread saw who waits
+        if self.is_open:  # maybe it opened before the other thread saw this callback
             self.open()
 
     def wait(self, seconds: float = math.inf) -> bool:
-        """Wait until it is open; false if it did not open in time."""
+        """Wait until it is open; return false on a timeout."""
         if self.is_open:
             return True
-        mine = _thread.allocate_lock()  # of nobody else's: a handler that waits too has its own
+        mine = _thread.allocate_lock()  # one per waiter: a signal handler that waits has its own
         mine.acquire()
         self._waiting.append(mine.release)
         waited = 0.0
@@ -61,7 +61,7 @@ class Latch:
             step = min(SLICE, seconds - waited)
             if mine.acquire(timeout=step):
                 break
-            waited += step  # not by a clock: tests of users freeze theirs
+            waited += step  # not by a clock: users' tests may freeze it
         if not self.is_open:
             with contextlib.suppress(ValueError):
                 self._waiting.remove(mine.release)
@@ -69,11 +69,11 @@ class Latch:
 
 
 class Errand(Generic[T]):
-    """Work that is done once, in a daemon thread of its own, for all who wait for it.
+    """Work that is done once, in its own daemon thread, for all threads that wait for it.
 
     Args:
-        name: The thread's.
-        work: What to do.
+        name: The thread's name.
+        work: The function to call.
     """
 
     def __init__(self, name: str, work: Callable[[], T]) -> None:
@@ -88,49 +88,49 @@ class Errand(Generic[T]):
 
     @property
     def is_done(self) -> bool:
-        """Whether it has ended, in whichever way."""
+        """Whether the work has ended, with a result or an error."""
         return self._done.is_open
 
     @property
     def is_sent(self) -> bool:
-        """Whether somebody has started its thread."""
+        """Whether its thread has been started."""
         return self._is_sent
 
     def send(self, *, or_here: bool = True) -> None:
-        """Start the thread, unless that has been done; whoever waits does this before.
+        """Start the thread if it isn't started; call this before you wait.
 
         Args:
-            or_here: Whether to do the work in this thread where no other can be had, such as at
-                the end of the interpreter.
+            or_here: Whether to do the work in this thread if no other can be started, for example
+                when the interpreter exits.
 
         Raises:
-            RuntimeError: If no thread can be had.
+            RuntimeError: If no thread can be started and `or_here` is false.
         """
         if self._is_sent:
             return
         try:
-            # Not Thread.start here: it holds locks that the new thread needs to be of use.
+            # Not Thread.start: it holds locks that the new thread needs.
             _thread.start_new_thread(self._enter, ())
         except RuntimeError:
             if not or_here:
                 raise
             if self._claim.acquire(blocking=False):
                 self._do()
-        # Only now: where this thread is interrupted before, another starts one as well, and the
-        # first of them to come does the work.
+        # Only now: if this thread is interrupted before, another one starts a thread as well, and
+        # the first of these does the work.
         self._is_sent = True
 
     def wait(self, seconds: float = math.inf) -> bool:
-        """Wait for the end; false if it did not come in time."""
+        """Wait for the end; return false on a timeout."""
         return self._done.wait(seconds)
 
     def join(self, seconds: float) -> None:
-        """Wait for the end, and for the thread to be gone."""
+        """Wait for the end of the work and of its thread."""
         if self._done.wait(seconds) and self._thread is not None:
             self._thread.join(_JOIN)
 
     def result(self) -> T:
-        """See to it that it is done, wait, and return what came of it, or raise it."""
+        """Start the work if need be, wait, and return its result or raise its error."""
         self.send()
         self._done.wait()
         if self._error is not None:
@@ -138,21 +138,21 @@ class Errand(Generic[T]):
         return cast("T", self._result)
 
     def _enter(self) -> None:
-        """Give the work to a thread that `threading` knows, so that dumps and debuggers name it."""
+        """Do the work in a thread that `threading` knows, so that dumps and debuggers name it."""
         if not self._claim.acquire(blocking=False):
             return
         self._thread = threading.Thread(target=self._do, name=self._name, daemon=True)
         try:
             self._thread.start()
-        except RuntimeError:  # so late in the life of the interpreter there is no other
+        except RuntimeError:  # when the interpreter exits, no other thread can start
             self._thread = None
             self._do()
 
     def _do(self) -> None:
-        work, self._work = self._work, None  # which may hold what holds this errand
+        work, self._work = self._work, None  # it may refer to an object that refers to this errand
         try:
             self._result = None if work is None else work()
-        except BaseException as error:  # noqa: BLE001 - handed to all who wait
+        except BaseException as error:  # noqa: BLE001 - raised in all threads that wait
             self._error = error
         finally:
             self._done.open()

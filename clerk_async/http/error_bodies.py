@@ -1,4 +1,4 @@
-"""What an answer with an error status means, whatever its body looks like."""
+"""Turns a response with an error status into an error, whatever its body looks like."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 
 _READ_MESSAGE: Final = 20_000
 _READ_BODY: Final = 65_536
-"""Of a longer body a pickled error holds the code and the message alone: no error is that long."""
+"""For a longer body, a pickled error keeps only code and message: no real error is that long."""
 _SHOWN_MESSAGE: Final = 500
 _ADVICE: Final[Mapping[int, str]] = {
-    401: "is the secret key right, and of this instance?",
+    401: "is the secret key right, and does it belong to this instance?",
     404: "does it exist in the instance of this key?",
 }
 _OF_THE_KEY: Final = frozenset(
     {"authentication_invalid", "authorization_header_format_invalid", "clerk_key_invalid"}
 )
 _OF_A_REFRESH: Final = ("refresh_", "session_refresh_", "expired_session_token_")
-"""How the codes begin that refuse a refresh: they are about that session, not about the key."""
+"""The prefixes of codes that refuse a refresh: they are about that session, not about the key."""
 
 
 _CLASS_OF_STATUS = {
@@ -60,7 +60,7 @@ _FIRST_SERVER_STATUS: Final = 500
 
 
 def error_class_for(status: int) -> type[ApiError]:
-    """Return the class that stands for an HTTP status."""
+    """Return the error class for an HTTP status."""
     if status >= _FIRST_SERVER_STATUS:
         return ServerError
     return _CLASS_OF_STATUS.get(status, ApiError)
@@ -75,15 +75,15 @@ def api_error(
     now: float,
     path: str = "",
 ) -> ApiError:
-    """Make the error that an answer with this status means, whatever its body looks like.
+    """Return the error for a response with this status, whatever its body looks like.
 
     Args:
         status: The HTTP status.
-        body: The body; one that is no Clerk error leaves `errors` empty.
-        headers: Looked up in lower case or as a case-blind mapping.
-        secrets: What no text or pickle of the error may hold.
-        now: The time in seconds since the epoch, for a Retry-After that is a date.
-        path: What was asked for, without the base URL.
+        body: The body; if it isn't a Clerk error, `errors` stays empty.
+        headers: The headers, in lower case or in a case-insensitive mapping.
+        secrets: The texts that no message or pickle of the error may contain.
+        now: The current time in seconds since the epoch, for a Retry-After that is a date.
+        path: The requested path, without the base URL.
     """
     secrets = tuple(secrets)
     details: list[ErrorDetail] = []
@@ -102,7 +102,7 @@ def api_error(
         trace = headers.get("cf-ray")
     code = (_shown(details[0].code, secrets) or None) if details else None
     told = "; ".join(filter(None, map(_told, details[:3])))
-    message = f"{status}: {told}" if told else f"{status} without an error of the service's"
+    message = f"{status}: {told}" if told else f"{status} without an error message from Clerk"
     if status in _ADVICE and not _is_about_session(code, path):
         message = f"{message} ({_ADVICE[status]})"
     error = error_class_for(status)(
@@ -120,18 +120,18 @@ def api_error(
     if len(body) > _READ_BODY:
         error._hide(secrets, errors=(), meta=None, body=b"")  # noqa: SLF001 - ours
     elif len(body) > MAX_KEPT_BODY:
-        error._hide(secrets, body=b"")  # noqa: SLF001 - ours; half a secret is not known for one
+        error._hide(secrets, body=b"")  # noqa: SLF001 - ours; half a secret isn't recognised
     else:
         error._hide(secrets)  # noqa: SLF001 - ours
     return error
 
 
 def refuses_key(error: BaseException | None, *, of_a_refresh: bool = False) -> bool:
-    """Whether the service refused the secret key, and so would refuse every further request.
+    """Whether the service rejected the secret key, and so will reject all further requests.
 
     Args:
-        error: What the service answered.
-        of_a_refresh: Whether a refresh is known to have been asked for; otherwise the path tells.
+        error: The service's error.
+        of_a_refresh: Whether the call is known to be a refresh; otherwise the path decides.
     """
     if isinstance(error, AuthenticationError):
         return not _is_about_session(error.code, "/refresh" if of_a_refresh else error.path)
@@ -139,7 +139,7 @@ def refuses_key(error: BaseException | None, *, of_a_refresh: bool = False) -> b
 
 
 def _is_about_session(code: str | None, path: str) -> bool:
-    """Whether a 401 says that a session can't be refreshed, rather than that the key is wrong.
+    """Whether a 401 means that a session can't be refreshed, rather than that the key is wrong.
 
     Source: https://clerk.com/docs/reference/backend-api/tag/Sessions#operation/RefreshSession
     """
@@ -158,7 +158,7 @@ def _told(detail: ErrorDetail) -> str:
 
 
 def _beginning(text: str) -> str:
-    """Give what is read of a text: up to a whole word, as no half of a secret is known for one."""
+    """Return the start of a long text, up to a whole word: half a secret isn't recognised."""
     return text if len(text) <= _READ_MESSAGE else text[:_READ_MESSAGE].rpartition(" ")[0]
 
 

@@ -1,9 +1,9 @@
-"""Whether an answer is about what was asked for.
+"""Checks that a response belongs to its request.
 
-An answer that belongs to another call is whole and well formed, and no connection can always tell.
-So what an answer says of itself is compared with the request: the session's id, its user and client
-where they were asked for, and the session that a token was made for. What it doesn't say is not
-held against it: a field that is missing costs that field alone.
+A response to another call is complete and well formed, and the connection can't always tell. So we
+compare what the response says with the request: the session's id, its user and client if they were
+requested, and the session that a token was made for. Fields that the response lacks are not
+compared.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ _CLIENT: Final = attrgetter("client_id")
 
 
 def confirm(value: object, request: Request, body: bytes) -> None:
-    """See that a decoded answer is the answer to this request.
+    """Check that a decoded response belongs to this request.
 
     Args:
-        value: What the body was decoded to.
-        request: What was asked for.
-        body: The answer as it came, for the entries of a list that can't be read.
+        value: The decoded value.
+        request: The request.
+        body: The raw response body, for list entries that can't be read.
 
     Raises:
-        ResponseDecodeError: If it is about another session, user or client.
+        ResponseDecodeError: If the response is about another session, user or client.
     """
     kind = type(value)
     if kind is SessionPage:
@@ -56,12 +56,12 @@ def confirm(value: object, request: Request, body: bytes) -> None:
 
 
 def _compare(asked: object, found: object, where: str) -> None:
-    """Refuse what is named otherwise than was asked for; what isn't named can't be compared."""
+    """Raise an error if `found` differs from `asked`; skip if either is missing."""
     if asked is None or not isinstance(found, str) or not found or found == asked:
         return
     raise ResponseDecodeError(
-        f"the answer belongs to another request: at {where}, {asked} was asked for, "
-        f"and {redact(found)[:_SHOWN]} came",
+        f"the response belongs to another request: at {where}, {asked} was expected "
+        f"but {redact(found)[:_SHOWN]} found",
         json_path=where,
     )
 
@@ -77,7 +77,7 @@ def _compare_page(page: SessionPage, request: Request, body: bytes) -> None:
 
 
 def _entries(body: bytes) -> Iterator[dict[str, Any]]:
-    """Give the entries of a list as they came, also those that are no sessions."""
+    """Yield the raw entries of a list, including those that aren't sessions."""
     value = msgspec.json.decode(body)
     fields = object_of(value)
     for entry in array_of(value if fields is None else fields.get("data")) or ():
@@ -85,7 +85,7 @@ def _entries(body: bytes) -> Iterator[dict[str, Any]]:
 
 
 def _session_tokens(value: object) -> Iterator[tuple[str, str]]:
-    """Give each session token of an answer, and where it stands."""
+    """Yield each session token of a response, after its path."""
     if isinstance(value, Token):
         yield "$.jwt", value.jwt
     elif isinstance(value, Cookies):
@@ -96,7 +96,7 @@ def _session_tokens(value: object) -> Iterator[tuple[str, str]]:
 
 
 def _session_of(token: str) -> object:
-    """Read the session that a token was made for, or None; nothing of it is verified here."""
+    """Return the session that a token was made for, or None; this verifies nothing."""
     claims: Any = None
     with suppress(ValueError, binascii.Error, msgspec.DecodeError, RecursionError):
         _, payload, _ = token.split(".")

@@ -1,4 +1,4 @@
-"""What a session is made of (headers, proxy), checked before there is one: no I/O, no aiohttp."""
+"""The settings of an aiohttp session (headers, proxy), checked before it exists: no I/O."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 @attrs.frozen
 class Proxy:
-    """A proxy's address without credentials, and the headers that hold them."""
+    """A proxy's URL without credentials, and the headers with the credentials."""
 
     url: str
     headers: Mapping[str, str] = attrs.field(repr=False)
@@ -51,9 +51,9 @@ class Proxy:
 
 @attrs.frozen
 class WireSettings:
-    """What a session is made of; its repr hides what may hold credentials.
+    """The settings of an aiohttp session; the repr hides credentials.
 
-    The base URL and the headers that belong to a key are empty until `of` names the endpoint.
+    The base URL and the headers with the key are missing until `of` adds the endpoint.
     """
 
     base_url: str
@@ -66,7 +66,7 @@ class WireSettings:
     trace_configs: Sequence[aiohttp.TraceConfig] = ()
 
     def of(self, endpoint: Endpoint) -> WireSettings:
-        """Return these settings with the address and the key of an endpoint."""
+        """Return these settings with the URL and the key of an endpoint."""
         own = {
             "Authorization": f"Bearer {endpoint.secret_key}",
             "Clerk-API-Version": endpoint.api_version,
@@ -84,15 +84,15 @@ def wire_settings(
     trace_configs: Sequence[aiohttp.TraceConfig],
     headers: Mapping[str, str] | None,
 ) -> WireSettings:
-    """Check what the constructors take, and put together the headers that need no key.
+    """Check the arguments of the constructors, and build the headers that need no key.
 
     Raises:
         ConfigurationError: If an option can't be used, or would silently have no effect.
-        InvalidArgumentError: If `pool_size` is no integer above zero.
+        InvalidArgumentError: If `pool_size` is not an integer above zero.
     """
     check_integer("pool_size", pool_size, low=1)
     if ssl_context is not None:
-        import ssl  # noqa: PLC0415 - heavy, and seldom asked for
+        import ssl  # noqa: PLC0415 - heavy and seldom used
 
         if not isinstance(ssl_context, ssl.SSLContext):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError("ssl_context must be an ssl.SSLContext")
@@ -105,7 +105,7 @@ def wire_settings(
             raise ConfigurationError("client_session must be an aiohttp.ClientSession")
         if ssl_context is not None or trace_configs:
             raise ConfigurationError(
-                "ssl_context and trace_configs belong to the client_session that you hand in"
+                "ssl_context and trace_configs must be set on the client_session that you pass"
             )
     extra = check_headers(headers)
     own = {
@@ -127,11 +127,11 @@ def wire_settings(
 
 
 def check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
-    """Give the user's extra headers; refuse those that are ours and those that break HTTP.
+    """Return the user's extra headers; reject our own headers and invalid ones.
 
     Raises:
-        ConfigurationError: If a name or value can't stand in a header, or the name is one that the
-            client sets itself.
+        ConfigurationError: If a name or value isn't valid in HTTP, or the client sets the header
+            itself.
     """
     checked: dict[str, str] = {}
     if headers is None:
@@ -150,14 +150,14 @@ def check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def parse_proxy(name: str, value: object) -> Proxy:
-    """Take the credentials out of a proxy's URL.
+    """Separate a proxy's URL from its credentials.
 
     Args:
-        name: Where the URL comes from, for errors, which never quote it.
-        value: The URL; without a scheme it counts as http://.
+        name: Where the URL comes from, for errors, which never quote the URL.
+        value: The URL; without a scheme, http:// is assumed.
 
     Raises:
-        ConfigurationError: If it is no http or https URL with a host.
+        ConfigurationError: If it isn't an http or https URL with a host.
     """
     if not isinstance(value, str):
         raise ConfigurationError(f"{name} must be a URL as a str, not {type(value).__name__}")
@@ -173,10 +173,10 @@ def parse_proxy(name: str, value: object) -> Proxy:
         raise ConfigurationError(f"{name} must be an http or https URL with a host")
     address = parts.netloc.rpartition("@")[2]
     if not all("!" <= character <= "~" for character in address):
-        raise ConfigurationError(f"{name} has a host that is no ASCII name or address")
+        raise ConfigurationError(f"{name} has a host that isn't an ASCII name or address")
     login, password = unquote(parts.username or ""), unquote(parts.password or "")
     if ":" in login:  # RFC 7617, section 2
-        raise ConfigurationError(f"{name} holds a user name with a colon in it")
+        raise ConfigurationError(f"{name} has a user name that contains a colon")
     headers: dict[str, str] = {}
     if parts.username is not None:
         credentials = b64encode(f"{login}:{password}".encode(errors="surrogateescape")).decode()
@@ -185,10 +185,10 @@ def parse_proxy(name: str, value: object) -> Proxy:
 
 
 def proxy_to_use(settings: WireSettings) -> Proxy | None:
-    """Find the proxy of the argument or of the environment; None if there is none to use.
+    """Return the proxy from the argument or the environment; None if there is none to use.
 
-    There never is one to this machine: plain http:// is allowed to it because nothing leaves it,
-    and a proxy elsewhere could not come back here.
+    Requests to this machine never use a proxy: plain http:// is allowed for them because they don't
+    leave the machine, and a proxy elsewhere could not connect back.
 
     Raises:
         ConfigurationError: If the proxy that the environment names can't be used.
@@ -201,19 +201,19 @@ def proxy_to_use(settings: WireSettings) -> Proxy | None:
 
 
 def proxy_of_environment(base_url: str) -> Proxy | None:
-    """Find the proxy that the environment names for a URL; None if it names none, or on loopback.
+    """Return the proxy that the environment names for a URL; None if there is none, or on loopback.
 
     Raises:
-        ConfigurationError: If what it names can't be used.
+        ConfigurationError: If that proxy can't be used.
     """
     named = None if _is_to_this_machine(base_url) else _named_in_environment(base_url)
     return None if named is None else parse_proxy(*named)
 
 
 def refuse_their_proxy(settings: WireSettings, session: aiohttp.ClientSession) -> None:
-    """Refuse a session that was handed in if it would send the key away in the clear.
+    """Reject a user's session that would send the key in the clear to a proxy.
 
-    Its proxy, its own or the environment's, can't be passed by for a single request.
+    A single request can't bypass the session's proxy, whether its own or the environment's.
 
     Raises:
         ConfigurationError: If it would use a proxy for plain http:// to this machine.
@@ -224,9 +224,9 @@ def refuse_their_proxy(settings: WireSettings, session: aiohttp.ClientSession) -
     has_own = getattr(session, "_default_proxy", None) is not None
     if has_own or (session.trust_env and _named_in_environment(base_url) is not None):
         raise ConfigurationError(
-            "the client_session that was handed in would send the secret key in the clear to a "
-            "proxy, on its way to this machine: make it without proxy= and trust_env=, or add the "
-            "host to NO_PROXY"
+            "the given client_session would send the secret key in the clear to a proxy, on its "
+            "way to this machine: create it without proxy= and trust_env=, or add the host to "
+            "NO_PROXY"
         )
 
 

@@ -1,4 +1,4 @@
-"""What a decoded JSON value is, and what becomes of one that is something else."""
+"""The types of decoded JSON values, and the record of fields that can't be read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FIRST_COUNT: Final = 1000
 
 
 class UnreadableError(Exception):
-    """A value isn't what it should be; `where` is its path below the value in hand."""
+    """A value has the wrong type; `where` is its path below the current value."""
 
     def __init__(self, expected: str, value: object, where: str = "") -> None:
         super().__init__(f"expected {expected}, got {kind_of(value)}")
@@ -23,7 +23,7 @@ class UnreadableError(Exception):
 
 
 def kind_of(value: object) -> str:
-    """Say what a JSON value is."""
+    """Return the name of a JSON value's type, with its article."""
     names: dict[type, str] = {
         NoneType: "null",
         bool: "a boolean",
@@ -47,10 +47,10 @@ def object_of(value: Any) -> dict[str, Any] | None:
 
 
 class Losses:
-    """The fields that answers to one client lacked: one log line each, and a count now and then.
+    """The fields that could not be read, per client: logs each once, and a count now and then.
 
     Attributes:
-        converter: What reads those answers and notes what they lack; None before the first.
+        converter: Decodes these responses and notes such fields; None before the first.
     """
 
     def __init__(self) -> None:
@@ -59,13 +59,13 @@ class Losses:
         self._count_at: dict[tuple[str, str], int] = {}
 
     def note(self, cls: type, name: str, what: str, where: str = "") -> None:
-        """Note that a field was given up.
+        """Record that a field could not be read.
 
         Args:
             cls: The model.
             name: The field.
             what: What was wrong with it.
-            where: Where below the field.
+            where: The path below the field.
         """
         field = (cls.__name__, name)
         count = self._counts[field] = self._counts.get(field, 0) + 1

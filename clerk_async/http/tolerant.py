@@ -1,7 +1,7 @@
-"""The careful way to read a body: one cattrs converter with strict hooks.
+"""The tolerant decoder: one cattrs converter with strict hooks.
 
-Nothing is coerced, and a field that can't be read costs that field, not the session. Imported when
-a body isn't just what the contract says, because cattrs takes time to import.
+It coerces nothing. An optional field that can't be read becomes None, and the session is kept. This
+module is imported only when a body deviates from the contract, because importing cattrs is slow.
 """
 
 from __future__ import annotations
@@ -65,13 +65,13 @@ _REQUIRED: Final[Mapping[type, frozenset[str]]] = {
     Cookies: frozenset({"cookies"}),
 }
 _OBJECTS: Final[Mapping[type, str]] = {Session: "session", Token: "token", Cookies: "cookies"}
-"""What an answer must call itself, if it says what it is."""
+"""The value that `object` must have, if the response has that field."""
 _NULLABLE: Final = frozenset({"actor", "last_active_organization_id", "latest_activity", "tasks"})
-"""What the contract lets come as null or not at all, so that it's not worth a log line."""
+"""Fields that may be null or missing according to the contract, so this isn't logged."""
 
 
 def converter_for(losses: Losses) -> Converter:
-    """Return the converter that notes here what can't be read, made on first use."""
+    """Return the converter that records unreadable fields in `losses`, created on first use."""
     converter = losses.converter
     if converter is None:
         converter = losses.converter = make_converter(detailed_validation=False)
@@ -85,9 +85,9 @@ def converter_for(losses: Losses) -> Converter:
 
 
 def _object_hook(cls: type[Any], converter: Converter, losses: Losses) -> Callable[[Any, Any], Any]:
-    """Build the hook of one model: required fields must be right, others fall back to None."""
+    """Build the hook of one model: required fields must be valid, others fall back to None."""
     required = _REQUIRED.get(cls, frozenset())
-    kinds = get_type_hints(cls)  # not those of attrs: texts, until somebody resolves them
+    kinds = get_type_hints(cls)  # attrs has them only as unresolved strings
     fields = [
         (field.name.lstrip("_"), field.alias, _hook_of(field.name, kinds[field.name], converter))
         for field in attrs.fields(cls)
@@ -124,7 +124,7 @@ def _object_hook(cls: type[Any], converter: Converter, losses: Losses) -> Callab
 
 
 def _hook_of(name: str, kind: Any, converter: Converter) -> Callable[[Any, Any], Any]:
-    """Return what reads a field of this type, where None was seen to already."""
+    """Return the hook that reads a field of this type; None has been handled already."""
     if name == "id" and kind is str:
         return _id
     if NoneType in get_args(kind):

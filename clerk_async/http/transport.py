@@ -1,8 +1,8 @@
-"""Sends one attempt through aiohttp, and turns what happens into our own terms.
+"""Sends one attempt through aiohttp, and returns a response or one of our own errors.
 
-A `Wire` belongs to one event loop: a session with its connection pool. It makes no decisions; when
-to send again is decided in `clerk_async.http.calls`. Only this file, `clerk_async.http.connections`
-and `clerk_async.http.failures` know aiohttp.
+A `Wire` belongs to one event loop and has an aiohttp session with its connection pool. It makes no
+decisions: `clerk_async.http.calls` decides when to retry. Only this module,
+`clerk_async.http.connections` and `clerk_async.http.failures` depend on aiohttp.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ if TYPE_CHECKING:
     from clerk_async.http.settings import Proxy, WireSettings
 
 MAX_HEADER: Final = 2**16
-"""Bytes of one header that are read at the most, as curl and Go do; aiohttp's own bound is 8190."""
+"""The most bytes of one header to read, as in curl and Go; aiohttp's own limit is 8190."""
 MAX_HEADERS: Final = 1000
 CONNECT_SHARE: Final = 0.98
-"""The part of a short attempt that connecting may use, so that it is told from a late answer."""
+"""The share of a short attempt for connecting, to distinguish that from a late response."""
 
 _FIRST_ERROR_STATUS: Final = 300
 _OF_THE_WIRE: Final = (aiohttp.ClientError, OSError)
@@ -56,7 +56,7 @@ _FORESEEN: Final = (*_OF_THE_WIRE, RuntimeError, ResponseDecodeError)
 
 
 class Answer:
-    """A status, the headers and a whole body, and the connection that they came on."""
+    """A response: status, headers and whole body, and the connection that it came on."""
 
     __slots__ = ("_protocol", "attempts", "body", "headers", "status")
 
@@ -70,7 +70,7 @@ class Answer:
         self._protocol = protocol
 
     def distrust(self) -> None:
-        """End the connection that it came on, as what comes next there may be another's too."""
+        """Close its connection, because the next response there may be another request's too."""
         break_off(self._protocol)
 
 
@@ -123,7 +123,7 @@ class CallUnderWay(Protocol):
 
 
 class Wire:
-    """A session in one event loop, and the calls that are using it."""
+    """An aiohttp session in one event loop, and the calls that are using it."""
 
     def __init__(
         self,
@@ -145,23 +145,23 @@ class Wire:
         self._root = URL(settings.base_url, encoded=True)
         self._prefix = self._root.raw_path.rstrip("/")
         self._headers = settings.headers
-        self._has_headers = is_ours and proxy is None  # the session sends them by itself
+        self._has_headers = is_ours and proxy is None  # if so, the session sends them by itself
         self._is_traced = not is_ours or bool(settings.trace_configs)
         self._options: dict[str, Any] = {"allow_redirects": False}
-        if not is_ours:  # and may have been made to do otherwise
+        if not is_ours:  # the user may have set these otherwise
             self._options.update(_READING, raise_for_status=False)
             self._options["skip_auto_headers"] = _SKIPPED_HEADERS
         if proxy is not None:
             self._options["proxy"] = URL(proxy.url)
             if self._root.scheme == "https":
                 self._options["proxy_headers"] = proxy.headers
-            else:  # there's no tunnel to ask for: the request itself goes to the proxy
+            else:  # there is no CONNECT: the request itself goes to the proxy
                 self._headers = {**settings.headers, **proxy.headers}
         self._timeouts: dict[float | None, aiohttp.ClientTimeout] = {}
 
     @property
     def is_dead(self) -> bool:
-        """Whether its loop can't run any more here: closed, stopped, or left behind by a fork."""
+        """Whether its loop can't run here any more: closed, stopped, or left behind by a fork."""
         return (
             self.pid != os.getpid()
             or self.loop.is_closed()
@@ -176,19 +176,19 @@ class Wire:
         limit: float | None,
         connect: float | None,
     ) -> Answer:
-        """Send one request and read the whole answer.
+        """Send one request and read the whole response.
 
         Args:
-            request: What to send.
-            task: The running one.
-            limit: Seconds for the whole attempt with its body.
-            connect: Seconds to make a connection, where there's none to reuse.
+            request: The request to send.
+            task: The running task.
+            limit: Seconds for the whole attempt, body included.
+            connect: Seconds to connect, if there is no connection to reuse.
 
         Raises:
-            TransportError: If no whole answer came.
-            ResponseDecodeError: If an answer came that can't be read.
-            ClientClosedError: If the session was closed by its owner.
-            ConfigurationError: If the owner's session adds credentials of its own.
+            TransportError: If no complete response arrived.
+            ResponseDecodeError: If the response can't be read.
+            ClientClosedError: If the user closed their session.
+            ConfigurationError: If the user's session adds its own credentials.
         """
         if limit is not None and (connect is None or limit <= connect):
             connect = limit * CONNECT_SHARE
@@ -202,7 +202,7 @@ class Wire:
             response = await self._session.request(
                 request.operation.method,
                 self._url_of(request.path, request.query),
-                # in no local of ours: reports of errors may show those
+                # not in a local variable: error reports may show those
                 data=None if request.body is None else request.encoded_body(),
                 headers=(
                     request.headers
@@ -222,13 +222,13 @@ class Wire:
                 drop_frames(error)
                 raise
         else:
-            if attempt.has_rung:  # somebody on the way has swallowed it
+            if attempt.has_rung:  # code in between has swallowed the cancellation
                 task.uncancel()
             protocol = getattr(response, "_protocol", None)
             return Answer(response.status, response.headers, content, protocol)
         finally:
             self._timer.finish(attempt)
-        # Out here, as nothing may be chained to it, nor stay a local: aiohttp's own quote headers.
+        # Outside the except block, so that aiohttp's errors, which quote headers, aren't chained.
         told = self._told(failure, attempt)
         if response is not None and response.status >= _FIRST_ERROR_STATUS:
             return Answer(response.status, response.headers, b"")
@@ -238,7 +238,7 @@ class Wire:
         raise told
 
     def _told(self, failure: Exception, attempt: Attempt) -> Exception:
-        """Say in our own terms what has befallen an attempt, and draw the consequence."""
+        """Return our own error for a failed attempt, and distrust the pool if need be."""
         if isinstance(failure, RuntimeError | ValueError) and not isinstance(failure, _OF_THE_WIRE):
             return self._theirs(failure)
         told = translated(failure, is_connecting=attempt.is_connecting)
@@ -247,7 +247,7 @@ class Wire:
         return told
 
     def _url_of(self, path: str, query: str) -> URL:
-        """Put path and query behind the base URL, without parsing what is encoded already."""
+        """Append path and query to the base URL, without parsing what is already encoded."""
         if not query:
             return self._root.with_path(self._prefix + path, encoded=True)
         return URL.build(
@@ -261,12 +261,12 @@ class Wire:
     def _foreseen(
         self, error: BaseException, attempt: Attempt, cancelled_before: int
     ) -> Exception | None:
-        """Tell our own alarm from the user's cancellation, and trouble of the wire from bugs."""
+        """Return a timeout or a network failure; None for the user's cancellation and for bugs."""
         is_late = attempt.has_rung and attempt.task.uncancel() <= cancelled_before
         if is_late and isinstance(error, asyncio.CancelledError):
             return aiohttp.ConnectionTimeoutError() if attempt.is_connecting else TimeoutError()
         is_foreseen = isinstance(error, _FORESEEN) or (
-            type(error) is ValueError and not self._is_ours  # what a session of theirs adds
+            type(error) is ValueError and not self._is_ours  # from options of the user's session
         )
         return cast("Exception", error) if is_foreseen else None
 
@@ -274,28 +274,28 @@ class Wire:
         timeout = aiohttp.ClientTimeout(
             total=None, connect=connect, sock_read=None, ceil_threshold=math.inf
         )
-        if len(self._timeouts) < 16:  # noqa: PLR2004 - the usual ones; deadlines vary endlessly
+        if len(self._timeouts) < 16:  # noqa: PLR2004 - the usual ones; deadlines vary too much
             self._timeouts[connect] = timeout
         return timeout
 
     def _theirs(self, error: Exception) -> Exception:
-        """Say what is wrong with a session that was handed in."""
+        """Return an error that says what is wrong with the user's session."""
         if self._session.closed:
-            return ClientClosedError("the client_session that was handed in is closed")
+            return ClientClosedError("the given client_session is closed")
         if isinstance(error, ValueError):
             return ConfigurationError(
-                "the client_session that was handed in can't send our requests: it adds "
-                "credentials of its own (auth=, or trust_env with a .netrc file)"
+                "the given client_session can't send our requests because it adds its own "
+                "credentials (auth=, or trust_env with a .netrc file)"
             )
         return error
 
     async def aclose(self) -> None:
-        """Close what is ours; ends the calls in flight, which see `is_closing`."""
+        """Cancel the calls in flight, which see `is_closing`, and close our own session."""
         self.is_closing = True
         self._timer.stop()
-        for call in list(self.calls):  # each of them, where one is made in the midst of another
+        for call in list(self.calls):  # a task is cancelled once for each of its nested calls
             call.task.cancel()
-        for _ in range(100):  # a cancelled call needs a few turns of the loop to let go
+        for _ in range(100):  # a cancelled call needs a few loop iterations to end
             if not self.calls:
                 break
             await asyncio.sleep(0)
@@ -303,7 +303,7 @@ class Wire:
             await self._session.close()
 
     def abandon(self) -> None:
-        """Let go of a wire whose client is gone, or whose loop can't run any more here."""
+        """Close the connections of a wire whose client is gone or whose loop can't run any more."""
         if not self._is_ours:
             return
         connector = self._session.connector
@@ -313,7 +313,7 @@ class Wire:
 
 
 def _tells_of_a_dead_pool(error: Exception) -> bool:
-    """Whether what has befallen one connection may have befallen those beside it."""
+    """Whether the failure of one connection may affect the other connections of the pool."""
     return isinstance(error, ConnectionLostError) or (
         isinstance(error, RequestTimeoutError) and error.phase == "response"
     )
@@ -336,9 +336,9 @@ class _Request(aiohttp.ClientRequest):
 
 
 def open_wire(settings: WireSettings) -> Wire:
-    """Make a wire in the running loop, around the user's session or one of our own."""
+    """Create a wire in the running loop, with the user's session or one of our own."""
     timer = AttemptTimer(asyncio.get_running_loop())
-    proxy = proxy_to_use(settings)  # once: aiohttp's own look costs a thread a request
+    proxy = proxy_to_use(settings)  # once: aiohttp's own check costs a thread per request
     theirs = settings.client_session
     if theirs is not None:
         refuse_their_proxy(settings, theirs)
@@ -346,7 +346,7 @@ def open_wire(settings: WireSettings) -> Wire:
     connector = Connector(timer, ssl=settings.ssl_context or True)
     session = aiohttp.ClientSession(
         connector=connector,
-        # aiohttp sends a session's own headers to the proxy too, and these hold the secret key.
+        # aiohttp sends a session's headers to the proxy too, and these contain the secret key.
         headers=settings.headers if proxy is None else None,
         cookie_jar=aiohttp.DummyCookieJar(),
         request_class=_Request,
@@ -354,5 +354,5 @@ def open_wire(settings: WireSettings) -> Wire:
         **_READING,
     )
     if hasattr(session, "_retry_connection"):
-        session._retry_connection = False  # noqa: SLF001 - every send is ours to decide and to count
+        session._retry_connection = False  # noqa: SLF001 - we decide on and count every send
     return Wire(settings, session, timer, is_ours=True, proxy=proxy)
