@@ -162,6 +162,7 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
         "windows-names": "Nothing needs a name that Windows lacks",
         "public-surface": "Names, docstrings and layers match their description; imports are light",
         "readme-examples": "The README's examples run, and its defaults are the real ones",
+        "websockets": "The example of a WebSocket ends with its session, and not with its token",
         "migration-table": "The README's migration table has each call, argument, option, error and reason of the official SDK",
         "readme-app": "The README's FastAPI app and its tests run as pasted",
         "aioresponses": "Tests can mock responses with aioresponses",
