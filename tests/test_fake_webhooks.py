@@ -156,6 +156,7 @@ async def receiving(
         await runner.cleanup()
 
 
+@pytest.mark.filterwarnings("ignore:Setting custom Request:DeprecationWarning")  # aiohttp 3.14.1
 class TestSent:
     @pytest.mark.promise("fake-webhooks")
     async def test_each_change_of_state_is_sent(self, fake: FakeClerk) -> None:
