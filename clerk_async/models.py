@@ -126,7 +126,7 @@ class Session(JsonValue):
         status: The status; an open enum, see `SessionStatus`.
         user_id: The user who owns the session.
         client_id: The client (browser or device) that the session belongs to.
-        actor: The one who impersonates the user, or None.
+        actor: The impersonator of the user, or None.
         last_active_organization_id: The organization that was active last.
         latest_activity: The device and place of the latest activity.
         tasks: The steps left before a pending session becomes active.

@@ -1,4 +1,4 @@
-"""The reasons for rejecting a session token, with the same values as in Clerk's own SDKs."""
+"""The reasons for rejecting a session token; they match those of Clerk's SDKs, if these exist."""
 
 # ruff: noqa: S105 - the names of reasons, not passwords
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_
 import attrs
 
 REDACTED: Final = "[redacted]"
-_SHORTEST_SECRET: Final = 4  # shorter texts are no secrets and occur within plain words
+_SHORTEST_SECRET: Final = 4  # shorter texts aren't secrets and occur within plain words
 
 # Possessive quantifiers never backtrack, and no match starts within a word: always linear time.
 _KEY: Final = re.compile(r"sk_(?:live|test)_[^\s\"'<>,;&]++")

@@ -160,7 +160,7 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing, AsyncTokenSources):
         Args:
             client_id: List the sessions of this client.
             user_id: List the sessions of this user.
-            status: List sessions with this status, sent as given; the service has no `pending`.
+            status: List sessions with this status, sent as given; the filter lacks `pending`.
             limit: The most sessions to return, 1 to 500; the service's default is 10.
             offset: How many sessions to skip; default: 0.
 

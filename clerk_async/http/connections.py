@@ -41,10 +41,10 @@ connection-limits/), and the NAT gateways of the big clouds keep one for at leas
 """
 
 READ_AT_ONCE: Final = 2**16
-"""Bytes that are read at once.
+"""The most bytes to read at once.
 
-asyncio's own 256 KiB are above the 128 KiB from which malloc maps memory from the system, and
-unmaps it, for each response.
+asyncio's own 256 KiB exceed the 128 KiB above which malloc maps memory from the system, and unmaps
+it again, for each response.
 """
 
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([2-5]\d\d)[ \r\n]")
@@ -70,7 +70,7 @@ class _Protocol(ResponseHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        # asyncio reads TLS in a protocol of its own; other loops have neither attribute
+        # asyncio has a separate protocol for TLS; other loops have neither attribute
         reader: Any = getattr(transport, "_ssl_protocol", transport)
         if hasattr(reader, "max_size"):
             reader.max_size = READ_AT_ONCE

@@ -75,9 +75,9 @@ class Answer:
 
 
 class Slots:
-    """Counts the free connections of a pool; each attempt takes one.
+    """Counts the free slots of a connection pool; each attempt takes one.
 
-    A semaphore like asyncio's, which makes eight Python calls even if nobody has to wait.
+    It works like asyncio's semaphore, which makes eight Python calls even if it needn't wait.
     """
 
     __slots__ = ("_waiting", "free")
@@ -87,27 +87,27 @@ class Slots:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     def take(self) -> bool:
-        """Take a free one; false if there is none."""
+        """Take a free slot; return false if there is none."""
         if self.free:
             self.free -= 1
             return True
         return False
 
     async def wait(self) -> None:
-        """Wait for one, in order of arrival."""
+        """Wait for a slot, in order of arrival."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
             await turn
         except BaseException:
-            if turn.done() and not turn.cancelled():  # it got one in the same loop iteration
+            if turn.done() and not turn.cancelled():  # it got a slot in the same loop iteration
                 self.release()
             with suppress(ValueError):
                 self._waiting.remove(turn)
             raise
 
     def release(self) -> None:
-        """Give it to the first who waits, or mark it as free."""
+        """Pass the slot to the first waiting attempt, or mark it as free."""
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():  # cancelled meanwhile
@@ -329,7 +329,7 @@ _READING: Final[dict[str, Any]] = {
 
 
 class _Request(aiohttp.ClientRequest):
-    """A request whose headers are complete: aiohttp adds none, nor a type to an empty body."""
+    """A request with complete headers: aiohttp adds none, not even a type for an empty body."""
 
     DEFAULT_HEADERS: Any = {}  # noqa: RUF012 - as aiohttp has it
     POST_METHODS: Any = frozenset[str]()
