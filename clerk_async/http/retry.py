@@ -1,8 +1,8 @@
 """Whether to retry a failed attempt, and after how long. Pure: no I/O, no clock.
 
-That depends on what a retry of the operation may do, and on what is known about the failure. In the
-table, "passing" means 409 `resource_locked`, 500, 502, 503, 504, 520 and 522 to 524. "Unsent" means
-that no connection could be made, "lost" that the connection broke or timed out after sending::
+That depends on what a retry of the operation may do, and on what is known about the failure.
+"Passing" means 409 `resource_locked`, 500, 502, 503, 504, 520 and 522 to 524; "unsent" means that
+no connection could be made, "lost" that it broke or timed out after sending. The table::
 
     | operation | 429 | passing | unsent | lost |
     |---|---|---|---|---|
