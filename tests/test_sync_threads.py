@@ -1,4 +1,4 @@
-"""SessionsApi in one process: many threads, hooks, views, and its end."""
+"""SessionsApi in one process: many threads, hooks, views, and closing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def own_threads() -> list[threading.Thread]:
-    """Give the threads of sync clients that are alive."""
+    """Return the live threads of sync clients."""
     return [thread for thread in threading.enumerate() if thread.name == "clerk_async"]
 
 
@@ -47,8 +47,8 @@ def test_a_thread_starts_with_the_first_call_and_ends_with_close(fake: FakeClerk
 
 
 @pytest.mark.promise("sync-surroundings")
-def test_fifty_threads_one_client(fake: FakeClerk) -> None:
-    """Each gets its own answer, the pool is never exceeded, and nothing is left after the end."""
+def test_fifty_threads_share_one_client(fake: FakeClerk) -> None:
+    """Each gets its own response, the pool size is never exceeded, and nothing is left."""
     ids = [fake.add_session(user_id=f"user_{number}").id for number in range(50)]
     fake.latency = 0.002
     together = threading.Barrier(50)
@@ -76,7 +76,7 @@ def test_fifty_threads_one_client(fake: FakeClerk) -> None:
 
 
 def test_closing_ends_calls_of_other_threads(fake: FakeClerk) -> None:
-    """Who waits in a call learns that the client was closed."""
+    """Threads that wait in a call get an error that the client was closed."""
     fake.inject(Fault.hold(count=None))
     client = sync_client_of(fake)
     with ThreadPoolExecutor(3) as threads:
@@ -90,7 +90,7 @@ def test_closing_ends_calls_of_other_threads(fake: FakeClerk) -> None:
 
 @pytest.mark.promise("nobody-stranded")
 def test_a_client_can_be_closed_in_a_callback(fake: FakeClerk) -> None:
-    """The run around it ends first, as it needs this thread for that; then loop and thread do."""
+    """The run around it ends first, as it needs this thread; then the loop and its thread end."""
     ids = [fake.add_session().id for _ in range(5)]
     before = set(own_threads())
     client = sync_client_of(fake)
@@ -113,8 +113,8 @@ def test_a_client_can_be_closed_in_a_callback(fake: FakeClerk) -> None:
 
 
 @pytest.mark.promise("nobody-stranded")
-def test_closing_does_not_wait_for_ever_for_a_callback(fake: FakeClerk) -> None:
-    """Who is in one when the grace ends learns of the end when it comes back."""
+def test_closing_does_not_wait_forever_for_a_callback(fake: FakeClerk) -> None:
+    """A thread that is in one when the grace period ends gets the error when it returns."""
     session = fake.add_session().id
     is_called, may_go_on = threading.Event(), threading.Event()
 
@@ -133,8 +133,8 @@ def test_closing_does_not_wait_for_ever_for_a_callback(fake: FakeClerk) -> None:
 
 
 @pytest.mark.promise("nobody-stranded")
-def test_a_call_that_does_not_let_go_keeps_nobody_waiting(fake: FakeClerk) -> None:
-    """Not even what goes on when it is cancelled."""
+def test_a_call_that_ignores_cancellation_blocks_nobody(fake: FakeClerk) -> None:
+    """Closing does not wait for it."""
     is_running = threading.Event()
 
     async def stubborn() -> None:
@@ -153,8 +153,8 @@ def test_a_call_that_does_not_let_go_keeps_nobody_waiting(fake: FakeClerk) -> No
 
 @pytest.mark.promise("nobody-stranded")
 @pytest.mark.may_block
-def test_a_call_that_comes_as_the_loop_ends_is_refused(fake: FakeClerk) -> None:
-    """Whether it is on its way in, or is begun in the loop's last turn; nobody waits for ever."""
+def test_a_call_that_arrives_as_the_loop_ends_is_rejected(fake: FakeClerk) -> None:
+    """It may be on its way in, or begin in the loop's last turn; it never waits forever."""
     client = sync_client_of(fake)
     client.get(fake.add_session().id)
     private = client._thread.private()
@@ -177,8 +177,8 @@ def test_a_call_that_comes_as_the_loop_ends_is_refused(fake: FakeClerk) -> None:
 
 
 @pytest.mark.promise("nobody-stranded")
-def test_a_call_that_comes_after_the_loops_last_turn_is_refused(fake: FakeClerk) -> None:
-    """The loop takes it still, but will never look at it."""
+def test_a_call_that_arrives_after_the_loops_last_turn_is_rejected(fake: FakeClerk) -> None:
+    """The loop still accepts it, but will never run it."""
     client = sync_client_of(fake)
     client.get(fake.add_session().id)
     private = client._thread.private()
@@ -187,7 +187,7 @@ def test_a_call_that_comes_after_the_loops_last_turn_is_refused(fake: FakeClerk)
     close = private.loop.close
 
     def close_late() -> None:
-        private._arrivals.append(late)  # of who looked whether it is closed before it was
+        private._arrivals.append(late)  # of a caller that checked just before the client was closed
         close()
 
     private.loop.close = close_late  # type: ignore[method-assign]
@@ -198,8 +198,8 @@ def test_a_call_that_comes_after_the_loops_last_turn_is_refused(fake: FakeClerk)
 
 
 @pytest.mark.promise("nobody-stranded")
-def test_a_call_that_comes_as_the_loop_looks_away_is_answered(fake: FakeClerk) -> None:
-    """Between its last look for calls and its sleep it is woken once more."""
+def test_a_call_that_arrives_as_the_loop_goes_to_sleep_is_made(fake: FakeClerk) -> None:
+    """Between its last check for calls and its sleep the loop is woken once more."""
     session = fake.add_session().id
 
     class Arrivals(collections.deque[Crossing[Any]]):
@@ -218,8 +218,8 @@ def test_a_call_that_comes_as_the_loop_looks_away_is_answered(fake: FakeClerk) -
         assert late.outcome().id == session
 
 
-def test_a_closed_client_says_so(fake: FakeClerk) -> None:
-    """Every operation, of views too, and of a client that was never used."""
+def test_a_closed_client_rejects_every_call(fake: FakeClerk) -> None:
+    """Every operation, also of views and of a client that was never used."""
     used, unused = sync_client_of(fake), sync_client_of(fake)
     used.get(fake.add_session().id)
     fake.wait_for(lambda: len(fake.requests) == 1)
@@ -236,7 +236,7 @@ def test_a_closed_client_says_so(fake: FakeClerk) -> None:
 
 
 def test_an_iterator_outlives_its_client_quietly(fake: FakeClerk) -> None:
-    """One left in the middle, whose client is closed, raises when asked, not when dropped."""
+    """An unfinished iterator of a closed client raises when used, not when dropped."""
     fake.add_session(user_id="user_1")
     fake.add_session(user_id="user_1")
     with sync_client_of(fake) as client:
@@ -252,8 +252,8 @@ def test_an_iterator_outlives_its_client_quietly(fake: FakeClerk) -> None:
     assert caught == []
 
 
-def test_an_iterator_that_the_collector_ends_in_the_loops_thread_is_quiet(fake: FakeClerk) -> None:
-    """It can't wait for itself there; the loop sees to it."""
+def test_an_iterator_collected_in_the_loops_thread_is_quiet(fake: FakeClerk) -> None:
+    """That thread can't wait for itself, so the loop closes the iterator."""
     for _ in range(2):
         fake.add_session(user_id="user_1")
     with sync_client_of(fake) as client:
@@ -267,7 +267,7 @@ def test_an_iterator_that_the_collector_ends_in_the_loops_thread_is_quiet(fake: 
 
 
 def test_views_share_thread_and_pool(fake: FakeClerk) -> None:
-    """A view is closed for nothing."""
+    """Closing a view does nothing."""
     session = fake.add_session().id
     before = len(own_threads())
     with sync_client_of(fake) as client:
@@ -281,8 +281,8 @@ def test_views_share_thread_and_pool(fake: FakeClerk) -> None:
 
 
 @pytest.mark.promise("caller-thread")
-def test_a_call_from_its_own_loop_is_refused(fake: FakeClerk) -> None:
-    """In a trace hook it would wait for itself: it says so, and the call around it goes on."""
+def test_a_call_from_its_own_loop_is_rejected(fake: FakeClerk) -> None:
+    """In a trace hook it would wait for itself: it raises, and the outer call continues."""
     session = fake.add_session().id
     caught: list[BaseException] = []
 
@@ -302,7 +302,7 @@ def test_a_call_from_its_own_loop_is_refused(fake: FakeClerk) -> None:
 
 
 def test_hooks_see_the_callers_context(fake: FakeClerk) -> None:
-    """A request id that the caller keeps in a context variable is there in trace hooks."""
+    """A request id in a context variable of the caller is visible in trace hooks."""
     request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="none")
     seen: list[str] = []
 
@@ -324,7 +324,7 @@ def test_hooks_see_the_callers_context(fake: FakeClerk) -> None:
 
 @pytest.mark.promise("caller-thread")
 def test_callbacks_run_in_the_callers_thread(fake: FakeClerk) -> None:
-    """So do iterables that are read, for each of the methods that take them."""
+    """So do the input iterables, in every method that takes them."""
     threads: dict[str, int] = {}
 
     def noting(name: str, answer: object = None) -> Any:
@@ -355,7 +355,7 @@ def test_callbacks_run_in_the_callers_thread(fake: FakeClerk) -> None:
 
 
 def test_dropping_a_client_ends_its_thread(fake: FakeClerk) -> None:
-    """A client that nobody holds any more leaves neither thread nor connection."""
+    """A client without references leaves neither thread nor connection."""
     session = fake.add_session().id
     before = len(own_threads())
     client = sync_client_of(fake)
@@ -367,7 +367,7 @@ def test_dropping_a_client_ends_its_thread(fake: FakeClerk) -> None:
 
 
 def test_a_client_dropped_in_its_own_thread_ends_too(fake: FakeClerk) -> None:
-    """The collector runs in any thread, the client's own included, which can't wait for itself."""
+    """The garbage collector may run in the client's own thread, which can't wait for itself."""
     session = fake.add_session().id
     before = set(own_threads())
     held = [sync_client_of(fake)]
@@ -384,15 +384,15 @@ def test_a_client_dropped_in_its_own_thread_ends_too(fake: FakeClerk) -> None:
 
 @pytest.mark.may_block
 async def test_it_works_in_a_running_loop(fake: FakeClerk) -> None:
-    """It blocks that loop, as any sync call does, but it works."""
+    """It blocks that loop, as any sync call does."""
     session = fake.add_session().id
     with sync_client_of(fake) as client:
         assert client.get(session).id == session
         assert (await asyncio.to_thread(client.get, session)).id == session
 
 
-def test_errors_come_out_as_themselves(fake: FakeClerk) -> None:
-    """With a traceback that leads to the caller, and nothing of the loop chained to it."""
+def test_errors_are_raised_unchanged(fake: FakeClerk) -> None:
+    """The traceback leads to the caller, and nothing of the loop is chained to it."""
     with sync_client_of(fake) as client, pytest.raises(NotFoundError) as caught:
         client.get("sess_nobody")
     assert caught.value.__cause__ is None
@@ -400,8 +400,8 @@ def test_errors_come_out_as_themselves(fake: FakeClerk) -> None:
     assert any(str(entry.path) == __file__ for entry in caught.traceback)
 
 
-def test_async_only_inputs_are_refused(fake: FakeClerk) -> None:
-    """The sync client takes no session of aiohttp's and no async iterable."""
+def test_async_only_inputs_are_rejected(fake: FakeClerk) -> None:
+    """The sync client takes no aiohttp session and no async iterable."""
     with pytest.raises(TypeError):
         SessionsApi(fake.secret_key, client_session=None)  # type: ignore[call-arg]
 

@@ -1,4 +1,4 @@
-"""Sixteen threads on everything that may be shared, with and without the GIL."""
+"""Sixteen threads use everything that may be shared, with and without the GIL."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROUNDS = 60
 
 @pytest.fixture(autouse=True)
 def _switch_all_the_time() -> Iterator[None]:
-    """Switch threads after a microsecond; without the GIL they run at the same time anyway."""
+    """Switch threads after a microsecond; without the GIL they run in parallel anyway."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -33,7 +33,7 @@ def _switch_all_the_time() -> Iterator[None]:
 
 
 def at_once(work: Callable[[int], None]) -> None:
-    """Let sixteen threads do it at the same time, and raise the first error of any."""
+    """Run a function in sixteen threads at the same time, and raise the first error."""
     start = threading.Barrier(THREADS)
     errors: list[BaseException] = []
 
@@ -65,7 +65,7 @@ def _has_gil() -> bool:
 
 @pytest.mark.promise("many-threads")
 def test_one_sync_client_serves_sixteen_threads(fake: FakeClerk) -> None:
-    """Each gets the answers to its own calls, from the first call on."""
+    """Each gets the responses to its own calls, from the first call on."""
     for number in range(THREADS):
         fake.add_session(user_id=f"user_{number}", status="ended")
     with sync_client_of(fake) as sessions:
@@ -83,7 +83,7 @@ def test_one_sync_client_serves_sixteen_threads(fake: FakeClerk) -> None:
 
 
 @pytest.mark.promise("many-threads")
-def test_bulk_runs_of_sixteen_threads_keep_apart(fake: FakeClerk) -> None:
+def test_bulk_runs_of_sixteen_threads_are_independent(fake: FakeClerk) -> None:
     """Each report counts its own sessions, and each callback is called in its own thread."""
     ids = {
         number: [fake.add_session(user_id=f"user_{number}").id for _ in range(20)]
@@ -107,8 +107,8 @@ def test_bulk_runs_of_sixteen_threads_keep_apart(fake: FakeClerk) -> None:
 
 
 @pytest.mark.promise("many-threads")
-def test_a_client_may_be_closed_and_made_anew_beside_fifteen_others(fake: FakeClerk) -> None:
-    """Their loops, threads and connections are their own."""
+def test_a_client_may_be_closed_and_recreated_beside_fifteen_others(fake: FakeClerk) -> None:
+    """Each has its own loop, thread and connections."""
     fake.add_session(user_id="user_1")
 
     def work(_: int) -> None:
@@ -121,7 +121,7 @@ def test_a_client_may_be_closed_and_made_anew_beside_fifteen_others(fake: FakeCl
 
 @pytest.mark.promise("many-threads")
 def test_one_sync_verifier_serves_sixteen_threads(fake: FakeClerk) -> None:
-    """One fetch of the keys for all of them, and each token's own claims."""
+    """They share one fetch of the keys, and each token has its own claims."""
     tokens = [fake.mint(fake.add_session(user_id=f"user_{n}")) for n in range(THREADS)]
     with sync_client_of(fake) as sessions:
         verifier = TokenVerifier(sessions=sessions, authorized_parties=None)
@@ -136,7 +136,7 @@ def _verify(verifier: TokenVerifier, token: str, user_id: str) -> None:
 
 @pytest.mark.promise("many-threads")
 def test_sixteen_loops_each_have_their_own_client_and_verifier(fake: FakeClerk) -> None:
-    """Async clients in threads of their own share nothing."""
+    """Async clients in separate threads share nothing."""
     session = fake.add_session(user_id="user_1")
     token = fake.mint(session)
 

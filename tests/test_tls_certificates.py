@@ -1,6 +1,6 @@
 # pyright: reportUnknownMemberType=false
-# (trustme types its contexts with what may not be installed)
-"""TLS: what is trusted, what is refused at once, and what the error says."""
+# (the type hints of trustme name packages that may not be installed)
+"""TLS: what is trusted, what is rejected at once, and what the error says."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ PAST: Final = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 def server_context(certificate: trustme.LeafCert | None = None) -> ssl.SSLContext:
-    """Make what a server needs."""
+    """Make the context of a server."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     (certificate or AUTHORITY.issue_cert("localhost", ELSEWHERE)).configure_cert(context)
     return context
 
 
 def client_context() -> ssl.SSLContext:
-    """Make what a client needs that trusts our authority."""
+    """Make the context of a client that trusts our authority."""
     context = ssl.create_default_context()
     AUTHORITY.configure_trust(context)
     return context
 
 
 def old_server() -> ssl.SSLContext:
-    """Make a server that speaks TLS 1.1 and nothing newer."""
+    """Make the context of a server that speaks TLS 1.1 and nothing newer."""
     context = server_context()
     context.set_ciphers("ALL:@SECLEVEL=0")
     with warnings.catch_warnings():
@@ -57,7 +57,7 @@ def old_server() -> ssl.SSLContext:
 
 
 def demanding_server() -> ssl.SSLContext:
-    """Make a server that wants a certificate of the client, too."""
+    """Make the context of a server that requires a client certificate."""
     context = server_context()
     AUTHORITY.configure_trust(context)
     context.verify_mode = ssl.CERT_REQUIRED
@@ -83,8 +83,8 @@ REFUSED: Final[dict[str, tuple[Callable[[], ssl.SSLContext], str]]] = {
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_an_authority_of_the_users_is_trusted(mode: Mode, fake: FakeClerk) -> None:
-    """`ssl_context` lets a client in that the default would refuse."""
+def test_the_users_own_authority_is_trusted(mode: Mode, fake: FakeClerk) -> None:
+    """With `ssl_context` a client connects that would fail by default."""
     with TlsFront(fake.port, server_context()) as front:
         ended = run(mode, fake, "get", base_url=front.base_url, ssl_context=client_context())
         assert ended.error is None
@@ -95,10 +95,10 @@ def test_an_authority_of_the_users_is_trusted(mode: Mode, fake: FakeClerk) -> No
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("operation", ["get", "create"])
 @pytest.mark.parametrize("trouble", REFUSED)
-def test_a_refused_connection_is_tried_once_and_says_why(
+def test_a_failed_tls_connection_is_tried_once_and_gives_the_reason(
     mode: Mode, operation: str, trouble: str, fake: FakeClerk
 ) -> None:
-    """The error is ours, final, tells the way out, and holds no secret."""
+    """The error is ours, is final, names the remedy, and contains no secret."""
     make, words = REFUSED[trouble]
     with Refusing(make()) as front:
         ended = run(mode, fake, operation, base_url=front.base_url, ssl_context=client_context())
@@ -114,7 +114,7 @@ def test_a_refused_connection_is_tried_once_and_says_why(
 
 
 def lax_authority() -> tuple[trustme.CA, ssl.SSLContext]:
-    """Make an authority as private ones often are, without a key usage, and a server's context."""
+    """Make an authority without a key usage, as private ones often are, and a server's context."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "An old authority")])
     certificate = (
@@ -139,10 +139,10 @@ def lax_authority() -> tuple[trustme.CA, ssl.SSLContext]:
 @pytest.mark.promise("tls-and-proxies")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("is_strict", [True, False], ids=["strict", "not strict"])
-def test_an_authority_that_strict_checks_refuse_is_told_of(
+def test_an_authority_that_strict_checks_reject_is_reported(
     mode: Mode, fake: FakeClerk, monkeypatch: pytest.MonkeyPatch, *, is_strict: bool
 ) -> None:
-    """As Python 3.13 checks by default: the file that names the authority was found already."""
+    """Python 3.13 is strict by default; the file that names the authority was found."""
     authority, serving = lax_authority()
     context = ssl.create_default_context()
     authority.configure_trust(context)
@@ -163,10 +163,10 @@ def test_an_authority_that_strict_checks_refuse_is_told_of(
     assert "SSL_CERT_FILE" not in str(error)
 
 
-def test_where_ssl_cert_file_is_set_it_is_not_advised_again(
+def test_ssl_cert_file_is_not_advised_if_it_is_set(
     fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who has set it needs to know that the authority isn't in that file."""
+    """The message says that the authority isn't in that file."""
     monkeypatch.setenv("SSL_CERT_FILE", "/etc/ssl/certs/mine.pem")
     stranger = server_context(trustme.CA().issue_cert("localhost"))
     with Refusing(stranger) as front:
@@ -179,8 +179,8 @@ def test_where_ssl_cert_file_is_set_it_is_not_advised_again(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_server_without_tls_is_refused_as_such(mode: Mode, fake: FakeClerk) -> None:
-    """https:// to a plain server is a TLS failure: tried once."""
+def test_a_server_without_tls_is_a_tls_failure(mode: Mode, fake: FakeClerk) -> None:
+    """https:// to a plain server is tried once."""
     base_url = fake.base_url.replace("http://127.0.0.1", "https://localhost")
     error = run(mode, fake, "get", base_url=base_url).error
     assert isinstance(error, ConnectError)
@@ -202,10 +202,10 @@ with SessionsApi(base_url=sys.argv[1]) as sessions:
 @pytest.mark.promise("tls-and-proxies")
 @pytest.mark.slow
 @pytest.mark.parametrize(("is_told", "printed"), [(True, "active"), (False, "refused 1 True")])
-def test_ssl_cert_file_names_an_authority(
+def test_ssl_cert_file_is_trusted(
     is_told: bool, printed: str, fake: FakeClerk, tmp_path: Path
 ) -> None:
-    """A program that knows nothing of certificates trusts what SSL_CERT_FILE holds."""
+    """A program without certificate settings trusts the authorities in SSL_CERT_FILE."""
     pem = tmp_path / "authority.pem"
     AUTHORITY.cert_pem.write_to_path(str(pem))
     environ = {"SSL_CERT_FILE": str(pem)} if is_told else {}

@@ -1,4 +1,4 @@
-"""`token_source`: a valid token whenever one is needed, made as seldom as possible."""
+"""`token_source`: a valid token whenever one is needed, requested as rarely as possible."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Later:
-    """Moves the wall clock that this library goes by; the service has its own."""
+    """Moves the wall clock of this library; the service has its own."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seconds = 0.0
@@ -40,19 +40,19 @@ class Later:
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Later:
-    """Give a clock to move."""
+    """Yield a clock that can be moved."""
     return Later(monkeypatch)
 
 
 @attrs.frozen
 class Sourced:
-    """A token source of either kind, and what asks it."""
+    """A sync or async token source, and a way to ask it."""
 
     source: Any
     runner: asyncio.Runner | None
 
     def tokens(self, count: int = 1) -> list[str]:
-        """Ask for so many at once: in as many tasks, or threads."""
+        """Ask for tokens concurrently, in as many tasks or threads."""
         if self.runner is None:
             with ThreadPoolExecutor(count) as pool:
                 asked = [pool.submit(self.source.token) for _ in range(count)]
@@ -73,14 +73,14 @@ def _of(client: Any, runner: asyncio.Runner | None, *about: str) -> Sourced:
 
 @pytest.fixture
 def session(fake: FakeClerk) -> FakeSession:
-    """Give a session whose tokens are asked for."""
+    """Return a session whose tokens are requested."""
     fake.add_template("custom_hasura", {"x-hasura": "{{user.id}}"}, lifetime=300)
     return fake.add_session(user_id="user_1")
 
 
 @pytest.fixture(params=MODES)
 def sourced(request: pytest.FixtureRequest, fake: FakeClerk, session: FakeSession) -> Iterator[Any]:
-    """Give what makes the source of that session's tokens, of either kind."""
+    """Yield a function that makes a source of that session's tokens, sync or async."""
     mode: Mode = request.param
     if mode == "sync":
         with sync_client_of(fake, retry=ONCE) as client:
@@ -93,8 +93,8 @@ def sourced(request: pytest.FixtureRequest, fake: FakeClerk, session: FakeSessio
 
 
 @pytest.mark.promise("token-source")
-def test_one_request_serves_all_who_ask(sourced: Any, fake: FakeClerk) -> None:
-    """At the same time and for most of the token's life; making the source sends nothing."""
+def test_one_request_serves_all_callers(sourced: Any, fake: FakeClerk) -> None:
+    """Concurrently, and for most of the token's life; making the source sends nothing."""
     source = sourced()
     assert fake.requests == []
     fake.latency = 0.05
@@ -120,8 +120,10 @@ def test_a_token_is_renewed_ahead_of_its_expiry(
 
 
 @pytest.mark.promise("token-source")
-def test_a_template_and_its_lifetime(sourced: Any, fake: FakeClerk, later: Later) -> None:
-    """The lifetime is the token's own, whatever this machine's clock says."""
+def test_a_source_uses_the_template_and_lifetime_of_its_tokens(
+    sourced: Any, fake: FakeClerk, later: Later
+) -> None:
+    """The lifetime comes from the token, whatever this machine's clock says."""
     source = sourced("custom_hasura")
     (first,) = source.tokens()
     assert (fake.read_token(first) or {})["x-hasura"] == "user_1"
@@ -136,17 +138,17 @@ def test_a_template_and_its_lifetime(sourced: Any, fake: FakeClerk, later: Later
 
 
 @pytest.mark.promise("token-source")
-def test_an_outage_shorter_than_the_rest_of_its_life_goes_unnoticed(
+def test_an_outage_shorter_than_the_rest_of_a_tokens_life_is_hidden(
     sourced: Any, fake: FakeClerk, later: Later
 ) -> None:
-    """The old token is returned while it is valid, and then the error of the service."""
+    """The old token is returned while it is valid; after that the service's error is raised."""
     source = sourced()
     (first,) = source.tokens()
     fake.inject(Fault.status(500, count=None))
     later.seconds = 50.0
     assert source.tokens(5) == [first] * 5
     assert source.tokens() == [first]
-    assert len(fake.requests) == 2  # not one more for each that asks
+    assert len(fake.requests) == 2  # not one more for each caller
     later.seconds = 57.0
     with pytest.raises(ServerError):
         source.tokens()
@@ -154,10 +156,10 @@ def test_an_outage_shorter_than_the_rest_of_its_life_goes_unnoticed(
     assert source.tokens()
 
 
-def test_a_session_that_is_gone_has_no_tokens(
+def test_an_ended_session_has_no_tokens(
     sourced: Any, fake: FakeClerk, session: FakeSession, later: Later
 ) -> None:
-    """That is no outage: the old token is not returned any more."""
+    """That is not an outage, so the old token is no longer returned."""
     source = sourced()
     source.tokens()
     fake.remove_session(session.id)
@@ -167,20 +169,18 @@ def test_a_session_that_is_gone_has_no_tokens(
             source.tokens()
 
 
-def test_a_token_that_does_not_say_how_long_it_lives_is_used_once(
-    sourced: Any, fake: FakeClerk
-) -> None:
-    """Nobody could say when to renew it."""
+def test_a_token_without_a_known_lifetime_is_used_once(sourced: Any, fake: FakeClerk) -> None:
+    """Nobody knows when to renew it."""
     fake.inject(Fault.changed(lambda answer: {**answer, "jwt": "a.b.c"}, count=None))
     source = sourced()
     assert source.tokens() == source.tokens() == ["a.b.c"]
     assert len(fake.requests) == 2
 
 
-async def test_a_slow_renewal_keeps_nobody_waiting_for_long(
+async def test_a_slow_renewal_does_not_delay_callers(
     fake: FakeClerk, session: FakeSession, later: Later
 ) -> None:
-    """The old token is returned meanwhile; the renewal goes on, and is not made twice."""
+    """The old token is returned meanwhile; the renewal continues, and is not started twice."""
     async with client_of(fake) as client:
         source = AsyncTokenSource(
             session.id, None, lambda: client.create_token(session.id), patience=0.01
@@ -195,10 +195,10 @@ async def test_a_slow_renewal_keeps_nobody_waiting_for_long(
         assert len(fake.requests) == 2
 
 
-async def test_who_gives_up_waiting_does_not_end_it_for_the_others(
+async def test_a_cancelled_caller_does_not_cancel_the_request_for_others(
     fake: FakeClerk, session: FakeSession
 ) -> None:
-    """Each waits for the request, and none owns it."""
+    """Each caller waits for the request, and none owns it."""
     async with client_of(fake) as client:
         source = client.token_source(session.id)
         fake.inject(Fault.hold())
@@ -216,19 +216,19 @@ async def test_who_gives_up_waiting_does_not_end_it_for_the_others(
     ("about", "options"),
     [(("",), {}), (("sess_1", ""), {}), (("sess_1",), {"expires_in_seconds": 5}), ((7,), {})],
 )
-def test_what_can_not_be_used_is_refused_at_once(
+def test_unusable_arguments_are_rejected_at_once(
     make: Any, about: Any, options: Any, fake: FakeClerk
 ) -> None:
-    """When the source is made, not with its first token."""
+    """When the source is made, not at its first token."""
     with pytest.raises(InvalidArgumentError):
         make(fake).token_source(*about, **options)
     assert fake.requests == []
 
 
-def test_threads_take_a_token_at_hand_without_crossing_to_the_loop(
+def test_a_cached_token_is_returned_without_using_the_loop(
     fake: FakeClerk, session: FakeSession
 ) -> None:
-    """So it works as fast as reading an attribute, even after the client was closed."""
+    """So it is as fast as reading an attribute, and works even after the client was closed."""
     with SessionsApi(fake.secret_key, base_url=fake.base_url) as client:
         source = client.token_source(session.id)
         first = source.token()

@@ -1,4 +1,4 @@
-"""What claims allow: permissions, plans and features, roles, and when a user must verify anew."""
+"""What claims allow: permissions, plans, features, roles, and when reverification is needed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def verified(**changes: Any) -> SessionClaims:
     [
         ("o:a", "read", "1", ["org:a:read"]),
         ("o:a,o:b", "x,y,z", "5,2", ["org:a:x", "org:a:z", "org:b:y"]),
-        ("u:p,o:a", "read", "1,1", ["org:a:read"]),  # fpm counts over the whole of fea
+        ("u:p,o:a", "read", "1,1", ["org:a:read"]),  # fpm has one entry for each entry of fea
         ("u:p,o:a", "read", "0,1", ["org:a:read"]),
         ("uo:a,ou:b", "read", "1,1", ["org:a:read", "org:b:read"]),
         ("u:a", "read", "1", []),
@@ -46,12 +46,12 @@ def verified(**changes: Any) -> SessionClaims:
         ("o:a", "read", "\N{FULLWIDTH DIGIT ONE}", []),
         ("o:a", "read", "\N{SUPERSCRIPT ONE}", []),
         ("o:a", "read", "9" * 5000, []),
-        # As many numbers as the organization has features, and not as many as there are.
+        # One number for each feature of the organization, not for each feature.
         ("u:basic,o:dashboard", "read", "1", ["org:dashboard:read"]),
         ("o:dashboard,u:basic", "read", "1", ["org:dashboard:read"]),
         ("u:x,o:a,u:y,uo:b,u:z", "x,y", "2,3", ["org:a:y", "org:b:x", "org:b:y"]),
         ("u:x,o:a,o:b", "read", "1,0", ["org:a:read"]),
-        # It fits neither: nobody knows what belongs to what.
+        # The count fits neither, so the numbers can't be assigned.
         ("o:a", "read", "1,1,1", []),
         ("o:a,o:b", "read", "1", []),
         ("o:sso,o:dashboard,o:teams", "manage,read", "2,3", []),
@@ -72,10 +72,10 @@ def verified(**changes: Any) -> SessionClaims:
         ("o:a:b", "read", "1", ["org:a:b:read"]),
     ],
 )
-def test_permissions_unfold(
+def test_permission_bits_are_decoded(
     features: str, permissions: str, feature_map: str, granted: list[str]
 ) -> None:
-    """Bits grant what they say, and whatever is not a plain number grants nothing."""
+    """Bits grant what they mean, and anything but a plain number grants nothing."""
     assert granted_permissions(features, permissions, feature_map) == granted
 
 
@@ -88,10 +88,10 @@ WORDS = st.text("abcxyz_", min_size=1, max_size=6)
     ),
     st.lists(WORDS, min_size=1, max_size=6, unique=True),
 )
-def test_permissions_unfold_as_they_were_folded(
+def test_permissions_survive_encoding_and_decoding(
     features: list[tuple[str, str, set[int]]], names: list[str]
 ) -> None:
-    """Folding permissions into bits and unfolding them gives those of the organization."""
+    """Encoding permissions as bits and decoding them yields those of the organization."""
     fea = ",".join(f"{scope}:{name}" for scope, name, _ in features)
     fpm = ",".join(str(sum(1 << bit for bit in bits)) for _, _, bits in features)
     expected = {
@@ -110,10 +110,10 @@ def test_permissions_unfold_as_they_were_folded(
     ),
     st.lists(WORDS, min_size=1, max_size=6, unique=True),
 )
-def test_permissions_unfold_when_users_features_were_skipped(
+def test_permissions_without_entries_for_the_users_features_are_decoded(
     features: list[tuple[str, str, set[int]]], names: list[str]
 ) -> None:
-    """Folded by an encoder that writes no number for a user's features, they unfold as well."""
+    """They come from an encoder that writes no number for a user's features."""
     fea = ",".join(f"{scope}:{name}" for scope, name, _ in features)
     masks = [sum(1 << bit for bit in bits) for scope, _, bits in features if "o" in scope]
     if not masks:
@@ -153,8 +153,8 @@ def test_permissions_unfold_when_users_features_were_skipped(
         ("u:free,o:pro", False),
     ],
 )
-def test_has_plan(asked: str, answer: bool) -> None:
-    """A token holds a user's and an organization's plan at once; each is asked for by name."""
+def test_has_plan_checks_user_and_organization_plans(asked: str, answer: bool) -> None:
+    """A token may have a user's and an organization's plan; each is asked for by name."""
     assert verified(pla="u:free,o:pro").has_plan(asked) is answer
 
 
@@ -181,14 +181,14 @@ def test_has_plan(asked: str, answer: bool) -> None:
         ("bare", False),
     ],
 )
-def test_has_feature(asked: str, answer: bool) -> None:
+def test_has_feature_checks_both_scopes(asked: str, answer: bool) -> None:
     """A feature of both scopes counts for each, and an unknown scope for none."""
     told = verified(fea="o:dashboard,uo:export,ou:both,u:beta,x:strange,bare")
     assert told.has_feature(asked) is answer
 
 
-def test_who_has_nothing_is_told_no() -> None:
-    """Without plans, features or an organization every question is answered no."""
+def test_without_grants_every_question_is_answered_no() -> None:
+    """Without plans, features or an organization."""
     told = verified()
     assert not told.has_plan("pro")
     assert not told.has_feature("export")
@@ -205,7 +205,7 @@ def test_who_has_nothing_is_told_no() -> None:
         {"v": 1, "org_id": "org_1", "org_role": "org:admin"},
     ],
 )
-def test_a_role_may_be_asked_for_in_short(spelled: str, organization: dict[str, Any]) -> None:
+def test_a_role_may_be_given_in_short_form(spelled: str, organization: dict[str, Any]) -> None:
     """`admin` is `org:admin`, in both versions of the token."""
     told = verified(**organization)
     assert told.has_role(spelled)
@@ -213,7 +213,7 @@ def test_a_role_may_be_asked_for_in_short(spelled: str, organization: dict[str, 
     assert not told.has_role("")
 
 
-def test_a_permission_may_be_asked_for_in_short() -> None:
+def test_a_permission_may_be_given_in_short_form() -> None:
     """`teams:read` is `org:teams:read`."""
     told = verified(fea="o:teams", o={"id": "org_1", "per": "read", "fpm": "1"})
     assert told.has_permission("org:teams:read")
@@ -221,15 +221,15 @@ def test_a_permission_may_be_asked_for_in_short() -> None:
     assert not told.has_permission("read")
 
 
-def test_an_organization_without_a_role_has_none() -> None:
-    """No question finds a role that is not there."""
+def test_an_organization_without_a_role_matches_no_role() -> None:
+    """No argument matches a role that is not there."""
     told = verified(o={"id": "org_1"})
     assert not any(told.has_role(role) for role in ("", "org:", "admin"))
 
 
 @pytest.mark.parametrize("wrong", [None, 5, b"pro", ["pro"]])
-def test_what_is_no_name_is_a_mistake(wrong: Any) -> None:
-    """A mistake in the program is told as one, not as a user who may not."""
+def test_an_invalid_name_raises(wrong: Any) -> None:
+    """A mistake in the program is reported as one, not as a missing permission."""
     told = verified(
         pla="o:pro", fea="o:teams", o={"id": "org_1", "rol": "admin", "per": "read", "fpm": "1"}
     )
@@ -239,8 +239,8 @@ def test_what_is_no_name_is_a_mistake(wrong: Any) -> None:
 
 
 @given(st.lists(st.text("ou:ab,", max_size=5), max_size=5), st.text("ou:ab,", max_size=6))
-def test_any_question_has_an_answer(entries: list[str], asked: str) -> None:
-    """Whatever the claim and the question, the answer is yes only to what is there."""
+def test_any_question_gets_an_answer(entries: list[str], asked: str) -> None:
+    """Whatever the claims and the question, the answer is yes only for real grants."""
     if is_entitled(entries, asked):
         name = asked.partition(":")[2] or asked
         assert any(entry.partition(":")[2] == name for entry in entries)
@@ -254,7 +254,7 @@ FIRST, SECOND, MULTI = "first_factor", "second_factor", "multi_factor"
 @pytest.mark.parametrize(
     ("ages", "preset", "needed"),
     [
-        ((0, -1), "strict", False),  # no second factor: the first one counts
+        ((0, -1), "strict", False),  # without a second factor the first one counts
         ((9, -1), "strict", False),
         ((10, -1), "strict", True),  # fresh means younger than the limit
         ((11, -1), "strict", True),
@@ -284,16 +284,16 @@ FIRST, SECOND, MULTI = "first_factor", "second_factor", "multi_factor"
     ],
 )
 @pytest.mark.promise("step-up")
-def test_when_a_user_must_verify_anew(
+def test_when_a_user_must_reverify(
     ages: tuple[int, int], preset: str | dict[str, Any], needed: bool
 ) -> None:
-    """By level and minutes, as presets or of one's own; what can't be told needs it."""
+    """By level and minutes, as presets or custom; unknown ages need reverification."""
     assert verified(fva=list(ages)).needs_reverification(preset) is needed
 
 
 @pytest.mark.parametrize("fva", [None, [], [1], [1, 2, 3], ["1", 2], [True, 1], [0.5, 1], "1,2"])
-def test_a_token_that_tells_no_ages_needs_it(fva: Any) -> None:
-    """Nothing that can't be read counts as fresh."""
+def test_a_token_without_factor_ages_needs_reverification(fva: Any) -> None:
+    """Nothing unreadable counts as fresh."""
     assert verified(fva=fva).needs_reverification("lax")
 
 
@@ -321,8 +321,8 @@ def test_a_token_that_tells_no_ages_needs_it(fva: Any) -> None:
         {"level": SECOND, "afterMinutes": 10, "after": 1},
     ],
 )
-def test_an_unknown_preset_is_a_mistake(wrong: Any) -> None:
-    """A misspelt preset would otherwise never ask, or always."""
+def test_an_unknown_preset_raises(wrong: Any) -> None:
+    """A misspelt preset would otherwise ask never, or always."""
     for fva in ([0, 0], [999, 999], None):
         with pytest.raises(InvalidArgumentError, match="reverification"):
             verified(fva=fva).needs_reverification(wrong)
@@ -331,8 +331,8 @@ def test_an_unknown_preset_is_a_mistake(wrong: Any) -> None:
 
 
 @pytest.mark.parametrize("wanted", ["strict_mfa", "lax", {"level": MULTI, "afterMinutes": 30}])
-def test_the_body_that_makes_the_front_end_ask(wanted: Any) -> None:
-    """The same from the module and from the claims; a mapping is copied."""
+def test_the_reverification_response_body_is_clerks(wanted: Any) -> None:
+    """The module and the claims return the same body; a mapping is copied."""
     body = reverification_error(wanted)
     assert body == {
         "clerk_error": {
@@ -347,7 +347,7 @@ def test_the_body_that_makes_the_front_end_ask(wanted: Any) -> None:
 
 @given(st.tuples(st.integers(-1, 100), st.integers(-1, 100)), st.integers(1, 99))
 def test_a_longer_limit_never_asks_more(ages: tuple[int, int], minutes: int) -> None:
-    """Who is fresh enough for a limit is so for each longer one, and multi_factor asks the most."""
+    """Ages within a limit are within each longer one, and multi_factor is the strictest."""
     for level in (FIRST, SECOND, MULTI):
         needed = needs_reverification(ages, {"level": level, "afterMinutes": minutes})
         assert needed or not needs_reverification(

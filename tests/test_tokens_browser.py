@@ -1,4 +1,4 @@
-"""Which tokens sign a browser in: their kind, the cookies beside them, whom they are for."""
+"""Which tokens sign a browser in: their kind, the cookies beside them, their authorized party."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ EXPIRED_AT = {"exp": NOW - 60, "iat": NOW - 120, "nbf": NOW - 130}
 
 
 def verifier_of(stub: SyncStub | None = None, **settings: Any) -> TokenVerifier:
-    """Make a verifier that accepts PARTY alone."""
+    """Make a verifier that accepts only PARTY."""
     settings = {"authorized_parties": [PARTY], "clock": Clock(), **settings}
     if stub is not None:
         return TokenVerifier(sessions=stub, **settings)
@@ -64,12 +64,12 @@ def cookies(*pairs: str) -> dict[str, str]:
 
 
 def session_cookie(made: str) -> dict[str, str]:
-    """Make a Cookie header with nothing but the token."""
+    """Make a Cookie header with only the token."""
     return cookies(f"__session={made}")
 
 
 def bare(made: str) -> dict[str, str]:
-    """Make an Authorization header that lacks its scheme."""
+    """Make an Authorization header without a scheme."""
     return {"authorization": made}
 
 
@@ -115,7 +115,7 @@ OTHER_KINDS: dict[str, str] = {
 @pytest.mark.parametrize("place", [bearer, session_cookie])
 @pytest.mark.parametrize("kind", OTHER_KINDS)
 def test_no_other_kind_of_token_signs_in(kind: str, place: Callable[[str], dict[str, str]]) -> None:
-    """All kinds are signed with one key: the category and the session's id tell them apart."""
+    """One key signs all kinds: the category and the session id distinguish them."""
     all_settings: list[dict[str, Any]] = [
         {},
         {"allow_missing_azp": True},
@@ -135,8 +135,8 @@ def test_session_tokens_of_each_category_sign_in(category: Any) -> None:
     assert verifier.authenticate_request(cookies(f"__session={made}")).is_signed_in
 
 
-def test_verify_takes_template_tokens_and_authenticate_request_still_does_not() -> None:
-    """What `verify` has remembered signs nobody in either."""
+def test_only_verify_accepts_template_tokens() -> None:
+    """In a request, a template token signs nobody in, even if `verify` has cached it."""
     verifier = verifier_of(allow_missing_azp=True)
     made = OTHER_KINDS["template"]
     for _ in range(2):
@@ -147,8 +147,8 @@ def test_verify_takes_template_tokens_and_authenticate_request_still_does_not() 
 
 
 @pytest.mark.parametrize("kind", ["machine", "machine's subject", "OAuth access token"])
-def test_verify_takes_no_machines_token(kind: str) -> None:
-    """A machine is no user."""
+def test_verify_rejects_machine_tokens(kind: str) -> None:
+    """A machine is not a user."""
     with pytest.raises(TokenVerificationError) as caught:
         verifier_of().verify(OTHER_KINDS[kind])
     assert caught.value.reason is Reason.TOKEN_TYPE_MISMATCH
@@ -163,8 +163,8 @@ def test_no_other_kind_of_token_is_refreshed() -> None:
     assert not stub.refreshes
 
 
-def test_a_refresh_that_answers_with_another_kind_signs_nobody_in() -> None:
-    """What comes back is judged like what was sent."""
+def test_a_refresh_that_returns_another_kind_signs_nobody_in() -> None:
+    """The returned token is checked like the one in the request."""
     stub = SyncStub(cookies=(f"__session={OTHER_KINDS['template that holds a sid']}",))
     request = cookies(f"__session={token(claims(**EXPIRED_AT))}", "__refresh=r1")
     state = verifier_of(stub).authenticate_request(request, refresh_if_expired=True)
@@ -172,7 +172,7 @@ def test_a_refresh_that_answers_with_another_kind_signs_nobody_in() -> None:
 
 
 def test_a_session_cookie_beside_a_template_token_signs_in() -> None:
-    """The first cookie that counts does."""
+    """The first cookie with a session token counts."""
     request = cookies(f"__session={OTHER_KINDS['template']}", f"__session_abcdefgh={GOOD}")
     assert verifier_of().authenticate_request(request).token == GOOD
 
@@ -200,8 +200,8 @@ UAT: dict[str, tuple[list[str], Reason | None]] = {
 
 @pytest.mark.promise("client-uat")
 @pytest.mark.parametrize("case", UAT)
-def test_the_browsers_own_word_counts(case: str) -> None:
-    """0 is signed out, later than the token is a new sign-in; absent or unreadable is nothing."""
+def test_client_uat_decides_whether_a_token_is_stale(case: str) -> None:
+    """0 means signed out, a later time means a new sign-in; absent or unreadable is ignored."""
     others, reason = UAT[case]
     for pairs in ([f"__session={GOOD}", *others], [*others, f"__session={GOOD}"]):
         state = verifier_of().authenticate_request(cookies(*pairs))
@@ -213,7 +213,10 @@ def test_the_browsers_own_word_counts(case: str) -> None:
     ("others", "reason"),
     [
         (["__client_uat_abcdefgh=0"], Reason.SESSION_TOKEN_WITHOUT_CLIENT_UAT),
-        (["__client_uat=0"], Reason.SESSION_TOKEN_WITHOUT_CLIENT_UAT),  # the plain one, for want
+        (
+            ["__client_uat=0"],
+            Reason.SESSION_TOKEN_WITHOUT_CLIENT_UAT,
+        ),  # the only one
         ([f"__client_uat_abcdefgh={NOW}", "__client_uat=0"], None),
         (
             ["__client_uat_abcdefgh=0", f"__client_uat={NOW}"],
@@ -223,16 +226,14 @@ def test_the_browsers_own_word_counts(case: str) -> None:
         (["__client_uat_abcdefgh=abc", "__client_uat=0"], Reason.SESSION_TOKEN_WITHOUT_CLIENT_UAT),
     ],
 )
-def test_the_cookie_of_the_same_suffix_counts_before_the_plain_one(
-    others: list[str], reason: Reason | None
-) -> None:
+def test_the_client_uat_with_the_same_suffix_wins(others: list[str], reason: Reason | None) -> None:
     """Several instances may share a domain."""
     state = verifier_of().authenticate_request(cookies(f"__session_abcdefgh={GOOD}", *others))
     assert state.reason is reason
 
 
-def test_each_session_cookie_has_its_own_word() -> None:
-    """A plain cookie that was signed out leaves a suffixed one alone."""
+def test_each_session_cookie_has_its_own_client_uat() -> None:
+    """A plain cookie that was signed out doesn't affect a suffixed one."""
     newer = token(claims(jti="suffixed"))
     request = cookies(
         f"__session={GOOD}",
@@ -243,15 +244,15 @@ def test_each_session_cookie_has_its_own_word() -> None:
     assert verifier_of().authenticate_request(request).token == newer
 
 
-def test_a_bearer_token_is_not_the_browsers() -> None:
-    """Cookies say nothing of a token in the Authorization header, nor to `verify`."""
+def test_client_uat_does_not_apply_to_bearer_tokens() -> None:
+    """Cookies have no effect on a token in the Authorization header, or on `verify`."""
     verifier = verifier_of()
     assert verifier.authenticate_request({**cookies("__client_uat=0"), **bearer(GOOD)}).is_signed_in
     assert verifier.verify(GOOD)
 
 
-def test_who_has_signed_out_is_never_refreshed() -> None:
-    """Also if the token that is left over has expired; and its key is not even fetched."""
+def test_a_signed_out_browser_is_never_refreshed() -> None:
+    """Not even with an expired token; and its key is not even fetched."""
     stub = SyncStub()
     for made in (GOOD, token(claims(**EXPIRED_AT)), token(key=OTHER), "junk"):
         request = cookies(f"__session={made}", "__refresh=r1", "__client_uat=0")
@@ -260,8 +261,8 @@ def test_who_has_signed_out_is_never_refreshed() -> None:
     assert (stub.refreshes, stub.fetches) == ([], 0)
 
 
-def test_a_refresh_mends_a_token_from_before_the_sign_in() -> None:
-    """The new token counts; without a refresh cookie the old one stays refused."""
+def test_a_refresh_replaces_a_token_from_before_the_sign_in() -> None:
+    """The new token counts; without a refresh cookie the old one stays rejected."""
     new = token(claims(jti="new"))
     stub = SyncStub(cookies=(f"__session={new}", "__client_uat=5"))
     pairs = [f"__session={token(claims(iat=NOW - 30))}", f"__client_uat={NOW}"]
@@ -274,8 +275,8 @@ def test_a_refresh_mends_a_token_from_before_the_sign_in() -> None:
     assert len(stub.refreshes) == 1
 
 
-def test_a_token_that_tells_no_iat_can_not_be_compared() -> None:
-    """Only 0 counts against it."""
+def test_a_token_without_iat_is_rejected_only_by_client_uat_0() -> None:
+    """It can't be compared with any other time."""
     made = token(claims(iat=GONE))
     request = cookies(f"__session={made}", f"__client_uat={NOW + 9}")
     assert verifier_of().authenticate_request(request).is_signed_in
@@ -288,16 +289,16 @@ AZP_LESS, FOREIGN = token(claims(azp=GONE)), token(claims(azp="https://evil.exam
 
 @pytest.mark.promise("missing-azp")
 @pytest.mark.parametrize("place", [bearer, session_cookie])
-def test_a_missing_azp_is_refused_unless_it_is_allowed(
+def test_a_missing_azp_is_rejected_unless_it_is_allowed(
     place: Callable[[str], dict[str, str]],
 ) -> None:
-    """A foreign one is refused either way, in requests and by `verify`."""
+    """A foreign one is always rejected, in requests and by `verify`."""
     strict, lenient = verifier_of(), verifier_of(allow_missing_azp=True)
     reason = Reason.TOKEN_INVALID_AUTHORIZED_PARTIES
     refused = strict.authenticate_request(place(AZP_LESS))
     assert signed_out(refused) is reason
     assert "allow_missing_azp" in str(refused.message)
-    for _ in range(2):  # remembered, too
+    for _ in range(2):  # cached, too
         assert lenient.authenticate_request(place(AZP_LESS)).is_signed_in
         assert lenient.verify(AZP_LESS).authorized_party is None
         for verifier in (strict, lenient):
@@ -311,8 +312,8 @@ def test_a_missing_azp_is_refused_unless_it_is_allowed(
 
 @pytest.mark.parametrize("party", [GONE, "https://evil.example", PARTY])
 @pytest.mark.parametrize("status", ["active", "pending"])
-def test_expiry_is_judged_first(party: Any, status: str) -> None:
-    """So that the reason is the true one, whatever else a token lacks."""
+def test_expiry_is_checked_first(party: Any, status: str) -> None:
+    """The reason is then the true one, whatever else is wrong with a token."""
     made = token(claims(azp=party, sts=status, **EXPIRED_AT))
     verifier = verifier_of()
     assert signed_out(verifier.authenticate_request(bearer(made))) is Reason.TOKEN_EXPIRED
@@ -327,7 +328,7 @@ def test_expiry_is_judged_first(party: Any, status: str) -> None:
 def test_an_expired_token_without_azp_is_refreshed_and_a_foreign_one_is_not(
     party: Any, refreshes: int
 ) -> None:
-    """A foreign one leaked from elsewhere; one without may get an azp with its refresh."""
+    """A foreign one was leaked from elsewhere; one without azp may get it with its refresh."""
     new = token(claims(jti="new"))
     stub = SyncStub(cookies=(f"__session={new}",))
     request = cookies(f"__session={token(claims(azp=party, **EXPIRED_AT))}", "__refresh=r1")
@@ -338,7 +339,7 @@ def test_an_expired_token_without_azp_is_refreshed_and_a_foreign_one_is_not(
 
 
 def test_authorized_parties_may_be_a_function() -> None:
-    """It is asked each time, also for a remembered token, and never without an origin."""
+    """It is called each time, even for a cached token, and never without an origin."""
     asked: list[str] = []
     accepted = {PARTY}
 
@@ -370,14 +371,14 @@ async def _coroutine(origin: str) -> bool:
 
 @pytest.mark.parametrize("verifier", [TokenVerifier, AsyncTokenVerifier])
 @pytest.mark.parametrize("wrong", [_coroutine, AsyncCallable(), str, bool])
-def test_a_function_that_would_let_everybody_in_is_refused(verifier: Any, wrong: Any) -> None:
-    """A coroutine counts as true, and so does what a class makes of any origin."""
+def test_a_function_that_would_accept_everything_is_rejected(verifier: Any, wrong: Any) -> None:
+    """A coroutine is truthy, and so is an instance of a class."""
     with pytest.raises(ConfigurationError, match="authorized_parties"):
         verifier(jwt_key=OURS.jwk, authorized_parties=wrong)
 
 
-def test_a_function_that_hides_a_coroutine_lets_nobody_in() -> None:
-    """It is found out at the first token."""
+def test_a_function_that_returns_a_coroutine_accepts_nobody() -> None:
+    """It is detected at the first token."""
 
     def hidden(origin: str) -> object:
         return _coroutine(origin)
@@ -393,7 +394,7 @@ def test_a_function_that_hides_a_coroutine_lets_nobody_in() -> None:
 
 
 def test_tokens_may_come_from_several_issuers() -> None:
-    """With satellite domains each has its own; a trailing slash makes no difference."""
+    """Each satellite domain has its own; a trailing slash makes no difference."""
     satellite = "https://clerk.satellite.example"
     verifier = verifier_of(issuer=[ISSUER, f"{satellite}/"])
     assert verifier.verify(GOOD)
@@ -418,7 +419,7 @@ def test_tokens_may_come_from_several_issuers() -> None:
         {ISSUER, "https://b.c"},
     ],
 )
-def test_issuers_that_can_not_be_used_are_refused(wrong: Any) -> None:
+def test_unusable_issuers_are_rejected(wrong: Any) -> None:
     """An empty list would otherwise mean that nobody, or everybody, may issue tokens."""
     with pytest.raises(ConfigurationError, match="issuer"):
         TokenVerifier(issuer=wrong, jwt_key=OURS.jwk, authorized_parties=[PARTY])
@@ -428,8 +429,8 @@ def test_issuers_that_can_not_be_used_are_refused(wrong: Any) -> None:
 
 
 @pytest.mark.promise("pending")
-def test_pending_sessions_are_let_in_by_setting_or_by_call() -> None:
-    """The call's word counts before the verifier's, in requests and in `verify`."""
+def test_pending_sessions_are_accepted_by_setting_or_by_call() -> None:
+    """The call's argument overrides the verifier's, in requests and in `verify`."""
     made = token(claims(sts="pending"))
     for setting in (False, True):
         verifier = verifier_of(accept_pending=setting)
@@ -461,12 +462,12 @@ def test_pending_sessions_are_let_in_by_setting_or_by_call() -> None:
     ],
 )
 def test_only_a_pending_session_has_pending_claims(made: str) -> None:
-    """A token that is refused for anything else tells nothing about anybody."""
+    """A token that is rejected for another reason reveals nothing about its user."""
     assert verifier_of().authenticate_request(bearer(made)).pending_claims is None
 
 
-def test_a_session_that_is_found_pending_has_them_too() -> None:
-    """`check_session` sees it, and lets it in where that is asked for."""
+def test_a_session_found_pending_at_the_service_has_them_too() -> None:
+    """`check_session` sees it, and accepts it if that is requested."""
     verifier = verifier_of(SyncStub(sessions={"sess_1": "pending"}))
     state = verifier.authenticate_request(bearer(GOOD), check_session=True)
     assert (state.reason, state.claims) == (Reason.SESSION_PENDING, None)
@@ -486,7 +487,7 @@ def test_a_session_that_is_found_pending_has_them_too() -> None:
 def test_a_secret_key_in_place_of_a_token_is_named_and_not_shown(
     key: str, place: Callable[[str], dict[str, str]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever pastes it reads what is wrong; nobody reads the key."""
+    """The message says what was pasted, without the key."""
     caplog.set_level(logging.DEBUG)
     state = verifier_of().authenticate_request(place(key))
     assert state.status == "signed_out"
@@ -507,7 +508,7 @@ def test_a_secret_key_in_place_of_a_token_is_named_and_not_shown(
         (None, "neither"),
     ],
 )
-def test_what_is_wrong_with_an_authorization_header_is_named(value: Any, told: str) -> None:
+def test_a_wrong_authorization_header_is_explained(value: Any, told: str) -> None:
     """None of it is shown."""
     state = verifier_of().authenticate_request({"authorization": value})
     assert signed_out(state) is Reason.SESSION_TOKEN_MISSING
@@ -518,10 +519,10 @@ def test_what_is_wrong_with_an_authorization_header_is_named(value: Any, told: s
 # --- counts and log lines ---
 
 
-async def test_what_becomes_of_tokens_is_counted_and_logged(
+async def test_verifications_are_counted_and_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Each refusal is one DEBUG line with its reason; each call counts once, `verify` included."""
+    """Each rejection is one DEBUG line with its reason; each call counts once."""
     caplog.set_level(logging.DEBUG, "clerk_async.tokens")
     stub = AsyncStub()
     verifier = AsyncTokenVerifier(sessions=stub, authorized_parties=[PARTY], clock=Clock())
@@ -552,8 +553,8 @@ async def test_what_becomes_of_tokens_is_counted_and_logged(
     assert "eyJ" not in caplog.text
 
 
-def test_tokens_that_could_not_be_checked_are_counted_too() -> None:
-    """Both ways of asking, and both kinds of verifier, count the same."""
+def test_unknown_tokens_are_counted_too() -> None:
+    """Both methods and both kinds of verifier count the same."""
     stub = SyncStub()
     stub.goes_down()
     verifier = verifier_of(stub)
@@ -565,7 +566,7 @@ def test_tokens_that_could_not_be_checked_are_counted_too() -> None:
 
 
 def test_a_status_is_a_copy() -> None:
-    """What a health page does to it changes nothing."""
+    """Changes by a health page have no effect."""
     verifier = verifier_of()
     verifier.authenticate_request({})
     before: Any = verifier.key_status().refused

@@ -1,4 +1,4 @@
-"""What `SessionClaims` tells of tokens of both versions, and that nobody can change it."""
+"""`SessionClaims` of tokens of both versions: their content, and that nobody can change it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def verified(**changes: Any) -> SessionClaims:
     return VERIFIER.verify(token(claims(**changes)))
 
 
-def test_the_standard_claims() -> None:
-    """Every claim of a version 2 token has its typed attribute."""
+def test_standard_claims_have_typed_attributes() -> None:
+    """Every claim of a version 2 token has one."""
     told = verified(pla="o:pro", fea="o:dashboard,u:beta")
     assert attrs.asdict(told, recurse=False, filter=attrs.filters.exclude("raw")) == {
         "user_id": "user_1",
@@ -45,8 +45,8 @@ def test_the_standard_claims() -> None:
     }
 
 
-def test_a_template_token_has_little() -> None:
-    """A token made from a JWT template names no session and may lack nearly everything."""
+def test_a_template_token_has_few_claims() -> None:
+    """A token of a JWT template names no session and may lack nearly everything."""
     made = token({"sub": "user_1", "exp": NOW + 60, "https://hasura.io/jwt/claims": {"a": [1]}})
     told = VERIFIER.verify(made)
     assert told.user_id == "user_1"
@@ -57,8 +57,8 @@ def test_a_template_token_has_little() -> None:
     assert told.raw["https://hasura.io/jwt/claims"]["a"] == (1,)
 
 
-def test_the_organization_of_version_2() -> None:
-    """The worked example of the documentation, `fpm` unfolded."""
+def test_the_organization_is_read_from_version_2() -> None:
+    """The documentation's worked example, with `fpm` decoded."""
     told = verified(
         fea="o:dashboard,o:teams",
         o={"id": "org_1", "slg": "acme", "rol": "admin", "per": "manage,read", "fpm": "3,2"},
@@ -71,8 +71,8 @@ def test_the_organization_of_version_2() -> None:
 
 
 @pytest.mark.parametrize("role", ["org:admin", "admin"])
-def test_the_organization_of_version_1(role: str) -> None:
-    """The deprecated spelling gives the same object, older roles without their prefix too."""
+def test_the_organization_is_read_from_version_1(role: str) -> None:
+    """The deprecated form yields the same object, even for older roles without their prefix."""
     granted = ["org:dashboard:manage", "org:teams:read"]
     told = verified(
         v=GONE,
@@ -87,7 +87,7 @@ def test_the_organization_of_version_1(role: str) -> None:
 
 
 def test_a_version_2_token_is_not_read_as_version_1() -> None:
-    """Claims of the old spelling in a new token are custom ones, and grant nothing."""
+    """Version 1 claims in a version 2 token are custom ones, and grant nothing."""
     told = verified(org_id="org_evil", org_role="org:admin", org_permissions=["org:a:b"])
     assert told.organization is None
     assert not told.has_role("org:admin")
@@ -95,27 +95,27 @@ def test_a_version_2_token_is_not_read_as_version_1() -> None:
 
 
 @pytest.mark.parametrize("value", [None, {}, {"id": None}, {"id": ""}, {"rol": "admin"}])
-def test_no_organization_without_its_id(value: Any) -> None:
-    """An organization that names no id is none, whatever role it tells."""
+def test_an_organization_needs_an_id(value: Any) -> None:
+    """Without an id there is none, whatever its role."""
     told = verified(o=value)
     assert told.organization is None
     assert not told.has_role("org:admin")
 
 
-def test_the_actor() -> None:
-    """Impersonation shows who really acts."""
+def test_the_actor_is_read() -> None:
+    """In an impersonation it is the person who really acts."""
     told = verified(act={"iss": "https://dashboard.clerk.com", "sid": "sess_9", "sub": "user_9"})
     assert told.actor == Actor("user_9", "sess_9", "https://dashboard.clerk.com")
 
 
 @pytest.mark.parametrize("age", [None, [], [1], [1, 2, 3], ["1", 2], [True, 1], "1,2", {}])
-def test_a_strange_factor_age_is_none(age: Any) -> None:
-    """What tells no ages is not taken for ages."""
+def test_an_invalid_factor_age_is_none(age: Any) -> None:
+    """Other values are not taken for ages."""
     assert verified(fva=age).factor_verification_age is None
 
 
 def test_nothing_in_claims_can_be_changed() -> None:
-    """One caller can't change what the next one gets: not an attribute, not a nested value."""
+    """One caller can't change what the next one gets: no attribute, no nested value."""
     told = verified(o={"id": "org_1"}, roles=["user"], deep={"list": [{"a": 1}]})
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         told.user_id = "user_admin"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
@@ -136,8 +136,8 @@ def test_nothing_in_claims_can_be_changed() -> None:
     assert raw["roles"] == ("user",)
 
 
-def test_claims_compare_pickle_and_copy() -> None:
-    """They are values: equal, hashable, and may go to another process."""
+def test_claims_can_be_compared_pickled_and_copied() -> None:
+    """They are values: equal, hashable, and can be passed to another process."""
     told = verified(custom={"a": [1, {"b": None}]})
     again = pickle.loads(pickle.dumps(told))  # noqa: S301 - made here
     assert again == told
@@ -155,8 +155,8 @@ FULL: dict[str, Any] = {
 }
 
 
-def test_claims_as_json() -> None:
-    """`to_dict` uses the names of the attributes, ISO times, and the claims as they came."""
+def test_claims_become_json() -> None:
+    """`to_dict` uses the names of the attributes, ISO times, and the raw claims."""
     told = verified(**FULL)
     data = told.to_dict()
     assert data == {
@@ -192,8 +192,8 @@ def test_claims_as_json() -> None:
     assert told.to_dict() == verified(**FULL).to_dict()
 
 
-def test_claims_with_little_in_them_as_json() -> None:
-    """What a token does not tell is null, and an early time is still an ISO one."""
+def test_sparse_claims_become_json() -> None:
+    """A missing claim is null, and an early time is still an ISO one."""
     made = VERIFIER.verify(token({"sub": "user_1", "exp": NOW + 1, "iat": 0}))
     data = made.to_dict()
     assert (data["issued_at"], data["not_before"]) == ("1970-01-01T00:00:00.000Z", None)
@@ -202,8 +202,8 @@ def test_claims_with_little_in_them_as_json() -> None:
     assert data["raw"] == {"sub": "user_1", "exp": NOW + 1, "iat": 0}
 
 
-def test_claims_are_values_for_pydantic() -> None:
-    """As a field, in lists and on their own they serialize as `to_dict` does, with a schema."""
+def test_claims_work_in_pydantic() -> None:
+    """As a field, in lists and alone they serialize as `to_dict` does, with a schema."""
     pydantic: Any = pytest.importorskip("pydantic")
     told = verified(**FULL)
     adapter = pydantic.TypeAdapter(list[SessionClaims])
@@ -220,8 +220,8 @@ def test_claims_are_values_for_pydantic() -> None:
         made(claims=told.to_dict())
 
 
-def test_claims_are_the_answer_of_a_fastapi_route() -> None:
-    """Annotated as what the route returns, they need no helper, and OpenAPI shows them."""
+def test_claims_are_a_fastapi_response() -> None:
+    """Annotated as the return type, they need no helper, and OpenAPI shows them."""
     fastapi: Any = pytest.importorskip("fastapi")
     client_of: Any = pytest.importorskip("fastapi.testclient").TestClient
     app = fastapi.FastAPI()
@@ -245,5 +245,5 @@ def test_claims_are_the_answer_of_a_fastapi_route() -> None:
 
 
 def test_the_repr_shows_no_custom_claims() -> None:
-    """Custom claims hold what they please; a log line of ours does not."""
+    """They may contain anything, so our log lines leave them out."""
     assert "hunter2" not in repr(verified(custom="hunter2"))

@@ -1,4 +1,4 @@
-"""What was revoked or denied is refused at once, and a look at a session counts for a while."""
+"""What was revoked or denied is rejected at once, and a session check is reused for a while."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PARTIES = ["http://localhost:3000"]
 
 @pytest.fixture
 async def client(fake: FakeClerk) -> AsyncIterator[AsyncSessionsApi]:
-    """Return a client that asks once."""
+    """Return a client without retries."""
     async with client_of(fake, retry=ONCE) as client:
         yield client
 
@@ -45,7 +45,7 @@ def verifier_of(client: AsyncSessionsApi, **options: Any) -> AsyncTokenVerifier:
 
 
 async def reason(verifier: AsyncTokenVerifier, token: str, **options: Any) -> Reason | None:
-    """Return why a token is refused; None if it isn't."""
+    """Return why a token is rejected; None if it is accepted."""
     try:
         await verifier.verify(token, **options)
     except TokenVerificationError as error:
@@ -63,10 +63,10 @@ def asked(fake: FakeClerk, operation: str = "get") -> int:
 
 @pytest.mark.promise("denied-at-once")
 @pytest.mark.parametrize("way", ["plain", "info"])
-async def test_a_revocation_is_seen_by_the_verifiers_of_its_client(
+async def test_a_revocation_applies_to_the_verifiers_of_its_client(
     way: str, fake: FakeClerk, client: AsyncSessionsApi
 ) -> None:
-    """Also on the path of a token that was verified before, and in requests."""
+    """Also for cached tokens, and in requests."""
     session, other = fake.add_session(user_id="user_1"), fake.add_session(user_id="user_2")
     verifier, token = verifier_of(client), fake.mint(session)
     assert await reason(verifier, token) is None
@@ -83,7 +83,7 @@ async def test_a_revocation_is_seen_by_the_verifiers_of_its_client(
 async def test_a_404_denies_and_no_other_error_does(
     fake: FakeClerk, client: AsyncSessionsApi
 ) -> None:
-    """The session may be gone at the service while its last token lives."""
+    """The session may have ended at the service while its last token is still valid."""
     session = fake.add_session(user_id="user_1")
     verifier, token = verifier_of(client), fake.mint(session)
     fake.inject(Fault.status(500, operation="revoke"))
@@ -121,7 +121,7 @@ def test_the_sync_client_and_verifier_do_the_same(fake: FakeClerk) -> None:
 async def test_a_bulk_run_denies_before_it_revokes(
     kind: str, fake: FakeClerk, client: AsyncSessionsApi
 ) -> None:
-    """A list or a user's sessions as a whole, a stream as it is read."""
+    """It denies a list or a user's sessions as a whole, and a stream as it is read."""
     found = [fake.add_session(user_id="user_1") for _ in range(20)]
     ids, tokens = [each.id for each in found], [fake.mint(each) for each in found]
     verifier = verifier_of(client)
@@ -143,14 +143,14 @@ async def test_a_bulk_run_denies_before_it_revokes(
 
 
 @pytest.mark.promise("denied-at-once")
-async def test_what_a_stopped_run_never_attempted_is_allowed_again(
+async def test_a_stopped_run_allows_what_it_never_attempted(
     fake: FakeClerk, client: AsyncSessionsApi
 ) -> None:
-    """The ids may have been the wrong ones; what was sent stays denied, failed or not."""
+    """The ids may have been wrong; attempted ones stay denied, failed or not."""
     found = [fake.add_session(user_id="user_1") for _ in range(30)]
     tokens = {each.id: fake.mint(each) for each in found}
     verifier = verifier_of(client)
-    await client.deny(session_id=found[-1].id)  # by somebody else: not the run's to take back
+    await client.deny(session_id=found[-1].id)  # by somebody else, so it must stay
     fake.inject(Fault.status(422, operation="revoke", count=2))
     report = await client.revoke_many(list(tokens), concurrency=1, max_failures=2)
     assert (report.failed, report.not_attempted) == (2, 28)
@@ -158,10 +158,10 @@ async def test_what_a_stopped_run_never_attempted_is_allowed_again(
     assert sorted(refused) == sorted([found[0].id, found[1].id, found[-1].id])
 
 
-async def test_a_cancelled_run_takes_back_what_it_never_attempted(
+async def test_a_cancelled_run_allows_what_it_never_attempted(
     fake: FakeClerk, client: AsyncSessionsApi
 ) -> None:
-    """A cancellation is an early end like any other."""
+    """A cancellation ends a run early like any stop."""
     found = [fake.add_session(user_id="user_1") for _ in range(10)]
     tokens = [fake.mint(each) for each in found]
     verifier = verifier_of(client)
@@ -179,7 +179,7 @@ async def test_a_cancelled_run_takes_back_what_it_never_attempted(
 
 
 async def test_a_dry_run_denies_nothing(fake: FakeClerk, client: AsyncSessionsApi) -> None:
-    """It only says what would be done."""
+    """It only reports what would be done."""
     session = fake.add_session(user_id="user_1")
     verifier = verifier_of(client)
     await client.revoke_many([session.id], dry_run=True)
@@ -188,10 +188,10 @@ async def test_a_dry_run_denies_nothing(fake: FakeClerk, client: AsyncSessionsAp
     assert client.shared_status().denied == 0
 
 
-async def test_a_script_without_a_verifier_keeps_few_denials(
+async def test_a_client_without_a_verifier_keeps_few_denials(
     client: AsyncSessionsApi,
 ) -> None:
-    """Nobody asks: only some 10,000 are kept, the last. From the first verifier on, all are."""
+    """Nothing reads them, so it keeps the last 10,000. From the first verifier on, it keeps all."""
     for first in range(0, 30_000, 1000):
         client._denials.deny_sessions([f"sess_{number}" for number in range(first, first + 1000)])
     for number in range(30_000, 60_000):
@@ -208,10 +208,10 @@ async def test_a_script_without_a_verifier_keeps_few_denials(
 
 
 @pytest.mark.promise("denied-at-once")
-async def test_a_users_denial_is_a_cut_off_in_time(
+async def test_denying_a_user_rejects_tokens_issued_until_then(
     fake: FakeClerk, client: AsyncSessionsApi
 ) -> None:
-    """Tokens issued until then, and the clock skew after it, are refused; later ones pass."""
+    """Tokens issued until then, plus the clock skew, are rejected; later ones are accepted."""
     session = fake.add_session(user_id="user_1")
     other = fake.add_session(user_id="user_2")
     verifier = verifier_of(client, clock_skew=5.0)
@@ -239,19 +239,19 @@ async def test_a_users_denial_is_a_cut_off_in_time(
     [
         ([10, -1], 5, True),  # signed in 10 minutes ago, before the cut-off 5 minutes ago
         ([2, -1], 5, False),
-        ([4, -1], 5, True),  # may have been 4 minutes and 59 seconds: taken a minute early
+        ([4, -1], 5, True),  # it may have been 4 minutes 59 seconds: we take a minute earlier
         ([-1, -1], 5, True),
         (None, 5, True),
     ],
 )
-async def test_signed_in_before_judges_the_sign_in(
+async def test_signed_in_before_compares_the_time_of_the_sign_in(
     fva: list[int] | None,
     minutes_ago: int,
     is_refused: bool,
     fake: FakeClerk,
     client: AsyncSessionsApi,
 ) -> None:
-    """By the age of the first factor when the token was issued; a token without it is refused."""
+    """By the first factor's age when the token was issued; a token without it is rejected."""
     session = fake.add_session(user_id="user_1")
     verifier = verifier_of(client)
     claims = (await verifier.verify(fake.mint(session))).to_dict()["raw"]
@@ -282,10 +282,10 @@ async def test_signed_in_before_judges_the_sign_in(
         {"user_id": 7},
     ],
 )
-async def test_deny_and_allow_refuse_what_is_not_meant(
+async def test_deny_and_allow_require_exactly_one_subject(
     arguments: dict[str, Any], client: AsyncSessionsApi
 ) -> None:
-    """It must be exactly one of the three: nobody denies everyone by mistake."""
+    """So that nobody denies everyone by mistake."""
     for method in (client.deny, client.allow):
         with pytest.raises(InvalidArgumentError):
             await method(**arguments)
@@ -296,10 +296,10 @@ async def test_deny_and_allow_refuse_what_is_not_meant(
 
 
 @pytest.mark.promise("look-ups")
-async def test_a_look_at_a_session_counts_for_so_many_seconds(
+async def test_a_session_check_is_reused_for_the_given_seconds(
     fake: FakeClerk, client: AsyncSessionsApi
 ) -> None:
-    """A session that was found ended stays refused, and is not asked about again."""
+    """A session that was found ended stays rejected, and is not checked again."""
     time = [0.0]
     session = fake.add_session(user_id="user_1")
     verifier, token = verifier_of(client, monotonic=lambda: time[0]), fake.mint(session)
@@ -321,8 +321,10 @@ async def test_a_look_at_a_session_counts_for_so_many_seconds(
 
 
 @pytest.mark.promise("look-ups")
-async def test_a_look_that_failed_does_not_count(fake: FakeClerk, client: AsyncSessionsApi) -> None:
-    """The next request asks again."""
+async def test_a_failed_session_check_is_not_reused(
+    fake: FakeClerk, client: AsyncSessionsApi
+) -> None:
+    """The next request checks again."""
     session = fake.add_session(user_id="user_1")
     verifier, token = verifier_of(client), fake.mint(session)
     fake.inject(Fault.status(500, operation="get"))
@@ -333,16 +335,14 @@ async def test_a_look_that_failed_does_not_count(fake: FakeClerk, client: AsyncS
 
 
 @pytest.mark.promise("look-ups")
-async def test_tasks_that_need_the_same_look_share_it(
-    fake: FakeClerk, client: AsyncSessionsApi
-) -> None:
-    """Twenty requests of one page at once cost one request; True asks for each."""
+async def test_tasks_share_a_session_check(fake: FakeClerk, client: AsyncSessionsApi) -> None:
+    """Twenty concurrent requests of one page cost one request; True checks for each."""
     token = fake.mint(fake.add_session(user_id="user_1"))
     fake.inject(Fault.hold(operation="get"))
     verifier = verifier_of(client)
     tasks = [asyncio.create_task(verifier.verify(token, check_session=30)) for _ in range(20)]
     await fake.until(lambda: fake.held == 1)
-    tasks[0].cancel()  # the others go on
+    tasks[0].cancel()  # the others continue
     fake.release()
     await asyncio.gather(*tasks[1:])
     assert asked(fake) == 1
@@ -351,8 +351,8 @@ async def test_tasks_that_need_the_same_look_share_it(
 
 
 @pytest.mark.promise("look-ups")
-def test_threads_that_need_the_same_look_share_it(fake: FakeClerk) -> None:
-    """The same in the sync verifier."""
+def test_threads_share_a_session_check(fake: FakeClerk) -> None:
+    """The same holds in the sync verifier."""
     token = fake.mint(fake.add_session(user_id="user_1"))
     fake.inject(Fault.hold(operation="get"))
     with sync_client_of(fake) as client, ThreadPoolExecutor(10) as pool:
@@ -365,10 +365,10 @@ def test_threads_that_need_the_same_look_share_it(fake: FakeClerk) -> None:
 
 
 @pytest.mark.parametrize("wrong", [-1, math.nan, math.inf, "30", None])
-async def test_check_session_refuses_what_is_no_number_of_seconds(
+async def test_check_session_must_be_a_boolean_or_seconds(
     wrong: Any, fake: FakeClerk, client: AsyncSessionsApi
 ) -> None:
-    """None is no False, and a text is no number."""
+    """None is not False, and a string is not a number."""
     token = fake.mint(fake.add_session(user_id="user_1"))
     verifier = verifier_of(client)
     with pytest.raises(InvalidArgumentError, match="check_session"):
@@ -379,7 +379,7 @@ async def test_check_session_refuses_what_is_no_number_of_seconds(
 
 @pytest.mark.parametrize("wrong", [0, -1, math.nan, True, "5"])
 def test_denials_max_age_needs_a_shared_state_and_seconds(wrong: Any, fake: FakeClerk) -> None:
-    """Without other processes nobody could keep to it."""
+    """Without a shared state there is no age to check."""
     with sync_client_of(fake) as client:
         for value in (wrong, 5.0):
             with pytest.raises(ConfigurationError, match="denials_max_age"):

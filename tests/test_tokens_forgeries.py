@@ -1,4 +1,4 @@
-"""Nobody gets in with a forged token: each forgery is refused, with the reason that fits."""
+"""Nobody gets in with a forged token: each forgery is rejected for the right reason."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ VERIFIER = TokenVerifier(
 
 
 def refusal(forged: Any, verifier: TokenVerifier = VERIFIER) -> Reason:
-    """Verify, and give the reason of the refusal."""
+    """Verify a token, and return the reason of its rejection."""
     with pytest.raises(TokenVerificationError) as caught:
         verifier.verify(forged)
     assert isinstance(forged, str) is False or len(forged) < 20 or forged not in str(caught.value)
@@ -60,12 +60,12 @@ def hs256(head: dict[str, Any], secret: bytes) -> str:
 
 
 def unsigned(algorithm: str, signature: str = "") -> str:
-    """Take the signature off."""
+    """Remove the signature."""
     return f"{token(head=header(alg=algorithm)).rpartition('.')[0]}.{signature}"
 
 
 def segments(forged: str) -> list[str]:
-    """Take a token apart."""
+    """Split a token into its segments."""
     return forged.split(".")
 
 
@@ -76,8 +76,8 @@ PEM = OURS.public_pem.encode()
 STOLEN_JWK = {**OTHER.jwk, "kid": OURS.kid}
 
 
-def test_the_genuine_token_passes() -> None:
-    """The table below proves something only while its starting point is accepted."""
+def test_the_genuine_token_is_accepted() -> None:
+    """The table below proves something only if its starting point is accepted."""
     assert VERIFIER.verify(GOOD).user_id == "user_1"
 
 
@@ -111,7 +111,7 @@ FORGERIES: dict[str, tuple[Any, Reason]] = {
         token(key=EDWARDS, head=header(EDWARDS, kid=OURS.kid)),
         Reason.TOKEN_INVALID_ALGORITHM,
     ),
-    # headers that bring or change keys
+    # headers that supply or change keys
     "embedded jwk": (
         token(key=OTHER, head=header(jwk=STOLEN_JWK)),
         Reason.TOKEN_INVALID,
@@ -211,7 +211,7 @@ FORGERIES: dict[str, tuple[Any, Reason]] = {
         raw_token(b"\xef\xbb\xbf" + json.dumps(header()).encode(), json.dumps(claims()).encode()),
         Reason.TOKEN_INVALID,
     ),
-    # JSON games, all truly signed
+    # JSON tricks, all with a valid signature
     "payload not JSON": (token(b"sub=user_1"), Reason.TOKEN_INVALID),
     "payload a list": (token(b"[1,2]"), Reason.TOKEN_INVALID),
     "payload empty": (token(b""), Reason.TOKEN_INVALID),
@@ -241,7 +241,7 @@ FORGERIES: dict[str, tuple[Any, Reason]] = {
         ),
         Reason.TOKEN_INVALID,
     ),
-    # claims, all truly signed
+    # claims, all with a valid signature
     "sub missing": (token(claims(sub=GONE)), Reason.TOKEN_INVALID),
     "sub empty": (token(claims(sub="")), Reason.TOKEN_INVALID),
     "sub null": (token(claims(sub=None)), Reason.TOKEN_INVALID),
@@ -307,15 +307,15 @@ FORGERIES: dict[str, tuple[Any, Reason]] = {
 
 @pytest.mark.promise("forgeries")
 @pytest.mark.parametrize("name", FORGERIES)
-def test_forgery_is_refused(name: str) -> None:
-    """Each forgery of the table is refused with its own reason."""
+def test_a_forgery_is_rejected(name: str) -> None:
+    """Each forgery of the table is rejected with its own reason."""
     forged, reason = FORGERIES[name]
     assert refusal(forged) is reason
 
 
 @pytest.mark.parametrize("name", FORGERIES)
-async def test_forgery_is_refused_by_the_async_verifier_too(name: str) -> None:
-    """Both verifiers run the same rules: keys that are fetched refuse what a fixed key refuses."""
+async def test_a_forgery_is_rejected_by_the_async_verifier_too(name: str) -> None:
+    """Both verifiers have the same rules: fetched keys reject what a fixed key rejects."""
     forged, reason = FORGERIES[name]
     verifier = AsyncTokenVerifier(
         sessions=AsyncStub(), authorized_parties=[PARTY], issuer=ISSUER, clock=Clock()
@@ -328,8 +328,8 @@ async def test_forgery_is_refused_by_the_async_verifier_too(name: str) -> None:
 @pytest.mark.promise("forgeries")
 @pytest.mark.parametrize("opening", ["[", '{"a":', '[{"a":'], ids=["list", "object", "both"])
 @pytest.mark.parametrize("place", ["payload", "header"])
-def test_a_nest_of_any_depth_never_crashes(place: str, opening: str) -> None:
-    """However deep custom claims or headers go, the token passes or is refused as any other."""
+def test_deep_nesting_never_crashes(place: str, opening: str) -> None:
+    """However deep custom claims or headers are, the token is accepted or rejected as usual."""
     closing = opening[::-1].translate(str.maketrans("[{", "]}", '":a'))
     outcomes: list[Reason | None] = []
     for depth in (10, 200, *range(320, 345), *range(490, 510), 700, *range(980, 1005), 1800):
@@ -350,7 +350,7 @@ def test_a_nest_of_any_depth_never_crashes(place: str, opening: str) -> None:
 
 
 class Odd(str):
-    """A str that compares, hashes and encodes itself as it likes."""
+    """A str subclass with its own comparison, hash and encoding."""
 
     __slots__ = ()
     __hash__ = None  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
@@ -365,8 +365,8 @@ class Odd(str):
         return GOOD.encode(encoding, errors)
 
 
-def test_a_kind_of_str_counts_as_the_text_it_holds() -> None:
-    """Frameworks mark strings with classes of their own; these decide nothing."""
+def test_a_str_subclass_counts_as_its_text() -> None:
+    """Frameworks mark strings with their own classes, which make no difference."""
     stub = SyncStub()
     for verifier in (VERIFIER, TokenVerifier(sessions=stub, clock=Clock())):
         assert verifier.verify(Odd(GOOD)).user_id == "user_1"
@@ -393,8 +393,8 @@ AUDIENCES: dict[str, tuple[Any, bool]] = {
 
 
 @pytest.mark.parametrize("name", AUDIENCES)
-def test_audience_games(name: str) -> None:
-    """With `audience` given, `aud` must be it or hold it; nothing else will do."""
+def test_audience_must_match(name: str) -> None:
+    """If `audience` is given, `aud` must be it or contain it."""
     audience, passes = AUDIENCES[name]
     verifier = TokenVerifier(
         jwt_key=OURS.jwk, audience=["api"], authorized_parties=[PARTY], clock=Clock()
@@ -407,15 +407,15 @@ def test_audience_games(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", AUDIENCES)
-def test_audience_is_ignored_where_none_is_given(name: str) -> None:
-    """Without `audience`, an `aud` of any shape is no reason to refuse."""
+def test_aud_is_ignored_without_audience(name: str) -> None:
+    """Without `audience`, an `aud` of any shape is accepted."""
     assert VERIFIER.verify(token(claims(aud=AUDIENCES[name][0])))
 
 
 @pytest.mark.promise("forgeries")
 @pytest.mark.parametrize("key", [OURS, ELLIPTIC, EDWARDS], ids=lambda key: key.algorithm)
 def test_each_algorithm_is_pinned_to_its_key(key: Any) -> None:
-    """With keys of three kinds in the set, a token passes only with the algorithm of its key."""
+    """With keys of three kinds in the set, a token is accepted only with its key's algorithm."""
     stub = SyncStub(body=key_set(OURS, ELLIPTIC, EDWARDS))
     verifier = TokenVerifier(sessions=stub, clock=Clock(), authorized_parties=[PARTY])
     assert verifier.verify(token(key=key)).user_id == "user_1"
@@ -425,7 +425,7 @@ def test_each_algorithm_is_pinned_to_its_key(key: Any) -> None:
 
 
 def test_two_verifiers_share_nothing() -> None:
-    """A token of instance B never passes at instance A, whoever verified it before."""
+    """Instance A never accepts a token of instance B, whoever verified it before."""
     same_id = {**OTHER.jwk, "kid": OURS.kid}
     ours = TokenVerifier(jwt_key=OURS.jwk, clock=Clock(), authorized_parties=[PARTY])
     others = TokenVerifier(jwt_key=same_id, clock=Clock(), authorized_parties=[PARTY])
@@ -451,22 +451,22 @@ quickly = settings(deadline=None, suppress_health_check=[HealthCheck.function_sc
 
 @quickly
 @given(st.text(max_size=400))
-def test_any_text_is_refused_cleanly(text: str) -> None:
-    """Whatever text arrives, the answer is a TokenVerificationError."""
+def test_any_text_is_rejected_cleanly(text: str) -> None:
+    """Any text raises a TokenVerificationError."""
     refusal(text)
 
 
 @quickly
 @given(st.binary(max_size=200), st.binary(max_size=200))
-def test_any_signed_bytes_are_refused_cleanly(head: bytes, payload: bytes) -> None:
-    """Even with a true signature, bytes that are no token are a TokenVerificationError."""
+def test_any_signed_bytes_are_rejected_cleanly(head: bytes, payload: bytes) -> None:
+    """Even with a valid signature, bytes that are not a token raise a TokenVerificationError."""
     refusal(raw_token(head, payload))
 
 
 @quickly
 @given(st.dictionaries(CLAIM_NAMES, JSON, max_size=3))
 def test_claims_of_any_type_never_crash(changes: dict[str, Any]) -> None:
-    """Truly signed claims of any type pass or are refused; nothing else comes out."""
+    """Signed claims of any type are accepted or rejected; no other error is raised."""
     forged = token(json.dumps({**claims(), **changes}).encode())
     try:
         accepted = VERIFIER.verify(forged)
@@ -480,7 +480,7 @@ def test_claims_of_any_type_never_crash(changes: dict[str, Any]) -> None:
 @quickly
 @given(st.dictionaries(st.sampled_from([*sorted(header()), "crit", "jwk", "x"]), JSON, max_size=3))
 def test_headers_of_any_type_never_crash(changes: dict[str, Any]) -> None:
-    """Truly signed headers of any type pass only with our key, algorithm and kind."""
+    """Signed headers of any type are accepted only with our key, algorithm and kind."""
     forged = raw_token(json.dumps({**header(), **changes}).encode(), json.dumps(claims()).encode())
     try:
         VERIFIER.verify(forged)
@@ -493,8 +493,8 @@ def test_headers_of_any_type_never_crash(changes: dict[str, Any]) -> None:
 
 @quickly
 @given(st.integers(0, len(GOOD) - 1), st.characters(max_codepoint=255))
-def test_one_character_replaced_is_refused(place: int, character: str) -> None:
-    """No other character at any place gives a second valid token."""
+def test_a_token_with_one_replaced_character_is_rejected(place: int, character: str) -> None:
+    """No other character in any position makes a second valid token."""
     forged = GOOD[:place] + character + GOOD[place + 1 :]
     if forged != GOOD:
         refusal(forged)
@@ -502,8 +502,8 @@ def test_one_character_replaced_is_refused(place: int, character: str) -> None:
 
 @pytest.mark.parametrize("offset", [-3600, 0, 4, 5, 6, 3600])
 @pytest.mark.parametrize("claim", ["nbf", "iat"])
-def test_the_beginning_is_exact(offset: int, claim: str) -> None:
-    """A token passes from five seconds before `nbf` and `iat` on, not a second earlier."""
+def test_nbf_and_iat_are_exact(offset: int, claim: str) -> None:
+    """A token is accepted from five seconds before `nbf` and `iat`, not a second earlier."""
     made = token(claims(**{claim: NOW + offset}))
     if offset <= 5:
         assert VERIFIER.verify(made)
@@ -515,7 +515,7 @@ def test_the_beginning_is_exact(offset: int, claim: str) -> None:
 @quickly
 @given(st.integers(-120, 120))
 def test_expiry_is_exact(offset: int) -> None:
-    """A token passes while `exp` plus five seconds lies ahead, not a second longer."""
+    """A token is accepted until five seconds after `exp`, not a second longer."""
     made = token(claims(exp=NOW + offset))
     if offset > -5:
         assert VERIFIER.verify(made).expires_at.timestamp() == NOW + offset
@@ -524,15 +524,15 @@ def test_expiry_is_exact(offset: int) -> None:
 
 
 def kept() -> int:
-    """Count the bytes that are in use for good."""
+    """Count the bytes that stay allocated."""
     gc.collect()
-    gc.collect()  # free-threaded Python lets go of some things only in the second
+    gc.collect()  # free-threaded Python frees some objects only in the second collection
     return tracemalloc.get_traced_memory()[0]
 
 
 @pytest.mark.promise("forgeries")
-def test_nothing_of_a_forgery_is_remembered() -> None:
-    """Headers that nobody signed, each another one of 4 kB: memory stays where it was."""
+def test_forgeries_use_no_memory() -> None:
+    """Unsigned headers, each a different one of 4 kB, leave memory unchanged."""
     good = token().partition(".")[2]
     verifier = TokenVerifier(jwt_key=OURS.jwk, authorized_parties=[PARTY], clock=Clock())
     before = 0
@@ -546,4 +546,4 @@ def test_nothing_of_a_forgery_is_remembered() -> None:
         grown = kept() - before
     finally:
         tracemalloc.stop()
-    assert grown < 100_000  # one in ten of them would be more
+    assert grown < 100_000  # keeping one in ten would need more

@@ -1,4 +1,4 @@
-"""Two independent libraries agree with us: PyJWT and joserfc, both ways round."""
+"""Two independent libraries agree with us in both directions: PyJWT and joserfc."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from clerk_async import TokenVerifier
 if TYPE_CHECKING:
     from clerk_async.testing import FakeClerk, SigningKey
 
-# RFC 9864 gives EdDSA another name; joserfc warns of the old one, which Clerk's key sets use.
+# RFC 9864 renames EdDSA; joserfc warns about the old name, which Clerk's key sets use.
 pytestmark = pytest.mark.filterwarnings("ignore:EdDSA is deprecated")
 
 ALGORITHMS = ("RS256", "ES256", "EdDSA")
@@ -27,19 +27,19 @@ KEYS = [OURS, ELLIPTIC, EDWARDS]
 
 @pytest.fixture(params=ALGORITHMS)
 def signing(request: pytest.FixtureRequest, fake: FakeClerk) -> FakeClerk:
-    """Give a fake that signs with each algorithm in turn."""
+    """Yield a fake that signs with each algorithm in turn."""
     if request.param != "RS256":
         fake.rotate_keys(algorithm=request.param)
     return fake
 
 
 def minted(fake: FakeClerk) -> str:
-    """Mint a token with everything in it."""
+    """Mint a token with every claim."""
     return fake.mint(fake.add_session(user_id="user_1", last_active_organization_id="org_1"))
 
 
-def test_pyjwt_verifies_what_the_fake_mints(signing: FakeClerk) -> None:
-    """A token of the fake is a real JWT, not one that only we understand."""
+def test_pyjwt_verifies_tokens_of_the_fake(signing: FakeClerk) -> None:
+    """A token of the fake is a real JWT, not one that only we accept."""
     made = minted(signing)
     keys = jwt.PyJWKSet.from_dict(signing.jwk_set)
     head = jwt.get_unverified_header(made)
@@ -47,7 +47,7 @@ def test_pyjwt_verifies_what_the_fake_mints(signing: FakeClerk) -> None:
     assert told == _thawed(TokenVerifier(jwt_key=signing.jwt_key).verify(made).raw)
 
 
-def test_joserfc_verifies_what_the_fake_mints(signing: FakeClerk) -> None:
+def test_joserfc_verifies_tokens_of_the_fake(signing: FakeClerk) -> None:
     """The same with a second library."""
     made = minted(signing)
     keys: Any = signing.jwk_set
@@ -63,8 +63,8 @@ def _pem(key: SigningKey) -> str:
 
 
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: key.algorithm)
-def test_we_verify_what_pyjwt_signs(key: SigningKey) -> None:
-    """A token signed by PyJWT passes here."""
+def test_we_verify_tokens_signed_by_pyjwt(key: SigningKey) -> None:
+    """A token signed by PyJWT is accepted here."""
     made = jwt.encode(claims(), _pem(key), algorithm=key.algorithm, headers={"kid": key.kid})
     verifier = TokenVerifier(
         jwt_key=key.jwk, issuer=ISSUER, authorized_parties=[PARTY], clock=Clock()
@@ -73,8 +73,8 @@ def test_we_verify_what_pyjwt_signs(key: SigningKey) -> None:
 
 
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: key.algorithm)
-def test_we_verify_what_joserfc_signs(key: SigningKey) -> None:
-    """A token signed by joserfc passes here."""
+def test_we_verify_tokens_signed_by_joserfc(key: SigningKey) -> None:
+    """A token signed by joserfc is accepted here."""
     kinds: dict[str, Any] = {"RS256": RSAKey, "ES256": ECKey, "EdDSA": OKPKey}
     private = kinds[key.algorithm].import_key(_pem(key))
     head = {"alg": key.algorithm, "kid": key.kid, "typ": "JWT"}

@@ -1,4 +1,4 @@
-"""Our rules of access against Clerk's own JavaScript, on ten thousand random claims.
+"""Our access rules compared with Clerk's own JavaScript, on ten thousand random claims.
 
 Needs node and the packages @clerk/backend and @clerk/shared, as .ci/run installs them:
 
@@ -50,7 +50,7 @@ console.log(JSON.stringify(reverificationError('strict')));
 
 
 def node_modules() -> Path | None:
-    """Find the packages where .ci/run, or whoever runs the tests, has put them."""
+    """Return the folder where .ci/run or the user has installed the packages."""
     places = [ROOT / ".cache" / "npm", ROOT / ".cache" / "ci" / "npm"]
     if "CLERK_TESTS_NPM" in os.environ:
         places.insert(0, Path(os.environ["CLERK_TESTS_NPM"]))
@@ -73,7 +73,7 @@ ROLES = ("admin", "member", "org:admin", "org:org:admin", "org:", "")
 
 
 def random_entries(random_: random.Random) -> str:
-    """Make a claim such as `fea`, now and then of a shape that Clerk never writes."""
+    """Make a claim such as `fea`, sometimes of a shape that Clerk never writes."""
     scopes = ("o", "o", "o", "u", "uo", "ou")
     entries = [
         f"{random_.choice(scopes)}:{random_.choice(NAMES)}" for _ in range(random_.randint(0, 5))
@@ -98,7 +98,7 @@ def random_map(random_: random.Random, features: str) -> str:
 
 
 def random_ages(random_: random.Random) -> Any:
-    """Make an `fva`, most of them as Clerk does."""
+    """Make an `fva`, usually as Clerk does."""
     if random_.random() < 0.06:
         return random_.choice(ODD_AGES)
     ages = (-1, 0, 5, 9, 10, 11, 59, 60, 61, 1439, 1440, 1441)
@@ -137,7 +137,7 @@ def random_claims(random_: random.Random) -> dict[str, Any]:
 
 
 def random_question(random_: random.Random) -> dict[str, Any]:
-    """Ask what an app may ask, and now and then what it should not."""
+    """Make a question of an app, sometimes an invalid one."""
     kind = random_.choice(["role", "permission", "feature", "plan", "reverification"])
     if kind == "role":
         return {"role": random_.choice(ROLES)}
@@ -154,7 +154,7 @@ def random_question(random_: random.Random) -> dict[str, Any]:
 
 
 def random_reverification(random_: random.Random) -> Any:
-    """Make a preset or a setting of its own, now and then one that is neither."""
+    """Make a preset or a custom setting, sometimes an invalid one."""
     if random_.random() < 0.7:
         return random_.choice(["strict_mfa", "strict", "moderate", "lax"])
     if random_.random() < 0.2:
@@ -164,7 +164,7 @@ def random_reverification(random_: random.Random) -> Any:
 
 
 def our_answer(claims: SessionClaims, question: dict[str, Any]) -> bool | str:
-    """Ask our own claims the same."""
+    """Return our answer to the same question."""
     [(kind, asked)] = question.items()
     asks: dict[str, Callable[[Any], bool]] = {
         "role": claims.has_role,
@@ -201,7 +201,7 @@ class Case(NamedTuple):
     theirs: bool | str
 
     def texts(self) -> list[str]:
-        """Return what the question is answered by."""
+        """Return the claims that decide the question."""
         organization: dict[str, str] = self.claims.get("o", {})
         features: list[str] = self.claims.get("fea", "").split(",")
         return [
@@ -279,10 +279,10 @@ def _entries_of_any(claims: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.promise("step-up")
-def test_our_answers_are_those_of_clerks_own_javascript(
+def test_our_answers_match_clerks_own_javascript(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Roles, permissions, features, plans and re-verification; each difference is listed above."""
+    """Roles, permissions, features, plans and reverification; each difference is listed above."""
     random_ = random.Random(20_261_127)
     cases: list[dict[str, Any]] = [
         {

@@ -1,4 +1,4 @@
-"""Six thousand tokens, good and bad, judged by four libraries: each difference is explained."""
+"""Four libraries verify six thousand tokens, good and bad: every difference is explained."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NONE: Final = b64(b'{"alg":"none"}')
 
 
 class Draft:
-    """A token that is being made: its parts, and how they are put together."""
+    """An unfinished token: its parts, and how they are combined."""
 
     def __init__(self, number: int) -> None:
         self.header: dict[str, Any] = {
@@ -68,7 +68,7 @@ class Draft:
 
 @attrs.frozen
 class Change:
-    """One thing that is done to a token, and what it touches: two that touch the same are one."""
+    """One change to a token, and what it touches; two that touch the same part conflict."""
 
     touches: frozenset[str]
     do: Callable[[Draft], object]
@@ -85,7 +85,7 @@ def claims(**fields: Any) -> Change:
 
 
 def after(change: Callable[[str], str]) -> Change:
-    """Change the token when it has been signed."""
+    """Change the token after it was signed."""
     return Change(frozenset({"token"}), lambda draft: setattr(draft, "after", change))
 
 
@@ -118,7 +118,8 @@ def _hs256(made: str) -> str:
 
 
 def _noncanonical(made: str) -> str:
-    # 256 bytes leave four bits of the last character unused: its neighbour means the same bytes.
+    # 256 bytes leave four bits of the last character unused, so its neighbour encodes the same
+    # bytes.
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     return made[:-1] + alphabet[alphabet.index(made[-1]) + 1]
 
@@ -211,7 +212,7 @@ _jose_rules = jose.JWTClaimsRegistry(
     azp={"essential": True, "value": PARTY},
 )
 _options = VerifyTokenOptions(jwt_key="x", authorized_parties=[PARTY])
-_options.jwt_key = OURS.public_pem  # with line breaks its own reading of a PEM fails
+_options.jwt_key = OURS.public_pem  # with line breaks its own PEM parser fails
 
 
 def _by_pyjwt(made: str) -> None:
@@ -238,7 +239,7 @@ JUDGES: Final[dict[str, Callable[[str], object]]] = {
 
 
 def accepts(judge: Callable[[str], object], made: str) -> bool:
-    """Whether a library takes a token, whatever it raises if it does not."""
+    """Return whether a library accepts a token, whatever it raises otherwise."""
     try:
         judge(made)
     except Exception:  # noqa: BLE001 - as many kinds as there are libraries
@@ -247,7 +248,7 @@ def accepts(judge: Callable[[str], object], made: str) -> bool:
 
 
 def we_accept(made: str) -> bool:
-    """Whether we do; nothing but our own error says that we don't."""
+    """Return whether we accept it; only our own error counts as a rejection."""
     try:
         _ours.verify(made)
     except TokenVerificationError:
@@ -304,7 +305,7 @@ GOOD: Final = [name for name in CHANGES if _is_good(name)]
 
 
 def drafted(number: int, random_: random.Random) -> tuple[str, list[str]]:
-    """Make a token with one change or two, and name them."""
+    """Make a token with one or two changes, and name them."""
     among = GOOD if random_.random() < 0.3 else list(CHANGES)
     names = random_.sample(among, random_.choice([1, 2, 2]))
     first = CHANGES[names[0]]
@@ -321,7 +322,7 @@ def drafted(number: int, random_: random.Random) -> tuple[str, list[str]]:
 def test_every_difference_between_four_libraries_is_explained(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Who accepts what we refuse does so for a reason in the table, and the other way round."""
+    """If another library accepts what we reject, or the reverse, the table has the reason."""
     random_ = random.Random(6_000)
     found: Counter[tuple[str, str]] = Counter()
     accepted = 0

@@ -1,4 +1,4 @@
-"""The key set: fetched once for everybody, renewed unnoticed, and kept through an outage."""
+"""The key set: fetched once for all callers, renewed in the background, kept through an outage."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TTL, MAX_AGE, COOLDOWN = 300.0, 3600.0, 5.0
 
 
 def made(stub: AsyncStub, ages: Clock | None = None, **options: Any) -> AsyncTokenVerifier:
-    """Make a verifier on handed-in clocks."""
+    """Make a verifier with simulated clocks."""
     return AsyncTokenVerifier(
         sessions=stub,
         authorized_parties=[PARTY],
@@ -52,19 +52,19 @@ def made(stub: AsyncStub, ages: Clock | None = None, **options: Any) -> AsyncTok
 
 
 async def reason_of(verifier: AsyncTokenVerifier, made_up: str) -> Reason:
-    """Verify, and give the reason of the refusal."""
+    """Verify a token, and return the reason of its rejection."""
     with pytest.raises(TokenVerificationError) as caught:
         await verifier.verify(made_up)
     return caught.value.reason
 
 
 def with_kid(kid: str) -> str:
-    """Name a key that the token was not signed with."""
+    """Make a token whose header names another key than the one that signed it."""
     return token(head=header(kid=kid))
 
 
 async def test_making_a_verifier_fetches_nothing() -> None:
-    """Constructing does no I/O; the first token fetches."""
+    """Construction does no I/O; the first token fetches."""
     stub = AsyncStub()
     verifier = made(stub)
     assert stub.fetches == 0
@@ -73,7 +73,7 @@ async def test_making_a_verifier_fetches_nothing() -> None:
 
 
 async def test_a_thousand_tasks_on_a_cold_cache_fetch_once() -> None:
-    """Whoever comes while the first fetch is under way waits for that one."""
+    """Tasks that arrive during the first fetch wait for it."""
     stub = AsyncStub()
     verifier = made(stub)
     tokens = [token(claims(sub=f"user_{n}")) for n in range(20)]
@@ -83,7 +83,7 @@ async def test_a_thousand_tasks_on_a_cold_cache_fetch_once() -> None:
 
 
 def test_fifty_threads_on_a_cold_cache_fetch_once() -> None:
-    """The sync verifier is shared by threads: one of them fetches, all go on."""
+    """Threads share the sync verifier: one of them fetches, and all continue."""
     stub = SyncStub()
     stub.gate = threading.Event()
     verifier = TokenVerifier(sessions=stub, authorized_parties=[PARTY], clock=Clock())
@@ -102,8 +102,8 @@ def test_fifty_threads_on_a_cold_cache_fetch_once() -> None:
 
 
 @pytest.mark.promise("one-fetch")
-async def test_random_kids_fetch_at_most_once_a_cooldown() -> None:
-    """A thousand unknown key ids in a second cost two fetches: the first of all, and one more."""
+async def test_random_kids_fetch_at_most_once_per_cooldown() -> None:
+    """A thousand unknown key ids in a second cost two fetches: the very first, and one more."""
     stub = AsyncStub()
     verifier = made(stub)
     outcomes = await asyncio.gather(
@@ -118,7 +118,7 @@ async def test_random_kids_fetch_at_most_once_a_cooldown() -> None:
 
 @pytest.mark.promise("one-fetch")
 async def test_a_bad_signature_never_fetches() -> None:
-    """A thousand bad signatures cost no fetch beyond the first of all."""
+    """A thousand bad signatures cost only the very first fetch."""
     stub = AsyncStub()
     verifier = made(stub)
     forged = [token(claims(jti=str(n)), key=OTHER, head=header()) for n in range(10)]
@@ -128,7 +128,7 @@ async def test_a_bad_signature_never_fetches() -> None:
 
 
 async def test_malformed_tokens_never_fetch() -> None:
-    """What no key could save is refused before the keys are asked for."""
+    """A token that no key could make valid is rejected before keys are fetched."""
     stub = AsyncStub()
     verifier = made(stub)
     for bad in ["", "x", "a.b.c", with_kid(""), token(head=header(alg="none"))]:
@@ -136,8 +136,8 @@ async def test_malformed_tokens_never_fetch() -> None:
     assert stub.fetches == 0
 
 
-async def test_a_rotated_key_works_on_its_first_token() -> None:
-    """A key that appears after the first fetch is fetched by the first token that names it."""
+async def test_a_new_key_works_for_its_first_token() -> None:
+    """The first token that names a new key fetches it."""
     stub = AsyncStub()
     verifier = made(stub)
     await verifier.verify(token())
@@ -147,8 +147,8 @@ async def test_a_rotated_key_works_on_its_first_token() -> None:
     assert stub.fetches == 2
 
 
-async def test_tokens_of_a_rotated_key_that_come_during_the_fetch_wait_for_it() -> None:
-    """While the cooldown already runs, the fetch under way still serves who comes meanwhile."""
+async def test_tokens_of_a_new_key_wait_for_the_fetch_in_progress() -> None:
+    """The cooldown already applies, but the fetch in progress still serves them."""
     stub = AsyncStub()
     verifier = made(stub)
     await verifier.verify(token())
@@ -167,7 +167,7 @@ async def test_tokens_of_a_rotated_key_that_come_during_the_fetch_wait_for_it() 
 
 
 async def test_an_unknown_kid_may_fetch_again_after_the_cooldown() -> None:
-    """The cooldown passes; a kid that keeps coming back without a key waits ever longer."""
+    """A kid that keeps arriving without a key waits longer each time."""
     stub, ages = AsyncStub(), Clock(0.0)
     verifier = made(stub, ages)
     await reason_of(verifier, with_kid("ins_made_up"))
@@ -185,7 +185,7 @@ async def test_an_unknown_kid_may_fetch_again_after_the_cooldown() -> None:
 
 
 async def test_the_memory_of_unknown_kids_is_bounded() -> None:
-    """However many kids are made up, only so many are remembered."""
+    """However many kids are invented, only a limited number is remembered."""
     stub, ages = AsyncStub(), Clock(0.0)
     verifier = made(stub, ages, key_ttl=1e6, key_max_age=1e7)
     for n in range(1200):
@@ -195,7 +195,7 @@ async def test_the_memory_of_unknown_kids_is_bounded() -> None:
 
 
 async def test_keys_are_renewed_in_the_background() -> None:
-    """Towards the end of the ttl a token starts a fetch and does not wait for it."""
+    """Near the end of the ttl a token starts a fetch and does not wait for it."""
     stub, ages = AsyncStub(), Clock(0.0)
     verifier = made(stub, ages)
     await verifier.verify(token())
@@ -211,7 +211,7 @@ async def test_keys_are_renewed_in_the_background() -> None:
 
 
 async def test_an_idle_verifier_fetches_before_it_trusts_old_keys() -> None:
-    """After the ttl with no traffic, a retired key is not believed once more."""
+    """After the ttl without traffic, a retired key is not trusted again."""
     stub, ages = AsyncStub(), Clock(0.0)
     verifier = made(stub, ages)
     await verifier.verify(token())
@@ -221,8 +221,8 @@ async def test_an_idle_verifier_fetches_before_it_trusts_old_keys() -> None:
 
 
 @pytest.mark.promise("token-cache")
-async def test_a_retired_key_takes_its_cached_tokens_along() -> None:
-    """A token verified before dies with its key, whether the kid vanished or got new numbers."""
+async def test_cached_tokens_are_dropped_with_their_retired_key() -> None:
+    """Whether the kid vanished or has a new key."""
     for change in (key_set(OTHER), None):
         stub, ages = AsyncStub(), Clock(0.0)
         verifier = made(stub, ages)
@@ -234,8 +234,8 @@ async def test_a_retired_key_takes_its_cached_tokens_along() -> None:
         assert await reason_of(verifier, token()) is expected
 
 
-async def test_a_cached_token_dies_when_its_key_gets_new_numbers() -> None:
-    """Also where somebody else's token has brought the new keys before it comes back."""
+async def test_a_cached_token_is_dropped_when_its_key_changes() -> None:
+    """Even if another token fetched the new keys before."""
     stub, ages = AsyncStub(), Clock(0.0)
     verifier = made(stub, ages)
     await verifier.verify(token())
@@ -245,8 +245,8 @@ async def test_a_cached_token_dies_when_its_key_gets_new_numbers() -> None:
     assert await reason_of(verifier, token()) is Reason.TOKEN_INVALID_SIGNATURE
 
 
-async def test_in_a_known_outage_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once a fetch has failed, the next tries run in the background, however slow they are."""
+async def test_in_a_known_outage_no_call_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a failed fetch, further attempts run in the background, however slow they are."""
     monkeypatch.setattr(key_set_module, "_PATIENCE", 60.0)
     stub, ages = AsyncStub(), Clock(0.0)
     verifier = made(stub, ages)
@@ -264,10 +264,10 @@ async def test_in_a_known_outage_nobody_waits(monkeypatch: pytest.MonkeyPatch) -
     await until(lambda: verifier.key_status().failed_fetches == 2)
 
 
-async def test_an_outage_of_ten_minutes_after_expiry_lets_valid_tokens_pass(
+async def test_valid_tokens_are_accepted_during_an_outage_of_ten_minutes(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """While fetches fail the last good keys serve, and the status tells their age and why."""
+    """While fetches fail the last good keys are used; the status gives their age and the reason."""
     caplog.set_level(logging.CRITICAL, "clerk_async.tokens")
     stub, ages = AsyncStub(), Clock(0.0)
     verifier = made(stub, ages)
@@ -296,7 +296,7 @@ async def test_an_outage_of_ten_minutes_after_expiry_lets_valid_tokens_pass(
 async def test_an_outage_longer_than_key_max_age_lets_nobody_in(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Keys older than `key_max_age` serve nobody, cached tokens neither: it can't be checked."""
+    """Keys older than `key_max_age` are not used, even for cached tokens: they can't be checked."""
     caplog.set_level(logging.CRITICAL, "clerk_async.tokens")
     stub, ages = AsyncStub(), Clock(0.0)
     verifier = made(stub, ages)
@@ -313,8 +313,8 @@ async def test_an_outage_longer_than_key_max_age_lets_nobody_in(
     await verifier.verify(token())
 
 
-async def test_without_any_keys_it_is_unavailable_not_refused() -> None:
-    """A dead service at the start is an error of its own, and passes with the outage."""
+async def test_without_any_keys_the_error_is_unavailable_not_a_rejection() -> None:
+    """A dead service at the start raises its own error, until the outage ends."""
     stub = AsyncStub()
     stub.goes_down()
     verifier = made(stub)
@@ -323,8 +323,8 @@ async def test_without_any_keys_it_is_unavailable_not_refused() -> None:
     assert (await verifier.verify(token())).user_id == "user_1"
 
 
-async def test_a_dead_service_is_asked_once_by_all_who_wait() -> None:
-    """With no keys and fetches failing, those who wait together share one failed fetch."""
+async def test_waiting_callers_share_one_failed_fetch() -> None:
+    """There are no keys, and fetches fail."""
     stub = AsyncStub()
     stub.goes_down()
     verifier = made(stub)
@@ -334,7 +334,7 @@ async def test_a_dead_service_is_asked_once_by_all_who_wait() -> None:
 
 
 async def test_an_unknown_kid_in_an_outage_is_unavailable() -> None:
-    """Whether the instance has that key can't be told, so the token is not called wrong."""
+    """Nobody knows whether the instance has that key, so the token is not called invalid."""
     stub, ages = AsyncStub(), Clock(0.0)
     verifier = made(stub, ages)
     await verifier.verify(token())
@@ -350,8 +350,8 @@ async def test_an_unknown_kid_in_an_outage_is_unavailable() -> None:
     "body",
     [b"", b"<html>", b"[]", b"{}", b'{"keys": null}', b'{"keys": []}', b'{"keys": ["x"]}', b"\xff"],
 )
-async def test_an_unreadable_answer_leaves_the_good_keys(body: bytes) -> None:
-    """Something else than a key set counts as a failed fetch; what was good goes on serving."""
+async def test_an_unreadable_response_keeps_the_good_keys(body: bytes) -> None:
+    """Anything but a key set counts as a failed fetch; the old keys stay in use."""
     stub, ages = AsyncStub(), Clock(0.0)
     verifier = made(stub, ages)
     await verifier.verify(token())
@@ -364,8 +364,8 @@ async def test_an_unreadable_answer_leaves_the_good_keys(body: bytes) -> None:
         await cold.verify(token())
 
 
-async def test_one_unusable_key_costs_itself_only() -> None:
-    """A key of an unknown kind beside ours does no harm, and says so when a token names it."""
+async def test_an_unusable_key_does_not_affect_the_others() -> None:
+    """A token that names a key of an unknown kind gets an error that says so."""
     stub = AsyncStub()
     stub.body = key_set(OURS)[:-2] + b',{"kid":"ins_new","kty":"AKP","alg":"ML-DSA-44"}]}'
     verifier = made(stub)
@@ -375,7 +375,7 @@ async def test_one_unusable_key_costs_itself_only() -> None:
 
 
 async def test_a_key_is_parsed_once() -> None:
-    """A fetch that brings the same key leaves the very same object in place."""
+    """A fetch that returns the same key keeps the same object."""
     stub, ages = AsyncStub(), Clock(0.0)
     verifier = made(stub, ages)
     await verifier.verify(token())
@@ -386,7 +386,7 @@ async def test_a_key_is_parsed_once() -> None:
     assert verifier._fetched.at_hand(OURS.kid) is before
 
 
-async def test_who_gives_up_waiting_does_not_end_the_fetch() -> None:
+async def test_a_cancelled_caller_does_not_cancel_the_fetch() -> None:
     """Cancelling the task that started the fetch leaves it to the others."""
     stub = AsyncStub()
     stub.gate = asyncio.Event()
@@ -404,7 +404,7 @@ async def test_who_gives_up_waiting_does_not_end_the_fetch() -> None:
 
 
 def test_a_verifier_outlives_its_loop() -> None:
-    """A fetch that a closed loop left behind does not block the next loop."""
+    """An unfinished fetch of a closed loop does not block the next loop."""
     stub = AsyncStub()
     verifier = made(stub)
 
@@ -419,8 +419,8 @@ def test_a_verifier_outlives_its_loop() -> None:
     assert asyncio.run(verifier.verify(token())).user_id == "user_1"
 
 
-def test_a_loop_that_stopped_mid_fetch_is_left_behind() -> None:
-    """A loop that is neither closed nor runs any more holds nobody up."""
+def test_a_loop_that_stopped_during_a_fetch_is_abandoned() -> None:
+    """A loop that is neither closed nor running blocks nobody."""
     stub = AsyncStub()
     verifier = made(stub)
     first = asyncio.new_event_loop()
@@ -442,8 +442,8 @@ def test_a_loop_that_stopped_mid_fetch_is_left_behind() -> None:
     first.close()
 
 
-async def test_a_fetch_that_is_cancelled_is_begun_again() -> None:
-    """Who ends every task of a loop but the waiters does not leave them waiting forever."""
+async def test_a_cancelled_fetch_is_restarted() -> None:
+    """If all tasks of a loop except the callers are cancelled, the callers don't wait forever."""
     stub = AsyncStub()
     stub.gate = asyncio.Event()
     verifier = made(stub)
@@ -457,8 +457,8 @@ async def test_a_fetch_that_is_cancelled_is_begun_again() -> None:
     assert verifier.key_status().failed_fetches == 0
 
 
-async def test_keys_too_old_are_not_used_when_fetches_keep_being_broken_off() -> None:
-    """However often a fetch is cancelled; an outage that is over is not called the cause."""
+async def test_expired_keys_are_not_used_if_fetches_keep_being_cancelled() -> None:
+    """However often; and an outage that has ended is not reported as the cause."""
     stub, ages = AsyncStub(), Clock(0.0)
     stub.goes_down()
     verifier = made(stub, ages)
@@ -478,10 +478,10 @@ async def test_keys_too_old_are_not_used_when_fetches_keep_being_broken_off() ->
     assert caught.value.cause is None
 
 
-async def test_slow_keys_past_the_ttl_are_not_waited_for_long(
+async def test_a_slow_fetch_past_the_ttl_delays_a_call_only_briefly(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Where the keys at hand would do, a fetch that hangs costs a moment, not the request."""
+    """If the known keys are still acceptable, a hanging fetch costs a moment, not the request."""
     stub, ages = AsyncStub(), Clock(0.0)
     verifier = made(stub, ages)
     await verifier.verify(token())
@@ -490,7 +490,7 @@ async def test_slow_keys_past_the_ttl_are_not_waited_for_long(
     assert (await verifier.verify(token())).user_id == "user_1"
     assert verifier.key_status().age == TTL + 1
     monkeypatch.setattr(key_set_module, "_PATIENCE", 60.0)
-    async with asyncio.timeout(10):  # who comes later need not find out for themselves
+    async with asyncio.timeout(10):  # later callers need not wait again
         for _ in range(10):
             await verifier.verify(token())
     assert stub.fetches == 2
@@ -510,7 +510,7 @@ async def test_warm_up_fetches_ahead_and_only_once() -> None:
     assert verifier.key_status().kids == (OURS.kid,)
 
 
-async def test_warm_up_tells_a_dead_service() -> None:
+async def test_warm_up_reports_a_dead_service() -> None:
     """An app can refuse to start without keys."""
     stub = AsyncStub()
     stub.goes_down()
@@ -519,8 +519,8 @@ async def test_warm_up_tells_a_dead_service() -> None:
 
 
 @pytest.mark.promise("key-outage")
-async def test_keys_that_can_not_be_had_tell_their_cause() -> None:
-    """As an error of its own class, without the call's traceback, and also across processes."""
+async def test_unavailable_keys_give_their_cause() -> None:
+    """As a separate error class, without the call's traceback, and also across processes."""
     stub = AsyncStub(error=AuthenticationError("no such key", status=401, path="/jwks"))
     verifier = made(stub)
     for lost in (verifier.warm_up(), verifier.verify(token())):
@@ -536,8 +536,8 @@ async def test_keys_that_can_not_be_had_tell_their_cause() -> None:
     assert caught.value.cause is None
 
 
-async def test_an_unknown_kid_tells_the_cause_of_the_last_failure() -> None:
-    """Not that of an earlier one, which was of another kind."""
+async def test_an_unknown_kid_reports_the_cause_of_the_last_failure() -> None:
+    """Not that of an earlier failure of another kind."""
     stub, ages = AsyncStub(), Clock(0.0)
     verifier = made(stub, ages)
     await verifier.verify(token())
@@ -551,8 +551,8 @@ async def test_an_unknown_kid_tells_the_cause_of_the_last_failure() -> None:
         assert type(caught.value.cause) is cause
 
 
-async def test_figures_for_a_health_page() -> None:
-    """`key_status` counts fetches and hits, and tells the source and the age."""
+async def test_key_status_has_figures_for_a_health_page() -> None:
+    """It counts fetches and hits, and has the source and the age."""
     stub, ages = AsyncStub(), Clock(0.0)
     verifier = made(stub, ages)
     status = verifier.key_status()
@@ -571,8 +571,8 @@ async def test_figures_for_a_health_page() -> None:
     assert repr(verifier) == "<AsyncTokenVerifier with keys from sessions>"
 
 
-async def test_whatever_a_fetch_raises_reaches_nobody_raw() -> None:
-    """A surprise inside the fetch is KeysUnavailableError to the waiters, without its text."""
+async def test_unexpected_errors_of_a_fetch_are_wrapped() -> None:
+    """Callers get KeysUnavailableError without the text of the original error."""
     stub = AsyncStub()
     stub.error = RuntimeError("sk_live_secret in a surprise")
     with pytest.raises(KeysUnavailableError) as caught:
@@ -580,7 +580,7 @@ async def test_whatever_a_fetch_raises_reaches_nobody_raw() -> None:
     assert "sk_live" not in str(caught.value)
 
 
-def test_the_sync_verifier_waits_for_a_background_fetch_only_where_it_must() -> None:
+def test_the_sync_verifier_waits_for_a_fetch_only_if_it_must() -> None:
     """In threads too: renewal in the background, and one fetch when the keys are too old."""
     stub, ages = SyncStub(), Clock(0.0)
     verifier = TokenVerifier(
@@ -603,8 +603,8 @@ def test_the_sync_verifier_waits_for_a_background_fetch_only_where_it_must() -> 
 
 @pytest.mark.promise("token-cache")
 @pytest.mark.parametrize("size", [0, 1, 3])
-async def test_the_cache_of_tokens_is_bounded(size: int) -> None:
-    """At most `token_cache_size` tokens are remembered; zero turns the cache off."""
+async def test_the_token_cache_is_bounded(size: int) -> None:
+    """At most `token_cache_size` tokens are cached; zero turns the cache off."""
     verifier = made(AsyncStub(), token_cache_size=size)
     for n in range(10):
         await verifier.verify(token(claims(jti=str(n))))
@@ -613,7 +613,7 @@ async def test_the_cache_of_tokens_is_bounded(size: int) -> None:
 
 @pytest.mark.promise("token-cache")
 async def test_a_cached_token_is_rechecked() -> None:
-    """A token that passed is refused once it has expired: the cache answers for nothing but it."""
+    """An accepted token is rejected once it has expired, even if it is cached."""
     now = Clock()
     verifier = AsyncTokenVerifier(sessions=AsyncStub(), authorized_parties=[PARTY], clock=now)
     made_now = token()
@@ -629,7 +629,7 @@ async def test_a_cached_token_is_rechecked() -> None:
 
 
 async def test_claims_from_the_cache_are_the_same_frozen_object() -> None:
-    """Callers share what the cache holds, which is why nothing in it can be changed."""
+    """Callers share the cached claims, so nothing in them can be changed."""
     verifier = made(AsyncStub())
     again = token()
     assert await verifier.verify(again) is await verifier.verify(again)

@@ -1,4 +1,4 @@
-"""Which public keys are taken, in which spellings, and that bad ones fail at construction."""
+"""Which public keys are accepted, in which formats; bad ones fail at construction."""
 
 from __future__ import annotations
 
@@ -89,15 +89,15 @@ SPELLINGS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_every_spelling_of_a_key_verifies(spelling: str) -> None:
-    """The key is taken however the dashboard, a shell or an env file has left it."""
+def test_every_format_of_a_key_verifies(spelling: str) -> None:
+    """The key is accepted as the dashboard, a shell or an env file contains it."""
     verifier = TokenVerifier(jwt_key=SPELLINGS[spelling], clock=Clock())
     assert verifier.verify(token()).user_id == "user_1"
 
 
 @pytest.mark.parametrize("key", [ELLIPTIC, EDWARDS], ids=lambda key: key.algorithm)
 def test_other_kinds_of_keys_verify_as_pem_too(key: SigningKey) -> None:
-    """A PEM says by its type which algorithm it is for."""
+    """The type of a PEM key implies its algorithm."""
     verifier = TokenVerifier(jwt_key=key.public_pem, clock=Clock())
     assert verifier.verify(token(key=key)).user_id == "user_1"
     with pytest.raises(TokenVerificationError) as caught:
@@ -105,8 +105,8 @@ def test_other_kinds_of_keys_verify_as_pem_too(key: SigningKey) -> None:
     assert caught.value.reason is Reason.TOKEN_INVALID_ALGORITHM
 
 
-def test_the_new_name_of_an_algorithm_counts_where_the_key_set_uses_it() -> None:
-    """RFC 9864 renames EdDSA; each key is still pinned to the one name that it goes by."""
+def test_a_new_algorithm_name_is_accepted_if_the_key_set_uses_it() -> None:
+    """RFC 9864 renames EdDSA; each key is still pinned to its one name."""
     renamed = TokenVerifier(jwt_key={**EDWARDS.jwk, "alg": "Ed25519"}, clock=Clock())
     new = token(key=EDWARDS, head=header(EDWARDS, alg="Ed25519"))
     assert renamed.verify(new).user_id == "user_1"
@@ -120,14 +120,14 @@ def test_the_new_name_of_an_algorithm_counts_where_the_key_set_uses_it() -> None
 
 
 def public_pem(private: Any) -> str:
-    """Give a public key as PEM."""
+    """Return a public key as PEM."""
     public = private.public_key()
     pem: bytes = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     return pem.decode()
 
 
 def base64url(number: int) -> str:
-    """Write a number of a JWK."""
+    """Encode a number of a JWK."""
     raw = number.to_bytes((number.bit_length() + 7) // 8, "big")
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
@@ -196,7 +196,7 @@ def add(p: tuple[int, int], q: tuple[int, int]) -> tuple[int, int]:
 
 
 def small_points() -> set[tuple[int, int]]:
-    """Return the eight points of small order: any point, taken as often as the group is large."""
+    """Return the eight points of small order: any point, multiplied by the prime order."""
     found: set[tuple[int, int]] = {(0, 1)}
     y = 2
     while len(found) < 8:
@@ -218,13 +218,13 @@ def small_points() -> set[tuple[int, int]]:
 
 
 def okp(y: int, sign: int) -> dict[str, Any]:
-    """Make a JWK of a point."""
+    """Make a JWK from a point."""
     raw = (y | sign << 255).to_bytes(32, "little")
     return {**EDWARDS.jwk, "x": base64.urlsafe_b64encode(raw).rstrip(b"=").decode()}
 
 
-def test_no_key_of_small_order_is_taken() -> None:
-    """Under such a key anybody can make signatures: in no spelling, from no source."""
+def test_a_key_of_small_order_is_rejected() -> None:
+    """Anybody can sign for such a key: it is rejected in every format, from every source."""
     points = small_points()
     assert len(points) == 8
     spellings = {(y + n * PRIME, sign) for _, y in points for sign in (0, 1) for n in (0, 1)}
@@ -244,8 +244,8 @@ def test_no_key_of_small_order_is_taken() -> None:
         TokenVerifier(jwt_key=pem)
 
 
-async def test_a_token_of_a_key_of_small_order_is_refused() -> None:
-    """Signed by nobody; the other keys of the set go on working."""
+async def test_a_token_of_a_key_of_small_order_is_rejected() -> None:
+    """Nobody signed it; the other keys of the set still work."""
     weak = okp(1, 0)
     stub = AsyncStub(body=msgspec.json.encode({"keys": [weak, OURS.jwk]}))
     verifier = AsyncTokenVerifier(sessions=stub, authorized_parties=[PARTY], clock=Clock())
@@ -262,7 +262,7 @@ async def test_a_token_of_a_key_of_small_order_is_refused() -> None:
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_key_fails_at_construction(name: str) -> None:
-    """Not at the first request of a user, and the message says what is wrong, never the key."""
+    """Not at the first request of a user; the message says what is wrong, never the key."""
     bad, told = BAD[name]
     with pytest.raises(ConfigurationError, match=told) as caught:
         TokenVerifier(jwt_key=bad)
@@ -283,8 +283,8 @@ NAMES = st.sampled_from(["kty", "kid", "use", "alg", "key_ops", "n", "e", "crv",
     st.sampled_from([OURS.jwk, ELLIPTIC.jwk, EDWARDS.jwk]),
     st.dictionaries(NAMES, JSON, max_size=3),
 )
-def test_any_key_set_is_read_or_left(jwk: dict[str, Any], changes: dict[str, Any]) -> None:
-    """Whatever stands in a key set, keys come out, or it can't be read; nothing else happens."""
+def test_any_key_set_is_read_or_rejected(jwk: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Whatever it contains, it yields keys or is unreadable; nothing else happens."""
     changed = {**jwk, **changes}
     keys = read_key_set(msgspec.json.encode({"keys": [changed, {**OURS.jwk, "kid": "good"}]}), {})
     assert isinstance(keys["good"], VerificationKey)
@@ -294,8 +294,8 @@ def test_any_key_set_is_read_or_left(jwk: dict[str, Any], changes: dict[str, Any
         assert [key for key in keys.values() if isinstance(key, VerificationKey)] == [keys["good"]]
 
 
-def test_of_keys_with_one_kid_the_first_that_can_be_used_counts() -> None:
-    """Neither an unusable one before it nor a second one behind it takes its place."""
+def test_of_several_keys_with_one_kid_the_first_usable_one_counts() -> None:
+    """Neither an unusable one before it nor a second one after it replaces it."""
     unusable, second = {**OURS.jwk, "alg": "RS512"}, {**OTHER.jwk, "kid": OURS.kid}
     keys = read_key_set(msgspec.json.encode({"keys": [unusable, OURS.jwk, second, unusable]}), {})
     key = keys[OURS.kid]
@@ -303,8 +303,8 @@ def test_of_keys_with_one_kid_the_first_that_can_be_used_counts() -> None:
     assert key.source == OURS.jwk
 
 
-def test_kid_counts_only_where_the_key_has_one() -> None:
-    """A PEM has no id and takes any; a JWK with an id takes only its own."""
+def test_kid_counts_only_if_the_key_has_one() -> None:
+    """A PEM key has no id and accepts any; a JWK with an id accepts only its own."""
     others = token(head=header(kid="ins_other"))
     none = token(head=header(kid=None))
     by_pem = TokenVerifier(jwt_key=PEM, clock=Clock())
@@ -319,7 +319,7 @@ def test_kid_counts_only_where_the_key_has_one() -> None:
 
 
 async def test_a_fixed_key_never_goes_online() -> None:
-    """With `jwt_key`, `sessions` only serves `check_session`."""
+    """With `jwt_key`, `sessions` is used only for `check_session`."""
     stub = AsyncStub()
     verifier = AsyncTokenVerifier(jwt_key=PEM, sessions=stub, clock=Clock())
     await verifier.warm_up()
@@ -360,7 +360,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_wrong_setting_fails_at_construction(name: str) -> None:
-    """Each is a ConfigurationError that names the setting."""
+    """Each raises a ConfigurationError that names the setting."""
     options, told = SETTINGS[name]
     with pytest.raises(ConfigurationError, match=told):
         TokenVerifier(**options)
@@ -368,10 +368,10 @@ def test_a_wrong_setting_fails_at_construction(name: str) -> None:
         AsyncTokenVerifier(**options)
 
 
-def test_the_environment_holds_the_key_where_no_source_is_given(
+def test_the_key_is_read_from_the_environment_by_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """`CLERK_JWT_KEY` is Clerk's own variable; what it holds is told by its name if it's bad."""
+    """`CLERK_JWT_KEY` is Clerk's own variable; an error about a bad value names it."""
     monkeypatch.setenv("CLERK_JWT_KEY", PEM.replace("\n", "\\n"))
     for verifier in (TokenVerifier(clock=Clock()), AsyncTokenVerifier(clock=Clock())):
         assert verifier.key_status().source == "jwt_key"
@@ -384,7 +384,7 @@ def test_the_environment_holds_the_key_where_no_source_is_given(
 
 
 def test_unchecked_parties_warn_once(caplog: pytest.LogCaptureFixture) -> None:
-    """Leaving out `authorized_parties` is told once in the log, not by every token."""
+    """Omitting `authorized_parties` is logged once, not for every token."""
     caplog.set_level(logging.WARNING, "clerk_async.tokens")
     verifier = TokenVerifier(jwt_key=PEM, clock=Clock())
     for n in range(3):
@@ -396,16 +396,16 @@ def test_unchecked_parties_warn_once(caplog: pytest.LogCaptureFixture) -> None:
     assert not caplog.records
 
 
-def test_one_name_may_stand_without_a_list() -> None:
-    """A single party or audience as a str means that one, not its letters."""
+def test_a_single_name_needs_no_list() -> None:
+    """A party or audience given as a str means that name, not its letters."""
     verifier = TokenVerifier(jwt_key=PEM, authorized_parties=PARTY, audience="api", clock=Clock())
     assert verifier.verify(token(claims(aud="api")))
     with pytest.raises(TokenVerificationError):
         verifier.verify(token(claims(aud="a")))
 
 
-def test_refusals_tell_by_how_many_seconds() -> None:
-    """Expiry and clock errors say how far off they are: that tells skew from attack."""
+def test_time_errors_give_the_seconds() -> None:
+    """Expiry and clock errors give the difference, which distinguishes skew from attack."""
     verifier = TokenVerifier(jwt_key=PEM, clock=Clock())
     for changes, told in (
         ({"exp": NOW - 30}, "expired 30 s ago"),
@@ -416,8 +416,8 @@ def test_refusals_tell_by_how_many_seconds() -> None:
             verifier.verify(token(claims(**changes)))
 
 
-async def test_pending_sessions_are_let_in_where_they_are_welcome() -> None:
-    """`accept_pending` decides; without it the reason says so."""
+async def test_accept_pending_accepts_pending_sessions() -> None:
+    """Without it the reason says that the session is pending."""
     pending = token(claims(sts="pending"))
     stub = AsyncStub(sessions={"sess_1": "pending"})
     welcome = AsyncTokenVerifier(sessions=stub, accept_pending=True, clock=Clock())
@@ -428,7 +428,7 @@ async def test_pending_sessions_are_let_in_where_they_are_welcome() -> None:
 
 
 def test_repr_shows_no_key_and_no_token() -> None:
-    """A verifier in a log or traceback tells nothing secret."""
+    """A verifier in a log or traceback shows nothing secret."""
     verifier = TokenVerifier(sessions=SyncStub(), clock=Clock())
     verifier.verify(token())
     assert repr(verifier) == "<TokenVerifier with keys from sessions>"
@@ -438,14 +438,14 @@ def test_repr_shows_no_key_and_no_token() -> None:
 @pytest.mark.promise("no-pickled-clients")
 @pytest.mark.parametrize("shared", [copy.copy, copy.deepcopy, pickle.dumps])
 def test_a_verifier_can_not_be_pickled_or_copied(shared: Callable[[object], object]) -> None:
-    """Told in a sentence, as for clients: each process makes its own."""
+    """As for clients, the error says that each process makes its own."""
     for verifier in (TokenVerifier(jwt_key=PEM), AsyncTokenVerifier(sessions=AsyncStub())):
         with pytest.raises(TypeError, match="make one in each process"):
             shared(verifier)
 
 
 def test_a_missing_extra_is_named() -> None:
-    """Without cryptography the error says which extra is missing and how to install it."""
+    """Without cryptography the error names the missing extra and how to install it."""
     program = """
         import sys
         sys.modules["cryptography"] = None
@@ -470,10 +470,8 @@ def test_a_missing_extra_is_named() -> None:
         ("cryptography.exceptions", "SystemError('initialized once')"),
     ],
 )
-def test_an_extra_that_is_installed_and_broken_is_not_called_missing(
-    module: str, error: str
-) -> None:
-    """The message says what went wrong, and does not send anybody to pip."""
+def test_a_broken_extra_is_not_called_missing(module: str, error: str) -> None:
+    """The message says what went wrong, and sends nobody to pip."""
     program = f"""
         import sys
         class Broken:
@@ -495,8 +493,8 @@ def test_an_extra_that_is_installed_and_broken_is_not_called_missing(
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=60)
 
 
-def test_a_program_that_only_verifies_loads_little() -> None:
-    """Neither what makes calls nor an event loop with its TLS, until something needs them."""
+def test_a_program_that_only_verifies_imports_little() -> None:
+    """It imports neither the client nor asyncio and TLS until something needs them."""
     program = f"""
         import sys
         from clerk_async import TokenVerifier
@@ -522,7 +520,7 @@ def test_a_program_that_only_verifies_loads_little() -> None:
     assert ended.stdout.splitlines() == ["[]", "[]"]
 
 
-def test_importing_the_verifier_loads_no_cryptography() -> None:
-    """The heavy parts come with the first verifier, not with an import."""
+def test_importing_the_verifier_does_not_import_cryptography() -> None:
+    """The first verifier imports the heavy parts."""
     program = "import sys, clerk_async.tokens.verifier; assert 'cryptography' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

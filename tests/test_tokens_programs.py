@@ -1,4 +1,4 @@
-"""Whole programs with a sync verifier: they end when they should, and survive a fork."""
+"""Whole programs with a sync verifier: they exit when they should, and survive a fork."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SETUP = """
 
 
 def start(fake: FakeClerk, body: str) -> subprocess.Popen[str]:
-    """Start a program with a verifier in it."""
+    """Start a program that has a verifier."""
     program = textwrap.dedent(SETUP) + textwrap.dedent(body)
     made = fake.mint(fake.add_session(user_id="user_1"), expires_in=600)
     return subprocess.Popen(
@@ -41,7 +41,7 @@ def start(fake: FakeClerk, body: str) -> subprocess.Popen[str]:
 
 
 def run(fake: FakeClerk, body: str) -> subprocess.CompletedProcess[str]:
-    """Run a program with a verifier in it to its end."""
+    """Run a program that has a verifier to its end."""
     with start(fake, body) as program:
         try:
             out, err = program.communicate(timeout=50)
@@ -50,16 +50,16 @@ def run(fake: FakeClerk, body: str) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(program.args, program.returncode, out, err)
 
 
-def test_a_program_that_never_closes_ends(fake: FakeClerk) -> None:
-    """Its own exit code comes out, and nothing is printed by the interpreter."""
+def test_a_program_that_never_closes_exits(fake: FakeClerk) -> None:
+    """It has its own exit code, and the interpreter prints nothing."""
     ended = run(fake, "print(verifier.verify(token).user_id); sys.exit(3)")
     assert (ended.returncode, ended.stdout) == (3, "user_1\n"), ended.stderr
     assert "Traceback" not in ended.stderr
 
 
 @pytest.mark.parametrize("source", ["sessions", "issuer"])
-def test_a_program_ends_while_keys_are_being_fetched(fake: FakeClerk, source: str) -> None:
-    """A fetch that hangs does not hold up the end of the program; its own patience is 15 s."""
+def test_a_program_exits_while_keys_are_being_fetched(fake: FakeClerk, source: str) -> None:
+    """A hanging fetch does not delay the exit; its own timeout is 15 s."""
     fake.inject(Fault.hold(operation="jwks"))
     body = f"""
         if {source == "issuer"}:
@@ -80,7 +80,7 @@ def test_a_program_ends_while_keys_are_being_fetched(fake: FakeClerk, source: st
 
 
 def test_a_forked_child_verifies(fake: FakeClerk) -> None:
-    """With keys at hand or none, a child goes its own way, and the parent goes on."""
+    """With or without known keys, the child is independent, and the parent continues."""
     body = """
         for warm in (False, True):
             if warm:
@@ -97,7 +97,7 @@ def test_a_forked_child_verifies(fake: FakeClerk) -> None:
 
 @pytest.mark.promise("one-fetch")
 def test_a_fork_during_a_fetch_leaves_the_child_free(fake: FakeClerk) -> None:
-    """The parent's fetch is none of the child's: it starts its own and does not wait forever."""
+    """The child starts its own fetch rather than wait forever for the parent's."""
     fake.inject(Fault.hold(operation="jwks", count=1))
     body = """
         threading.Thread(target=lambda: verifier.verify(token), daemon=True).start()
@@ -112,8 +112,8 @@ def test_a_fork_during_a_fetch_leaves_the_child_free(fake: FakeClerk) -> None:
     assert ended.returncode == 0, ended.stderr
 
 
-def test_ctrl_c_while_waiting_for_keys(fake: FakeClerk) -> None:
-    """KeyboardInterrupt comes out of `verify` at once, and the next call works."""
+def test_ctrl_c_interrupts_a_wait_for_keys(fake: FakeClerk) -> None:
+    """`verify` raises KeyboardInterrupt at once, and the next call works."""
     fake.inject(Fault.hold(operation="jwks", count=1))
     body = """
         import signal, _thread

@@ -1,4 +1,4 @@
-"""Who shares a refresh, and what becomes of its answer."""
+"""Which requests share a refresh, and what happens to its response."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def old_cookies(fake: FakeClerk, session: FakeSession, suffix: str = "") -> dict
 
 
 def refreshes(fake: FakeClerk) -> list[str]:
-    """Return the queries of the refreshes that have arrived."""
+    """Return the queries of the refresh requests that have arrived."""
     return [sent.query_string for sent in fake.requests if sent.operation == "refresh"]
 
 
 @pytest.mark.promise("shared-refresh")
-async def test_who_comes_late_gets_the_same_new_cookies(fake: FakeClerk) -> None:
-    """Up to 10 seconds after the refresh; the service would call the old token consumed."""
+async def test_a_late_request_gets_the_same_new_cookies(fake: FakeClerk) -> None:
+    """Up to 10 seconds after the refresh, because the service would reject the used token."""
     session, clock = fake.add_session(user_id="user_1"), Clock()
     async with client_of(fake, retry=ONCE) as sessions:
         verifier = AsyncTokenVerifier(
@@ -56,8 +56,8 @@ async def test_who_comes_late_gets_the_same_new_cookies(fake: FakeClerk) -> None
 
 
 @pytest.mark.promise("shared-refresh")
-def test_threads_that_come_late_get_them_too(fake: FakeClerk) -> None:
-    """Twenty threads and two waves: one refresh, one set of cookies."""
+def test_late_threads_get_the_same_new_cookies(fake: FakeClerk) -> None:
+    """Twenty threads in two waves: one refresh, one set of cookies."""
     session = fake.add_session(user_id="user_1")
     with sync_client_of(fake, retry=ONCE) as sessions:
         verifier = TokenVerifier(sessions=sessions, authorized_parties=[ORIGIN])
@@ -73,8 +73,8 @@ def test_threads_that_come_late_get_them_too(fake: FakeClerk) -> None:
     assert len(refreshes(fake)) == 1
 
 
-async def test_other_cookies_have_a_refresh_of_their_own(fake: FakeClerk) -> None:
-    """Also those of another token of the same session."""
+async def test_other_cookies_have_their_own_refresh(fake: FakeClerk) -> None:
+    """Including those of another token of the same session."""
     session = fake.add_session(user_id="user_1")
     async with client_of(fake, retry=ONCE) as sessions:
         verifier = AsyncTokenVerifier(sessions=sessions, authorized_parties=[ORIGIN])
@@ -88,8 +88,8 @@ async def test_other_cookies_have_a_refresh_of_their_own(fake: FakeClerk) -> Non
     assert len(refreshes(fake)) == 4
 
 
-def test_a_refused_refresh_is_not_kept() -> None:
-    """Whoever comes next asks again; the service may have recovered."""
+def test_a_rejected_refresh_is_not_cached() -> None:
+    """The next request refreshes again, because the service may have recovered."""
     stub = SyncStub(cookies=())
     verifier = TokenVerifier(sessions=stub, authorized_parties=[PARTY], clock=Clock())
     headers = {"cookie": f"__session={EXPIRED}; __refresh=r1"}
@@ -101,8 +101,8 @@ def test_a_refused_refresh_is_not_kept() -> None:
     assert len(stub.refreshes) == 2
 
 
-def test_a_late_one_still_checks_the_session() -> None:
-    """A session that was revoked meanwhile is seen by who asks for it."""
+def test_a_late_request_still_checks_the_session() -> None:
+    """With `check_session` it notices a session that was revoked meanwhile."""
     stub = SyncStub(cookies=(f"__session={NEW}",))
     verifier = TokenVerifier(sessions=stub, authorized_parties=[PARTY], clock=Clock())
     headers = {"cookie": f"__session={EXPIRED}; __refresh=r1"}
@@ -115,8 +115,8 @@ def test_a_late_one_still_checks_the_session() -> None:
     assert len(stub.refreshes) == 1
 
 
-def test_answers_are_kept_within_bounds() -> None:
-    """Neither many browsers nor time without end make the memory grow."""
+def test_the_cache_of_refreshes_is_bounded() -> None:
+    """Neither many browsers nor a long time make memory grow."""
     clock = Clock()
     recent = Recent(clock)
     for number in range(5000):
@@ -131,8 +131,10 @@ def test_answers_are_kept_within_bounds() -> None:
 
 
 @pytest.mark.parametrize("suffix", ["", "_abcdefgh"])
-async def test_suffixed_cookies_are_asked_for_as_they_came(fake: FakeClerk, suffix: str) -> None:
-    """The parameter goes out in the query, where Clerk's JavaScript SDK puts it."""
+async def test_suffixed_cookies_are_requested_if_the_request_had_them(
+    fake: FakeClerk, suffix: str
+) -> None:
+    """The parameter is in the query, as in Clerk's JavaScript SDK."""
     session = fake.add_session(user_id="user_1")
     async with client_of(fake, retry=ONCE) as sessions:
         verifier = AsyncTokenVerifier(sessions=sessions, authorized_parties=[ORIGIN])
@@ -161,10 +163,10 @@ NEIGHBOUR = token(claims(sid="sess_2"))
         (["__refresh=r2"], None),
     ],
 )
-async def test_every_session_line_of_the_answer_is_tried(
+async def test_every_session_cookie_of_the_response_is_tried(
     lines: list[str], taken: str | None
 ) -> None:
-    """The first that verifies, of the same user and session, counts."""
+    """The first that verifies, for the same user and session, counts."""
     stub = AsyncStub(cookies=tuple(f"{line}; Path=/; Secure" for line in lines))
     verifier = AsyncTokenVerifier(sessions=stub, authorized_parties=[PARTY], clock=Clock())
     headers = {"cookie": f"__session={EXPIRED}; __refresh=r1"}
@@ -175,8 +177,8 @@ async def test_every_session_line_of_the_answer_is_tried(
         assert state.set_cookies == stub.cookies
 
 
-def test_the_next_cookie_is_refreshed_if_the_first_is_refused(fake: FakeClerk) -> None:
-    """Two cookies, both expired: a session that ended does not cost the other one."""
+def test_the_next_cookie_is_refreshed_if_the_first_is_rejected(fake: FakeClerk) -> None:
+    """Two cookies, both expired: an ended session does not affect the other one."""
     ended, live = fake.add_session(user_id="user_1"), fake.add_session(user_id="user_2")
     pairs = [
         f"__session={fake.expired_token(ended)}; __refresh={ended.refresh_token}",
@@ -191,8 +193,8 @@ def test_the_next_cookie_is_refreshed_if_the_first_is_refused(fake: FakeClerk) -
     assert state.claims.user_id == "user_2"
 
 
-async def test_a_cancelled_first_does_not_lose_the_answer(fake: FakeClerk) -> None:
-    """The browser went away; its next request gets the cookies that it missed."""
+async def test_a_cancelled_request_does_not_lose_the_refresh(fake: FakeClerk) -> None:
+    """The browser disconnected; its next request gets the cookies that it missed."""
     session = fake.add_session(user_id="user_1")
     async with client_of(fake, retry=ONCE) as sessions:
         verifier = AsyncTokenVerifier(sessions=sessions, authorized_parties=[ORIGIN])

@@ -1,4 +1,4 @@
-"""`authenticate_request`: which token of a request counts, and what its state tells."""
+"""`authenticate_request`: which token of a request counts, and the state that it returns."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ VERIFIER = TokenVerifier(jwt_key=OURS.jwk, authorized_parties=[PARTY], clock=Clo
 
 
 def state_of(request: object) -> RequestState:
-    """Authenticate without a network."""
+    """Authenticate a request without a network."""
     return VERIFIER.authenticate_request(request)
 
 
 class Pairs:
-    """Headers that are no Mapping, as werkzeug's: `items` gives every pair, repeated ones too."""
+    """Headers that are not a Mapping, like werkzeug's: `items` repeats a name for each value."""
 
     def __init__(self, *pairs: tuple[str, str]) -> None:
         self._pairs = pairs
@@ -73,7 +73,7 @@ class Pairs:
 
 
 class Scope(Mapping[str, Any]):
-    """A request that is itself a mapping, as Starlette's and aiohttp's are."""
+    """A request that is itself a mapping, like Starlette's and aiohttp's."""
 
     method = "GET"
 
@@ -148,8 +148,8 @@ SHAPES: dict[str, Callable[[], object]] = {
 @pytest.mark.promise("any-request")
 @pytest.mark.filterwarnings("ignore:Setting custom Request:DeprecationWarning")  # aiohttp 3.14.0
 @pytest.mark.parametrize("shape", SHAPES)
-def test_any_request_will_do(shape: str) -> None:
-    """Requests of every framework are read by what they have in common."""
+def test_requests_of_any_framework_work(shape: str) -> None:
+    """They are read through what they have in common."""
     state = state_of(SHAPES[shape]())
     assert (state.status, state.token, state.reason) == ("signed_in", GOOD, None)
     assert state.is_signed_in
@@ -172,14 +172,14 @@ def test_any_request_will_do(shape: str) -> None:
         {"HTTP_COOKIE": "x", 1: "y"},
     ],
 )
-def test_what_is_no_request_is_an_error(nothing: Any) -> None:
-    """A mistake in the program is told as one, not as a signed-out user."""
+def test_an_object_that_is_not_a_request_raises(nothing: Any) -> None:
+    """A mistake in the program is reported as one, not as a signed-out user."""
     with pytest.raises(InvalidArgumentError, match="headers can't be read"):
         state_of(nothing)
 
 
-def test_a_header_that_is_none_is_not_there() -> None:
-    """Headers picked with `.get` from some other request hold None for what it lacks."""
+def test_a_header_with_value_none_counts_as_absent() -> None:
+    """Headers copied with `.get` from another request have None for missing ones."""
     assert state_of({"authorization": None, "cookie": COOKIE, "host": None}).is_signed_in
     assert state_of({"authorization": AUTH, "cookie": None}).is_signed_in
     nobody = state_of({"authorization": None, "cookie": None})
@@ -244,7 +244,7 @@ CASES: dict[str, tuple[dict[str, str], Reason | None]] = {
 
 @pytest.mark.promise("any-request")
 @pytest.mark.parametrize("case", CASES)
-def test_which_token_counts(case: str) -> None:
+def test_the_bearer_token_wins_then_the_first_cookie_that_verifies(case: str) -> None:
     """Bearer header before cookies; of several cookies the first that verifies."""
     headers, reason = CASES[case]
     state = state_of(headers)
@@ -256,20 +256,20 @@ def test_which_token_counts(case: str) -> None:
 
 
 @given(st.dictionaries(st.text(max_size=12), st.text(max_size=80), max_size=5))
-def test_any_headers_are_survived(headers: dict[str, str]) -> None:
-    """Whatever a client sends, the answer is a state."""
+def test_any_headers_produce_a_state(headers: dict[str, str]) -> None:
+    """Whatever a client sends."""
     assert state_of(headers).status == "signed_out"
 
 
 @given(st.text(max_size=200))
-def test_any_cookie_header_is_survived(text: str) -> None:
-    """Whatever stands in the Cookie header, it is read or passed over."""
+def test_any_cookie_header_is_read_or_skipped(text: str) -> None:
+    """Whatever it contains."""
     assert state_of({"cookie": text}).status == "signed_out"
     assert state_of({"cookie": f"{text.replace(chr(34), '')};__session={GOOD}"}).is_signed_in
 
 
 async def test_another_instances_cookie_costs_no_fetch_beside_ours() -> None:
-    """On localhost cookies of several apps lie side by side: the known key is tried first."""
+    """On localhost the cookies of several apps are mixed: the known key is tried first."""
     stub = AsyncStub()
     verifier = AsyncTokenVerifier(sessions=stub, authorized_parties=[PARTY], clock=Clock())
     await verifier.warm_up()
@@ -279,8 +279,8 @@ async def test_another_instances_cookie_costs_no_fetch_beside_ours() -> None:
     assert stub.fetches == 1
 
 
-def test_many_cookies_are_not_all_tried() -> None:
-    """A request of nothing but session cookies can't buy any amount of work: sixteen are read."""
+def test_at_most_sixteen_session_cookies_are_tried() -> None:
+    """A request full of session cookies can't cause unlimited work."""
     bad = token(key=OTHER, head=header())
     cookies = [f"__session={bad[:-4]}{n:04}" for n in range(16)]
     assert state_of(cookie(*cookies[1:], f"__session={GOOD}")).is_signed_in
@@ -288,8 +288,8 @@ def test_many_cookies_are_not_all_tried() -> None:
 
 
 @pytest.mark.promise("key-outage")
-async def test_keys_out_of_reach_leave_the_state_unknown() -> None:
-    """Could not check is not signed out: the app can answer 503 and keep the user."""
+async def test_unreachable_keys_make_the_state_unknown() -> None:
+    """The user is not signed out: the app can respond with 503."""
     stub = AsyncStub()
     stub.goes_down()
     verifier = AsyncTokenVerifier(sessions=stub, authorized_parties=[PARTY], clock=Clock())
@@ -302,7 +302,7 @@ async def test_keys_out_of_reach_leave_the_state_unknown() -> None:
 
 
 def test_a_state_shows_no_token() -> None:
-    """Neither the repr nor the message of a state holds what the request carried."""
+    """Neither its repr nor its message contains a token of the request."""
     for headers in ({"authorization": AUTH}, cookie(f"__session={EXPIRED}")):
         state = state_of(headers)
         assert "eyJ" not in repr(state)
@@ -325,7 +325,7 @@ def test_a_state_shows_no_token() -> None:
     ],
 )
 def test_check_session_sees_a_revocation_at_once(status: str | None, reason: Reason | None) -> None:
-    """The token is still valid; the session behind it decides, also for a cached token."""
+    """The token is still valid, but its session decides, even for a cached token."""
     stub = SyncStub()
     verifier = TokenVerifier(sessions=stub, authorized_parties=[PARTY], clock=Clock())
     verifier.verify(GOOD)
@@ -336,8 +336,8 @@ def test_check_session_sees_a_revocation_at_once(status: str | None, reason: Rea
     assert verifier.authenticate_request({"authorization": AUTH}).is_signed_in
 
 
-async def test_a_session_that_cannot_be_looked_up_is_unknown() -> None:
-    """`verify` raises the client's own error, `authenticate_request` tells it as unknown."""
+async def test_a_session_that_can_not_be_checked_is_unknown() -> None:
+    """`verify` raises the client's own error; `authenticate_request` returns unknown."""
     stub = AsyncStub(lookup_error=ConnectError("no route"))
     verifier = AsyncTokenVerifier(sessions=stub, authorized_parties=[PARTY], clock=Clock())
     with pytest.raises(ConnectError):
@@ -348,7 +348,7 @@ async def test_a_session_that_cannot_be_looked_up_is_unknown() -> None:
 
 
 def test_a_template_token_has_no_session_to_check() -> None:
-    """With `check_session`, a token that names no session is refused."""
+    """With `check_session`, a token without a session is rejected."""
     verifier = TokenVerifier(sessions=SyncStub(), authorized_parties=[PARTY], clock=Clock())
     made = token(claims(sid=GONE))
     assert verifier.verify(made)
@@ -357,8 +357,8 @@ def test_a_template_token_has_no_session_to_check() -> None:
 
 
 @pytest.mark.parametrize("option", ["check_session", "refresh_if_expired"])
-def test_asking_the_service_takes_a_client(option: str) -> None:
-    """Without `sessions` these options are a mistake in the program, told at the first request."""
+def test_options_that_use_the_service_need_a_client(option: str) -> None:
+    """Without `sessions` they raise at the first request, as a mistake in the program."""
     with pytest.raises(ConfigurationError, match="sessions="):
         VERIFIER.authenticate_request({}, **{option: True})
 
@@ -370,13 +370,13 @@ HOST = {"host": "app.example.com", "user-agent": "test"}
 
 
 def refreshing(stub: SyncStub, request: object, **options: Any) -> RequestState:
-    """Authenticate with refresh."""
+    """Authenticate a request with refresh."""
     verifier = TokenVerifier(sessions=stub, authorized_parties=[PARTY], clock=Clock(), **options)
     return verifier.authenticate_request(request, refresh_if_expired=True)
 
 
 def test_an_expired_token_is_refreshed() -> None:
-    """The new token is verified, and the Set-Cookie lines are handed back for the response."""
+    """The new token is verified, and the state has the Set-Cookie lines for the response."""
     stub = SyncStub(cookies=LINES)
     state = refreshing(stub, {**HOST, **cookie(f"__session={EXPIRED}", "__refresh=r1")})
     assert (state.status, state.token, state.set_cookies) == ("signed_in", NEW, LINES)
@@ -395,7 +395,7 @@ def test_an_expired_token_is_refreshed() -> None:
     assert "r2" not in repr(state)
 
 
-def test_a_header_that_is_none_is_not_sent_along() -> None:
+def test_a_header_with_value_none_is_not_forwarded() -> None:
     """The service gets the others."""
     stub = SyncStub(cookies=LINES)
     request = {"origin": None, **HOST, **cookie(f"__session={EXPIRED}", "__refresh=r1")}
@@ -405,8 +405,8 @@ def test_a_header_that_is_none_is_not_sent_along() -> None:
     assert asked["request_headers"] == {"host": ["app.example.com"], "user-agent": ["test"]}
 
 
-def test_without_any_origin_there_is_no_refresh() -> None:
-    """A token without azp, on a request that does not say where it came to, stays expired."""
+def test_without_an_origin_nothing_is_refreshed() -> None:
+    """A token without azp, on a request without its own origin, stays expired."""
     stub = SyncStub(cookies=LINES)
     verifier = TokenVerifier(sessions=stub, clock=Clock())
     expired = token(claims(exp=NOW - 60, azp=GONE))
@@ -416,7 +416,7 @@ def test_without_any_origin_there_is_no_refresh() -> None:
 
 
 def test_a_valid_token_is_not_refreshed() -> None:
-    """Only expiry is a reason to refresh, and only of a token that names its session."""
+    """Only an expired token is refreshed, and only if it names its session."""
     stub = SyncStub(cookies=LINES)
     for session in (
         GOOD,
@@ -440,8 +440,10 @@ def test_a_valid_token_is_not_refreshed() -> None:
         ([], None),
     ],
 )
-def test_which_refresh_cookie_is_sent(cookies: list[str], sent: str | None) -> None:
-    """The one of the session cookie's suffix, else the plain one; of several others none."""
+def test_the_refresh_cookie_of_the_same_suffix_is_sent(
+    cookies: list[str], sent: str | None
+) -> None:
+    """Otherwise the plain one, otherwise the only one; of several other suffixes none."""
     stub = SyncStub(cookies=LINES)
     request = {**HOST, **cookie(f"__session_abcdefgh={EXPIRED}", *cookies)}
     state = refreshing(stub, request)
@@ -454,11 +456,11 @@ def test_which_refresh_cookie_is_sent(cookies: list[str], sent: str | None) -> N
 @pytest.mark.filterwarnings("ignore:Setting custom Request:DeprecationWarning")  # aiohttp 3.14.0
 @pytest.mark.parametrize(("method", "refreshes"), [("GET", 1), ("get", 1), ("POST", 0), ("PUT", 0)])
 def test_only_get_requests_are_refreshed(method: str, refreshes: int) -> None:
-    """As in Clerk's JavaScript SDK; plain headers tell no method and count as GET."""
+    """As in Clerk's JavaScript SDK; plain headers have no method and count as GET."""
     headers = {**HOST, **cookie(f"__session={EXPIRED}", "__refresh=r1")}
     for request in (
         SimpleNamespace(headers=headers, method=method),
-        make_mocked_request(method, "/", headers=headers),  # a mapping too, which has no method
+        make_mocked_request(method, "/", headers=headers),  # a mapping too, but without a method
     ):
         stub = SyncStub(cookies=LINES)
         state = refreshing(stub, request)
@@ -496,8 +498,8 @@ ORIGINS: dict[str, tuple[dict[str, str], str]] = {
 
 
 @pytest.mark.parametrize("name", ORIGINS)
-def test_the_request_origin(name: str) -> None:
-    """Where the request came to, as the proxy in front tells it."""
+def test_the_request_origin_is_read_from_headers(name: str) -> None:
+    """It is the address that the client used, as the proxy reports it."""
     headers, origin = ORIGINS[name]
     stub = SyncStub(cookies=LINES)
     refreshing(stub, {**headers, **cookie(f"__session={EXPIRED}", "__refresh=r1")})
@@ -513,8 +515,10 @@ def test_the_request_origin(name: str) -> None:
         ({"scheme": "http", "url": "http://other.example/x"}, "http://other.example"),
     ],
 )
-def test_the_request_origin_of_an_object(details: dict[str, Any], origin: str) -> None:
-    """A request object tells its URL and scheme where no header does."""
+def test_the_request_origin_is_read_from_a_request_object(
+    details: dict[str, Any], origin: str
+) -> None:
+    """Its URL and scheme count if there is no header."""
     stub = SyncStub(cookies=LINES)
     headers = cookie(f"__session={EXPIRED}", "__refresh=r1")
     refreshing(stub, SimpleNamespace(headers=headers, method="GET", **details))
@@ -522,7 +526,7 @@ def test_the_request_origin_of_an_object(details: dict[str, Any], origin: str) -
 
 
 def refused(code: str, status: int = 401) -> AuthenticationError:
-    """Make the service's refusal of a refresh."""
+    """Make the service's rejection of a refresh."""
     return AuthenticationError(
         "refused", status=status, errors=(ErrorDetail("refused", "refused", code),)
     )
@@ -568,8 +572,8 @@ def test_the_services_codes_become_reasons(code: str) -> None:
         (ConnectError("down"), "unknown", Reason.SESSION_REFRESH_FAILED),
     ],
 )
-def test_a_refresh_that_fails(error: Any, status: str, reason: Reason) -> None:
-    """Refused is signed out; out of reach, or a wrong secret key, leaves it unknown."""
+def test_a_failed_refresh_is_signed_out_or_unknown(error: Any, status: str, reason: Reason) -> None:
+    """Rejected means signed out; an unreachable service or a wrong secret key means unknown."""
     stub = SyncStub(refresh_error=error)
     state = refreshing(stub, {**HOST, **cookie(f"__session={EXPIRED}", "__refresh=r1")})
     assert (state.status, state.reason) == (status, reason)
@@ -587,13 +591,13 @@ def test_a_refresh_that_fails(error: Any, status: str, reason: Reason) -> None:
         ((f"__session={token(claims(sid='sess_2'))}",), Reason.SESSION_REFRESH_REFUSED),
     ],
 )
-def test_a_refreshed_token_is_not_believed_unseen(cookies: tuple[str, ...], reason: Reason) -> None:
-    """What comes back is verified like any token, and must be of the same user and session."""
+def test_a_refreshed_token_is_verified(cookies: tuple[str, ...], reason: Reason) -> None:
+    """It is verified like any token, and must be for the same user and session."""
     stub = SyncStub(cookies=cookies)
     state = refreshing(stub, {**HOST, **cookie(f"__session={EXPIRED}", "__refresh=r1")})
     assert (state.status, state.reason) == ("signed_out", reason)
     assert len(stub.refreshes) == 1
-    # The old refresh token is used up: the browser is handed the new one with a token of its own.
+    # The old refresh token is used up, so the browser gets the new one with a token of its own.
     assert state.set_cookies == (() if reason is Reason.SESSION_REFRESH_REFUSED else cookies)
 
 

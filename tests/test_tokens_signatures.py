@@ -1,4 +1,4 @@
-"""A token is one string: no other signature, and no other spelling of one, passes."""
+"""A token is exactly one string: no other signature and no other encoding is accepted."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 
 def refusal(forged: str, verifier: TokenVerifier) -> Reason:
-    """Verify, and give the reason of the refusal."""
+    """Verify a token, and return the reason of its rejection."""
     with pytest.raises(TokenVerificationError) as caught:
         verifier.verify(forged)
     return caught.value.reason
 
 
 @pytest.mark.parametrize("signature", [b"", b"\0" * 64, b"\xff" * 64, b"\0" * 63, b"\0" * 65])
-def test_degenerate_elliptic_signatures(signature: bytes) -> None:
-    """ES256 signatures of zeros, of too large numbers and of wrong lengths are refused."""
+def test_degenerate_elliptic_signatures_are_rejected(signature: bytes) -> None:
+    """ES256 signatures of zeros, of too large numbers and of wrong lengths."""
     verifier = TokenVerifier(jwt_key=ELLIPTIC.jwk, clock=Clock(), authorized_parties=[PARTY])
     forged = f"{token(key=ELLIPTIC).rpartition('.')[0]}.{b64(signature)}"
     assert refusal(forged, verifier) is Reason.TOKEN_INVALID_SIGNATURE
 
 
-def test_an_elliptic_signature_may_not_lose_a_zero() -> None:
-    """A coordinate written without its leading zero is the same number, but no second spelling."""
+def test_an_elliptic_signature_needs_its_leading_zeros() -> None:
+    """A coordinate without its leading zero is the same number, but a second encoding."""
     verifier = TokenVerifier(jwt_key=ELLIPTIC.jwk, clock=Clock(), authorized_parties=[PARTY])
     for n in range(10_000):
         genuine = token(claims(jti=str(n)), key=ELLIPTIC)
@@ -52,20 +52,20 @@ ORDER_OF_ED25519 = 2**252 + 27742317777372353535851937790883648493
 
 
 def as_der(signature: bytes) -> bytes:
-    """Spell an ES256 signature as OpenSSL does."""
+    """Encode an ES256 signature as OpenSSL does."""
     return encode_dss_signature(
         int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
     )
 
 
 def beyond_order(signature: bytes) -> bytes:
-    """Add the order of the group to the second half, which changes nothing in the equation."""
+    """Add the group order to the second half, which doesn't change the equation."""
     scalar = int.from_bytes(signature[32:], "little") + ORDER_OF_ED25519
     return signature[:32] + scalar.to_bytes(32, "little")
 
 
 def beyond_modulus(signature: bytes) -> bytes:
-    """Add the modulus, which changes nothing in the equation."""
+    """Add the modulus, which doesn't change the equation."""
     modulus = int.from_bytes(unb64(OURS.jwk["n"]), "big")
     return (int.from_bytes(signature, "big") + modulus).to_bytes(257, "big")
 
@@ -75,8 +75,8 @@ def beyond_modulus(signature: bytes) -> bytes:
     [(OURS, beyond_modulus), (ELLIPTIC, as_der), (EDWARDS, beyond_order)],
     ids=["RS256", "ES256", "EdDSA"],
 )
-def test_a_signature_has_one_spelling(key: Any, spelled: Callable[[bytes], bytes]) -> None:
-    """The same numbers, spelled as the algorithm's standard does not, are refused."""
+def test_a_signature_has_one_encoding(key: Any, spelled: Callable[[bytes], bytes]) -> None:
+    """The same numbers in another encoding than the algorithm's standard are rejected."""
     verifier = TokenVerifier(jwt_key=key.jwk, clock=Clock(), authorized_parties=[PARTY])
     signed, _, signature = token(key=key).rpartition(".")
     assert verifier.verify(f"{signed}.{signature}")
@@ -86,8 +86,8 @@ def test_a_signature_has_one_spelling(key: Any, spelled: Callable[[bytes], bytes
 
 @pytest.mark.promise("forgeries")
 @pytest.mark.parametrize("key", [OURS, ELLIPTIC, EDWARDS], ids=lambda key: key.algorithm)
-def test_a_bit_flipped_in_any_character_is_refused(key: Any) -> None:
-    """Every character of a token counts: flipping any of its bits refuses it."""
+def test_a_token_with_a_flipped_bit_is_rejected(key: Any) -> None:
+    """Every character counts, with each of its bits."""
     verifier = TokenVerifier(jwt_key=key.jwk, clock=Clock(), authorized_parties=[PARTY])
     genuine = token(key=key)
     verifier.verify(genuine)
@@ -98,8 +98,8 @@ def test_a_bit_flipped_in_any_character_is_refused(key: Any) -> None:
 
 
 @pytest.mark.parametrize("last", [OURS, ELLIPTIC, EDWARDS], ids=lambda key: key.algorithm)
-def test_a_token_has_one_spelling(last: Any) -> None:
-    """Unused bits at the end of base64url make no second token: a list of used ones would leak."""
+def test_a_token_has_one_encoding(last: Any) -> None:
+    """Unused bits at the end of base64url make no second token; a list of used ones would leak."""
     verifier = TokenVerifier(jwt_key=last.jwk, clock=Clock(), authorized_parties=[PARTY])
     genuine = token(key=last)
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"

@@ -30,7 +30,7 @@ GOOD = token()
 
 @pytest.fixture
 def _switch_all_the_time() -> Iterator[None]:
-    """Switch threads after a microsecond; without the GIL they run at the same time anyway."""
+    """Switch threads after a microsecond; without the GIL they run in parallel anyway."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -38,7 +38,7 @@ def _switch_all_the_time() -> Iterator[None]:
 
 
 def at_once(work: Callable[[], object], threads: int = THREADS) -> list[object]:
-    """Let threads do it at the same time; return what each has, and raise the first error."""
+    """Run a function in threads at the same time; return all results, or raise the first error."""
     start = threading.Barrier(threads)
 
     def run() -> object:
@@ -59,7 +59,7 @@ def fetches(fake: FakeClerk) -> int:
 @pytest.mark.promise("one-fetch", "many-threads")
 @pytest.mark.usefixtures("_switch_all_the_time")
 def test_one_async_verifier_serves_many_loops(fake: FakeClerk) -> None:
-    """All begin at once: no error, and exactly one fetch, in whichever loop it runs."""
+    """All start at once: no error, and exactly one fetch, in one of the loops."""
     made = fake.mint(fake.add_session(user_id="user_1"))
     for number in range(1, 6):
         verifier = AsyncTokenVerifier(issuer=fake.issuer, authorized_parties=[ORIGIN])
@@ -73,8 +73,8 @@ def test_one_async_verifier_serves_many_loops(fake: FakeClerk) -> None:
         assert verifier.key_status().accepted == THREADS
 
 
-def test_a_loop_that_ends_leaves_no_other_waiting(fake: FakeClerk) -> None:
-    """The loop that began a fetch is gone; another one fetches for itself."""
+def test_a_loop_that_ends_leaves_no_other_loop_waiting(fake: FakeClerk) -> None:
+    """The loop that began a fetch is gone; another one starts its own fetch."""
     made = fake.mint(fake.add_session(user_id="user_1"))
     verifier = AsyncTokenVerifier(issuer=fake.issuer, authorized_parties=[ORIGIN])
     fake.inject(Fault.hold(count=1))
@@ -86,7 +86,7 @@ def test_a_loop_that_ends_leaves_no_other_waiting(fake: FakeClerk) -> None:
         while not fake.held:
             loop.run_until_complete(asyncio.sleep(0.001))
         waiter = threading.Thread(target=wait)
-        # As long as this loop turns the other one waits for its fetch.
+        # While this loop runs, the other one waits for its fetch.
         loop.call_soon(waiter.start)
         while not begun.is_set():
             loop.run_until_complete(asyncio.sleep(0.001))
@@ -118,8 +118,8 @@ def test_a_loop_that_ends_leaves_no_other_waiting(fake: FakeClerk) -> None:
     loop.close()
 
 
-def test_loops_that_end_at_once_do_not_begin_a_fetch_each() -> None:
-    """Each takes its fetch in the background along when it ends; the next one waits a little."""
+def test_short_loops_do_not_each_start_a_fetch() -> None:
+    """The background fetch of a loop ends with it; the next loop waits a little."""
     ages = Clock(0.0)
     stub = AsyncStub()
     verifier = AsyncTokenVerifier(
@@ -140,8 +140,8 @@ def test_loops_that_end_at_once_do_not_begin_a_fetch_each() -> None:
     assert verifier.key_status().fetches == 3
 
 
-def test_a_loop_that_has_ended_is_not_woken() -> None:
-    """Who gave up waiting and went home gets no word, and nobody a traceback."""
+def test_a_closed_loop_is_not_woken() -> None:
+    """A caller that gave up waiting gets no notice, and no traceback is printed."""
     stub = AsyncStub()
     verifier = AsyncTokenVerifier(sessions=stub, authorized_parties=[PARTY], clock=Clock())
 
@@ -165,10 +165,11 @@ def test_a_loop_that_has_ended_is_not_woken() -> None:
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-def test_a_fetch_that_never_began_strands_nobody(kind: str) -> None:
-    """An interruption may strike between the decision and the start of a fetch.
+def test_a_fetch_that_never_started_blocks_nobody(kind: str) -> None:
+    """An interruption may come between the decision to fetch and its start.
 
-    Whoever waits in a thread starts it; a task can't start it in another loop, and decides anew.
+    A waiting thread starts the fetch itself; a task can't start it in another loop, and decides
+    again.
     """
     ages = Clock(0.0)
     options: dict[str, Any] = {
@@ -197,14 +198,14 @@ def test_a_fetch_that_never_began_strands_nobody(kind: str) -> None:
 
 
 def _begin_and_forget(verifier: Any) -> None:
-    """Decide on a fetch, and be interrupted."""
+    """Decide to fetch, and be interrupted."""
     need = next(verifier._verification.keys.prepare())
     assert need.start
 
 
 @pytest.mark.usefixtures("_switch_all_the_time")
 def test_no_count_is_lost() -> None:
-    """Accepted, refused and hits, from sixteen threads."""
+    """Accepted, rejected and cache hits, from sixteen threads."""
     verifier = TokenVerifier(sessions=SyncStub(), authorized_parties=[PARTY], clock=Clock())
     verifier.warm_up()
     foreign = token(claims(azp="https://evil.example"))
@@ -227,8 +228,8 @@ def test_no_count_is_lost() -> None:
     assert status.hits == 3 * 200 * THREADS
 
 
-def test_a_counter_shows_what_it_has_counted() -> None:
-    """However often it is looked at."""
+def test_reading_a_counter_does_not_change_it() -> None:
+    """However often it is read."""
     counter = Counter()
     for number in range(3):
         assert [counter.value, counter.value] == [number, number]
@@ -236,8 +237,8 @@ def test_a_counter_shows_what_it_has_counted() -> None:
 
 
 @pytest.mark.usefixtures("_switch_all_the_time")
-def test_the_memory_stays_within_its_size() -> None:
-    """However many threads remember tokens at once, and at every moment."""
+def test_the_cache_never_exceeds_its_size() -> None:
+    """However many threads cache tokens at the same time."""
     tokens = [token(claims(jti=str(number))) for number in range(100)]
     verifier = TokenVerifier(
         sessions=SyncStub(), authorized_parties=[PARTY], clock=Clock(), token_cache_size=5
@@ -257,8 +258,8 @@ def test_the_memory_stays_within_its_size() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_what_was_under_way_at_a_fork_is_not_the_childs() -> None:
-    """A child remembers tokens and fetches keys, whatever the parent's threads were doing."""
+def test_a_child_is_not_affected_by_work_in_progress_at_the_fork() -> None:
+    """It caches tokens and fetches keys, whatever the parent's threads were doing."""
     stub = SyncStub()
     stub.gate = threading.Event()
     verifier = TokenVerifier(sessions=stub, authorized_parties=[PARTY], clock=Clock())
@@ -281,8 +282,8 @@ def test_what_was_under_way_at_a_fork_is_not_the_childs() -> None:
     assert os.waitstatus_to_exitcode(ended[1]) == 0
 
 
-def test_of_two_that_decide_on_a_fetch_one_makes_it() -> None:
-    """The other one joins it; and who decided before it had ended looks again instead."""
+def test_two_threads_that_decide_to_fetch_share_one() -> None:
+    """The second joins it; one that decided before it ended checks the keys again instead."""
     stub = SyncStub()
     verifier = TokenVerifier(sessions=stub, authorized_parties=[PARTY], clock=Clock())
     keys: Any = verifier._verification.keys

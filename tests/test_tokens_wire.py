@@ -1,4 +1,4 @@
-"""Verification against a service on loopback: counted fetches, rotation, outages, refresh."""
+"""Verification with a service on loopback: counted fetches, rotation, outages, refresh."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.fixture
 async def sessions(fake: FakeClerk) -> AsyncIterator[AsyncSessionsApi]:
-    """Give a client of the fake."""
+    """Yield a client of the fake."""
     async with client_of(fake, retry=ONCE) as client:
         yield client
 
 
 @pytest.fixture
 def sync_sessions(fake: FakeClerk) -> Iterator[SessionsApi]:
-    """Give a sync client of the fake."""
+    """Yield a sync client of the fake."""
     with sync_client_of(fake, retry=ONCE) as client:
         yield client
 
@@ -59,7 +59,7 @@ def fetches(fake: FakeClerk) -> int:
 
 
 async def refusal(verifier: AsyncTokenVerifier, forged: str) -> TokenVerificationReason:
-    """Verify, and give the reason of the refusal."""
+    """Verify a token, and return the reason of its rejection."""
     with pytest.raises(TokenVerificationError) as caught:
         await verifier.verify(forged)
     return caught.value.reason
@@ -84,7 +84,7 @@ async def test_a_token_of_the_service_verifies(fake: FakeClerk, sessions: AsyncS
 async def test_a_token_made_over_the_backend_api_has_no_party(
     fake: FakeClerk, sessions: AsyncSessionsApi
 ) -> None:
-    """It verifies where no party is asked for, and is refused where one is."""
+    """It is accepted if no party is required, and rejected if one is."""
     made = await sessions.create_token(fake.add_session(user_id="user_1").id)
     assert (await AsyncTokenVerifier(sessions=sessions).verify(made.jwt)).user_id == "user_1"
     strict = AsyncTokenVerifier(sessions=sessions, authorized_parties=[ORIGIN])
@@ -94,8 +94,8 @@ async def test_a_token_made_over_the_backend_api_has_no_party(
 
 @pytest.mark.promise("token-versions")
 @pytest.mark.parametrize("version", [1, 2])
-def test_both_versions_of_the_token_read_alike(fake: FakeClerk, version: int) -> None:
-    """The organization of a version 1 token is that of a version 2 token."""
+def test_both_token_versions_have_the_same_organization(fake: FakeClerk, version: int) -> None:
+    """That of a version 1 token equals that of a version 2 token."""
     session = fake.add_session(user_id="user_1", last_active_organization_id="org_1")
     verifier = TokenVerifier(jwt_key=fake.jwt_key, authorized_parties=[ORIGIN])
     organization = verifier.verify(fake.mint(session, version=version)).organization
@@ -113,7 +113,7 @@ def test_both_versions_of_the_token_read_alike(fake: FakeClerk, version: int) ->
 
 
 def test_a_template_token_verifies(fake: FakeClerk, sync_sessions: SessionsApi) -> None:
-    """A token made from a JWT template names no session."""
+    """A token of a JWT template names no session."""
     session = fake.add_session(user_id="user_1")
     made = sync_sessions.create_token_from_template(session.id, "custom_hasura")
     verifier = TokenVerifier(sessions=sync_sessions)
@@ -124,7 +124,7 @@ def test_a_template_token_verifies(fake: FakeClerk, sync_sessions: SessionsApi) 
 
 @pytest.mark.promise("one-fetch")
 async def test_a_thousand_tasks_fetch_once(fake: FakeClerk, sessions: AsyncSessionsApi) -> None:
-    """On a cold cache, with the keys slow to come."""
+    """On a cold cache, with a slow key set."""
     fake.inject(Fault.hold(operation="jwks"))
     made = fake.mint(fake.add_session(user_id="user_1"))
     verifier = AsyncTokenVerifier(sessions=sessions, authorized_parties=[ORIGIN])
@@ -139,10 +139,10 @@ async def test_a_thousand_tasks_fetch_once(fake: FakeClerk, sessions: AsyncSessi
 def test_fifty_threads_fetch_once(
     fake: FakeClerk, sync_sessions: SessionsApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a cold cache, from fifty threads, with the keys slow to come and slow to be asked for."""
+    """On a cold cache, from fifty threads, with a slow key set and a slow start of the fetch."""
 
     def flight_made_slowly(home: Home | None, since: float) -> Flight:
-        time.sleep(0.01)  # the others look meanwhile whether there is one
+        time.sleep(0.01)  # the others check meanwhile whether there is a fetch
         return Flight(home, since)
 
     monkeypatch.setattr(key_set, "Flight", flight_made_slowly)
@@ -160,7 +160,7 @@ def test_fifty_threads_fetch_once(
 async def test_a_thousand_unknown_kids_fetch_twice(
     fake: FakeClerk, sessions: AsyncSessionsApi
 ) -> None:
-    """The first fetch of all, and one for all the kids that nobody knows."""
+    """The very first fetch, and one for all unknown kids."""
     session = fake.add_session(user_id="user_1")
     claims = TokenVerifier(jwt_key=fake.jwt_key).verify(fake.mint(session)).raw
     forged = [fake.sign(claims, headers={"kid": f"ins_{n}"}) for n in range(1000)]
@@ -171,8 +171,8 @@ async def test_a_thousand_unknown_kids_fetch_twice(
 
 
 @pytest.mark.promise("forgeries")
-async def test_two_instances_in_one_process(sessions: AsyncSessionsApi) -> None:
-    """A token of instance B is refused at A, also where both use one kid, whoever comes first."""
+async def test_two_instances_in_one_process_are_separate(sessions: AsyncSessionsApi) -> None:
+    """A rejects a token of B, even if both use the same kid, whichever comes first."""
     with FakeClerk(kid="ins_same", seed=1) as a, FakeClerk(kid="ins_same", seed=2) as b:
         token_a = a.mint(a.add_session(user_id="user_a"))
         token_b = b.mint(b.add_session(user_id="user_b"))
@@ -188,10 +188,10 @@ async def test_two_instances_in_one_process(sessions: AsyncSessionsApi) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
-async def test_a_rotated_key_works_on_its_first_token(
+async def test_a_new_key_works_for_its_first_token(
     fake: FakeClerk, sessions: AsyncSessionsApi, algorithm: str
 ) -> None:
-    """The service rotates, and not one token of the new key is refused; the old one may stay."""
+    """The service rotates, and no token of the new key is rejected; the old key may stay."""
     session = fake.add_session(user_id="user_1")
     before = fake.mint(session)
     verifier = AsyncTokenVerifier(sessions=sessions, authorized_parties=[ORIGIN])
@@ -203,10 +203,10 @@ async def test_a_rotated_key_works_on_its_first_token(
     assert fetches(fake) == 2
 
 
-async def test_a_retired_key_is_refused_after_the_ttl(
+async def test_a_retired_key_is_rejected_after_the_ttl(
     fake: FakeClerk, sessions: AsyncSessionsApi
 ) -> None:
-    """When a key is taken out of the set, its tokens die with it, cached ones too."""
+    """When a key is removed from the set, its tokens become invalid, including cached ones."""
     ages = Clock(0.0)
     before = fake.mint(fake.add_session(user_id="user_1"))
     verifier = AsyncTokenVerifier(sessions=sessions, authorized_parties=[ORIGIN], monotonic=ages)
@@ -217,8 +217,10 @@ async def test_a_retired_key_is_refused_after_the_ttl(
 
 
 @pytest.mark.promise("key-outage")
-async def test_ten_minutes_of_outage(fake: FakeClerk, sessions: AsyncSessionsApi) -> None:
-    """The service is gone for ten minutes after the keys' ttl: users go on, the age is told."""
+async def test_users_stay_signed_in_during_an_outage_of_ten_minutes(
+    fake: FakeClerk, sessions: AsyncSessionsApi
+) -> None:
+    """The outage begins after the keys' ttl; the status gives the age of the keys."""
     ages = Clock(0.0)
     session = fake.add_session(user_id="user_1")
     verifier = AsyncTokenVerifier(sessions=sessions, authorized_parties=[ORIGIN], monotonic=ages)
@@ -247,8 +249,10 @@ async def test_ten_minutes_of_outage(fake: FakeClerk, sessions: AsyncSessionsApi
     ],
     ids=["500", "401", "502 with HTML", "200 with HTML", "cut"],
 )
-async def test_no_keys_at_all(fake: FakeClerk, sessions: AsyncSessionsApi, fault: Fault) -> None:
-    """However the first fetch fails, it is KeysUnavailableError, and nobody is let in."""
+async def test_without_keys_nobody_is_let_in(
+    fake: FakeClerk, sessions: AsyncSessionsApi, fault: Fault
+) -> None:
+    """However the first fetch fails, it raises KeysUnavailableError."""
     made = fake.mint(fake.add_session(user_id="user_1"))
     fake.inject(fault)
     verifier = AsyncTokenVerifier(sessions=sessions, authorized_parties=[ORIGIN])
@@ -262,10 +266,10 @@ async def test_no_keys_at_all(fake: FakeClerk, sessions: AsyncSessionsApi, fault
     assert (await verifier.verify(made)).user_id == "user_1"
 
 
-async def test_the_loop_goes_on_while_keys_are_fetched(
+async def test_a_hanging_fetch_does_not_block_the_loop(
     fake: FakeClerk, sessions: AsyncSessionsApi
 ) -> None:
-    """A fetch that hangs blocks neither the loop nor tokens whose keys are at hand."""
+    """Nor does it delay tokens whose keys are known."""
     ages = Clock(0.0)
     session = fake.add_session(user_id="user_1")
     verifier = AsyncTokenVerifier(sessions=sessions, authorized_parties=[ORIGIN], monotonic=ages)
@@ -296,8 +300,8 @@ async def test_an_issuer_needs_no_secret_key(fake: FakeClerk) -> None:
     assert verifier.key_status().source == "issuer"
 
 
-def test_an_issuer_serves_sync_code_too(fake: FakeClerk) -> None:
-    """A trailing slash makes no difference; a token of another issuer is refused."""
+def test_an_issuer_works_in_sync_code_too(fake: FakeClerk) -> None:
+    """A trailing slash makes no difference; a token of another issuer is rejected."""
     session = fake.add_session(user_id="user_1")
     made = fake.mint(session)
     verifier = TokenVerifier(issuer=f"{fake.issuer}/", authorized_parties=[ORIGIN])
@@ -325,7 +329,7 @@ async def test_an_issuer_that_redirects_is_not_followed(fake: FakeClerk) -> None
 async def test_a_revoked_session_is_seen_at_once(
     fake: FakeClerk, sessions: AsyncSessionsApi
 ) -> None:
-    """The token lives on for a minute; `check_session` costs one get and sees the revocation."""
+    """The token is valid for another minute; `check_session` costs one GET and sees it."""
     session = fake.add_session(user_id="user_1")
     made = fake.mint(session)
     verifier = AsyncTokenVerifier(sessions=sessions, authorized_parties=[ORIGIN])
@@ -342,7 +346,7 @@ async def test_a_revoked_session_is_seen_at_once(
 
 
 async def test_an_expired_token_is_refreshed(fake: FakeClerk, sessions: AsyncSessionsApi) -> None:
-    """An expired cookie and its refresh cookie become a new token and new cookies."""
+    """An expired cookie and its refresh cookie yield a new token and new cookies."""
     session = fake.add_session(user_id="user_1")
     verifier = AsyncTokenVerifier(sessions=sessions, authorized_parties=[ORIGIN])
     headers = {
@@ -365,20 +369,23 @@ async def test_an_expired_token_is_refreshed(fake: FakeClerk, sessions: AsyncSes
 
 
 def expired_headers(fake: FakeClerk, session: FakeSession) -> dict[str, str]:
-    """Give the headers of a browser whose session token has expired."""
+    """Return the headers of a browser whose session token has expired."""
     cookies = f"__session={fake.expired_token(session)}; __refresh={session.refresh_token}"
     return {"host": "localhost:3000", "cookie": cookies}
 
 
 def waiters(verifier: TokenVerifier) -> int:
-    """Count the threads that wait for a refresh of another."""
+    """Count the threads that wait for another thread's refresh."""
     return sum(len(errand._done._waiting) for errand in list(verifier._under_way.values()))
 
 
 async def test_requests_of_one_page_share_a_refresh(
     fake: FakeClerk, sessions: AsyncSessionsApi
 ) -> None:
-    """A refresh uses its token up, and who came second was signed out; giving up ends none."""
+    """A refresh token works once, so a second refresh would sign out.
+
+    Cancelling one caller ends none.
+    """
     session = fake.add_session(user_id="user_1")
     verifier = AsyncTokenVerifier(sessions=sessions, authorized_parties=[ORIGIN])
     await verifier.warm_up()
@@ -403,7 +410,7 @@ async def test_requests_of_one_page_share_a_refresh(
 
 
 def test_threads_share_a_refresh_too(fake: FakeClerk, sync_sessions: SessionsApi) -> None:
-    """Also one that is refused: each is told the same."""
+    """Also a rejected one: each gets the same state."""
     session = fake.add_session(user_id="user_1")
     verifier = TokenVerifier(sessions=sync_sessions, authorized_parties=[ORIGIN])
     verifier.warm_up()
@@ -454,7 +461,7 @@ def test_sync_code_refreshes_too(fake: FakeClerk, sync_sessions: SessionsApi) ->
 async def test_no_secret_in_any_log_or_error(
     fake: FakeClerk, sessions: AsyncSessionsApi, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever happens, at any level, key, tokens and cookies stay out."""
+    """Key, tokens and cookies stay out, whatever happens, at any level."""
     caplog.set_level(logging.DEBUG)
     session = fake.add_session(user_id="user_1")
     made, expired = fake.mint(session), fake.expired_token(session)
@@ -476,8 +483,10 @@ async def test_no_secret_in_any_log_or_error(
         assert secret not in seen
 
 
-def test_the_kinds_of_client_are_told_apart(fake: FakeClerk, sync_sessions: SessionsApi) -> None:
-    """A sync client handed to the async verifier, or the other way round, is told at once."""
+def test_a_client_of_the_wrong_kind_is_rejected(
+    fake: FakeClerk, sync_sessions: SessionsApi
+) -> None:
+    """A sync client in the async verifier, or the reverse, raises at once."""
     wrong: Any = sync_sessions
     with pytest.raises(ConfigurationError, match="AsyncSessionsApi"):
         AsyncTokenVerifier(sessions=wrong)

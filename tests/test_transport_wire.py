@@ -1,4 +1,4 @@
-"""What aiohttp must not do behind our back, and what a hostile or odd answer must not do to us."""
+"""What aiohttp must not do on its own, and what a hostile or odd response must not do to us."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 async def test_a_stale_connection_adds_no_uncounted_send(
     operation: str, stage: Any, fake: FakeClerk
 ) -> None:
-    """A kept connection that the server drops under a request costs a counted attempt."""
+    """If the server drops a kept connection during a request, that costs a counted attempt."""
     session = fake.add_session().id
     async with client_of(fake, retry=ONCE) as client:
         await client.get(session)
@@ -58,8 +58,8 @@ async def test_a_stale_connection_adds_no_uncounted_send(
     assert caught.value.attempts == len(fake.requests) == 1
 
 
-async def test_idle_connections_that_the_server_closed_are_no_trouble(fake: FakeClerk) -> None:
-    """After the server has closed what was idle, the next call just connects again."""
+async def test_idle_connections_closed_by_the_server_cause_no_error(fake: FakeClerk) -> None:
+    """The next call connects again."""
     session = fake.add_session().id
     async with client_of(fake, retry=ONCE) as client:
         await client.get(session)
@@ -70,12 +70,12 @@ async def test_idle_connections_that_the_server_closed_are_no_trouble(fake: Fake
         try:
             await client.get(session)
         except ConnectionLostError:
-            await client.get(session)  # the close had not reached us yet: told, not hidden
+            await client.get(session)  # the close had not reached us yet: reported, not hidden
     assert fake.total_connections == 2
 
 
 async def test_connections_are_kept(fake: FakeClerk) -> None:
-    """Calls one after another go through one connection."""
+    """Sequential calls share one connection."""
     session = fake.add_session().id
     async with client_of(fake) as client:
         for _ in range(5):
@@ -83,8 +83,8 @@ async def test_connections_are_kept(fake: FakeClerk) -> None:
     assert fake.total_connections == 1
 
 
-async def test_an_error_answer_keeps_its_connection(fake: FakeClerk) -> None:
-    """Failing calls leak no connections: the body of an error is read to its end."""
+async def test_an_error_response_keeps_its_connection(fake: FakeClerk) -> None:
+    """Failing calls leak no connections, because their bodies are read."""
     fake.inject(Fault.html(502, count=None))
     async with client_of(fake, retry=ONCE) as client:
         for _ in range(5):
@@ -100,10 +100,10 @@ async def test_an_error_answer_keeps_its_connection(fake: FakeClerk) -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("operation", ["get", "create"])
-def test_a_redirect_is_an_error_and_the_key_stays_here(
+def test_a_redirect_is_an_error_and_is_not_followed(
     mode: Mode, status: int, operation: str, fake: FakeClerk
 ) -> None:
-    """The master key follows no Location, on this host or another."""
+    """The secret key follows no Location, on this host or another."""
     with FakeClerk() as elsewhere:
         fake.inject(Fault.redirect(f"{elsewhere.base_url}/sessions/x", status))
         error = run(mode, fake, operation).error
@@ -115,7 +115,7 @@ def test_a_redirect_is_an_error_and_the_key_stays_here(
 
 @pytest.mark.promise("bounded-answers")
 async def test_cookies_are_not_kept(fake: FakeClerk) -> None:
-    """What one answer sets doesn't travel with the next request (an IP address would hide that)."""
+    """A cookie of a response is not sent with later requests (an IP address would hide it)."""
     session = fake.add_session().id
     url = fake.base_url.replace("127.0.0.1", "localhost")
     async with client_of(fake, base_url=url) as client:
@@ -130,7 +130,7 @@ async def test_cookies_are_not_kept(fake: FakeClerk) -> None:
 
 
 def packed(fake: FakeClerk, encoding: str) -> Fault:
-    """Answer with a session, compressed."""
+    """Respond with a compressed session."""
     body = json.dumps(fake.add_session(session_id="sess_packed").as_json()).encode()
     data = gzip.compress(body) if encoding == "gzip" else zlib.compress(body)
     return Fault.status(200, body=data, headers={"Content-Encoding": encoding}, count=None)
@@ -139,14 +139,14 @@ def packed(fake: FakeClerk, encoding: str) -> Fault:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 def test_compressed_bodies_are_read(mode: Mode, encoding: str, fake: FakeClerk) -> None:
-    """Both encodings that we ask for work."""
+    """Both encodings that we accept work."""
     fake.inject(packed(fake, encoding))
     assert run(mode, fake, lambda client: client.get("sess_packed")).value.id == "sess_packed"
 
 
 @pytest.mark.parametrize("status", [200, 500])
-def test_a_body_that_is_not_what_its_encoding_says(status: int, fake: FakeClerk) -> None:
-    """Broken compression is an answer that can't be read; an error status counts all the same."""
+def test_a_wrongly_compressed_body_is_unreadable(status: int, fake: FakeClerk) -> None:
+    """An error status still counts."""
     fake.inject(
         Fault.status(status, body=b"not gzip", headers={"Content-Encoding": "gzip"}, count=None)
     )
@@ -157,8 +157,8 @@ def test_a_body_that_is_not_what_its_encoding_says(status: int, fake: FakeClerk)
 @pytest.mark.promise("bounded-answers")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("status", [200, 500])
-def test_a_bomb_does_not_explode(mode: Mode, status: int, fake: FakeClerk) -> None:
-    """A small body that unpacks beyond the cap is given up early, with little memory used."""
+def test_a_decompression_bomb_is_given_up(mode: Mode, status: int, fake: FakeClerk) -> None:
+    """A small body that decompresses beyond the cap is abandoned early, with little memory used."""
     bomb = gzip.compress(b"a" * (3 * MAX_BODY), compresslevel=9)
     assert len(bomb) < 1_000_000
     fake.inject(Fault.status(status, body=bomb, headers={"Content-Encoding": "gzip"}))
@@ -175,7 +175,7 @@ def test_a_bomb_does_not_explode(mode: Mode, status: int, fake: FakeClerk) -> No
 @pytest.mark.promise("bounded-answers")
 @pytest.mark.parametrize("status", [200, 502])
 def test_a_huge_body_is_not_read(status: int, fake: FakeClerk) -> None:
-    """A body that says it's larger than the cap is refused unread; the status counts first."""
+    """A body longer than the cap according to its header is not read; the status counts first."""
     head = f"HTTP/1.1 {status} X\r\nContent-Length: {MAX_BODY + 1}\r\n\r\n{{"
     fake.inject(Fault.raw(head.encode(), count=None))
     error = run("async", fake, "get", retry=ONCE).error
@@ -194,8 +194,8 @@ def test_a_huge_body_is_not_read(status: int, fake: FakeClerk) -> None:
         b"",
     ],
 )
-def test_what_is_no_http_is_a_lost_connection(raw: bytes, fake: FakeClerk) -> None:
-    """It may have arrived, and the text of the answer isn't quoted."""
+def test_a_response_that_is_not_http_is_a_lost_connection(raw: bytes, fake: FakeClerk) -> None:
+    """The request may have arrived, and the text of the response isn't quoted."""
     fake.inject(Fault.raw(raw, count=None))
     error = run("async", fake, "get", retry=ONCE).error
     assert isinstance(error, ConnectionLostError | ResponseDecodeError)
@@ -203,8 +203,8 @@ def test_what_is_no_http_is_a_lost_connection(raw: bytes, fake: FakeClerk) -> No
     assert error.__cause__ is None
 
 
-async def test_an_answer_that_runs_on_is_left(fake: FakeClerk) -> None:
-    """After a cut in mid-body the connection isn't used again."""
+async def test_after_a_cut_in_mid_body_a_new_connection_is_used(fake: FakeClerk) -> None:
+    """The retry does not reuse the old one."""
     session = fake.add_session().id
     fake.inject(Fault.cut("body"))
     async with client_of(fake, retry=RetryPolicy(base_delay=0)) as client:
@@ -216,7 +216,7 @@ async def test_an_answer_that_runs_on_is_left(fake: FakeClerk) -> None:
 
 
 async def test_a_tls_failure_is_final_and_names_the_remedy(fake: FakeClerk) -> None:
-    """A server that speaks no TLS isn't asked again; the message names SSL_CERT_FILE."""
+    """A server without TLS isn't tried again; the message names SSL_CERT_FILE."""
     url = fake.base_url.replace("http://", "https://")
     async with client_of(fake, base_url=url) as client:
         with pytest.raises(ConnectError) as caught:
@@ -229,8 +229,8 @@ async def test_a_tls_failure_is_final_and_names_the_remedy(fake: FakeClerk) -> N
 @pytest.mark.parametrize(
     "host", ["nobody.localhost.invalid", "a..b.invalid", f"{'x' * 64}.invalid"]
 )
-async def test_a_name_that_does_not_exist_is_never_sent(host: str, fake: FakeClerk) -> None:
-    """A failed look-up is a connect error, also of what can be no name at all."""
+async def test_an_unknown_host_name_is_a_connect_error(host: str, fake: FakeClerk) -> None:
+    """Nothing was sent; this also holds for invalid names."""
     async with client_of(
         fake, base_url=f"http://{host}/v1", retry=ONCE, allow_insecure=True
     ) as client:
@@ -239,10 +239,10 @@ async def test_a_name_that_does_not_exist_is_never_sent(host: str, fake: FakeCle
 
 
 @pytest.mark.parametrize("given", ["argument", "environment", "ignored", "no_proxy"])
-def test_a_proxy_from_argument_or_environment(
+def test_a_proxy_comes_from_argument_or_environment(
     given: str, fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Argument before environment; trust_env=False and NO_PROXY mean straight on."""
+    """The argument wins; trust_env=False and NO_PROXY mean a direct connection."""
     with FakeClerk() as proxy:
         url = f"http://user:p%40ss@127.0.0.1:{proxy.port}"
         options: dict[str, Any] = {"retry": ONCE, **fake_elsewhere(fake)}
@@ -270,7 +270,7 @@ def test_a_proxy_from_argument_or_environment(
 @pytest.mark.promise("tls-and-proxies")
 @pytest.mark.parametrize("has_own_session", [False, True])
 async def test_the_proxy_never_sees_the_key(has_own_session: bool, fake: FakeClerk) -> None:
-    """What asks a proxy for a tunnel holds the proxy's own credentials, and not the secret key."""
+    """The CONNECT request has the proxy's credentials, and not the secret key."""
     asked: list[bytes] = []
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -300,8 +300,8 @@ async def test_the_proxy_never_sees_the_key(has_own_session: bool, fake: FakeCle
 
 
 @pytest.mark.promise("views")
-async def test_a_session_of_the_users_is_used_and_left_open(fake: FakeClerk) -> None:
-    """We send with it, with our headers, leave its settings alone, and never close it."""
+async def test_the_users_own_session_is_used_and_left_open(fake: FakeClerk) -> None:
+    """We send with our headers, don't change its settings, and never close it."""
     session = fake.add_session().id
     async with aiohttp.ClientSession(headers={"X-Mine": "1"}) as own:
         before = own._retry_connection
@@ -321,10 +321,10 @@ async def test_a_session_of_the_users_is_used_and_left_open(fake: FakeClerk) -> 
 
 @pytest.mark.promise("own-client-session")
 @pytest.mark.parametrize("is_function", [False, True])
-async def test_a_session_that_raises_by_itself_changes_no_error(
+async def test_a_session_with_raise_for_status_changes_no_error(
     is_function: bool, fake: FakeClerk
 ) -> None:
-    """With `raise_for_status` a 404 would come as a lost connection, and be sent again."""
+    """A 404 would otherwise look like a lost connection, and be retried."""
 
     async def check(response: aiohttp.ClientResponse) -> None:
         response.raise_for_status()
@@ -340,8 +340,8 @@ async def test_a_session_that_raises_by_itself_changes_no_error(
 
 
 @pytest.mark.promise("own-client-session")
-async def test_a_session_that_leaves_bodies_packed_is_read_all_the_same(fake: FakeClerk) -> None:
-    """It's we who ask for compression, so it's we who have it undone."""
+async def test_a_session_without_auto_decompress_works(fake: FakeClerk) -> None:
+    """We ask for compression, so we make sure that bodies are decompressed."""
     fake.inject(packed(fake, "gzip"))
     async with (
         aiohttp.ClientSession(auto_decompress=False) as own,
@@ -350,10 +350,10 @@ async def test_a_session_that_leaves_bodies_packed_is_read_all_the_same(fake: Fa
         assert (await client.get("sess_packed")).id == "sess_packed"
 
 
-async def test_a_session_with_credentials_of_its_own_is_told(
+async def test_a_session_with_its_own_credentials_raises_our_error(
     fake: FakeClerk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They'd take the place of the key, which aiohttp refuses with a bare ValueError."""
+    """They would replace the key, which aiohttp rejects with a bare ValueError."""
     (tmp_path / "netrc").write_text("default login me password sesame\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     async with (
@@ -365,15 +365,15 @@ async def test_a_session_with_credentials_of_its_own_is_told(
     assert not fake.requests
 
 
-async def test_a_refused_connection_is_told_in_plain_words(fake: FakeClerk) -> None:
-    """Whom we couldn't reach and why, without asyncio's and aiohttp's brackets."""
+async def test_a_refused_connection_has_a_plain_message(fake: FakeClerk) -> None:
+    """It says which host failed and why, without asyncio's and aiohttp's brackets."""
     async with client_of(fake, base_url="http://127.0.0.1:1/v1", retry=ONCE) as client:
         with pytest.raises(ConnectError, match=r"^can't connect to 127\.0\.0\.1:1: Connection re"):
             await client.get("sess_1")
 
 
-async def test_a_session_that_its_owner_closed_is_told(fake: FakeClerk) -> None:
-    """The owner's mistake has a name of ours."""
+async def test_a_closed_session_of_the_user_raises_our_error(fake: FakeClerk) -> None:
+    """We have a separate error for that mistake."""
     async with aiohttp.ClientSession() as own:
         pass
     async with client_of(fake, client_session=own) as client:
@@ -381,8 +381,8 @@ async def test_a_session_that_its_owner_closed_is_told(fake: FakeClerk) -> None:
             await client.get("sess_1")
 
 
-async def test_a_session_of_the_users_follows_no_redirect(fake: FakeClerk) -> None:
-    """Neither does it carry the key elsewhere."""
+async def test_the_users_own_session_follows_no_redirect(fake: FakeClerk) -> None:
+    """It doesn't carry the key elsewhere either."""
     fake.inject(Fault.redirect(f"{fake.base_url}/elsewhere"))
     async with aiohttp.ClientSession() as own, client_of(fake, client_session=own) as client:
         with pytest.raises(ApiError) as caught:
@@ -391,7 +391,7 @@ async def test_a_session_of_the_users_follows_no_redirect(fake: FakeClerk) -> No
     assert len(fake.requests) == 1
 
 
-async def test_options_that_would_have_no_effect_are_refused(fake: FakeClerk) -> None:
+async def test_options_without_effect_are_rejected(fake: FakeClerk) -> None:
     """A TLS context or trace hooks beside a session that has its own."""
     async with aiohttp.ClientSession() as own:
         for option in (
@@ -404,7 +404,7 @@ async def test_options_that_would_have_no_effect_are_refused(fake: FakeClerk) ->
 
 @pytest.mark.promise("counted-sends")
 async def test_trace_hooks_see_each_send(fake: FakeClerk) -> None:
-    """Aiohttp's own hooks work, with retries counted one by one."""
+    """The hooks of aiohttp work, and see each retry."""
     seen: list[str] = []
 
     async def on_end(_: Any, __: Any, params: aiohttp.TraceRequestEndParams) -> None:
@@ -420,7 +420,7 @@ async def test_trace_hooks_see_each_send(fake: FakeClerk) -> None:
 
 
 async def test_trace_hooks_see_the_body(fake: FakeClerk) -> None:
-    """Without hooks a short body is taken as it lies there; with them aiohttp hands it on."""
+    """Without hooks a short body is read directly; with hooks aiohttp delivers it."""
     seen: list[bytes] = []
 
     async def on_chunk(_: Any, __: Any, params: aiohttp.TraceResponseChunkReceivedParams) -> None:
@@ -438,8 +438,8 @@ async def test_trace_hooks_see_the_body(fake: FakeClerk) -> None:
 
 
 @pytest.mark.promise("aiohttp-internals")
-async def test_aiohttp_still_has_what_we_reach_for() -> None:
-    """A rename breaks nothing (see below), but should be seen: here, and in what follows it."""
+async def test_aiohttp_still_has_the_internals_that_we_use() -> None:
+    """A rename breaks nothing (see below), but should be noticed: here, and in what follows it."""
     async with aiohttp.ClientSession() as session:
         assert session._retry_connection is True
         assert isinstance(session._loop, asyncio.AbstractEventLoop)
@@ -449,6 +449,6 @@ async def test_aiohttp_still_has_what_we_reach_for() -> None:
 
 
 @pytest.mark.promise("aiohttp-internals")
-def test_an_aiohttp_with_other_names_inside_is_no_trouble() -> None:
-    """A client that was never closed then leaves its sockets to Python."""
+def test_an_aiohttp_with_renamed_internals_works() -> None:
+    """Only a client that was never closed then leaves its sockets to Python."""
     assert connections.emptied(None) == connections.emptied(SimpleNamespace()) == []

@@ -1,4 +1,4 @@
-"""Tests of those who use this freeze time: tokens follow, and nothing that waits waits forever."""
+"""Users' tests may freeze time: tokens follow the clock, and no wait lasts forever."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ QUICK = RetryPolicy(base_delay=0.01)
 
 @pytest.fixture(params=[{}, {"tick": True}, {"real_asyncio": True}], ids=["", "tick", "asyncio"])
 def frozen(request: pytest.FixtureRequest) -> Any:
-    """Give what freezes time, in each of freezegun's ways."""
+    """Return the functions that freeze time, with each of freezegun's options."""
     return freeze_time(FROZEN, **request.param)
 
 
 def in_time(work: Callable[[], Any], limit: float = 20.0) -> Any:
-    """Run something in a thread of its own, so that a hang is a failure and no more."""
+    """Run a function in its own thread, so that a hang is only a failure."""
     outcome: list[Any] = []
 
     def run() -> None:
@@ -60,7 +60,7 @@ def in_time(work: Callable[[], Any], limit: float = 20.0) -> Any:
 class TestTokens:
     @pytest.mark.promise("frozen-time")
     def test_tokens_follow_the_frozen_clock(self, fake: FakeClerk, frozen: Any) -> None:
-        """Minted here or made by the service; and a verifier expires them by it."""
+        """Tokens minted here or made by the service; a verifier expires them by it."""
         with frozen as clock:
             session = fake.add_session(user_id="user_1")
             assert abs(session.created_at - FROZEN.timestamp() * 1000) < 60_000
@@ -80,8 +80,8 @@ class TestTokens:
                 assert verifier.verify(fake.mint(session)).user_id == "user_1"
 
     @pytest.mark.promise("frozen-time")
-    def test_what_was_made_before_follows_it_too(self, fake: FakeClerk) -> None:
-        """As clients and verifiers of apps are; and goes on when time does."""
+    def test_objects_made_before_the_freeze_follow_it_too(self, fake: FakeClerk) -> None:
+        """Clients and verifiers of apps are made before; they continue when time does."""
         session = fake.add_session(user_id="user_1")
         with sync_client_of(fake) as sessions:
             by_fetch = TokenVerifier(sessions=sessions, authorized_parties=[ORIGIN])
@@ -97,13 +97,13 @@ class TestTokens:
     def test_the_published_keys_are_fetched_in_frozen_time(
         self, fake: FakeClerk, frozen: Any
     ) -> None:
-        """By a loop that is the verifier's own."""
+        """By the verifier's own loop."""
         with frozen:
             verifier = TokenVerifier(issuer=fake.issuer, authorized_parties=[ORIGIN])
             token = fake.mint(fake.add_session(user_id="user_1"))
             assert in_time(lambda: verifier.verify(token).user_id) == "user_1"
 
-    def test_the_async_verifier_too(self, fake: FakeClerk, frozen: Any) -> None:
+    def test_the_async_verifier_works_in_frozen_time(self, fake: FakeClerk, frozen: Any) -> None:
         """In a loop whose clock is frozen."""
         with frozen:
             token = fake.mint(fake.add_session(user_id="user_1"))
@@ -129,7 +129,7 @@ class TestWaits:
     @pytest.mark.promise("frozen-time")
     @pytest.mark.parametrize("fault", FAULTS)
     def test_a_retry_ends(self, fake: FakeClerk, frozen: Any, fault: str) -> None:
-        """In the sync client's loop, and in one of the test's own."""
+        """In the sync client's loop, and in a loop of the test."""
         with frozen:
             session_id = fake.add_session().id
 
@@ -144,8 +144,8 @@ class TestWaits:
             assert in_time(lambda: asyncio.run(get())) == session_id
 
     @pytest.mark.promise("frozen-time")
-    def test_an_attempt_ends_when_its_time_is_up(self, fake: FakeClerk, frozen: Any) -> None:
-        """Though the service does not answer."""
+    def test_an_attempt_times_out(self, fake: FakeClerk, frozen: Any) -> None:
+        """The service does not respond."""
         with frozen:
             session_id = fake.add_session().id
             fake.inject(Fault.hold(count=None))
@@ -160,7 +160,7 @@ class TestWaits:
                         in_time(ask)
 
     def test_a_bulk_run_ends(self, fake: FakeClerk, frozen: Any) -> None:
-        """Its pauses and repeats too."""
+        """With its pauses and retries."""
         with frozen:
             ids = [fake.add_session().id for _ in range(40)]
             fake.inject(
@@ -177,7 +177,7 @@ class TestWaits:
             assert in_time(lambda: asyncio.run(revoke())) == 20
 
     def test_waiting_for_the_fake_ends(self, fake: FakeClerk, frozen: Any) -> None:
-        """With a timeout, though no clock of the test's goes on."""
+        """By its timeout, though the frozen clock doesn't advance."""
         with frozen:
             fake.latency = (0.001, 0.002)
 
@@ -193,8 +193,8 @@ class TestWaits:
 
 
 @pytest.mark.slow
-def test_all_of_it_may_be_imported_in_frozen_time() -> None:
-    """What is loaded on first use is not left with a clock that stands still."""
+def test_everything_can_be_imported_in_frozen_time() -> None:
+    """Modules imported on first use don't keep a frozen clock."""
     ended = run_program(
         """
         from freezegun import freeze_time
@@ -222,12 +222,12 @@ def test_all_of_it_may_be_imported_in_frozen_time() -> None:
 
 class TestClocks:
     def test_monotonic_is_the_loops_own_clock(self) -> None:
-        """So that what is compared with it may be a loop's time."""
+        """It can be compared with the loop's time."""
         loop = asyncio.new_event_loop()
         assert abs(loop.time() - monotonic()) < 0.5
         loop.close()
 
-    def test_nothing_stops_it_and_the_wall_clock_follows(self) -> None:
+    def test_freezing_does_not_stop_it_and_the_wall_clock_follows(self) -> None:
         """Unlike `time.monotonic`."""
         with freeze_time(FROZEN):
             before, frozen = monotonic(), time.monotonic()
@@ -237,8 +237,8 @@ class TestClocks:
             assert time.monotonic() == frozen
             assert wall_clock() == FROZEN.timestamp()
 
-    def test_a_loop_with_a_clock_of_its_own_keeps_it(self) -> None:
-        """Such as one whose time a test makes up."""
+    def test_a_loop_with_its_own_clock_keeps_it(self) -> None:
+        """For example, the virtual time of a test."""
 
         class Virtual(asyncio.SelectorEventLoop):
             def time(self) -> float:

@@ -1,4 +1,4 @@
-"""Values as JSON: `to_dict`, in FastAPI and pydantic with a schema, as text, in a notebook."""
+"""Values as JSON: `to_dict`, FastAPI and pydantic with a schema, text, notebooks."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ VALUES: Final[list[Any]] = [
 
 
 @pytest.mark.promise("json-values")
-def test_a_session_is_written_by_the_services_names() -> None:
-    """Every field; times as ISO 8601 with milliseconds; what is None stays."""
+def test_a_session_is_serialized_with_the_services_names() -> None:
+    """Every field; times as ISO 8601 with milliseconds; None is kept."""
     assert SESSION.to_dict() == {
         "id": "sess_1",
         "status": "quantum",
@@ -109,7 +109,7 @@ def test_a_session_is_written_by_the_services_names() -> None:
 @pytest.mark.promise("json-values")
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
 def test_each_value_is_ready_for_json(value: Any) -> None:
-    """In Flask's and Django's own encoders too, and in pydantic's, which gives it a schema."""
+    """Also for the encoders of Flask and Django, and for pydantic, which generates a schema."""
     told = value.to_dict()
     assert json.loads(json.dumps(told)) == told
     kind: Any = value.__class__
@@ -127,7 +127,7 @@ def test_each_value_is_ready_for_json(value: Any) -> None:
 
 
 class Answer(BaseModel):
-    """What a route of a user's returns."""
+    """A response model of a user's route."""
 
     session: Session
     others: list[Session] = []
@@ -163,7 +163,7 @@ def app() -> FastAPI:
 
 
 async def asked(made: FastAPI, path: str) -> Any:
-    """Ask a route in the way that a server does."""
+    """Call a route as a server does."""
     sent: list[Any] = []
 
     async def receive() -> Any:
@@ -188,7 +188,7 @@ async def asked(made: FastAPI, path: str) -> Any:
 
 
 @pytest.mark.promise("json-values")
-async def test_fastapi_returns_them_by_annotation() -> None:
+async def test_fastapi_returns_annotated_values() -> None:
     """Alone, in lists and in models; the OpenAPI document has their fields."""
     made = app()
     assert await asked(made, "/one") == SESSION.to_dict()
@@ -206,8 +206,8 @@ async def test_fastapi_returns_them_by_annotation() -> None:
 
 
 @pytest.mark.parametrize("secret", [Token(jwt="x"), Cookies(cookies=("x",))])
-def test_secrets_are_handed_out_by_name_alone(secret: Any) -> None:
-    """A token has neither: a route that returns one by accident fails when it is made."""
+def test_secrets_are_returned_only_by_name(secret: Any) -> None:
+    """A token has neither `to_dict` nor a schema: a route that returns one fails at creation."""
     assert not hasattr(secret, "to_dict")
     with pytest.raises(Exception, match="schema"):
         TypeAdapter[Any](secret.__class__)
@@ -228,7 +228,7 @@ def test_pydantic_is_not_imported_by_us() -> None:
     assert ended.out == "False False\n"
 
 
-def test_values_of_bulk_runs_read_as_plain_english() -> None:
+def test_values_of_bulk_runs_print_as_plain_english() -> None:
     """One line each."""
     assert str(OUTCOME) == "sess_1: failed: 404: gone"
     assert str(RevocationOutcome(None, RevocationStatus.ALREADY_INACTIVE)) == (
@@ -242,7 +242,7 @@ def test_values_of_bulk_runs_read_as_plain_english() -> None:
 
 
 def test_a_page_is_a_table_in_a_notebook() -> None:
-    """With what others wrote escaped."""
+    """Foreign text is escaped."""
     odd = Session(id="<script>", status="active", user_id="a&b")
     text = SessionPage(data=(SESSION, odd), total_count=1200)._repr_html_()
     assert text.startswith("<table>")

@@ -1,4 +1,4 @@
-"""What other people's tools do with our values: resolve their type hints, take them apart."""
+"""Other tools on our values: they resolve type hints, and structure and unstructure values."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ USES = """
 @pytest.mark.parametrize("order", ["before", "after"])
 @pytest.mark.parametrize("tool", TOOLS)
 def test_type_hints_of_all_exported_classes_resolve(tool: str, order: str) -> None:
-    """Whatever resolves them, before the client is first used or after: it goes on as before."""
+    """Before or after the client's first use; the client works as before."""
     calls = ["resolve_all()", "use_client()", "resolve_all()"]
     body = calls if order == "before" else ["use_client()", *calls]
     ended = run_program(f"{USES}\n    {TOOLS[tool]}\n    " + "\n    ".join(body), None)
@@ -75,8 +75,8 @@ def test_type_hints_of_all_exported_classes_resolve(tool: str, order: str) -> No
     "take_apart",
     ["cattrs.unstructure", "attrs.asdict", "attrs.astuple", "cattrs.Converter().unstructure"],
 )
-def test_values_can_be_taken_apart(take_apart: str) -> None:
-    """Between calls, by the user's own attrs and cattrs: later answers are read as before."""
+def test_values_can_be_unstructured_by_attrs_and_cattrs(take_apart: str) -> None:
+    """By the user's own instances, between calls: later responses are read as before."""
     ended = run_program(
         f"""{USES}
     for value in use_client():
@@ -96,10 +96,10 @@ def lines_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @pytest.mark.promise("quiet-log")
 @pytest.mark.parametrize("mode", MODES)
-def test_a_field_that_is_dropped_is_logged_once(
+def test_a_dropped_field_is_logged_once(
     mode: Mode, fake: FakeClerk, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """However many sessions and pages lack it, and whichever view or operation meets it."""
+    """However many sessions and pages lack it, and whichever view or operation finds it."""
     known, *_ = [fake.add_session(user_id="user_1") for _ in range(50)]
     fake.inject(Fault.missing("last_active_at", count=None))
 
@@ -125,10 +125,10 @@ def test_a_field_that_is_dropped_is_logged_once(
     assert len(lines_of(caplog)) == 2, "another client has a log of its own"
 
 
-def test_what_is_dropped_all_the_time_is_counted_now_and_then(
+def test_a_field_that_is_always_dropped_is_counted_in_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """After a thousand, ten thousand, and so on; each field by itself, wherever in it it fails."""
+    """After a thousand, ten thousand, and so on; each field separately."""
     losses = Losses()
     for count in range(12_000):
         losses.note(Session, "tasks", "expected a string, got null", f"[{count % 9}].key")

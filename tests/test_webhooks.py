@@ -1,4 +1,4 @@
-"""Clerk's webhooks: only what Clerk signed is applied, as of its own time."""
+"""Clerk's webhooks: only events signed by Clerk are applied, as of their own time."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PARTIES = ["http://localhost:3000"]
 def signed(
     body: bytes, *, secret: str = SECRET, at: float | None = None, delivery: str = "msg_1"
 ) -> dict[str, str]:
-    """Sign a body by the rules of Standard Webhooks, under the names that Clerk uses."""
+    """Sign a body by the rules of Standard Webhooks, with Clerk's header names."""
     sent_at = str(int(time.time() if at is None else at))
     key = base64.b64decode(secret.removeprefix("whsec_"))
     content = f"{delivery}.{sent_at}.".encode() + body
@@ -60,7 +60,7 @@ def event(kind: str, data: Mapping[str, Any], *, at: float | None = None) -> byt
 
 
 def of_session(session: FakeSession, status: str = "revoked") -> dict[str, Any]:
-    """Return what an event says of a session."""
+    """Return the data of a session event."""
     moment = int(1000 * time.time())
     times = ("last_active_at", "expire_at", "abandon_at", "updated_at", "created_at")
     who = {"id": session.id, "user_id": session.user_id, "client_id": "client_1"}
@@ -75,7 +75,7 @@ async def client(fake: FakeClerk) -> AsyncIterator[AsyncSessionsApi]:
 
 
 async def refusal(client: AsyncSessionsApi, token: str) -> str | None:
-    """Return why a token is refused by a verifier of the client."""
+    """Return why a verifier of the client rejects a token."""
     verifier = AsyncTokenVerifier(sessions=client, authorized_parties=PARTIES)
     try:
         await verifier.verify(token)
@@ -89,7 +89,7 @@ async def refusal(client: AsyncSessionsApi, token: str) -> str | None:
 async def test_the_end_of_a_session_denies_it(
     kind: str, fake: FakeClerk, client: AsyncSessionsApi
 ) -> None:
-    """The event has the session, and verifiers refuse its tokens."""
+    """The event has the session, and verifiers reject its tokens."""
     session = fake.add_session(user_id="user_1")
     token = fake.mint(session)
     receiver = AsyncWebhookReceiver(sessions=client, signing_secret=SECRET)
@@ -109,7 +109,7 @@ async def test_the_end_of_a_session_denies_it(
 async def test_a_deleted_user_is_denied_whatever_the_tokens_iat(
     fake: FakeClerk, client: AsyncSessionsApi
 ) -> None:
-    """Also tokens that claim to be issued later: nobody can sign in as a deleted user."""
+    """Even for tokens with a later iat: nobody can sign in as a deleted user."""
     session = fake.add_session(user_id="user_1")
     receiver = AsyncWebhookReceiver(sessions=client, signing_secret=SECRET)
     body = event("user.deleted", {"id": "user_1", "object": "user", "deleted": True})
@@ -124,7 +124,7 @@ async def test_a_deleted_user_is_denied_whatever_the_tokens_iat(
 async def test_a_pending_session_is_cut_off_and_not_locked(
     fake: FakeClerk, client: AsyncSessionsApi
 ) -> None:
-    """No event tells when its user has done what was asked: later tokens pass."""
+    """No event says when its user has completed the task, so later tokens are accepted."""
     session = fake.add_session(user_id="user_1")
     receiver = AsyncWebhookReceiver(sessions=client, signing_secret=SECRET)
     body = event("session.pending", of_session(session, "pending"), at=time.time() - 30)
@@ -134,7 +134,7 @@ async def test_a_pending_session_is_cut_off_and_not_locked(
     assert await refusal(client, fake.mint(session)) is None
 
 
-async def test_other_events_are_handed_on(fake: FakeClerk, client: AsyncSessionsApi) -> None:
+async def test_other_events_are_returned(fake: FakeClerk, client: AsyncSessionsApi) -> None:
     """They are verified and change nothing."""
     session = fake.add_session(user_id="user_1")
     receiver = AsyncWebhookReceiver(sessions=client, signing_secret=SECRET)
@@ -163,7 +163,7 @@ async def test_a_late_or_repeated_event_undoes_no_later_allow(
     assert await refusal(client, fake.mint(session)) is None
 
 
-def test_the_sync_receiver_does_the_same(fake: FakeClerk) -> None:
+def test_the_sync_receiver_works_the_same_way(fake: FakeClerk) -> None:
     """From the thread of a request."""
     session = fake.add_session(user_id="user_1")
     with sync_client_of(fake) as client:
@@ -181,7 +181,7 @@ def test_the_sync_receiver_does_the_same(fake: FakeClerk) -> None:
     ("timestamp", "expected"),
     [(1_716_883_200, 1_716_883_200.0), (1_716_883_200_500, 1_716_883_200.5)],
 )
-async def test_the_time_is_read_by_its_size(
+async def test_a_time_is_seconds_or_milliseconds_by_its_size(
     timestamp: int, expected: float, client: AsyncSessionsApi
 ) -> None:
     """Clerk's documentation has milliseconds, the examples of its contract have seconds."""
@@ -191,10 +191,10 @@ async def test_the_time_is_read_by_its_size(
 
 
 @pytest.mark.parametrize("timestamp", [None, "soon", -1, 10**30, 1.5, True])
-async def test_a_time_that_can_not_be_read_is_that_of_the_delivery(
+async def test_an_unreadable_time_is_replaced_by_that_of_the_delivery(
     timestamp: object, client: AsyncSessionsApi
 ) -> None:
-    """The nearest that is known."""
+    """It is the closest known time."""
     receiver = AsyncWebhookReceiver(sessions=client, signing_secret=SECRET)
     body = json.dumps({"type": "user.updated", "data": {}, "timestamp": timestamp}).encode()
     headers = signed(body)
@@ -227,8 +227,10 @@ FORGED: dict[str, tuple[dict[str, str | None], bytes]] = {
 
 @pytest.mark.promise("webhooks")
 @pytest.mark.parametrize("name", FORGED)
-async def test_whatever_a_forger_sends_is_our_error(name: str, client: AsyncSessionsApi) -> None:
-    """400, never 500; and nothing that was sent is shown."""
+async def test_whatever_a_forger_sends_raises_our_error(
+    name: str, client: AsyncSessionsApi
+) -> None:
+    """A 400, never a 500; nothing of the input is shown."""
     receiver = AsyncWebhookReceiver(sessions=client, signing_secret=SECRET)
     changes, body = FORGED[name]
     headers = {
@@ -243,7 +245,7 @@ async def test_whatever_a_forger_sends_is_our_error(name: str, client: AsyncSess
 @pytest.mark.parametrize(
     "body", [b"", b"[]", b"null", b"{", b'{"type": 1, "data": {}}', b'{"type": "a"}', b"[" * 9999]
 )
-async def test_a_signed_body_of_no_use_is_refused(body: bytes, client: AsyncSessionsApi) -> None:
+async def test_an_unusable_signed_body_is_rejected(body: bytes, client: AsyncSessionsApi) -> None:
     """Even if Clerk signed it."""
     receiver = AsyncWebhookReceiver(sessions=client, signing_secret=SECRET)
     with pytest.raises(WebhookVerificationError):
@@ -251,10 +253,10 @@ async def test_a_signed_body_of_no_use_is_refused(body: bytes, client: AsyncSess
 
 
 @pytest.mark.parametrize("offset", [-301, 301])
-async def test_a_time_more_than_five_minutes_off_is_refused(
+async def test_a_delivery_more_than_five_minutes_off_is_rejected(
     offset: float, client: AsyncSessionsApi
 ) -> None:
-    """A recorded delivery can't be sent again later."""
+    """A recorded delivery can't be replayed later."""
     receiver = AsyncWebhookReceiver(sessions=client, signing_secret=SECRET)
     headers = signed(BODY, at=time.time() + offset)
     with pytest.raises(WebhookVerificationError, match="timestamp"):
@@ -262,10 +264,10 @@ async def test_a_time_more_than_five_minutes_off_is_refused(
 
 
 @pytest.mark.parametrize("secret", [[OTHER, SECRET], f"{OTHER} {SECRET}"])
-async def test_two_secrets_are_known_while_one_is_rotated(
+async def test_two_secrets_are_accepted_during_a_rotation(
     secret: str | list[str], client: AsyncSessionsApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a list, or separated by blanks in the environment; and one signature of several fits."""
+    """As a list, or separated by spaces in the environment; one matching signature is enough."""
     if isinstance(secret, str):
         monkeypatch.setenv("CLERK_WEBHOOK_SIGNING_SECRET", secret)
     receiver = AsyncWebhookReceiver(
@@ -279,7 +281,7 @@ async def test_two_secrets_are_known_while_one_is_rotated(
 
 
 @pytest.mark.parametrize("secret", [None, "", "whsec_", "whsec_@@@", [], [""], "whsec_==", [None]])
-def test_a_secret_of_no_use_is_refused_at_construction(
+def test_an_unusable_secret_is_rejected_at_construction(
     secret: Any, client: AsyncSessionsApi
 ) -> None:
     """Anybody could sign with an empty key."""
@@ -288,9 +290,7 @@ def test_a_secret_of_no_use_is_refused_at_construction(
 
 
 @pytest.mark.parametrize("body", ["text", {"type": "a"}, None, 7])
-async def test_a_body_that_is_not_raw_is_a_mistake_of_ours(
-    body: Any, client: AsyncSessionsApi
-) -> None:
+async def test_a_parsed_body_is_rejected_with_a_hint(body: Any, client: AsyncSessionsApi) -> None:
     """The message says how to get the raw bytes."""
     receiver = AsyncWebhookReceiver(sessions=client, signing_secret=SECRET)
     with pytest.raises(InvalidArgumentError, match=r"request\.body"):
@@ -307,10 +307,10 @@ async def test_a_body_that_is_not_raw_is_a_mistake_of_ours(
     ),
     body=st.binary(max_size=200),
 )
-def test_no_headers_and_no_body_get_past_our_error(
+def test_any_headers_and_body_raise_only_our_error(
     headers: dict[str, Any], body: bytes, fake: FakeClerk
 ) -> None:
-    """Neither another exception nor an event."""
+    """They cause no other exception and no event."""
     with sync_client_of(fake) as client:
         receiver = WebhookReceiver(sessions=client, signing_secret=SECRET)
         with pytest.raises(WebhookVerificationError):

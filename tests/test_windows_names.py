@@ -1,4 +1,4 @@
-"""What Windows lacks is not needed: each name is taken away, and everything is used without it."""
+"""Nothing needs what Windows lacks: each such name is removed, and everything still works."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes over the wire equals the contract: method, path, query, headers, body, nothing more."""
+"""Requests equal the contract: method, path, query, headers, body, and nothing more."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VERSION = "2026-05-12"
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[FakeClerk]:
-    """Give one service to the whole table."""
+    """Yield one service for the whole table."""
     with FakeClerk() as running:
         running.add_session(session_id=ID, user_id="user_1", client_id="client_1")
         running.add_session(session_id="é:@%41", user_id="user_1")
@@ -33,7 +33,7 @@ def shared() -> Iterator[FakeClerk]:
 
 @pytest.fixture
 def fake(shared: FakeClerk) -> Iterator[FakeClerk]:
-    """Give the shared service without anything of the row before."""
+    """Yield the shared service, reset after the previous row."""
     shared.clear_faults()
     shared.requests.clear()
     shared.sessions[ID].status = "active"
@@ -138,7 +138,7 @@ CONTRACT: dict[str, tuple[Call, Sent]] = {
         (
             "POST",
             f"/sessions/{ID}/refresh",
-            "suffixed_cookies=true",  # as JavaScript sends it; the contract lacks it
+            "suffixed_cookies=true",  # sent by Clerk's JavaScript SDK, not in the contract
             {
                 **TOKENS,
                 "request_headers": {"User-Agent": ["x"], "Accept": ["y"]},
@@ -155,10 +155,10 @@ CONTRACT: dict[str, tuple[Call, Sent]] = {
 @pytest.mark.parametrize("with_info", [False, True], ids=["plain", "with_http_info"])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("case", CONTRACT)
-def test_a_request_is_exactly_the_contracts(
+def test_a_request_matches_the_contract_exactly(
     mode: Mode, case: str, with_info: bool, fake: FakeClerk
 ) -> None:
-    """One request, and in it what the contract says, whichever client and variant sends it."""
+    """One request with what the contract says, for both clients and both variants."""
     call, (method, path, query, body) = CONTRACT[case]
     run(mode, fake, (lambda client: call(client.with_http_info)) if with_info else call)
     [sent] = fake.requests
@@ -183,8 +183,8 @@ def test_a_request_is_exactly_the_contracts(
 
 @pytest.mark.promise("exact-requests")
 @pytest.mark.parametrize("mode", MODES)
-def test_verify_works_whatever_version_the_client_asks_for(mode: Mode, fake: FakeClerk) -> None:
-    """It pins its own version; the client's own stands in every other request."""
+def test_verify_works_with_any_api_version_of_the_client(mode: Mode, fake: FakeClerk) -> None:
+    """It pins its own version; every other request has the client's."""
     for version in ("2021-02-05", "2025-03-12", "2025-11-10", VERSION):
         fake.requests.clear()
 
@@ -202,7 +202,7 @@ def test_verify_works_whatever_version_the_client_asks_for(mode: Mode, fake: Fak
 
 
 async def test_verify_warns_at_the_callers_line(fake: FakeClerk) -> None:
-    """The warning points at who calls it, in every variant, and says what to use instead."""
+    """The warning points at the caller, in every variant, and says what to use instead."""
     async with client_of(fake) as client:
         for target in (client, client.with_http_info, client.with_options(timeout=9)):
             with pytest.warns(DeprecationWarning, match="TokenVerifier") as caught:
@@ -211,7 +211,7 @@ async def test_verify_warns_at_the_callers_line(fake: FakeClerk) -> None:
 
 
 def test_verify_of_the_sync_client_warns_at_the_callers_line(fake: FakeClerk) -> None:
-    """Likewise without await."""
+    """The same without await."""
     with clerk_async.SessionsApi(fake.secret_key, base_url=fake.base_url) as client:
         for target in (client, client.with_http_info, client.with_options(timeout=9)):
             with pytest.warns(DeprecationWarning, match="TokenVerifier") as caught:
@@ -222,10 +222,10 @@ def test_verify_of_the_sync_client_warns_at_the_callers_line(fake: FakeClerk) ->
 @pytest.mark.filterwarnings("ignore:verify is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("status", "kind"), [(404, NotFoundError), (410, GoneError)])
-def test_a_verify_that_is_gone_says_what_to_use(
+def test_a_removed_verify_says_what_to_use(
     mode: Mode, status: int, kind: type[Exception], fake: FakeClerk
 ) -> None:
-    """Who meets the end of verify is told of the verifiers."""
+    """After Clerk removes the operation, the error names the verifiers."""
     fake.inject(Fault.status(status, error_code="operation_deprecated"))
     error = run(mode, fake, lambda client: client.verify(ID, "t")).error
     assert type(error) is kind
@@ -233,7 +233,7 @@ def test_a_verify_that_is_gone_says_what_to_use(
 
 
 def test_extra_headers_are_sent_and_ours_stay(fake: FakeClerk) -> None:
-    """A user's own header travels along; a user agent of one's own replaces ours."""
+    """The user's own headers are sent too; their user agent replaces ours."""
     run("async", fake, "get", headers={"X-Team": "a b", "user-agent": "shop/1"})
     headers = fake.requests[0].headers
     assert headers["X-Team"] == "a b"
@@ -242,7 +242,7 @@ def test_extra_headers_are_sent_and_ours_stay(fake: FakeClerk) -> None:
 
 
 def test_a_base_url_is_used_as_given(fake: FakeClerk) -> None:
-    """Its path stands before ours, a trailing slash doubles nothing."""
+    """Its path comes before ours, and a trailing slash doubles nothing."""
     for url in (f"{fake.base_url}/", fake.base_url):
         run("async", fake, lambda client: client.get(ID), base_url=url)
         assert fake.requests[-1].path == f"/v1/sessions/{ID}"
@@ -252,8 +252,8 @@ def test_a_base_url_is_used_as_given(fake: FakeClerk) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_refresh_gives_a_token_or_cookies(mode: Mode, fake: FakeClerk) -> None:
-    """The answer's own `object` decides which of the two comes back."""
+def test_refresh_returns_a_token_or_cookies(mode: Mode, fake: FakeClerk) -> None:
+    """The response's own `object` decides."""
     results: dict[str, type[Any]] = {"token": Token, "cookie": Cookies}
     for form, kind in results.items():
         session = fake.add_session()
@@ -272,10 +272,10 @@ def test_refresh_gives_a_token_or_cookies(mode: Mode, fake: FakeClerk) -> None:
 @pytest.mark.promise("complete-iteration")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("count", "offsets"), [(6, [0, 2, 4, 6, 4]), (7, [0, 2, 4, 6, 7, 5])])
-def test_iterate_gives_every_session_once(
+def test_iterate_yields_every_session_once(
     mode: Mode, count: int, offsets: list[int], fake: FakeClerk
 ) -> None:
-    """Newest first, over pages that overlap, until behind the end there is nothing."""
+    """Newest first, over overlapping pages, until a request past the end finds nothing."""
     user = fake.add_user()
     ids = [fake.add_session(user_id=user).id for _ in range(count)]
 
@@ -292,10 +292,10 @@ def test_iterate_gives_every_session_once(
 
 @pytest.mark.promise("complete-iteration")
 @pytest.mark.parametrize("begun", [1, 4])
-async def test_iterate_gives_a_session_that_moved_to_a_later_page_once(
+async def test_iterate_yields_a_session_that_moved_to_a_later_page_once(
     begun: int, fake: FakeClerk
 ) -> None:
-    """Those that begin meanwhile stand first, and push others to where they're listed again."""
+    """New sessions come first, and push others to a page where they are listed again."""
     user = fake.add_user()
     ids = [fake.add_session(user_id=user).id for _ in range(7)][::-1]
     found: list[str] = []
@@ -309,10 +309,10 @@ async def test_iterate_gives_a_session_that_moved_to_a_later_page_once(
     assert len(found) == len(set(found))
 
 
-async def test_iterate_hands_on_what_it_can_not_read(
+async def test_iterate_reports_unreadable_entries(
     fake: FakeClerk, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An unreadable entry goes to on_unreadable, or to the log, and the rest comes out."""
+    """An unreadable entry goes to on_unreadable, or to the log, and the rest is yielded."""
     user = fake.add_user()
     for _ in range(5):
         fake.add_session(user_id=user)
@@ -330,8 +330,8 @@ async def test_iterate_hands_on_what_it_can_not_read(
                 assert logged(caplog) == []
 
 
-async def test_iterate_steps_over_what_it_can_not_read(fake: FakeClerk) -> None:
-    """An unreadable entry has its place in the list, and is told once."""
+async def test_iterate_skips_unreadable_entries(fake: FakeClerk) -> None:
+    """An unreadable entry has its place in the list, and is reported once."""
     user = fake.add_user()
     ids = [fake.add_session(user_id=user).id for _ in range(7)][::-1]
     fake.inject(Fault.null("status", item=1, operation="list"))

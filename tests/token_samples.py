@@ -1,4 +1,4 @@
-"""Tokens, keys, clocks and sources for the tests of verification; nothing here goes online."""
+"""Tokens, keys, clocks and key sources for the tests of verification; nothing here goes online."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PARTY = "https://app.example.com"
 
 
 class _Instance:
-    """Who the key pairs are made for."""
+    """The owner of the key pairs."""
 
 
 _HERE = _Instance()
@@ -36,7 +36,7 @@ GONE = object()
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    """Give the claims of a token as Clerk makes them, fresh at NOW, with changes."""
+    """Return the claims of a fresh token (at NOW) as Clerk makes them, with changes."""
     standard = {
         "azp": PARTY,
         "exp": NOW + 60,
@@ -54,7 +54,7 @@ def claims(**changes: Any) -> dict[str, Any]:
 
 
 def header(key: SigningKey = OURS, **changes: Any) -> dict[str, Any]:
-    """Give the header of a token as Clerk makes them, with changes."""
+    """Return the header of a token as Clerk makes it, with changes."""
     standard = {"alg": key.algorithm, "cat": "cl_B7d4PD111AAA", "kid": key.kid, "typ": "JWT"}
     return {name: value for name, value in {**standard, **changes}.items() if value is not GONE}
 
@@ -65,25 +65,25 @@ def token(
     key: SigningKey = OURS,
     head: Mapping[str, Any] | None = None,
 ) -> str:
-    """Sign a token of any payload and header."""
+    """Sign a token with any payload and header."""
     payload = claims() if payload is None else payload
     raw = payload if isinstance(payload, bytes) else msgspec.json.encode(payload)
     return encode_jws(raw, header(key) if head is None else head, key)
 
 
 def raw_token(head: bytes, payload: bytes, key: SigningKey = OURS) -> str:
-    """Sign segments as they are, however strange."""
+    """Sign segments as they are, however odd."""
     signed = f"{b64(head)}.{b64(payload)}"
     return f"{signed}.{b64(sign_bytes(signed.encode(), key))}"
 
 
 def key_set(*keys: SigningKey) -> bytes:
-    """Give the body of a JWKS endpoint."""
+    """Return the body of a JWKS endpoint."""
     return msgspec.json.encode({"keys": [key.jwk for key in keys]})
 
 
 class Clock:
-    """A clock that goes when it is told to."""
+    """A clock that moves only when told."""
 
     def __init__(self, now: float = NOW) -> None:
         self.now = now
@@ -94,7 +94,7 @@ class Clock:
 
 @attrs.define
 class Service:
-    """What both stub clients share: what the service would answer, and what it was asked."""
+    """The common part of both stub clients: the responses, and the recorded requests."""
 
     body: bytes = attrs.field(factory=lambda: key_set(OURS))
     error: Exception | None = None
@@ -106,7 +106,7 @@ class Service:
     refreshes: list[dict[str, Any]] = attrs.field(factory=list[dict[str, Any]])
 
     def fetched(self) -> bytes:
-        """Count and answer a fetch of the keys."""
+        """Count a fetch of the keys, and return its response."""
         self.fetches += 1
         if self.error is not None:
             raise self.error
@@ -117,11 +117,11 @@ class Service:
         self.error = ConnectError("connection refused")
 
     def comes_back(self) -> None:
-        """Answer again."""
+        """Respond again."""
         self.error = None
 
     def looked_up(self, session_id: str) -> Session:
-        """Answer a get."""
+        """Return the response to a get."""
         if self.lookup_error is not None:
             raise self.lookup_error
         if session_id not in self.sessions:
@@ -129,7 +129,7 @@ class Service:
         return Session(id=session_id, status=SessionStatus(self.sessions[session_id]))
 
     def refreshed(self, session_id: str, body: dict[str, Any]) -> Cookies:
-        """Answer a refresh."""
+        """Return the response to a refresh."""
         self.refreshes.append({"session_id": session_id, **body})
         if self.refresh_error is not None:
             raise self.refresh_error
@@ -137,7 +137,7 @@ class Service:
 
 
 class AsyncStub(Service):
-    """An async client without a network; `gate` holds fetches back."""
+    """An async client without a network; `gate` delays fetches."""
 
     gate: asyncio.Event | None = None
 
@@ -149,7 +149,7 @@ class AsyncStub(Service):
         return self.fetched() if self.error is not None else answer
 
     async def get(self, session_id: str) -> Session:
-        """Look at a session."""
+        """Get a session."""
         return self.looked_up(session_id)
 
     async def refresh(self, session_id: str, **body: Any) -> Cookies:
@@ -158,7 +158,7 @@ class AsyncStub(Service):
 
 
 class SyncStub(Service):
-    """A sync client without a network; `gate` holds fetches back."""
+    """A sync client without a network; `gate` delays fetches."""
 
     gate: threading.Event | None = None
 
@@ -168,7 +168,7 @@ class SyncStub(Service):
         return self.fetched()
 
     def get(self, session_id: str) -> Session:
-        """Look at a session."""
+        """Get a session."""
         return self.looked_up(session_id)
 
     def refresh(self, session_id: str, **body: Any) -> Cookies:
@@ -177,7 +177,7 @@ class SyncStub(Service):
 
 
 async def until(condition: Any) -> None:
-    """Let the loop turn until something has happened."""
+    """Run the loop until something has happened."""
     deadline = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < deadline

@@ -1,4 +1,4 @@
-"""The window that `window.lua` keeps in Redis, as plain Python: what the script must agree with."""
+"""A plain Python model of the window that `window.lua` keeps in Redis; the script must match it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Message = dict[str, Any]
 
 @attrs.define
 class Member:
-    """One process: what it holds, and until when it is believed to be alive."""
+    """One process: what it holds, and until when it counts as alive."""
 
     seq: int
     held: Counter[str]
@@ -24,7 +24,7 @@ class Member:
 
 @attrs.define
 class Place:
-    """Places that cool: taken by answered requests of one process, until a time."""
+    """Places that cool down: taken by completed requests of one process, until a given time."""
 
     owner: str
     kind: str
@@ -34,10 +34,10 @@ class Place:
 
 @attrs.define
 class WindowModel:
-    """The state of one window, and what a message does to it.
+    """The state of one window, and the effect of a message on it.
 
     Attributes:
-        forgotten: How often it has begun anew.
+        forgotten: How often it was reset.
     """
 
     epoch: str | None = None
@@ -59,7 +59,7 @@ class WindowModel:
     forgotten: int = 0
 
     def used(self, kind: str | None = None) -> int:
-        """Count the places that are taken, of one kind or all."""
+        """Count the taken places, of one kind or all."""
         held = sum(
             count
             for member in self.members.values()
@@ -69,7 +69,7 @@ class WindowModel:
         return held + sum(place.count for place in self.places if kind in {None, place.kind})
 
     def run(self, message: Message, clock: int) -> Message:
-        """Take a message at a time of Redis's clock, in milliseconds, and return the answer."""
+        """Process a message at a time of Redis's clock, in milliseconds, and return the reply."""
         now = clock + self.shift
         if now < self.last:
             self.shift += self.last - now
