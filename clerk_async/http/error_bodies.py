@@ -120,7 +120,7 @@ def api_error(
     if len(body) > _READ_BODY:
         error._hide(secrets, errors=(), meta=None, body=b"")  # noqa: SLF001 - ours
     elif len(body) > MAX_KEPT_BODY:
-        error._hide(secrets, body=b"")  # noqa: SLF001 - ours; half a secret isn't recognised
+        error._hide(secrets, body=b"")  # noqa: SLF001 - ours; half a secret isn't recognized
     else:
         error._hide(secrets)  # noqa: SLF001 - ours
     return error
@@ -158,7 +158,7 @@ def _told(detail: ErrorDetail) -> str:
 
 
 def _beginning(text: str) -> str:
-    """Return the start of a long text, up to a whole word: half a secret isn't recognised."""
+    """Return the start of a long text, up to a whole word: half a secret isn't recognized."""
     return text if len(text) <= _READ_MESSAGE else text[:_READ_MESSAGE].rpartition(" ")[0]
 
 

@@ -134,7 +134,7 @@ class Request:
 def path_segment(name: str, value: object) -> str:
     """Encode `value` as one path segment; reject a value that could leave the segment.
 
-    A path such as `/sessions/../users/user_1` would be normalised on the way, and reach another
+    A path such as `/sessions/../users/user_1` would be normalized on the way, and reach another
     resource with the secret key.
     """
     if not isinstance(value, str):

@@ -13,7 +13,7 @@ would silently skip some. So `Walk` trusts neither offsets nor totals, only what
   sessions there are, and then goes back: if it finds that many again, none is missing. For a long
   list, one page before the end is enough, unless the service returns short pages.
 
-To recognise sessions, the walk keeps the id of each, about 130 bytes: any session may still be
+To recognize sessions, the walk keeps the id of each, about 130 bytes: any session may still be
 listed when its neighbours are gone, and the service sends nothing that tells the order of two
 sessions.
 """
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("clerk_async")
 
 LEAST_PAGE: Final = 2
-"""One session to recognise the place, and one more to make progress."""
+"""One session to recognize the place, and one more to make progress."""
 MORE_THAN_TOLD: Final = 100_000
 """A list counts as endless if it has this many more sessions than the total reported."""
 BELIEVED: Final = 500_000
@@ -208,7 +208,7 @@ class Walk:
     def _adjoins(self, first: str | None) -> bool:
         """Whether a page without a known session still continues what was read.
 
-        An entry without an id is recognised by its place. If the service returns one session at a
+        An entry without an id is recognized by its place. If the service returns one session at a
         time, no page can overlap: it must return the same session twice, and the session before it
         in between.
         """
@@ -229,7 +229,7 @@ class Walk:
                 nameless = 0
             elif at < last_known:
                 continue
-            else:  # recognised by its neighbour, or by its place if it has none
+            else:  # recognized by its neighbour, or by its place if it has none
                 nameless += 1
                 key = f"{before}\0{nameless}" if before else _at_place(self.offset + at)
             if key in self._seen:
