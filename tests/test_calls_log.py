@@ -1,4 +1,4 @@
-"""Each call ends with one line in the log, at DEBUG: what was asked for, how it ended, and when."""
+"""Each call ends with one DEBUG log line: the request, its outcome, and the time it took."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LINE: Final = re.compile(
 
 
 def endings(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str, int]]:
-    """Give what was asked for, the ending and the attempts of each call that the log tells of."""
+    """Return the request, the outcome and the attempts of each call in the log."""
     told = [LINE.fullmatch(record.getMessage()) for record in logged(caplog)]
     return [(one["what"], one["ending"], int(one["attempts"])) for one in told if one is not None]
 
@@ -41,7 +41,7 @@ def endings(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str, int]]:
 def test_each_operation_ends_with_one_line(
     mode: Mode, operation: str, fake: FakeClerk, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Method and path as sent, the status, the attempts; the retry before it keeps its own line."""
+    """Method and path as sent, the status, the attempts; a retry has its own line."""
     fake.inject(Fault.status(429, retry_after=0))
     with caplog.at_level(logging.DEBUG, "clerk_async"):
         assert run(mode, fake, operation).error is None
@@ -52,10 +52,10 @@ def test_each_operation_ends_with_one_line(
 
 
 @pytest.mark.promise("debug-lines")
-async def test_a_call_that_fails_tells_how(
+async def test_a_failed_call_logs_its_outcome(
     fake: FakeClerk, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A status where one came, else the error's name; and what becomes of a cancelled call."""
+    """The status if there was one, otherwise the error's name; also for a cancelled call."""
     session = fake.add_session().id
     what = f"GET /sessions/{session}"
     with caplog.at_level(logging.DEBUG, "clerk_async"):
@@ -93,10 +93,10 @@ async def test_a_call_that_fails_tells_how(
 
 
 @pytest.mark.promise("debug-lines")
-async def test_an_answer_that_can_not_be_read_was_an_answer(
+async def test_an_unreadable_response_is_logged_with_its_status(
     fake: FakeClerk, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The line is about what passed on the wire."""
+    """The line describes what was received."""
     fake.inject(Fault.not_json("<html>"))
     with caplog.at_level(logging.DEBUG, "clerk_async"):
         async with client_of(fake) as client:
@@ -109,7 +109,7 @@ async def test_an_answer_that_can_not_be_read_was_an_answer(
 async def test_a_bulk_run_has_one_line_for_each_id(
     fake: FakeClerk, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whether it was revoked or isn't there."""
+    """Whether the session was revoked or does not exist."""
     ids = [*(fake.add_session().id for _ in range(30)), "sess_nobody"]
     with caplog.at_level(logging.DEBUG, "clerk_async"):
         async with client_of(fake) as client:
@@ -125,7 +125,7 @@ async def test_a_bulk_run_has_one_line_for_each_id(
 async def test_the_line_has_the_trace_id_and_no_secret(
     fake: FakeClerk, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The same that Clerk's support asks for; one that echoes the key is hidden."""
+    """Clerk's support asks for that id; one that echoes the key is redacted."""
     session = fake.add_session().id
     with caplog.at_level(logging.DEBUG, "clerk_async"):
         async with client_of(fake) as client:
@@ -141,8 +141,8 @@ async def test_the_line_has_the_trace_id_and_no_secret(
     assert fake.secret_key not in caplog.text
 
 
-def test_nothing_is_said_above_debug(fake: FakeClerk, caplog: pytest.LogCaptureFixture) -> None:
-    """A call that goes well is no news."""
+def test_nothing_is_logged_above_debug(fake: FakeClerk, caplog: pytest.LogCaptureFixture) -> None:
+    """A successful call is not news."""
     with caplog.at_level(logging.INFO):
         run("async", fake, "get")
     assert logged(caplog) == []

@@ -1,4 +1,4 @@
-"""Each operation, in either client, against each way in which a call can end."""
+"""Each operation, with either client, for each possible outcome of a call."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ BODIES: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[FakeClerk]:
-    """Give one service to the whole table: its rows differ in faults alone."""
+    """Yield one service for the whole table; its rows differ only in their faults."""
     with FakeClerk() as running:
         yield running
 
 
 @pytest.fixture
 def fake(shared: FakeClerk) -> Iterator[FakeClerk]:
-    """Give the shared service without anything of the row before."""
+    """Yield the shared service, reset after the previous row."""
     shared.clear_faults()
     shared.requests.clear()
     yield shared
@@ -88,15 +88,15 @@ def fake(shared: FakeClerk) -> Iterator[FakeClerk]:
 
 
 def all_ways(test: Any) -> Any:
-    """Run a test for each operation in either client."""
+    """Run a test for each operation with either client."""
     with_modes = pytest.mark.parametrize("mode", MODES)(test)
     return pytest.mark.parametrize("operation", OPERATIONS)(with_modes)
 
 
 @pytest.mark.promise("models-and-errors")
 @all_ways
-def test_success_gives_the_model(mode: Mode, operation: str, fake: FakeClerk) -> None:
-    """A good answer becomes a model, after one request."""
+def test_a_success_returns_the_model(mode: Mode, operation: str, fake: FakeClerk) -> None:
+    """A good response becomes a model, after one request."""
     ended = run(mode, fake, operation)
     assert ended.error is None
     assert isinstance(ended.value, RESULTS.get(operation, Session))
@@ -106,10 +106,10 @@ def test_success_gives_the_model(mode: Mode, operation: str, fake: FakeClerk) ->
 @pytest.mark.promise("models-and-errors")
 @all_ways
 @pytest.mark.parametrize("status", STATUSES)
-def test_each_status_gives_its_error(
+def test_each_status_raises_its_error(
     mode: Mode, operation: str, status: int, fake: FakeClerk
 ) -> None:
-    """An error status becomes exactly its class, which tells the call, the codes and the trace."""
+    """An error status raises exactly its class, with the call, the codes and the trace id."""
     fake.inject(Fault.status(status, operation=operation))
     error = run(mode, fake, operation, retry=ONCE).error
     assert type(error) is STATUSES[status]
@@ -126,10 +126,10 @@ def test_each_status_gives_its_error(
 @all_ways
 @pytest.mark.parametrize("retry_after", [None, 7])
 @pytest.mark.parametrize("status", [429, 503])
-def test_retry_after_stands_on_the_error(
+def test_the_error_has_retry_after(
     mode: Mode, operation: str, status: int, retry_after: int | None, fake: FakeClerk
 ) -> None:
-    """What the service asked to wait is told, and nothing where it said nothing."""
+    """It is the time that the service requested, or None."""
     fake.inject(Fault.empty(status, retry_after=retry_after, operation=operation))
     error = run(mode, fake, operation, retry=ONCE).error
     assert isinstance(error, ApiError)
@@ -141,10 +141,10 @@ def test_retry_after_stands_on_the_error(
 @pytest.mark.promise("useless-bodies")
 @all_ways
 @pytest.mark.parametrize("body", BODIES)
-def test_an_unreadable_answer_is_a_decode_error(
+def test_an_unreadable_response_is_a_decode_error(
     mode: Mode, operation: str, body: str, fake: FakeClerk
 ) -> None:
-    """A 200 that can't be read is said to be so, at once: asking again would not help."""
+    """An unreadable 200 raises at once, because a retry would not help."""
     fake.inject(BODIES[body])
     error = run(mode, fake, operation).error
     assert type(error) is ResponseDecodeError
@@ -157,8 +157,10 @@ def test_an_unreadable_answer_is_a_decode_error(
 
 @pytest.mark.promise("never-sent")
 @all_ways
-def test_connection_refused(mode: Mode, operation: str, fake: FakeClerk) -> None:
-    """Where nobody listens, the request was never sent, and the error says so."""
+def test_a_refused_connection_is_a_connect_error(
+    mode: Mode, operation: str, fake: FakeClerk
+) -> None:
+    """If nothing listens, the request was never sent, and the error says so."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
@@ -172,10 +174,10 @@ def test_connection_refused(mode: Mode, operation: str, fake: FakeClerk) -> None
 @all_ways
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("stage", ["before", "after", "body"])
-def test_a_cut_connection_may_have_arrived(
+def test_a_request_on_a_cut_connection_may_have_arrived(
     mode: Mode, operation: str, stage: Any, reset: bool, fake: FakeClerk
 ) -> None:
-    """Once the request has left, a cut is a lost connection, whenever and however it comes."""
+    """After the request was sent, any cut is a lost connection."""
     fake.inject(Fault.cut(stage, reset=reset, operation=operation, count=None))
     error = run(mode, fake, operation, retry=ONCE).error
     assert type(error) is ConnectionLostError
@@ -186,8 +188,8 @@ def test_a_cut_connection_may_have_arrived(
 @pytest.mark.promise("pool-wait")
 @all_ways
 @pytest.mark.parametrize("when", ["headers", "body"])
-def test_a_late_answer_times_out(mode: Mode, operation: str, when: str, fake: FakeClerk) -> None:
-    """The attempt's time covers headers and body; the error is a TimeoutError with its phase."""
+def test_a_late_response_times_out(mode: Mode, operation: str, when: str, fake: FakeClerk) -> None:
+    """The timeout covers headers and body; the error is a TimeoutError with its phase."""
     late = Fault.hold() if when == "headers" else Fault.slow_body(30, pieces=100)
     fake.inject(late)
     error = run(mode, fake, operation, retry=ONCE, timeout=Timeouts(attempt=0.2)).error
@@ -201,7 +203,7 @@ def test_a_late_answer_times_out(mode: Mode, operation: str, when: str, fake: Fa
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("operation", ["get", "revoke", "verify", "create_token"])
 def test_an_unknown_session_is_not_found(mode: Mode, operation: str, fake: FakeClerk) -> None:
-    """The service's own 404 comes with its code, by every path that names a session."""
+    """The service's own 404 has its code, on every path that names a session."""
     session = fake.add_session()
 
     def call(client: Any) -> Any:
@@ -220,7 +222,7 @@ def test_an_unknown_session_is_not_found(mode: Mode, operation: str, fake: FakeC
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("status", [502, 503, 504])
 def test_a_proxys_html_is_a_server_error(mode: Mode, status: int, fake: FakeClerk) -> None:
-    """The status counts before the body: HTML under a 502 is a server error, no decode error."""
+    """The status counts before the body: HTML with a 502 is a server error, not a decode error."""
     fake.inject(Fault.html(status))
     error = run(mode, fake, "get", retry=ONCE).error
     assert type(error) is ServerError
@@ -230,7 +232,7 @@ def test_a_proxys_html_is_a_server_error(mode: Mode, status: int, fake: FakeCler
 
 @pytest.mark.parametrize("mode", MODES)
 def test_an_error_body_of_any_shape_keeps_the_status(mode: Mode, fake: FakeClerk) -> None:
-    """Whatever stands in an error's body, the status decides what is raised."""
+    """Whatever an error's body contains, the status decides what is raised."""
     bodies: list[Any] = [
         b"null",
         b"[]",
@@ -247,8 +249,8 @@ def test_an_error_body_of_any_shape_keeps_the_status(mode: Mode, fake: FakeClerk
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_refresh_tells_a_session_from_a_key(mode: Mode, fake: FakeClerk) -> None:
-    """A refresh refused with 401 keeps its code, and isn't blamed on the secret key."""
+def test_a_401_of_refresh_is_about_the_session(mode: Mode, fake: FakeClerk) -> None:
+    """It keeps its code, and isn't blamed on the secret key."""
     session = fake.add_session(status="ended")
     error = run(mode, fake, lambda client: invoke(client, "refresh", fake, session.id)).error
     assert type(error) is AuthenticationError

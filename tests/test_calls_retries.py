@@ -1,4 +1,4 @@
-"""Retries as the server sees them: how many requests arrive, and what was waited between them."""
+"""Retries as the server sees them: the number of requests, and the waits between them."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ FINAL = (302, 400, 401, 403, 404, 408, 410, 418, 422, 501, 505, 521, 525, 529)
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[FakeClerk]:
-    """Give one service to the whole table: its rows differ in faults alone."""
+    """Yield one service for the whole table; its rows differ only in their faults."""
     with FakeClerk(revoke_inactive="ok") as running:
         yield running
 
 
 @pytest.fixture
 def fake(shared: FakeClerk) -> Iterator[FakeClerk]:
-    """Give the shared service without anything of the row before."""
+    """Yield the shared service, reset after the previous row."""
     shared.clear_faults()
     shared.requests.clear()
     shared.rate_limit = None
@@ -56,7 +56,7 @@ async def jwks(client: AsyncSessionsApi) -> Any:
 
 
 def attempt(operation: str, fake: FakeClerk, mode: Mode = "async", **options: Any) -> ClerkError:
-    """Let a call fail, with time handed in."""
+    """Make a call that fails, with simulated time."""
     call: Any = jwks if operation == "jwks" else operation
     error = run(mode, fake, call, time=Time(), **options).error
     assert error is not None
@@ -65,8 +65,8 @@ def attempt(operation: str, fake: FakeClerk, mode: Mode = "async", **options: An
 
 @pytest.mark.promise("retry-table")
 @pytest.mark.parametrize("operation", [*OPERATIONS, "jwks"])
-def test_each_status_row_by_row(operation: str, fake: FakeClerk) -> None:
-    """As many requests arrive as the table says, for each status, and the error counts them."""
+def test_each_status_is_retried_as_in_the_table(operation: str, fake: FakeClerk) -> None:
+    """The number of requests is that of the table, and the error has it too."""
     for status in (*PASSING, *FINAL, 429, 409):
         fake.clear_faults()
         code = "conflict" if status == 409 else None
@@ -81,8 +81,8 @@ def test_each_status_row_by_row(operation: str, fake: FakeClerk) -> None:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_a_lock_and_a_service_that_names_a_time(operation: str, fake: FakeClerk) -> None:
-    """409 resource_locked is retried but for refresh; 503 with Retry-After by all."""
+def test_a_lock_and_a_503_with_a_time_are_retried(operation: str, fake: FakeClerk) -> None:
+    """409 resource_locked by all but refresh; 503 with Retry-After by all."""
     fake.inject(Fault.status(409, error_code="resource_locked", count=None))
     attempt(operation, fake)
     assert len(fake.requests) == (1 if operation == "refresh" else 3)
@@ -97,10 +97,10 @@ def test_a_lock_and_a_service_that_names_a_time(operation: str, fake: FakeClerk)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("stage", ["before", "after", "body"])
-def test_a_cut_is_retried_where_a_repeat_is_harmless(
+def test_a_cut_is_retried_if_a_repeat_is_harmless(
     mode: Mode, operation: str, stage: Any, fake: FakeClerk
 ) -> None:
-    """A request that may have arrived is sent again by safe operations only."""
+    """A request that may have arrived is retried only by safe operations."""
     fake.inject(Fault.cut(stage, count=None))
     error = attempt(operation, fake, mode)
     assert type(error) is ConnectionLostError
@@ -109,8 +109,8 @@ def test_a_cut_is_retried_where_a_repeat_is_harmless(
 
 @pytest.mark.promise("sent-once")
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_a_timeout_is_retried_where_a_repeat_is_harmless(operation: str, fake: FakeClerk) -> None:
-    """A request without an answer is sent again by safe operations only."""
+def test_a_timeout_is_retried_if_a_repeat_is_harmless(operation: str, fake: FakeClerk) -> None:
+    """A request without a response is retried only by safe operations."""
     fake.inject(Fault.hold(count=None))
     error = attempt(operation, fake, timeout=0.15)
     assert type(error) is RequestTimeoutError
@@ -122,7 +122,7 @@ def test_a_timeout_is_retried_where_a_repeat_is_harmless(operation: str, fake: F
 def test_a_refused_connection_is_retried_by_all(
     mode: Mode, operation: str, fake: FakeClerk
 ) -> None:
-    """What was never sent may be sent again, whatever it does."""
+    """A request that was never sent may be retried, whatever it does."""
     error = attempt(operation, fake, mode, base_url="http://127.0.0.1:1/v1")
     assert type(error) is ConnectError
     assert error.attempts == 3
@@ -131,7 +131,7 @@ def test_a_refused_connection_is_retried_by_all(
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_success_after_failures_counts_them(mode: Mode, operation: str, fake: FakeClerk) -> None:
-    """The third attempt's answer comes out, and says that it was the third."""
+    """The third attempt's response is returned with the number 3."""
     fake.inject(Fault.status(429, count=2))
     ended = run(
         mode, fake, lambda client: invoke(client.with_http_info, operation, fake), time=Time()
@@ -143,7 +143,7 @@ def test_a_success_after_failures_counts_them(mode: Mode, operation: str, fake: 
 
 
 def test_each_attempt_is_the_same_request(fake: FakeClerk) -> None:
-    """A repeat carries the same path, headers and body as the first."""
+    """A retry has the same path, headers and body as the first attempt."""
     fake.inject(Fault.status(429, count=2))
     assert run("async", fake, "create", time=Time()).error is None
     first, *others = [(r.method, r.path, dict(r.headers), r.body) for r in fake.requests]
@@ -151,8 +151,8 @@ def test_each_attempt_is_the_same_request(fake: FakeClerk) -> None:
     assert others == [first, first]
 
 
-def test_waits_grow_and_are_drawn(fake: FakeClerk) -> None:
-    """Between attempts there's a wait within its bound, none before the first or after the last."""
+def test_waits_are_random_within_growing_bounds(fake: FakeClerk) -> None:
+    """There is a wait between two attempts, but none before the first or after the last."""
     for draw, waits in ((0.0, [0.0] * 4), (1.0, [0.25, 0.5, 1.0, 1.0])):
         time = Time(draw)
         policy = RetryPolicy(attempts=5, max_delay=1.0)
@@ -165,9 +165,7 @@ def test_waits_grow_and_are_drawn(fake: FakeClerk) -> None:
 @pytest.mark.promise("backoff")
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("retry_after", [0, 1, 2.5, 61])
-def test_retry_after_is_waited_and_never_less(
-    status: int, retry_after: float, fake: FakeClerk
-) -> None:
+def test_retry_after_is_never_undercut(status: int, retry_after: float, fake: FakeClerk) -> None:
     """The wait is what the service said, and up to a tenth longer."""
     for draw in (0.0, 0.5, 0.999):
         time = Time(draw)
@@ -177,8 +175,8 @@ def test_retry_after_is_waited_and_never_less(
         assert retry_after <= sum(time.slept) <= retry_after * 1.1
 
 
-def test_retry_after_as_a_date(fake: FakeClerk) -> None:
-    """An HTTP date is read against the wall clock."""
+def test_retry_after_may_be_a_date(fake: FakeClerk) -> None:
+    """An HTTP date is compared with the wall clock."""
     time = Time(0.0)
     when = formatdate(time.now() + 20, usegmt=True)
     fake.inject(Fault.status(429, retry_after=when))
@@ -187,8 +185,8 @@ def test_retry_after_as_a_date(fake: FakeClerk) -> None:
 
 
 @pytest.mark.parametrize("junk", ["nan", "-5", "soon", "1e9", "inf", ""])
-def test_a_retry_after_of_no_sense_is_as_none(junk: str, fake: FakeClerk) -> None:
-    """Junk in the header leads to the usual backoff, not to a crash or a NaN in a sleep."""
+def test_an_invalid_retry_after_is_ignored(junk: str, fake: FakeClerk) -> None:
+    """Junk in the header means the usual backoff, not a crash or a NaN in a sleep."""
     time = Time(1.0)
     fake.inject(Fault.status(429, retry_after=junk))
     assert run("async", fake, "get", time=time).error is None
@@ -198,10 +196,10 @@ def test_a_retry_after_of_no_sense_is_as_none(junk: str, fake: FakeClerk) -> Non
 @pytest.mark.promise("backoff")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("retry_after", ["121", "9" * 39, "9" * 400])
-def test_a_retry_after_beyond_the_policy_is_raised_at_once(
+def test_a_retry_after_beyond_the_policy_raises_at_once(
     mode: Mode, retry_after: str, fake: FakeClerk
 ) -> None:
-    """Nobody waits for two minutes, or for 39 digits of seconds; the value is on the error."""
+    """Such as two minutes, or seconds of 39 digits; the error has the value."""
     time = Time()
     fake.inject(Fault.status(429, retry_after=retry_after))
     error = run(mode, fake, "get", time=time, retry=RetryPolicy(deadline=None)).error
@@ -211,8 +209,8 @@ def test_a_retry_after_beyond_the_policy_is_raised_at_once(
     assert error.attempts == 1
 
 
-def test_a_retry_after_beyond_the_deadline_is_raised_at_once(fake: FakeClerk) -> None:
-    """A wait that can't end in time isn't begun."""
+def test_a_retry_after_beyond_the_deadline_raises_at_once(fake: FakeClerk) -> None:
+    """A wait that can't end in time isn't started."""
     time = Time()
     fake.inject(Fault.status(503, retry_after=31))
     error = run("async", fake, "get", time=time).error
@@ -221,7 +219,7 @@ def test_a_retry_after_beyond_the_deadline_is_raised_at_once(fake: FakeClerk) ->
     assert time.slept == []
 
 
-def test_one_attempt_means_one(fake: FakeClerk) -> None:
+def test_one_attempt_means_no_retry(fake: FakeClerk) -> None:
     """attempts=1 turns retries off, for connect errors too."""
     fake.inject(Fault.status(503, count=None))
     assert attempt("get", fake, retry=ONCE) is not None
@@ -229,7 +227,7 @@ def test_one_attempt_means_one(fake: FakeClerk) -> None:
 
 
 @pytest.mark.promise("retry-quota")
-def test_the_quota_keeps_an_outage_from_tripling_the_load(fake: FakeClerk) -> None:
+def test_the_quota_prevents_an_outage_from_tripling_the_load(fake: FakeClerk) -> None:
     """After some hundred failed calls a client sends each only once; successes refill it."""
     fake.inject(Fault.status(500, count=None))
 
@@ -248,7 +246,7 @@ def test_the_quota_keeps_an_outage_from_tripling_the_load(fake: FakeClerk) -> No
 
 
 def test_successes_refill_the_quota(fake: FakeClerk) -> None:
-    """Each success gives a token back, and one after a retry what the retry took."""
+    """Each success returns one token, and one after a retry what the retry took."""
 
     async def storm(client: AsyncSessionsApi) -> list[int]:
         quota = client._shared.quota
@@ -268,13 +266,13 @@ def test_successes_refill_the_quota(fake: FakeClerk) -> None:
     assert run("async", fake, storm, time=Time()).value == [490, 491, 491]
 
 
-# --- the brake: one for the client --------------------------------------------------------------
+# --- the pause: one for the client --------------------------------------------------------------
 
 
 @pytest.mark.promise("shared-pause")
 @pytest.mark.parametrize("status", [429, 503])
 async def test_the_whole_client_pauses(status: int, fake: FakeClerk) -> None:
-    """After a 429 (or a 503 that names a time) other calls wait too, of views as well."""
+    """After a 429 (or a 503 with a time) other calls wait too, including those of views."""
     time = Time(0.0)
     session = fake.add_session().id
     async with client_of(fake) as client:
@@ -290,7 +288,7 @@ async def test_the_whole_client_pauses(status: int, fake: FakeClerk) -> None:
 
 @pytest.mark.promise("shared-pause")
 async def test_a_shorter_pause_does_not_end_a_longer_one(fake: FakeClerk) -> None:
-    """Of two answers that tell the client to wait, the later moment counts, whichever came last."""
+    """Of two responses that ask the client to wait, the later end counts, whichever came last."""
     time = Time(0.0)
     long, short = fake.add_session().id, fake.add_session().id
     async with client_of(fake, retry=ONCE) as client:
@@ -306,8 +304,8 @@ async def test_a_shorter_pause_does_not_end_a_longer_one(fake: FakeClerk) -> Non
         assert time.moment - start == 9.0
 
 
-async def test_a_plain_failure_pauses_nobody(fake: FakeClerk) -> None:
-    """A 500, or a 503 without a time, is one call's own trouble."""
+async def test_a_plain_failure_does_not_pause_the_client(fake: FakeClerk) -> None:
+    """A 500, or a 503 without a time, concerns only one call."""
     time = Time()
     session = fake.add_session().id
     async with client_of(fake, retry=ONCE) as client:
@@ -321,8 +319,8 @@ async def test_a_plain_failure_pauses_nobody(fake: FakeClerk) -> None:
 
 
 @pytest.mark.promise("shared-pause")
-async def test_calls_queued_for_the_pool_see_the_pause_too(fake: FakeClerk) -> None:
-    """Who waited for a connection when the 429 came doesn't run into the block either."""
+async def test_calls_queued_for_the_pool_pause_too(fake: FakeClerk) -> None:
+    """A call that waited for a connection when the 429 came waits as well."""
     time = Time(0.0)
     session = fake.add_session().id
     async with client_of(fake, pool_size=1, retry=ONCE) as client:
@@ -336,8 +334,8 @@ async def test_calls_queued_for_the_pool_see_the_pause_too(fake: FakeClerk) -> N
         assert sum(time.slept) == 5.0
 
 
-async def test_many_calls_make_one_pause_not_a_storm(fake: FakeClerk) -> None:
-    """Into a block go the requests that were in flight, and no more until it ends."""
+async def test_many_calls_share_one_pause(fake: FakeClerk) -> None:
+    """Only requests already in flight are rejected, and no more until the pause ends."""
     time = Time(0.0)
     session = fake.add_session().id
     async with client_of(fake, pool_size=5) as client:
@@ -349,8 +347,8 @@ async def test_many_calls_make_one_pause_not_a_storm(fake: FakeClerk) -> None:
 
 
 @pytest.mark.promise("shared-pause")
-async def test_a_deadline_inside_the_pause_is_told_at_once(fake: FakeClerk) -> None:
-    """A call that can't outlive the pause isn't sent, and says when to come back."""
+async def test_a_call_whose_deadline_is_within_the_pause_raises_at_once(fake: FakeClerk) -> None:
+    """It isn't sent, and its error says when to retry."""
     time = Time(0.0)
     session = fake.add_session().id
     async with client_of(fake, retry=ONCE) as client:
@@ -372,7 +370,7 @@ async def test_a_deadline_inside_the_pause_is_told_at_once(fake: FakeClerk) -> N
 async def test_a_pause_beyond_the_deadline_ends_a_call_between_its_attempts(
     fault: Fault, fake: FakeClerk
 ) -> None:
-    """With the last attempt's error, at once: it waits no longer and pays no second retry."""
+    """With the last attempt's error, at once: it waits no longer and costs no second retry."""
 
     class Paused(Time):
         async def sleep(self, seconds: float) -> None:
@@ -392,7 +390,7 @@ async def test_a_pause_beyond_the_deadline_ends_a_call_between_its_attempts(
 
 
 async def test_a_pause_is_no_longer_than_the_policy_allows(fake: FakeClerk) -> None:
-    """A service that says a year pauses the client for max_retry_after."""
+    """If a service says a year, the client pauses for max_retry_after."""
     time = Time(0.0)
     session = fake.add_session().id
     policy = RetryPolicy(attempts=1, deadline=None, max_retry_after=20)
@@ -407,8 +405,8 @@ async def test_a_pause_is_no_longer_than_the_policy_allows(fake: FakeClerk) -> N
             assert time.moment - start == 20.0
 
 
-async def test_clients_pause_each_for_itself(fake: FakeClerk) -> None:
-    """There is no state of the module: another client goes on."""
+async def test_each_client_pauses_separately(fake: FakeClerk) -> None:
+    """There is no global state: another client continues."""
     time = Time(0.0)
     session = fake.add_session().id
     async with client_of(fake, retry=ONCE) as one, client_of(fake, retry=ONCE) as other:
@@ -421,10 +419,8 @@ async def test_clients_pause_each_for_itself(fake: FakeClerk) -> None:
         assert time.slept == []
 
 
-async def test_each_retry_is_told_in_the_log(
-    fake: FakeClerk, caplog: pytest.LogCaptureFixture
-) -> None:
-    """At DEBUG, with what failed and how long it waits, besides the line that ends each call."""
+async def test_each_retry_is_logged(fake: FakeClerk, caplog: pytest.LogCaptureFixture) -> None:
+    """At DEBUG, with the failure and the wait, besides the line that ends each call."""
     session = fake.add_session().id
     fake.inject(Fault.status(429, retry_after=2), Fault.cut("after"))
     with caplog.at_level(logging.DEBUG, "clerk_async"):
@@ -439,10 +435,10 @@ async def test_each_retry_is_told_in_the_log(
     assert "attempt 2 failed, retrying in 0.00 s: the connection was lost" in told[1]
 
 
-async def test_a_missing_session_is_asked_for_once(
+async def test_a_missing_session_is_requested_once(
     fake: FakeClerk, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An ordinary refusal isn't retried, and isn't logged as trouble."""
+    """An ordinary rejection isn't retried, and isn't logged as a problem."""
     with caplog.at_level(logging.INFO):
         async with client_of(fake) as client:
             with pytest.raises(NotFoundError):

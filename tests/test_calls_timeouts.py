@@ -1,4 +1,4 @@
-"""How long a call may take: the pool, connecting, the answer, the deadline over all of them."""
+"""How long a call may take: the pool, connecting, the response, and the deadline over all."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.promise("deadline")
 def test_the_deadline_covers_waits(fake: FakeClerk) -> None:
-    """When the waits have used the deadline up, the last attempt's error comes out."""
+    """When the waits have used up the deadline, the last attempt's error is raised."""
     time = Time(1.0)
     fake.inject(Fault.status(500, count=None))
     policy = RetryPolicy(attempts=100, deadline=10.0, base_delay=1.0, max_delay=4.0)
@@ -32,16 +32,16 @@ def test_the_deadline_covers_waits(fake: FakeClerk) -> None:
 
 @pytest.mark.promise("deadline")
 async def test_the_deadline_cuts_an_attempt_short(fake: FakeClerk) -> None:
-    """An attempt doesn't run past the deadline; the earlier error tells more than the time-out."""
+    """No attempt continues past the deadline; an earlier error says more than the timeout."""
     session = fake.add_session().id
     async with client_of(fake) as client:
         for faults, expected in ([Fault.status(500)], ServerError), ([], RequestTimeoutError):
-            await client.get(session)  # so that the time goes to no connecting
+            await client.get(session)  # so that no time is spent on connecting
             fake.requests.clear()
             fake.inject(*faults, Fault.hold(count=None))
             view = client.with_options(retry=RetryPolicy(deadline=0.7, base_delay=0.0))
             with pytest.raises(expected) as caught:
-                async with asyncio.timeout(10):  # long before the attempt's own time is up
+                async with asyncio.timeout(10):  # long before the attempt's own timeout
                     await view.get(session)
             assert caught.value.attempts == len(fake.requests) == len(faults) + 1
             assert getattr(caught.value, "phase", "response") == "response"
@@ -50,12 +50,12 @@ async def test_the_deadline_cuts_an_attempt_short(fake: FakeClerk) -> None:
 
 
 @pytest.mark.promise("deadline")
-async def test_a_late_attempt_has_what_is_left_of_the_deadline(fake: FakeClerk) -> None:
-    """An attempt after a long wait ends with the deadline, and doesn't have all of it once more."""
+async def test_a_late_attempt_has_only_the_rest_of_the_deadline(fake: FakeClerk) -> None:
+    """An attempt after a long wait doesn't get the whole deadline again."""
 
     class Skipping(Time):
         def clock(self) -> float:
-            return monotonic() + sum(self.slept)  # what is slept goes by at once
+            return monotonic() + sum(self.slept)  # sleeps pass at once
 
     session = fake.add_session().id
     fake.inject(Fault.status(500), Fault.hold(count=None))
@@ -69,8 +69,8 @@ async def test_a_late_attempt_has_what_is_left_of_the_deadline(fake: FakeClerk) 
 
 
 @pytest.mark.promise("pool-wait")
-async def test_each_call_in_flight_has_its_own_time(fake: FakeClerk) -> None:
-    """However many there are, and in whatever order they began; no cancellation is left behind."""
+async def test_each_call_in_flight_has_its_own_timeout(fake: FakeClerk) -> None:
+    """However many there are, started in any order; no cancellation is left behind."""
 
     async def get(seconds: float) -> int:
         with pytest.raises(RequestTimeoutError):
@@ -91,15 +91,15 @@ async def test_each_call_in_flight_has_its_own_time(fake: FakeClerk) -> None:
 
 @pytest.mark.promise("pool-wait")
 @pytest.mark.parametrize("is_busy", [False, True])
-async def test_a_connect_that_hangs_is_told_apart(is_busy: bool, fake: FakeClerk) -> None:
-    """Phase `connect` means that nothing was sent, also where the attempt's time is the shorter."""
+async def test_a_hanging_connect_has_its_own_phase(is_busy: bool, fake: FakeClerk) -> None:
+    """Phase `connect` means that nothing was sent, even if the attempt's timeout is shorter."""
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen(0)
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}/v1"
         fillers = [socket.socket() for _ in range(4)]
         try:
-            for filler in fillers:  # what fills the backlog, so that no handshake ends any more
+            for filler in fillers:  # they fill the backlog, so that no handshake completes
                 filler.setblocking(False)  # noqa: FBT003
                 filler.connect_ex(deaf.getsockname())
             for timeouts in (
@@ -110,7 +110,7 @@ async def test_a_connect_that_hangs_is_told_apart(is_busy: bool, fake: FakeClerk
             ):
                 async with client_of(fake, base_url=url, timeout=timeouts, retry=ONCE) as client:
                     task = asyncio.create_task(client.get("sess_1"))
-                    if is_busy:  # the loop is held up, and both timers ring in the same turn of it
+                    if is_busy:  # the loop is blocked, and both timers fire in the same turn
                         for _ in range(5):
                             await asyncio.sleep(0)
                         sleep(0.2)  # noqa: ASYNC251 - nothing else holds a loop up
@@ -124,8 +124,8 @@ async def test_a_connect_that_hangs_is_told_apart(is_busy: bool, fake: FakeClerk
 
 
 @pytest.mark.promise("pool-wait")
-async def test_the_pool_does_not_eat_the_attempts_time(fake: FakeClerk) -> None:
-    """Six calls through one connection, each nearly as long as its limit: none times out."""
+async def test_waiting_for_the_pool_does_not_use_the_attempts_time(fake: FakeClerk) -> None:
+    """Six calls share one connection, each nearly as long as its timeout: none times out."""
     session = fake.add_session().id
     fake.latency = 0.1
     try:
@@ -137,7 +137,7 @@ async def test_the_pool_does_not_eat_the_attempts_time(fake: FakeClerk) -> None:
 
 @pytest.mark.promise("deadline")
 async def test_waiting_for_the_pool_ends_with_the_deadline(fake: FakeClerk) -> None:
-    """Who never got a connection has phase `queue`, and sent nothing."""
+    """A call that never got a connection has phase `queue`, and sent nothing."""
     session = fake.add_session().id
     fake.inject(Fault.hold(count=1))
     async with client_of(fake, pool_size=1) as client:
@@ -154,8 +154,8 @@ async def test_waiting_for_the_pool_ends_with_the_deadline(fake: FakeClerk) -> N
     assert len(fake.requests) == 1
 
 
-async def test_no_limits_at_all(fake: FakeClerk) -> None:
-    """None means no limit, for every time there is."""
+async def test_none_means_no_limit(fake: FakeClerk) -> None:
+    """This holds for every timeout."""
     session = fake.add_session().id
     timeouts = Timeouts(connect=None, attempt=None)
     async with client_of(fake, timeout=timeouts, retry=RetryPolicy(deadline=None)) as client:
@@ -163,8 +163,8 @@ async def test_no_limits_at_all(fake: FakeClerk) -> None:
 
 
 @pytest.mark.promise("deadline")
-async def test_a_call_within_a_call_takes_no_limit_from_it(fake: FakeClerk) -> None:
-    """A hook of aiohttp's may make a call of its own: both have their limits, each its own end."""
+async def test_a_call_within_a_call_has_its_own_timeout(fake: FakeClerk) -> None:
+    """A trace hook may make a call: each has its own timeout and its own end."""
     outer, inner, slow = (fake.add_session().id for _ in range(3))
     made: list[str] = []
 
@@ -188,8 +188,8 @@ async def test_a_call_within_a_call_takes_no_limit_from_it(fake: FakeClerk) -> N
 
 
 @pytest.mark.promise("deadline")
-async def test_the_outer_of_two_calls_ends_within_the_inner_one(fake: FakeClerk) -> None:
-    """Its time includes its hooks: when it's up, the call that a hook is making ends with it."""
+async def test_the_timeout_of_an_outer_call_ends_the_inner_one(fake: FakeClerk) -> None:
+    """Its time includes its hooks, so the call that a hook is making ends with it."""
     outer, inner = fake.add_session().id, fake.add_session().id
     ends: list[BaseException] = []
 
@@ -217,7 +217,7 @@ async def test_the_outer_of_two_calls_ends_within_the_inner_one(fake: FakeClerk)
 
 
 @pytest.mark.promise("closing")
-async def test_closing_ends_a_call_and_the_call_in_its_midst(fake: FakeClerk) -> None:
+async def test_closing_ends_an_outer_and_an_inner_call(fake: FakeClerk) -> None:
     """Both end at once, and the outer one says why."""
     outer, inner = fake.add_session().id, fake.add_session().id
     made: list[str] = []

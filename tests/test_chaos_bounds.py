@@ -1,4 +1,4 @@
-"""What random weather is too short to show: deadlines to the percent, connections of long lives."""
+"""Bounds that random faults are too short to show: exact deadlines, connections of long lives."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ TROUBLE: Final[dict[str, Callable[[str], Fault]]] = {
 
 
 async def measure_the_end(lateness: Lateness) -> None:
-    """Measure from shortly before the deadline: what came before delays nothing."""
+    """Measure from shortly before the deadline, because earlier delays don't matter."""
     await asyncio.sleep(DEADLINE * 0.9)
     await lateness.measure()
 
 
 async def seconds_of(client: Any, session_id: str) -> float:
-    """Make a call that fails, and tell how long that took."""
+    """Make a call that fails, and return how long it took."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     with pytest.raises(ClerkError):
@@ -47,13 +47,13 @@ async def seconds_of(client: Any, session_id: str) -> float:
 
 
 async def seconds_alone(fake: FakeClerk, base_url: str, session_id: str) -> float:
-    """Make it with a client of its own: a refusal makes all calls of a client wait."""
+    """Make it with a separate client, because a 429 makes all calls of a client wait."""
     async with client_of(fake, base_url=base_url, **PATIENT) as client:
         return await seconds_of(client, session_id)
 
 
 async def seconds_in_the_queue(fake: FakeClerk, session_id: str) -> float:
-    """Make it while another holds the only connection."""
+    """Make it while another call uses the only connection."""
     async with client_of(fake, pool_size=1, **PATIENT) as client:
         endless = client.with_options(retry=RetryPolicy(deadline=None))
         other = asyncio.ensure_future(endless.get(session_id))
@@ -65,8 +65,8 @@ async def seconds_in_the_queue(fake: FakeClerk, session_id: str) -> float:
 
 @pytest.mark.promise("deadline")
 @pytest.mark.slow
-async def test_a_deadline_is_kept_to_5_percent(fake: FakeClerk) -> None:
-    """Whatever a call waits for, it ends within 5 % of its deadline, and not long before it."""
+async def test_a_deadline_is_accurate_to_5_percent(fake: FakeClerk) -> None:
+    """Whatever a call waits for, it ends within 5 % after its deadline, and not long before it."""
     lateness = Lateness()
     with ChaosProxy(fake.port) as proxy:
         proxy.way_of = lambda _: Way(cut_up=0, ending="hush")
@@ -90,10 +90,10 @@ async def test_a_deadline_is_kept_to_5_percent(fake: FakeClerk) -> None:
 @pytest.mark.promise("nothing-grows")
 @pytest.mark.parametrize("is_packed", [False, True], ids=["plain", "gzip"])
 @pytest.mark.parametrize("is_cancelled", [False, True], ids=["late", "cancelled"])
-async def test_an_answer_that_stops_halfway_keeps_no_connection(
+async def test_a_response_that_stops_halfway_keeps_no_connection(
     *, is_packed: bool, is_cancelled: bool
 ) -> None:
-    """A call that is given up in mid-body closes its connection: a client may live for months."""
+    """A call that is abandoned in mid-body closes its connection: a client may live for months."""
     has_begun = asyncio.Event()
 
     async def begin(*_: Any) -> None:

@@ -211,8 +211,8 @@ def test_verify_token_checks_parties(cli: InProcess) -> None:
     assert cli("verify-token", *other, token).code == 1
 
 
-def test_verify_token_takes_what_a_verifier_takes(cli: InProcess) -> None:
-    """Tokens without a party, a clock that is off, and a look at the session at the service."""
+def test_verify_token_has_the_options_of_a_verifier(cli: InProcess) -> None:
+    """Tokens without a party, clock skew, and a session check with the service."""
     session = cli.fake.add_session()
     party = ("--authorized-party", "https://a.example")
     made = cli("token", session.id, "--show-token").lines[0]  # over the Backend API: no azp

@@ -129,10 +129,10 @@ def test_a_small_stopped_run_prints_left_for_each_waiting_session(cli: InProcess
     assert numbers(ended.err) == (2, 5, 3, 0)
 
 
-def test_a_large_run_that_was_stopped_early_shows_no_session_as_all(
+def test_a_large_run_stopped_early_does_not_list_a_few_sessions_as_all(
     cli: InProcess, tmp_path: Path
 ) -> None:
-    """The few that it came to are no list of what is left."""
+    """The few that it reached are not the list of what is left."""
     ids = add(cli.fake, 60)
     cli.fake.inject(Fault.status(401, operation="revoke", after=2, count=None))
     ended = cli("revoke", "--from", write(tmp_path / "ids", ids), "-y", "--rate", "4/10")

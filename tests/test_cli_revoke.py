@@ -182,7 +182,7 @@ def test_a_file_of_another_kind_is_rejected_before_anything_is_sent(
     arguments = (
         ("--from", str(path)) if column is None else ("--from", str(path), "--column", column)
     )
-    ended = cli("revoke", "--yes", *arguments)  # whoever is to be asked has it read ahead
+    ended = cli("revoke", "--yes", *arguments)  # with a question it would be read before
     assert (ended.code, cli.fake.requests) == (2, [])
     assert told in ended.err
 
@@ -377,7 +377,7 @@ def test_revoke_all_filters_by_client_and_time(cli: InProcess) -> None:
 
 
 def test_revoke_all_keeps_the_newest_of_each_user(cli: InProcess) -> None:
-    """A dry run plans as many; the question names them."""
+    """A dry run plans the same number; the question mentions it."""
     made = {
         user: [
             cli.fake.add_session(user_id=user, created_at=1_700_000_000_000 + 1000 * age).id
@@ -397,7 +397,7 @@ def test_revoke_all_keeps_the_newest_of_each_user(cli: InProcess) -> None:
 
 
 def test_a_deadline_stops_the_run(cli: InProcess, tmp_path: Path) -> None:
-    """Exit code 1, how much is left, and the command that goes on."""
+    """Exit code 1, how much is left, and the command that resumes."""
     path = tmp_path / "ids"
     path.write_text("\n".join(add(cli.fake, 60)))
     ended = cli("revoke", "--from", str(path), "-y", "--rate", "4/60", "--deadline", "1s")

@@ -265,12 +265,8 @@ def test_a_call_takes_no_more_turns_of_the_loop_than_bare_aiohttp(static_url: st
 
 
 @pytest.mark.parametrize("is_encrypted", [False, True])
-def test_a_response_is_read_into_memory_that_the_allocator_keeps(*, is_encrypted: bool) -> None:
-    """A buffer of asyncio's 256 KiB would come from the system, and go back, for each response.
-
-    Corresponds to "async 64 at once, of bare aiohttp": the three system calls per response, and
-    the fresh pages, take a tenth of its time.
-    """
+def test_a_response_is_read_into_a_small_buffer(*, is_encrypted: bool) -> None:
+    """With 256 KiB, asyncio's size, each response would get its buffer from the system."""
     authority, server, client = trustme.CA(), None, None
     if is_encrypted:
         server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -212,8 +212,8 @@ class TestSent:
         assert json.loads(lost.body)["data"]["status"] == "revoked"
 
     @pytest.mark.promise("fake-webhooks")
-    async def test_what_is_not_taken_is_sent_again(self, fake: FakeClerk) -> None:
-        """With its id, signed anew, after what came later; as often as was asked for."""
+    async def test_a_rejected_event_is_sent_again(self, fake: FakeClerk) -> None:
+        """With the same id and a new signature, after later events, as often as was set."""
         async with receiving(204, 500, 302, 503) as (url, arrived):
             fake.send_webhooks_to(url, retry_after=[0.05, 0.02])
             fake.add_session(session_id="sess_1")
@@ -228,8 +228,8 @@ class TestSent:
         for headers, body in arrived:
             verified(fake, {name.lower(): value for name, value in headers.items()}, body)
 
-    async def test_it_gives_up_in_the_end(self, fake: FakeClerk) -> None:
-        """After the last try; a reset ends it earlier."""
+    async def test_it_gives_up_after_the_last_attempt(self, fake: FakeClerk) -> None:
+        """A reset ends the attempts earlier."""
         async with receiving(503) as (url, arrived):
             fake.send_webhooks_to(url, retry_after=[0.01, 0.01])
             fake.add_session()

@@ -1,4 +1,4 @@
-"""The README's migration table, held against the official SDK that is installed."""
+"""The README's migration table, compared with the installed official SDK."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OF_EACH_CALL = ("retries", "timeout_ms", "server_url", "http_headers")
 
 
 def calls() -> dict[str, list[str]]:
-    """Give each operation of their sessions, with its arguments."""
+    """Return each operation of their sessions, with its arguments."""
     found: dict[str, list[str]] = {}
     for name, function in inspect.getmembers(Sessions, inspect.isfunction):
         if not name.startswith("_") and not name.endswith("_async") and name != "do_request":
@@ -40,7 +40,7 @@ def calls() -> dict[str, list[str]]:
 @pytest.mark.promise("migration-table")
 @pytest.mark.parametrize("name", calls())
 def test_each_call_and_argument_of_sessions_is_in_the_table(name: str) -> None:
-    """On one row, beside what it is called here."""
+    """On one row, beside its name here."""
     (row,) = [row for row in ROWS if f"`sessions.{name}(" in row[0]]
     for argument in set(calls()[name]) - {*OF_EACH_CALL, "request"}:
         assert re.search(rf"\b{argument}=", row[0]), argument
@@ -51,8 +51,8 @@ def test_each_call_and_argument_of_sessions_is_in_the_table(name: str) -> None:
 
 
 @pytest.mark.promise("migration-table")
-def test_what_goes_with_each_call_and_the_client_is_in_the_table() -> None:
-    """Time-outs, retries, addresses, headers, clients."""
+def test_the_common_options_of_calls_and_clients_are_in_the_table() -> None:
+    """Timeouts, retries, addresses, headers, clients."""
     for argument in OF_EACH_CALL:
         assert f"`{argument}=`" in THEIRS
     for argument in list(inspect.signature(Clerk.__init__).parameters)[1:]:
@@ -65,7 +65,7 @@ def test_what_goes_with_each_call_and_the_client_is_in_the_table() -> None:
 
 @pytest.mark.promise("migration-table")
 def test_each_error_is_in_the_table() -> None:
-    """Those that a call can raise, with the attributes that are read."""
+    """The errors that a call can raise, with their attributes."""
     bases = {models.SDKError, models.ClerkErrors, models.ResponseValidationError}
     for error in {*bases, models.ClerkBaseError, models.NoResponseError}:
         assert f"`models.{error.__name__}`" in THEIRS
@@ -78,7 +78,7 @@ def test_each_error_is_in_the_table() -> None:
 
 @pytest.mark.promise("migration-table")
 def test_each_function_and_option_of_verification_is_in_the_table() -> None:
-    """With what a state and a token's owner can be asked."""
+    """With the attributes of a state and of an auth object."""
     functions = {name for name, _ in inspect.getmembers(security, inspect.isfunction)}
     assert functions >= {"authenticate_request", "verify_token"}
     for name in functions:
@@ -112,7 +112,7 @@ def _fields(kind: type[Any]) -> list[Any]:
 
 @pytest.mark.promise("migration-table")
 def test_each_reason_is_ours_too_or_in_the_table() -> None:
-    """So that a comparison with the code goes on working."""
+    """So a comparison with a reason continues to work."""
     ours = {reason.value for reason in TokenVerificationReason}
     theirs = {
         each.value[0]
@@ -125,6 +125,6 @@ def test_each_reason_is_ours_too_or_in_the_table() -> None:
 
 
 def test_values_have_the_same_fields() -> None:
-    """As the table says."""
+    """The table says so."""
     names = {field.name.lstrip("_") for field in attrs.fields(Session)}
     assert set(models.Session.model_fields) == names

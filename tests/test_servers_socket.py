@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Using .httpx. with")
 
 @pytest.fixture
 def client(fake: FakeClerk, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Give a client of the app, which looks at sessions all the time."""
+    """Yield a client of the app, which checks sessions all the time."""
     pytest.importorskip("httpx")
     from fastapi.testclient import TestClient  # noqa: PLC0415 - needs httpx
 
@@ -37,7 +37,7 @@ def client(fake: FakeClerk, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 @pytest.mark.promise("websockets")
 @pytest.mark.parametrize("ending", ["revoked", "removed"])
 def test_a_socket_ends_with_its_session(ending: str, client: Any, fake: FakeClerk) -> None:
-    """And outlives its token, and an outage of the service."""
+    """It outlives its token, and an outage of the service."""
     from starlette.websockets import WebSocketDisconnect  # noqa: PLC0415 - see above
 
     session = fake.add_session(user_id="user_1")
@@ -56,8 +56,8 @@ def test_a_socket_ends_with_its_session(ending: str, client: Any, fake: FakeCler
     assert caught.value.code == 4001
 
 
-def test_nobody_opens_a_socket_without_a_session(client: Any) -> None:
-    """It is refused before it is accepted."""
+def test_a_socket_without_a_session_is_rejected(client: Any) -> None:
+    """It is rejected before it is accepted."""
     from starlette.websockets import WebSocketDisconnect  # noqa: PLC0415 - see above
 
     with pytest.raises(WebSocketDisconnect) as caught, client.websocket_connect("/echo"):

@@ -1,4 +1,4 @@
-"""Apps in real servers that share their state: what one process hears, all processes refuse."""
+"""Apps in real servers that share their state: an event that reaches one process applies to all."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def serving(server: str, fake: FakeClerk, redis: RedisServer, **more: str) -> Ge
 
 
 def send(app: ServedApp, headers: dict[str, str], body: bytes) -> int:
-    """Send an event, and return the status of the answer."""
+    """Send an event, and return the status of the response."""
     connection = http.client.HTTPConnection("127.0.0.1", app.port, timeout=LIMIT)
     with contextlib.closing(connection):
         connection.request("POST", WEBHOOKS, body, {**headers, "Connection": "close"})
@@ -65,7 +65,7 @@ def send(app: ServedApp, headers: dict[str, str], body: bytes) -> int:
 
 
 def all_answer(app: ServedApp, status: int, session: Any, fake: FakeClerk) -> bool:
-    """Tell whether all workers answer a user so."""
+    """Return whether all workers respond to a user with this status."""
     return all(app.post("/who", session, fake) == status for _ in range(ALL_HEARD))
 
 
@@ -74,7 +74,7 @@ def all_answer(app: ServedApp, status: int, session: Any, fake: FakeClerk) -> bo
 def test_a_webhook_signs_out_of_every_process(
     server: str, fake: FakeClerk, redis_server: RedisServer
 ) -> None:
-    """A session that ends at the service is refused by each worker of this app and of another."""
+    """After a session ends at the service, each worker of this app and of another rejects it."""
     ended, other = fake.add_session(user_id="user_1"), fake.add_session(user_id="user_2")
     another = "fastapi on uvicorn" if "flask" in server else "flask on gunicorn, preloaded"
     with (
@@ -98,10 +98,10 @@ def test_a_webhook_signs_out_of_every_process(
 
 @pytest.mark.promise("webhooks")
 @pytest.mark.parametrize("server", ["fastapi on uvicorn", "flask on gunicorn, preloaded threads"])
-def test_what_is_forged_late_or_repeated(
+def test_a_forged_or_late_event_is_400_and_a_repeated_one_is_harmless(
     server: str, fake: FakeClerk, redis_server: RedisServer
 ) -> None:
-    """400 for what Clerk has not just signed; a repeated event undoes no later `allow`."""
+    """A repeated event undoes no later `allow`."""
     session = fake.add_session(user_id="user_1")
     headers, body = fake.webhook("session.revoked", session)
     now = int(time.time() * 1000)
@@ -137,10 +137,10 @@ def test_what_is_forged_late_or_repeated(
 @pytest.mark.parametrize(
     "server", ["flask on gunicorn, preloaded", "flask on gunicorn, preloaded threads"]
 )
-def test_workers_that_were_forked_from_a_process_in_touch_share_on(
+def test_workers_forked_from_a_connected_process_share_too(
     server: str, fake: FakeClerk, redis_server: RedisServer
 ) -> None:
-    """Each makes connections of its own, counts as a process, and knows what its parent knew."""
+    """Each makes its own connections, counts as a process, and has its parent's denials."""
     session = fake.add_session(user_id="user_1", session_id="sess_1")
     known = fake.add_session(user_id="user_1", session_id="sess_before_the_forks")
     with serving(server, fake, redis_server, WARM_UP_BEFORE_FORKS="1") as app:
@@ -154,6 +154,6 @@ def test_workers_that_were_forked_from_a_process_in_touch_share_on(
 
 
 def members(redis: RedisServer) -> dict[bytes, Any]:
-    """Return what Redis knows of the processes that share the window."""
+    """Return what Redis stores about the processes that share the window."""
     (key,) = redis.command("KEYS", "*:members")
     return {name: json.loads(told) for name, told in redis.command("HGETALL", key).items()}

@@ -1,7 +1,8 @@
-"""What a sync client does in threads of its own never imports anything there.
+"""The threads of a sync client never import anything.
 
-Ctrl-C in an import of the main thread can leave the interpreter's import lock taken for good. The
-main thread notices nothing of it, and any other waits forever in its next import of a new module.
+Ctrl-C during an import in the main thread can leave the interpreter's import lock locked forever.
+The main thread is not affected, but any other thread waits forever in its next import of a new
+module.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ verifier.verify(token)
 @pytest.mark.promise("interruptions")
 @pytest.mark.parametrize("use", USES)
 def test_no_thread_of_ours_waits_for_the_import_lock(use: str, fake: FakeClerk) -> None:
-    """Whatever a program uses for the first time, it works while the main thread holds the lock."""
+    """Everything works at first use, even while the main thread holds the lock."""
     sessions = [fake.add_session(user_id="user_1") for _ in range(3)]
     fake.inject(Fault.wrong_shape(operation="create_token", count=None))
     ended = run_program(

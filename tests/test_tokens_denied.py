@@ -191,7 +191,7 @@ async def test_a_dry_run_denies_nothing(fake: FakeClerk, client: AsyncSessionsAp
 async def test_a_client_without_a_verifier_keeps_few_denials(
     client: AsyncSessionsApi,
 ) -> None:
-    """Nothing reads them, so it keeps the last 10,000. From the first verifier on, it keeps all."""
+    """Nothing reads them, so it keeps some 10,000, the last. From the first verifier on, all."""
     for first in range(0, 30_000, 1000):
         client._denials.deny_sessions([f"sess_{number}" for number in range(first, first + 1000)])
     for number in range(30_000, 60_000):
