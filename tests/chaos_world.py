@@ -126,7 +126,7 @@ class World:
             max_delay=0.05,
             max_retry_after=2 * patience,
         )
-        self._threads_before = set(threading.enumerate())
+        self._threads_before = self._started_threads()
         self._fds_before = open_files()
         options: dict[str, Any] = {
             "base_url": proxy.base_url,
@@ -358,13 +358,18 @@ class World:
         for _ in range(500):
             left = [
                 *(task for task in asyncio.all_tasks() if task not in own),
-                *(set(threading.enumerate()) - self._threads_before - self._threads_of_loops()),
+                *(self._started_threads() - self._threads_before - self._threads_of_loops()),
                 *self._files_left(),
             ]
             if not left:
                 return
             await asyncio.sleep(0.002)
         raise AssertionError(f"left behind: {left}")
+
+    @staticmethod
+    def _started_threads() -> set[threading.Thread]:
+        """Give the threads that were started; Python 3.11 keeps a name of others for good."""
+        return {each for each in threading.enumerate() if not each.name.startswith("Dummy-")}
 
     def _threads_of_loops(self) -> set[threading.Thread]:
         """Return the threads that this loop and the service's loop keep for blocking work."""

@@ -333,6 +333,17 @@ async def test_waiting_callers_share_one_failed_fetch() -> None:
     assert stub.fetches == 1
 
 
+async def test_who_has_waited_for_a_fetch_that_failed_waits_for_no_other() -> None:
+    """Though somebody else has begun one since: in an outage one follows another."""
+    keys = made(AsyncStub())._fetched
+    first, second = keys.prepare(), keys.prepare()
+    needed = next(first)
+    keys.fail(needed.flight, ConnectError("nobody there"))
+    assert next(second).start
+    with pytest.raises(KeysUnavailableError):
+        next(first)
+
+
 async def test_an_unknown_kid_in_an_outage_is_unavailable() -> None:
     """Nobody knows whether the instance has that key, so the token is not called invalid."""
     stub, ages = AsyncStub(), Clock(0.0)
