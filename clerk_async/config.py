@@ -12,6 +12,7 @@ import math
 import os
 import re
 import socket
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from clerk_async.errors import ConfigurationError, InvalidArgumentError
+from clerk_async.redaction import sealed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -252,8 +254,10 @@ class LateEndpoint:
 
     @property
     def base_url(self) -> str:
-        """The URL that calls go to, as far as known by now."""
-        return (self._endpoint if self._is_settled else self._find(os.environ)).base_url
+        """The URL that calls go to, as far as known by now; for reprs, so it never raises."""
+        with suppress(ConfigurationError):
+            return (self._endpoint if self._is_settled else self._find(os.environ)).base_url
+        return self._endpoint.base_url
 
 
 def resolve_endpoint(
@@ -285,6 +289,7 @@ def _no_key() -> ConfigurationError:
     )
 
 
+@sealed
 def _find_endpoint(
     secret_key: str | None,
     base_url: str | None,

@@ -13,6 +13,7 @@ from clerk_async.http.decode import (
     decode_session,
     decode_token,
 )
+from clerk_async.redaction import sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -74,6 +75,7 @@ class AsyncSessionsWithHttpInfo:
         """Get a session."""
         return await self._ask(operations.for_session(operations.GET, session_id), decode_session)
 
+    @sealed
     async def refresh(
         self,
         session_id: str,
@@ -129,6 +131,7 @@ class AsyncSessionsWithHttpInfo:
         warnings.warn(VERIFY_ADVICE, DeprecationWarning, stacklevel=2)
         return self._verify(session_id, token)
 
+    @sealed
     async def _verify(self, session_id: str, token: str | Token) -> ApiResponse[Session]:
         request = operations.verify_request(session_id, token)
         try:

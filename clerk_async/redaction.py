@@ -1,4 +1,4 @@
-"""Redaction of secrets in values that are shown, and the JSON form of values.
+"""Redaction of secrets in values and errors that are shown, and the JSON form of values.
 
 Only the hooks that pydantic itself calls import pydantic.
 """
@@ -6,11 +6,14 @@ Only the hooks that pydantic itself calls import pydantic.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
-from types import UnionType
-from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
+from functools import wraps
+from types import FrameType, TracebackType, UnionType
+from typing import Annotated, Any, Final, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import attrs
 
@@ -69,6 +72,62 @@ def _without_token(words: re.Match[str]) -> str:
 def _without_cookie(words: re.Match[str]) -> str:
     cookie = _COOKIE.search(words[0])
     return words[0] if cookie is None else words[0][: cookie.start()] + REDACTED
+
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_IS_COROUTINE_FUNCTION: Final = 0x80
+_MAY_HOLD_SECRETS: Final = {
+    *("aiohttp", "aiosignal", "cattrs", "clerk_async", "redis", "standardwebhooks"),
+    *sys.stdlib_module_names,
+}
+
+
+def empty_frames(error: BaseException) -> None:
+    """Drop the locals of the frames that an error went through on its way to the caller.
+
+    Reports of errors, such as Sentry's, show locals. A user's own frames, such as those of a hook,
+    keep theirs. So does what the caller was handling when it called us, which is chained too.
+    """
+    links: list[BaseException | None] = [error]
+    passed: set[FrameType] = {error.__traceback__.tb_frame} if error.__traceback__ else set()
+    for link in links:
+        entry: TracebackType | None = None if link is None else link.__traceback__
+        if link is None or entry is None or entry.tb_frame not in passed:
+            continue
+        while entry is not None:
+            frame = entry.tb_frame
+            passed.add(frame)
+            name: str = frame.f_globals.get("__name__", "")
+            if name.partition(".")[0] in _MAY_HOLD_SECRETS:
+                with suppress(RuntimeError):  # it is still running: the caller itself
+                    frame.clear()
+            entry = entry.tb_next
+        links += [link.__cause__, link.__context__]
+
+
+def sealed(function: _F) -> _F:
+    """Make a function that takes secrets show none of them in the frames of an error it raises."""
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except BaseException as error:
+            del args, kwargs
+            empty_frames(error)
+            raise
+
+    @wraps(function)
+    async def call_async(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await function(*args, **kwargs)
+        except BaseException as error:
+            del args, kwargs
+            empty_frames(error)
+            raise
+
+    is_async = cast("Any", function).__code__.co_flags & _IS_COROUTINE_FUNCTION
+    return cast("_F", call_async if is_async else call)
 
 
 class ResponseHeaders(Mapping[str, str]):

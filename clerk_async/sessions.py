@@ -28,6 +28,7 @@ from clerk_async.http.decode import decode_page, decode_refreshed, decode_sessio
 from clerk_async.http.paging import Walk, check_where, iterate_pages
 from clerk_async.http.settings import wire_settings
 from clerk_async.http_info import VERIFY_ADVICE, AsyncSessionsWithHttpInfo
+from clerk_async.redaction import sealed
 from clerk_async.sharing import AsyncSharing
 from clerk_async.tokens.token_source import AsyncTokenSources
 
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
         Mapping,
         Sequence,
     )
-    from types import TracebackType
 
     import aiohttp
 
@@ -107,6 +107,7 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing, AsyncTokenSources):
         InvalidArgumentError: If a number is out of range.
     """
 
+    @sealed
     def __init__(
         self,
         secret_key: str | None = None,
@@ -193,6 +194,7 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing, AsyncTokenSources):
         request = operations.for_session(operations.GET, session_id)
         return self._reader.value(decode_session, await self._calls.call(request), request)
 
+    @sealed
     async def refresh(
         self,
         session_id: str,
@@ -274,6 +276,7 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing, AsyncTokenSources):
         warnings.warn(VERIFY_ADVICE, DeprecationWarning, stacklevel=2)
         return self._verify(session_id, token)
 
+    @sealed
     async def _verify(self, session_id: str, token: str | Token) -> Session:
         return (await self.with_http_info._verify(session_id, token)).data  # noqa: SLF001
 
@@ -394,12 +397,7 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing, AsyncTokenSources):
         running_loop()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     def __repr__(self) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import pickle
 import traceback
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -23,6 +25,35 @@ from clerk_async.testing import Fault
 
 if TYPE_CHECKING:
     import pytest
+
+NOT_OURS: Final = (Path(__file__).parent, Path(asyncio.__file__).parent)
+
+
+def chain(error: Any) -> list[BaseException]:
+    """Return an error and all that is chained to it or grouped in it, shown or not."""
+    links: list[Any] = [error]
+    seen: list[BaseException] = []
+    for link in links:
+        if link is not None and link not in seen:
+            seen.append(link)
+            links += [link.__cause__, link.__context__, *getattr(link, "exceptions", ())]
+    return seen
+
+
+def places(error: Any, *secrets: str) -> list[str]:
+    """Return where a planted secret stands in the locals of a frame of ours or of aiohttp."""
+    wanted = ("PLANTED", *secrets)
+    found: list[str] = []
+    for link in chain(error):
+        for frame, _ in traceback.walk_tb(link.__traceback__):
+            file = Path(frame.f_code.co_filename)
+            if not any(place in file.parents for place in NOT_OURS):
+                found += [
+                    f"{type(link).__name__} <- {file.name}:{frame.f_code.co_name} local {name}"
+                    for name, value in frame.f_locals.items()
+                    if any(secret in repr(value) for secret in wanted)
+                ]
+    return found
 
 
 def planted_faults(key: str, token: str) -> dict[str, Fault]:

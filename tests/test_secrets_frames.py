@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 import anyio
 import pytest
+from hunting import chain, places
 from talkative import Talkative
 
 import clerk_async
@@ -23,33 +24,6 @@ if TYPE_CHECKING:
 KEY: Final = "sk_test_PLANTEDKEYPLANTEDKEYPLANTEDKEY"
 COOKIE: Final = "__session=PLANTED; Path=/; HttpOnly"
 HALF: Final = f"HTTP/1.1 200 OK\r\nSet-Cookie: {COOKIE}\r\nContent-Length: 99\r\n\r\n{{".encode()
-NOT_OURS: Final = (Path(__file__).parent, Path(asyncio.__file__).parent)
-
-
-def chain(error: Any) -> list[BaseException]:
-    """Return an error and all errors that are chained to it or grouped in it, shown or not."""
-    links: list[Any] = [error]
-    seen: list[BaseException] = []
-    for link in links:
-        if link is not None and link not in seen:
-            seen.append(link)
-            links += [link.__cause__, link.__context__, *getattr(link, "exceptions", ())]
-    return seen
-
-
-def places(error: Any) -> list[str]:
-    """Return where the locals of our frames or aiohttp's contain a planted secret."""
-    found: list[str] = []
-    for link in chain(error):
-        for frame, _ in walk_tb(link.__traceback__):
-            file = Path(frame.f_code.co_filename)
-            if not any(place in file.parents for place in NOT_OURS):
-                found += [
-                    f"{type(link).__name__} <- {file.name}:{frame.f_code.co_name} local {name}"
-                    for name, value in frame.f_locals.items()
-                    if "PLANTED" in repr(value)
-                ]
-    return found
 
 
 @pytest.fixture(autouse=True)

@@ -83,7 +83,7 @@ class ClientState:
         sleep: Callable[[float], Awaitable[None]] = sleep,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        self.settings = settings
+        self.settings: WireSettings = settings
         self.peers: Peers | None = peers
         if peers is not None:
             peers.on_pause(self.pause)

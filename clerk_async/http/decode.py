@@ -27,7 +27,7 @@ from clerk_async.models import (
     Token,
     UnreadableItem,
 )
-from clerk_async.redaction import ResponseHeaders, redact
+from clerk_async.redaction import ResponseHeaders, empty_frames, redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -253,6 +253,7 @@ class Reader:
         except ResponseDecodeError as error:
             answer.distrust()
             self._tell(error, answer, request)
+            empty_frames(error)  # their locals hold the answer: a token, say
             raise
         for item in getattr(value, "unreadable", ()):  # of a page; isinstance of an ABC is slow
             self._tell(item.error, answer, request)

@@ -27,6 +27,15 @@ _JOIN: Final = 1.0
 """Seconds that a thread may take to exit after its work is done."""
 
 
+def past_here(error: BaseException) -> BaseException:
+    """Take the frame that has caught an error out of its traceback, and return the error.
+
+    It still runs while another thread, which the error is for, empties the frames it went through.
+    """
+    here = error.__traceback__
+    return error.with_traceback(None if here is None else here.tb_next)
+
+
 class Latch:
     """Opens once, and releases all threads that wait for it."""
 
@@ -153,6 +162,6 @@ class Errand(Generic[T]):
         try:
             self._result = None if work is None else work()
         except BaseException as error:  # noqa: BLE001 - raised in all threads that wait
-            self._error = error
+            self._error = past_here(error)
         finally:
             self._done.open()

@@ -13,6 +13,7 @@ import attrs
 
 from clerk_async.config import check_integer, is_loopback
 from clerk_async.errors import ConfigurationError
+from clerk_async.redaction import sealed
 from clerk_async.version import __version__
 
 if TYPE_CHECKING:
@@ -200,6 +201,7 @@ def proxy_to_use(settings: WireSettings) -> Proxy | None:
     return proxy_of_environment(settings.base_url)
 
 
+@sealed
 def proxy_of_environment(base_url: str) -> Proxy | None:
     """Return the proxy that the environment names for a URL; None if there is none, or on loopback.
 

@@ -13,6 +13,7 @@ import attrs
 from clerk_async.config import SHARED_STATE_VARIABLE, check_number
 from clerk_async.denials import DEFAULT_KEEP
 from clerk_async.errors import ConfigurationError
+from clerk_async.redaction import sealed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,6 +62,7 @@ class SharedState:
 
     __slots__ = ("_client", "_url", "keep", "namespace", "timeout")
 
+    @sealed
     def __init__(
         self,
         url: str | None = None,

@@ -10,10 +10,12 @@ import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-import clerk_async.http.tolerant  # noqa: F401 - now, as the loop's thread imports nothing
+# Now, because the loop's thread imports nothing.
+import clerk_async.http.tolerant  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from clerk_async.config import DEFAULT_API_VERSION, DEFAULT_POOL_SIZE
 from clerk_async.http.paging import check_where, is_meant
 from clerk_async.http_info import VERIFY_ADVICE
+from clerk_async.redaction import sealed
 from clerk_async.sessions import (
     DEFAULT_PAGE_SIZE,
     DEFAULT_RETRY,
@@ -95,6 +97,7 @@ class SessionsApi(BulkRevocation, Sharing, TokenSources):
         InvalidArgumentError: If a number is out of range.
     """
 
+    @sealed
     def __init__(
         self,
         secret_key: str | None = None,
@@ -185,6 +188,7 @@ class SessionsApi(BulkRevocation, Sharing, TokenSources):
         """
         return self._thread.call(self._async.get, session_id)
 
+    @sealed
     def refresh(
         self,
         session_id: str,
@@ -241,6 +245,7 @@ class SessionsApi(BulkRevocation, Sharing, TokenSources):
         """
         return self._thread.call(self._async.revoke, session_id, user_id=user_id)
 
+    @sealed
     def verify(self, session_id: str, token: str | Token) -> Session:
         """Verify a session token over the network: deprecated by Clerk, use a verifier instead.
 
@@ -253,7 +258,7 @@ class SessionsApi(BulkRevocation, Sharing, TokenSources):
         Warns:
             DeprecationWarning: Always; `TokenVerifier` does it better without the network.
         """
-        warnings.warn(VERIFY_ADVICE, DeprecationWarning, stacklevel=2)
+        warnings.warn(VERIFY_ADVICE, DeprecationWarning, stacklevel=3)
         return self._thread.call(self._async._verify, session_id, token)  # noqa: SLF001
 
     def create_token(self, session_id: str, *, expires_in_seconds: int | None = None) -> Token:

@@ -6,6 +6,7 @@ import warnings
 from typing import TYPE_CHECKING, Literal
 
 from clerk_async.http_info import VERIFY_ADVICE
+from clerk_async.redaction import sealed
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -63,6 +64,7 @@ class SessionsWithHttpInfo:
         """Get a session."""
         return self._thread.call(self._async.get, session_id)
 
+    @sealed
     def refresh(
         self,
         session_id: str,
@@ -92,9 +94,10 @@ class SessionsWithHttpInfo:
         """Revoke a session: its user must sign in again."""
         return self._thread.call(self._async.revoke, session_id, user_id=user_id)
 
+    @sealed
     def verify(self, session_id: str, token: str | Token) -> ApiResponse[Session]:
         """Verify a session token over the network: deprecated by Clerk, use a verifier instead."""
-        warnings.warn(VERIFY_ADVICE, DeprecationWarning, stacklevel=2)
+        warnings.warn(VERIFY_ADVICE, DeprecationWarning, stacklevel=3)
         return self._thread.call(self._async._verify, session_id, token)  # noqa: SLF001
 
     def create_token(

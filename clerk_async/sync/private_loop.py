@@ -17,7 +17,7 @@ import contextvars
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from clerk_async.errors import ClientClosedError, ConnectError, WrongLoopError
-from clerk_async.http.errand import Errand, Latch
+from clerk_async.http.errand import Errand, Latch, past_here
 from clerk_async.under_test import new_event_loop
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Crossing(Generic[T]):
                 raise asyncio.CancelledError  # noqa: TRY301 - as if cancelled one step later
             self._result = await self._function(*self._arguments, **self._options)
         except BaseException as error:  # noqa: BLE001 - raised unchanged in the caller
-            self._error = error
+            self._error = past_here(error)
         under_way.discard(self)
         self._settle()
 

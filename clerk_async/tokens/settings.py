@@ -12,6 +12,7 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from clerk_async.errors import ConfigurationError
+from clerk_async.redaction import sealed
 from clerk_async.tokens.denied import DenialCheck, LookUps, checked_max_age
 from clerk_async.tokens.key_set import FetchedKeys, KeySetStatus
 from clerk_async.tokens.keys import key_from, require_cryptography
@@ -52,6 +53,7 @@ class Verifier(Generic[SourceT]):
         """Return the event loop that a fetch runs in; None if it runs in a separate thread."""
         return None
 
+    @sealed
     def __init__(
         self,
         *,

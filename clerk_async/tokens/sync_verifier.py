@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from clerk_async.errors import ClerkError
+from clerk_async.redaction import empty_frames
 from clerk_async.tokens.key_set import Flight, KeysNeeded
 from clerk_async.tokens.settings import Verifier
 from clerk_async.tokens.sources import SessionsSource, fetch_published, load_client
@@ -73,17 +74,22 @@ class TokenVerifier(Verifier[SessionsSource]):
             InvalidArgumentError: If `check_session` is invalid.
             ClerkError: With `check_session`, if the session could not be looked up.
         """
-        if self._link is not None and not self._link.is_running:
-            self._start_link()
-        if check_session is False:
-            claims = self._at_once(token, accept_pending=accept_pending)
-            if claims is not None:
-                return claims
-        return self._run(
-            self._verification.verify(
-                token, check_session=check_session, accept_pending=accept_pending
+        try:
+            if self._link is not None and not self._link.is_running:
+                self._start_link()
+            if check_session is False:
+                claims = self._at_once(token, accept_pending=accept_pending)
+                if claims is not None:
+                    return claims
+            return self._run(
+                self._verification.verify(
+                    token, check_session=check_session, accept_pending=accept_pending
+                )
             )
-        )
+        except BaseException as error:
+            del token
+            empty_frames(error)
+            raise
 
     def authenticate_request(
         self,
@@ -117,16 +123,21 @@ class TokenVerifier(Verifier[SessionsSource]):
                 invalid.
             ConfigurationError: If the service must be asked and the verifier has no `sessions`.
         """
-        if self._link is not None and not self._link.is_running:
-            self._start_link()
-        steps: Steps[RequestState] = (self._authenticate or self._load_authenticate())(
-            self._verification,
-            request,
-            check_session=check_session,
-            refresh_if_expired=refresh_if_expired,
-            accept_pending=accept_pending,
-        )
-        return self._run(steps)
+        try:
+            if self._link is not None and not self._link.is_running:
+                self._start_link()
+            steps: Steps[RequestState] = (self._authenticate or self._load_authenticate())(
+                self._verification,
+                request,
+                check_session=check_session,
+                refresh_if_expired=refresh_if_expired,
+                accept_pending=accept_pending,
+            )
+            return self._run(steps)
+        except BaseException as error:
+            del request
+            empty_frames(error)
+            raise
 
     def warm_up(self) -> None:
         """Fetch the keys now, when the app starts, so that no request waits for them.

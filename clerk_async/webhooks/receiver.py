@@ -19,6 +19,7 @@ from clerk_async.errors import (
     WebhookVerificationError,
 )
 from clerk_async.http.shapes import Losses
+from clerk_async.redaction import sealed
 from clerk_async.tokens.credentials import read_credentials
 from clerk_async.webhooks.events import apply_event, has_effect, read_event
 
@@ -107,12 +108,14 @@ class AsyncWebhookReceiver(_Receiver):
             the extra `webhooks` isn't installed.
     """
 
+    @sealed
     def __init__(
         self, *, sessions: AsyncSessionsApi, signing_secret: str | Sequence[str] | None = None
     ) -> None:
         super().__init__(signing_secret)
         self._sessions = sessions
 
+    @sealed
     async def receive(self, headers_or_request: object, body: bytes) -> WebhookEvent:
         """Verify a webhook, apply it, and return its event.
 
@@ -164,12 +167,14 @@ class WebhookReceiver(_Receiver):
             the extra `webhooks` isn't installed.
     """
 
+    @sealed
     def __init__(
         self, *, sessions: SessionsApi, signing_secret: str | Sequence[str] | None = None
     ) -> None:
         super().__init__(signing_secret)
         self._sessions = sessions
 
+    @sealed
     def receive(self, headers_or_request: object, body: bytes) -> WebhookEvent:
         """Verify a webhook, apply it, and return its event.
 
