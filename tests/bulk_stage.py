@@ -41,7 +41,7 @@ class _Selector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
         if not ready:
-            assert timeout is not None, "everybody waits for something that will never come"
+            assert timeout is not None, "every task waits for something that never happens"
             self.now += max(0.0, timeout)
         return ready
 

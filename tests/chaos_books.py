@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from clerk_async.testing.record import ReceivedRequest
 
 SLACK: Final = 0.1
-"""Seconds that a call may end late for the machine's sake, besides the loop's measured lateness."""
+"""Seconds that a call may end late on a slow machine, besides the loop's measured lateness."""
 LOOK_EVERY: Final = 0.01
-"""Seconds between two looks at the loop's lateness."""
+"""Seconds between two measurements of the loop's lateness."""
 PAGE_SIZE: Final = 2
 SESSIONS_OF_A_USER: Final = 5
 
@@ -184,7 +184,7 @@ class Books:
         if isinstance(tried.error, ConnectError) and tried.attempts == 1:
             assert sends == 0, "a connect error says that nothing was sent"
         if isinstance(tried.error, RequestTimeoutError) and tried.error.phase != "response":
-            assert tried.attempts != 1 or sends == 0, "it was sent, though said to be waiting"
+            assert tried.attempts != 1 or sends == 0, "it was sent, but reported as waiting"
         if tried.operation in {"create", "refresh"}:
             repeatable = {429, 503} | ({409} if tried.operation == "create" else set[int]())
             refused = sum(request.status in repeatable for request in arrived)
@@ -219,13 +219,13 @@ class Books:
         )
         if tried.operation in {"verify_token", "verify_forged"}:
             ours = (TokenVerificationError,)
-        assert isinstance(error, ours), f"no error of ours: {error!r}"
+        assert isinstance(error, ours), f"not an error of ours: {error!r}"
         assert not isinstance(error, AuthenticationError), f"a second refresh: {error}"
         assert error.__cause__ is None
         if isinstance(error, KeysUnavailableError) and error.cause is None:
             assert re.search("(?i)key set|broken off", str(error)), f"a fault of ours: {error}"
         if isinstance(error, ClientClosedError):
-            assert tried.was_closed, "nobody had closed the client"
+            assert tried.was_closed, "the client was not closed"
 
     def _ids_of(self, user: str) -> list[str]:
         sessions = list(self.fake.sessions.values())
@@ -234,7 +234,7 @@ class Books:
     def _check_iterate(self, tried: Tried) -> None:
         if tried.error is None:
             found = sorted(session.id for session in tried.value)
-            assert found == self._ids_of(tried.key), "a page was lost or came twice"
+            assert found == self._ids_of(tried.key), "a page was lost or repeated"
 
     def _check_list(self, tried: Tried) -> None:
         if tried.error is None:
@@ -259,7 +259,7 @@ class Books:
         made = self._ids_of(tried.key)
         assert len(made) <= 1, f"created twice: {made}"
         if tried.error is None:
-            assert made == [tried.value.id], "said to be created"
+            assert made == [tried.value.id], "reported as created"
         elif not isinstance(tried.error, ClientClosedError) and not tried.may_have_arrived:
             assert not made, "denied, and it did happen"
 
@@ -267,7 +267,7 @@ class Books:
         status = self.status(tried.key)
         if tried.error is None:
             assert tried.value.id == tried.key
-            assert status == "revoked", "said to be revoked"
+            assert status == "revoked", "reported as revoked"
         elif isinstance(tried.error, BadRequestError):
             assert status == "revoked"
             assert tried.may_have_arrived, "an earlier attempt of ours revoked it"
@@ -291,7 +291,7 @@ class Books:
     def check_bulk(self, run: BulkTried) -> None:
         """Compare the first run of a bulk call with the service and its journal."""
         told = [str(one.session_id) for one in run.outcomes if one.session_id is not None]
-        assert len(told) == len(set(told)), "an outcome was told twice"
+        assert len(told) == len(set(told)), "an outcome was reported twice"
         if run.method == "revoke_all":  # a failed list request is an outcome without an id
             assert set(told) <= set(run.ids)
         else:
@@ -323,8 +323,8 @@ class Books:
         match outcome.status:
             case RevocationStatus.REVOKED | RevocationStatus.ALREADY_INACTIVE:
                 assert outcome.session is not None
-                assert outcome.session.id == one, "the answer for another session"
-                assert status == "revoked", f"{one} is said to be revoked"
+                assert outcome.session.id == one, "the response about another session"
+                assert status == "revoked", f"{one} is reported as revoked"
             case RevocationStatus.NOT_FOUND:
                 assert one in run.unknown
             case RevocationStatus.NOT_ATTEMPTED if not sends:
@@ -339,10 +339,12 @@ class Books:
     def check_finished(self, run: BulkTried, done_before: set[str]) -> None:
         """Compare a run that was resumed without faults until it was done."""
         if run.report is not None:
-            assert run.report.ok, f"a resumed run must finish the job: {run.report}"
+            assert run.report.ok, f"a resumed run must complete: {run.report}"
         if run.report is not None and run.method == "revoke_many":
-            assert run.report.resumed >= len(done_before), "what was done is not done again"
-        assert not done_before & run.done, "what was done is not told again"
+            assert run.report.resumed >= len(done_before), (
+                "sessions that were done are not sent again"
+            )
+        assert not done_before & run.done, "sessions that were done are not reported again"
         live = [one for one in run.ids if one not in run.unknown and self.status(one) != "revoked"]
-        assert not live, f"said to be done, and still live: {live}"
-        assert self.status(run.spared) == "active", "it was to be spared"
+        assert not live, f"reported as done, but still live: {live}"
+        assert self.status(run.spared) == "active", "it should have been spared"

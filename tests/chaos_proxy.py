@@ -29,7 +29,7 @@ _PIECE: Final = 65536
 _HEAD = re.compile(rb"(GET|POST) (/\S*) HTTP/1\.1\r\n")
 
 Ending = Literal["fin", "reset", "hush"]
-"""How a connection breaks: closed in order, by a reset, or by never another byte (half-open)."""
+"""How a connection ends: closed properly, by a reset, or by silence (half-open)."""
 
 
 @attrs.frozen(kw_only=True)

@@ -52,9 +52,9 @@ CALLS: Final = (
 RUNS: Final = ("revoke_many", "revoke_stream", "revoke_all")
 DEADLINE: Final = 0.3
 MOST_AT_ONCE: Final = 24
-"""Calls at once; more would wait in the test's own threads, and count as the client's time."""
+"""Concurrent calls; more would wait in the test's own threads, and count as the client's time."""
 VIEW_EACH: Final = 4
-"""Every so many calls one goes through a view of the client that never tries again."""
+"""One call in this many goes through a view of the client that never retries."""
 ORIGIN: Final = "http://localhost:3000"
 _PASSING: Final = (500, 502, 504, 520, 522, 524)
 
@@ -235,7 +235,7 @@ class World:
         tried.was_closed = self.books.is_closed
         assert done, f"{operation} hangs"
         if call.cancelled():
-            assert cancel_after is not None, f"{operation} was cancelled by nobody"
+            assert cancel_after is not None, f"{operation} was cancelled, but not by us"
             tried.error = asyncio.CancelledError()
         elif (error := call.exception()) is not None:
             tried.error = error
@@ -395,7 +395,7 @@ def _report_of(client: Any, run: BulkTried, options: dict[str, Any]) -> Any:
 def open_files() -> set[str]:
     """Return the open file descriptors, without that of the listing itself."""
     found: set[str] = set()
-    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names are all it takes
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names are enough
         try:
             found.add(f"{name}: {os.readlink(f'/proc/self/fd/{name}')}")  # noqa: PTH115
         except OSError:

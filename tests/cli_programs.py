@@ -108,7 +108,7 @@ _IN_TERMINAL: Final = (
     "import os, sys; os.close(os.open(os.ttyname(2), os.O_RDWR));"
     " os.execvp(sys.argv[1], sys.argv[1:])"
 )
-"""The first terminal that the leader of a session opens becomes its controlling one."""
+"""The first terminal that a session leader opens becomes its controlling terminal."""
 
 
 class Terminal:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from clerk_async.testing import FakeClerk
 
 Call = Callable[[Any], Any]
-"""What to do with a client of either kind."""
+"""What to do with a client, sync or async."""
 Mode = Literal["async", "sync"]
 MODES: Final[tuple[Mode, ...]] = ("async", "sync")
 OPERATIONS: Final = (

@@ -38,12 +38,14 @@ _NUMBERS = itertools.count()
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add options that let chaos and soak tests run longer."""
     group = parser.getgroup("clerk_async")
-    group.addoption("--chaos-seeds", type=int, default=240, help="seeds of chaos to live through")
+    group.addoption("--chaos-seeds", type=int, default=240, help="seeds of chaos to run")
     group.addoption("--chaos-seed", type=int, default=None, help="the one seed to repeat")
     group.addoption("--chaos-order", type=int, default=None, help="the one search to repeat")
     group.addoption("--soak-seconds", type=float, default=60.0, help="how long the soak lasts")
     group.addoption(
-        "--redis-server", default="redis-server", help="the server to share state in: valkey-server"
+        "--redis-server",
+        default="redis-server",
+        help="the server that holds the shared state: valkey-server",
     )
 
 
@@ -56,7 +58,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line(
-        "markers", "may_block: this test blocks its event loop on purpose; nobody watches it"
+        "markers",
+        "may_block: this test blocks its event loop on purpose, so the loop isn't watched",
     )
 
 

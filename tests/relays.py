@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 ELSEWHERE: Final = "0.0.0.0"
-"""Counts as another machine, to which proxies are used, and leads to this one on Linux."""
+"""Counts as another machine, so proxies are used, but leads to this one on Linux."""
 
 
 def fake_elsewhere(fake: FakeClerk) -> dict[str, Any]:
@@ -119,7 +119,7 @@ class TlsFront(Relay):
 
     async def _prepare(
         self,
-        reader: asyncio.StreamReader,  # noqa: ARG002 - TLS is begun on the writer
+        reader: asyncio.StreamReader,  # noqa: ARG002 - TLS starts on the writer
         writer: asyncio.StreamWriter,
     ) -> int | None:
         await writer.start_tls(self._context)

@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 APPS: Final = Path(__file__).parent / "apps"
 LIMIT: Final = 20.0
-"""Seconds that anything here may take before it counts as hung."""
+"""Seconds after which anything here counts as hung."""
 TROUBLE: Final = re.compile(
     r"Traceback|never (?:awaited|retrieved)|was destroyed|[Uu]nclosed"
     r"|Fatal Python|coredump|sk_test_|eyJ\w{10}"
 )
-"""What a log must not hold: an error nobody caught, something left open, or a secret."""
+"""What a log must not contain: an uncaught error, something left open, or a secret."""
 
 
 @attrs.define
@@ -159,7 +159,7 @@ def until(happened: Callable[[], object]) -> None:
     """Poll until something has happened elsewhere that gives no notice."""
     pause, deadline = threading.Event(), time.monotonic() + LIMIT
     while not happened():
-        assert time.monotonic() < deadline, "what was waited for did not happen"
+        assert time.monotonic() < deadline, "the expected event did not happen"
         pause.wait(0.02)
 
 

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from clerk_async.testing import FakeClerk
 
 Change = tuple[str, int]
-"""What happens, and a number that says to whom."""
+"""What happens, and a number that selects the session."""
 
 TOTALS: dict[str, Callable[[int, int], int | None]] = {
     "true": lambda total, _: total,
-    "none": lambda total, size: None,  # noqa: ARG005 - what is true doesn't count
+    "none": lambda total, size: None,  # noqa: ARG005 - the true total doesn't count
     "too low": lambda total, _: max(0, total - 3),
     "too high": lambda total, _: total + 5,
     "of the page": lambda _, size: size,
@@ -42,9 +42,9 @@ changes = st.lists(
     ),
     max_size=40,
 )
-"""What happens after each request, until nothing happens any more."""
+"""What happens after each request, until nothing changes any more."""
 cuts = st.one_of(st.none(), st.integers(1, 4), st.lists(st.integers(2, 5), min_size=2, max_size=5))
-"""How many sessions a page holds at most: no bound, the same for all, or one after another."""
+"""The most sessions per page: no bound, one bound for all pages, or one bound after another."""
 totals = st.sampled_from(sorted(TOTALS))
 
 

@@ -48,9 +48,9 @@ if TYPE_CHECKING:
 
 PACKAGE: Final = str(Path(clerk_async.__file__).parent)
 SOON: Final = 1.5
-"""Seconds; our own patience, for what is in flight, begins at 2."""
+"""Seconds; the client itself waits at least 2 for requests in flight."""
 LIMIT: Final = 600.0
-"""Seconds after which the program says where it hangs."""
+"""Seconds after which the program prints where it hangs."""
 PARTIES: Final = ["http://localhost:3000"]
 
 
@@ -102,7 +102,7 @@ class World:
             wrong.append("another session")
         while self.neighbour.is_alive() and self.calls < seen + 2:
             if time.monotonic() > began + 10:
-                wrong.append("the other thread is stranded")
+                wrong.append("the other thread is stuck")
                 break
             time.sleep(0.0002)
         if (took := time.monotonic() - began) > SOON:
@@ -253,7 +253,7 @@ def _beside(act: Callable[[], object], other: Callable[[], object]) -> None:
         with paused():
             thread.join(10)
             if not answers or not answers[0] or not other():
-                say("whoever came at the same time, or later, is stranded", answers)
+                say("a concurrent or later caller is stuck", answers)
 
 
 # --- what a signal handler does ---

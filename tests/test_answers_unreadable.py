@@ -74,7 +74,7 @@ READABLE: Final[dict[str, bytes]] = {
     "deflate in small chunks": chunked("deflate", zlib.compress(JSON)),
     "no encoding": packed("identity", JSON),
     "an empty encoding": packed("", JSON),
-    "an encoding that is none": packed("utf-8", JSON),
+    "an unknown encoding": packed("utf-8", JSON),
     "no length": b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + JSON,
 }
 UNREADABLE: Final[dict[str, tuple[bytes, str]]] = {
@@ -91,7 +91,7 @@ UNREADABLE: Final[dict[str, tuple[bytes, str]]] = {
     "2000 headers": (http(JSON, "200 OK", *["X: PLANTED"] * 2000), "Too many headers"),
     "two lengths": (http(JSON, "200 OK", "Content-Length: 5"), "Content-Length"),
     "length and chunks": (http(JSON, "200 OK", "Transfer-Encoding: chunked"), "Content-Length"),
-    "a length that is none": (
+    "an invalid length": (
         b"HTTP/1.1 200 OK\r\nContent-Length: PLANTED\r\n\r\n" + JSON,
         "Content-Length",
     ),
@@ -101,7 +101,7 @@ UNREADABLE: Final[dict[str, tuple[bytes, str]]] = {
     ),
 }
 WITHOUT_STATUS: Final[dict[str, tuple[bytes, str]]] = {
-    "a status that is none": (b"HTTP/1.1 2x0 PLANTED\r\n\r\n", "status"),
+    "an invalid status": (b"HTTP/1.1 2x0 PLANTED\r\n\r\n", "status"),
     "a status of one digit": (b"HTTP/1.1 4 PLANTED\r\n\r\n", "status"),
     "SSH": (b"SSH-2.0-PLANTED\r\n", "HTTP"),
     "TLS": (b"\x15\x03\x01\x00\x02\x02\x46", "HTTP"),
@@ -170,7 +170,7 @@ async def test_an_unparsable_response_is_not_retried(
 
 
 HEADS: Final = list(UNREADABLE)[list(UNREADABLE).index("a header of 70 kB") :]
-"""What fails before aiohttp tells a session of another's that there is a status."""
+"""Responses that fail before aiohttp tells a user's own session that there is a status."""
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -283,4 +283,6 @@ async def test_a_worker_cancelled_at_its_turn_hands_it_on() -> None:
     await asyncio.wait([first, second, third])
     begin.set()
     assert all(each.cancelled() for each in (first, second, third))
-    assert await asyncio.wait_for(fourth, 5) is None, "its input ended with the first's going"
+    assert await asyncio.wait_for(fourth, 5) is None, (
+        "its input ended when the first reader was cancelled"
+    )

@@ -111,7 +111,7 @@ async def test_closing_early_finishes_requests_in_flight_and_leaves_no_task(
     text = journal.read_text()
     assert all(session_id in text for session_id in done)
     assert len(done) < 150
-    assert len(told) < 150, "the rest of the list is nobody's concern any more"
+    assert len(told) < 150, "the rest of the list no longer matters"
 
 
 async def test_a_dropped_stream_ends_by_itself(fake: FakeClerk) -> None:

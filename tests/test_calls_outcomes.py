@@ -181,7 +181,7 @@ def test_a_request_on_a_cut_connection_may_have_arrived(
     fake.inject(Fault.cut(stage, reset=reset, operation=operation, count=None))
     error = run(mode, fake, operation, retry=ONCE).error
     assert type(error) is ConnectionLostError
-    assert error.attempts == len(fake.requests) == 1, "nothing below us may have sent it again"
+    assert error.attempts == len(fake.requests) == 1, "nothing below us may retry"
     assert error._may_have_arrived
 
 

@@ -149,7 +149,7 @@ def test_the_books_agree_under_random_faults(
         try:
             asyncio.run(live_through(seed, fake, proxy, tmp_path))
             wrong = [one.getMessage() for one in caplog.records if one.levelno >= logging.ERROR]
-            assert not wrong, "a task, a callback or the service's own code has failed"
+            assert not wrong, "a task, a callback or the service's own code failed"
         except BaseException as error:
             error.add_note(f"repeat with: pytest tests/test_chaos_wire.py --chaos-seed {seed}")
             raise

@@ -174,7 +174,7 @@ class TestGiven:
 
 
 WRONG = {
-    "a fault that is none": ["--fault", "revoke"],
+    "an invalid fault": ["--fault", "revoke"],
     "a fault of no operation": ["--fault", "remove:500"],
     "a fault of no status": ["--fault", "revoke:1000"],
     "a fault that is too likely": ["--fault", "revoke:503:2"],
@@ -182,7 +182,7 @@ WRONG = {
     "a template that is not there": ["--template", "mine=/nowhere/claims.json"],
     "sessions that are not there": ["--seed-file", "/nowhere/sessions.jsonl"],
     "no latency": ["--latency", "fast"],
-    "a range that is none": ["--latency", "0.2-0.1"],
+    "an invalid range": ["--latency", "0.2-0.1"],
     "users that can't be written": ["--write-users", "/nowhere/users"],
 }
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 HELP_IN: float = 0.15
-"""Seconds in which help has to answer."""
+"""Seconds within which help must be printed."""
 
 
 @pytest.mark.promise("help-and-completion")

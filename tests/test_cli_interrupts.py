@@ -136,7 +136,7 @@ def test_the_second_ctrl_c_exits_in_the_middle_of_a_write() -> None:
         time.sleep(0.05)
         pressed = time.monotonic()
         while program.poll() is None:
-            assert time.monotonic() < pressed + 20, "it does not leave"
+            assert time.monotonic() < pressed + 20, "it does not exit"
             program.send_signal(signal.SIGINT)
             time.sleep(0.05)
         assert program.stderr is not None

@@ -270,7 +270,7 @@ def test_losing_the_network_ends_a_run_with_how_to_resume(fake: FakeClerk, tmp_p
     assert "failed" not in ended.out + ended.err[ended.err.index("Stopped:") :]
     tried = re.findall(r"(\d+) of those left were tried: the connection was lost", ended.err)
     assert len(tried) == 1
-    assert 100 <= int(tried[0]) <= 350, "how many were tried before it gave up is a matter of time"
+    assert 100 <= int(tried[0]) <= 350, "the number of attempts before it gave up depends on timing"
     assert f"--journal {journal}" in ended.err
     fake.clear_faults()
     again = run(fake, *arguments, "--journal", str(journal))
@@ -339,7 +339,7 @@ async def test_with_a_shared_state_a_whole_file_is_locked_out_before_it_is_revok
             *line, stderr=subprocess.PIPE, env=environment(fake, shared)
         )
         async with asyncio.timeout(30):
-            while client.shared_status().denied < 300:  # noqa: ASYNC110 - Redis tells no event
+            while client.shared_status().denied < 300:  # noqa: ASYNC110 - Redis sends no notice
                 await asyncio.sleep(0.02)
         assert live(fake) == 300
         program.send_signal(signal.SIGINT)

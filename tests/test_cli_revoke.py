@@ -393,7 +393,7 @@ def test_revoke_all_keeps_the_newest_of_each_user(cli: InProcess) -> None:
     assert "except  each user's 2 newest" in ended.err
     assert cli(*arguments, "-y", "--rate", "500/1").code == 0
     assert revoked(cli.fake) == {one for ids in made.values() for one in ids[:-2]}
-    assert cli(*arguments).code == 0, "nothing is left to do, and that is no failure"
+    assert cli(*arguments).code == 0, "nothing is left to do, which is not a failure"
 
 
 def test_a_deadline_stops_the_run(cli: InProcess, tmp_path: Path) -> None:

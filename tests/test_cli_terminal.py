@@ -93,7 +93,9 @@ def test_no_color_turns_colours_off(fake: FakeClerk, ids: Path, env: dict[str, s
         fake.release()
         assert terminal.end() == 0
         assert "\x1b[3" not in terminal.raw
-        assert ("\x1b" in terminal.raw) is ("NO_COLOR" in env), "a dumb terminal knows no escapes"
+        assert ("\x1b" in terminal.raw) is ("NO_COLOR" in env), (
+            "a dumb terminal supports no escapes"
+        )
 
 
 def test_results_go_to_a_file_and_the_bar_to_the_terminal(

@@ -52,7 +52,7 @@ assert asyncio.run(who_is(token)) == "user_1"
 assert asyncio.run(who_is("x")) == "nobody: token-invalid"
 """,
 }
-"""How the functions are used that an example defines and doesn't call itself."""
+"""How to use the functions that an example defines and doesn't call itself."""
 SETTING = """
 import asyncio, os
 from clerk_async import AsyncSessionsApi

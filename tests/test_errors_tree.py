@@ -217,7 +217,7 @@ def test_no_response_makes_redaction_slow(
         assert len(str(error)) <= 500
     assert max(looked_at) > 0
     assert sum(looked_at) < 200_000, (
-        "a body of 64 MiB takes seconds, in which the loop stands still"
+        "a body of 64 MiB takes seconds, during which the loop is blocked"
     )
 
 

@@ -247,7 +247,7 @@ class TestMakeClaims:
             ({"user_id": 7}, TypeError),
             ({"user_id": ""}, ValueError),
             ({"version": 3}, ValueError),
-            ({"issued_at": datetime(2026, 1, 1)}, ValueError),  # noqa: DTZ001 - what is refused
+            ({"issued_at": datetime(2026, 1, 1)}, ValueError),  # noqa: DTZ001 - it is rejected
             ({"issued_at": "now"}, TypeError),
             ({"permissions": ["read"]}, ValueError),
             ({"claims": {"sub": None}}, ValueError),

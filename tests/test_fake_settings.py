@@ -74,7 +74,7 @@ WRONG_SESSIONS: Wrong = [
     ("expire_at", "tomorrow", TypeError),
     ("expire_at", 1.8e12, TypeError),
     ("expire_at", True, TypeError),
-    ("last_active_at", datetime(2026, 1, 1), ValueError),  # noqa: DTZ001 - what is refused
+    ("last_active_at", datetime(2026, 1, 1), ValueError),  # noqa: DTZ001 - it is rejected
     ("updated_at", timedelta(1), TypeError),
     ("abandon_at", [], TypeError),
     ("last_active_organization_id", 7, TypeError),
@@ -110,7 +110,7 @@ WRONG_FAULTS: list[tuple[str, Callable[[], object], type[Exception]]] = [
     ("probability above 1", lambda: Fault.status(500, probability=1.5), ValueError),
     ("probability as text", lambda: Fault.status(500, probability="1"), TypeError),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     ("a pair of delays", lambda: Fault.status(500, delay=(0.1, 0.2)), TypeError),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    ("delay that is no number", lambda: Fault.status(500, delay=math.nan), ValueError),
+    ("delay that is not a number", lambda: Fault.status(500, delay=math.nan), ValueError),
     ("no status", lambda: Fault.status(42), ValueError),
     ("status as text", lambda: Fault.status("500"), TypeError),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     ("no such stage", lambda: Fault.cut("middle"), ValueError),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -120,7 +120,7 @@ WRONG_FAULTS: list[tuple[str, Callable[[], object], type[Exception]]] = [
     ("two header lines", lambda: Fault.with_headers({"X-A": "1\r\nX-B: 2"}), ValueError),
     ("header of a number", lambda: Fault.with_headers({"X-A": 1}), TypeError),  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
     ("no change", lambda: Fault.changed("status"), TypeError),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    ("session that is no id", lambda: Fault.status(500, session_id=7), TypeError),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    ("session that is not an id", lambda: Fault.status(500, session_id=7), TypeError),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 ]
 
 

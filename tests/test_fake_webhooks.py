@@ -119,7 +119,7 @@ class TestSigned:
     def test_invalid_events_are_rejected(self, fake: FakeClerk) -> None:
         """The error is raised where they are written."""
         wrong: list[tuple[Any, type[Exception]]] = [
-            ({"happened_at": datetime(2026, 1, 1)}, ValueError),  # noqa: DTZ001 - what is refused
+            ({"happened_at": datetime(2026, 1, 1)}, ValueError),  # noqa: DTZ001 - it is rejected
             ({"sent_at": "now"}, TypeError),
             ({"secret": "whsec_?"}, ValueError),
             ({"data": []}, TypeError),

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SECONDS: Final = 20.0
-"""What bounded time means here: a busy machine's many times what any of it takes."""
+"""The time limit: many times what any of it takes on a busy machine."""
 DEEP: Final = 100_000
 
 
@@ -58,7 +58,7 @@ def reply(head: str, body: bytes = b"") -> Fault:
 
 
 BOMB: Final = 2 * MAX_BODY
-"""Bytes that a small compressed body turns into."""
+"""Bytes that a small compressed body expands to."""
 
 
 def deflated(size: int) -> bytes:

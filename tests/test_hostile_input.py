@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SECONDS: Final = 20.0
-"""What bounded time means here: a busy machine's many times what any of it takes."""
+"""The time limit: many times what any of it takes on a busy machine."""
 QUICK: Final = settings(
     max_examples=150,
     deadline=None,
@@ -142,7 +142,7 @@ def decode_everything(body: bytes) -> None:
         try:
             repr(decode(body))
         except ResponseDecodeError as error:
-            assert len(str(error)) < 2_000  # noqa: PT017 - one of two good ends
+            assert len(str(error)) < 2_000  # noqa: PT017 - one of two valid outcomes
     for status in (400, 401, 429, 503, 599, 999):
         meant = api_error(status, body, {"Retry-After": "1"}, ("sk_test_x",), now=0.0)
         assert isinstance(meant, ApiError)
@@ -208,12 +208,12 @@ def read_journal(content: bytes, folder: Path) -> None:
         )
     except JournalError as error:
         assert path.read_bytes() == content, "a file that isn't ours was changed"
-        assert len(str(error)) < 2_000  # noqa: PT017 - one of two good ends
+        assert len(str(error)) < 2_000  # noqa: PT017 - one of two valid outcomes
         return
     assert found is not None
     os.close(found[0])
     known = JOURNAL_HEAD[: JOURNAL_HEAD.index(b" ")]
-    assert known.startswith(content[: len(known)]), "a file that isn't ours was taken for one"
+    assert known.startswith(content[: len(known)]), "a file that isn't ours was accepted as one"
     assert all(isinstance(one, str) for one in found[1])
 
 

@@ -209,7 +209,7 @@ async def test_closing_ends_queues_pauses_and_waits(fake: FakeClerk) -> None:
     await client.aclose()
     await paused.aclose()
     _, unended = await asyncio.wait(calls, timeout=10)
-    assert not unended, "who waits for a minute has not been told"
+    assert not unended, "a call that waits for a minute got no error"
     assert [type(call.exception()) for call in calls] == [ClientClosedError] * 6
 
 
@@ -311,7 +311,7 @@ def test_a_stopped_loop_can_continue_after_its_client_moved_on(fake: FakeClerk) 
         loop.run_until_complete(moved.get(session))
         asyncio.run(moved.get(session))
         watched = loop._selector.get_map()
-        assert len(watched) == 1, "the loop's own, by which threads wake it"
+        assert len(watched) == 1, "the loop's own socket, with which threads wake it"
         assert loop.run_until_complete(other.get(session)).id == session
         assert loop.run_until_complete(moved.get(session)).id == session
         loop.run_until_complete(moved.aclose())

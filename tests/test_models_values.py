@@ -128,7 +128,7 @@ def test_reprs_show_facts_and_hide_secrets() -> None:
     shown = repr(SESSION)
     for fact in ("sess_1", "active", "user_1", "2023", "Basel"):
         assert fact in shown
-    assert "client_id" not in shown, "what is None isn't shown"
+    assert "client_id" not in shown, "None isn't shown"
     for value in VALUES[2:4]:
         assert "planted" not in repr(value)
         assert "planted" not in str(value)

@@ -16,7 +16,7 @@ from clerk_async.testing.limits import SlidingWindow
 PER_SECOND = RateLimit(100, per=1.0)
 SESSIONS = 2000
 FLOOR = SESSIONS / 100
-"""Seconds that the limit alone makes of it."""
+"""Seconds that the limit alone requires."""
 
 
 def _ids(count: int) -> list[str]:

@@ -91,7 +91,7 @@ IN_SYNC_WORDS = (
     ("await ", ""),
     ("async ", ""),
 )
-"""What the docs of the async clients say of awaiting, and those of the sync ones in its place."""
+"""What the docs of the async clients say about awaiting, and the sync wording for it."""
 SYNC_ALONE = (
     "Iterables and callbacks run in the caller's thread. Ctrl-C waits for requests in flight.",
 )

@@ -156,9 +156,9 @@ ROOMS = (
     ("cli",),
     ("__main__",),
 )
-"""From the ground up. A room may import what is below it, and the ground floor itself."""
+"""From the bottom up. A layer may import those below it; modules of the lowest import each other."""
 MADE_FOR_TESTS = ("clerk_async.testing.tokens", "clerk_async.tokens.claims")
-"""`make_claims` returns the client's own value, and imports what makes it when it is called."""
+"""`make_claims` returns a value of the client, and imports its module when called."""
 
 
 def imported(path: Path, *, with_types: bool = False) -> set[str]:

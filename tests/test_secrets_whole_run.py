@@ -56,7 +56,7 @@ AT_ONCE: Final = (
     "wrong_shape",
     "with_headers",
 )
-"""What isn't tried again: the command line has no option that makes its waits short."""
+"""Faults that are not retried: the command line has no option that shortens its waits."""
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_no_secret_is_shown_in_a_whole_run(
     hunt.look_at(*(str(one.message) for one in warned), what="warnings")
     hunt.look_at(journal.read_text() if journal.exists() else "", what="the journal")
     hunt.look_around()
-    assert hunt.looked > 20, "nothing was looked at"
+    assert hunt.looked > 20, "nothing was checked"
 
 
 async def _all_async(fake: FakeClerk, hunt: Hunt, calls: dict[str, Callable[[Any], Any]]) -> None:

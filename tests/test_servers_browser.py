@@ -29,7 +29,7 @@ WAVES: Final = """
   return [...await first, ...await wave()];
 })()
 """
-"""Twenty requests at once, and twenty more when the first may have been answered."""
+"""Twenty concurrent requests, and twenty more after the first may have got its response."""
 SIGN_OUT: Final = "fetch('/sign-out', {method: 'POST'}).then(answer => answer.status)"
 ME: Final = "fetch('/me').then(async answer => `${answer.status} ${await answer.text()}`)"
 

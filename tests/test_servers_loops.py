@@ -94,7 +94,7 @@ async def test_every_operation_works_on_uvloop(fake: FakeClerk) -> None:
 
 
 @pytest.mark.promise("other-loops")
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks can't start at once before 3.12")
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks need Python 3.12")
 async def test_every_operation_works_in_eager_tasks(fake: FakeClerk) -> None:
     """The same, with tasks that start at once."""
     factory: Any = getattr(asyncio, "eager_task_factory", None)
@@ -103,7 +103,7 @@ async def test_every_operation_works_in_eager_tasks(fake: FakeClerk) -> None:
 
 
 @pytest.mark.promise("other-loops")
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks can't start at once before 3.12")
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks need Python 3.12")
 async def test_a_bulk_run_in_eager_tasks_keeps_its_concurrency(fake: FakeClerk) -> None:
     """Its workers don't start inside one another, however many ids there are."""
     factory: Any = getattr(asyncio, "eager_task_factory", None)

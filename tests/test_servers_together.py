@@ -38,7 +38,7 @@ SERVERS: Final = {
     ),
 }
 ALL_HEARD: Final = 12
-"""So many answers alike in a row come from both workers of a server."""
+"""This many equal responses in a row come from both workers of a server."""
 WEBHOOKS: Final = "/webhooks/clerk"
 
 

@@ -228,7 +228,7 @@ def play(scripted: Scripted, story: list[Any]) -> None:
 
 
 STORIES: Final = 1000
-"""Each of the scripts below disagrees within the first two hundred."""
+"""Each of the scripts below is detected within the first two hundred stories."""
 MUTANTS: Final = {
     "a client's clock": ("time[1] * 1000 + math.floor(time[2] / 1000)", "message.clock"),
     "from the acquisition": (

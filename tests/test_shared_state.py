@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 KEY = "sk_test_shared"
 PASSWORD = "Pa55word-of-the-cache"
 URL = f"redis://operator:{PASSWORD}@127.0.0.1:1/0"
-"""Nobody listens there."""
+"""Nothing listens there."""
 
 
 @pytest.mark.parametrize(

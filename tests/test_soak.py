@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from chaos_proxy import Way
 
 LEAST_LIVES: Final = 9
-"""Clients that live in the shortest soak."""
+"""The number of clients in the shortest soak."""
 PAGE: Final = resource.getpagesize()
 
 

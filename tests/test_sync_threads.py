@@ -67,7 +67,7 @@ def test_fifty_threads_share_one_client(fake: FakeClerk) -> None:
     with sync_client_of(fake, pool_size=9) as client, ThreadPoolExecutor(50) as threads:
         for done in [threads.submit(work, number) for number in range(50)]:
             done.result()
-        assert len(own_threads()) == before + 1, "fifty first calls at once start one loop"
+        assert len(own_threads()) == before + 1, "fifty concurrent first calls start one loop"
         assert fake.max_in_flight <= 9
         assert fake.max_open_connections <= 9
     fake.wait_for(lambda: fake.open_connections == 0)
@@ -105,7 +105,7 @@ def test_a_client_can_be_closed_in_a_callback(fake: FakeClerk) -> None:
 
     with pytest.raises(ClientClosedError):
         client.revoke_many(iter(ids), concurrency=1, on_outcome=on_outcome)
-    assert was_alive[0], "nobody waits in a callback for the run around it"
+    assert was_alive[0], "nothing in a callback waits for the run around it"
     thread.join(10)
     assert not thread.is_alive()
     with pytest.raises(ClientClosedError):

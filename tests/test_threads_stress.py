@@ -55,7 +55,7 @@ def at_once(work: Callable[[int], None]) -> None:
     assert not any(thread.is_alive() for thread in threads), "a thread hangs"
     if errors:
         raise errors[0]
-    assert _has_gil() == had_gil, "something that was imported has switched the GIL on"
+    assert _has_gil() == had_gil, "an imported module has switched the GIL on"
 
 
 def _has_gil() -> bool:

@@ -230,7 +230,9 @@ async def test_denying_a_user_rejects_tokens_issued_until_then(
     assert await reason(verifier, fake.mint(other)) is Reason.SESSION_REVOKED
     await client.allow(everyone=True)
     assert await reason(verifier, fake.mint(other)) is None
-    assert await reason(verifier, fake.mint(session)) is Reason.SESSION_REVOKED, "its own stands"
+    assert await reason(verifier, fake.mint(session)) is Reason.SESSION_REVOKED, (
+        "its own value is kept"
+    )
 
 
 @pytest.mark.promise("denied-at-once")
@@ -275,7 +277,7 @@ async def test_signed_in_before_compares_the_time_of_the_sign_in(
         {"signed_in_before": datetime.now(UTC)},
         {"everyone": False},
         {"everyone": "yes"},
-        {"everyone": True, "signed_in_before": datetime(2026, 1, 1)},  # noqa: DTZ001 - refused
+        {"everyone": True, "signed_in_before": datetime(2026, 1, 1)},  # noqa: DTZ001 - it is rejected
         {"everyone": True, "signed_in_before": 1_700_000_000},
         {"session_id": ""},
         {"session_id": "a/b"},

@@ -39,7 +39,7 @@ from clerk_async.tokens.sync_verifier import TokenVerifier
 from clerk_async.tokens.verifier import AsyncTokenVerifier
 
 FEW = 50
-"""Tokens after which all that is made once has been made."""
+"""Tokens after which everything that is created once exists."""
 VERIFIER = TokenVerifier(
     jwt_key=OURS.jwk, authorized_parties=[PARTY], issuer=ISSUER, clock=Clock(), token_cache_size=8
 )

@@ -213,7 +213,7 @@ class Case(NamedTuple):
 
 DIFFERENCES: Final[dict[str, tuple[str, Callable[[Case], bool]]]] = {
     "a mistake in a setting": (
-        "an unknown preset or setting is an InvalidArgumentError here; JavaScript always asks anew",
+        "an unknown preset or setting raises InvalidArgumentError here; JavaScript always asks",
         lambda case: (
             (case.ours, case.theirs) == ("error", False) and "reverification" in case.asked
         ),
@@ -230,7 +230,7 @@ DIFFERENCES: Final[dict[str, tuple[str, Callable[[Case], bool]]]] = {
         lambda case: case.claims["v"] > 2 and bool({"role", "permission"} & set(case.asked)),
     ),
     "an entry without a scope": (
-        "it costs itself; in JavaScript it costs the whole claim, or even the request",
+        "only the entry is ignored; JavaScript ignores the whole claim, or even fails the request",
         lambda case: (
             case.theirs in {False, "error"}
             and any(":" not in each for each in _entries_of_any(case.claims))
@@ -262,8 +262,8 @@ DIFFERENCES: Final[dict[str, tuple[str, Callable[[Case], bool]]]] = {
             and sizes_of(case.claims)[0] == sizes_of(case.claims)[2] != sizes_of(case.claims)[1]
         ),
     ),
-    "a map that fits nothing": (
-        "nothing is granted; JavaScript grants as far as numbers and features go",
+    "a map of the wrong length": (
+        "nothing is granted; JavaScript pairs numbers and features as far as they go",
         lambda case: (
             (case.ours, case.theirs) == (False, True)
             and "permission" in case.asked
@@ -271,7 +271,7 @@ DIFFERENCES: Final[dict[str, tuple[str, Callable[[Case], bool]]]] = {
         ),
     ),
 }
-"""Each is on purpose: what differs and why, and how a case of it is recognized."""
+"""Each difference is deliberate: what differs and why, and how to recognize a case of it."""
 
 
 def _entries_of_any(claims: dict[str, Any]) -> list[str]:
@@ -322,5 +322,5 @@ def test_our_answers_match_clerks_own_javascript(
     table += [f"  {found[name]:5} {name}: {row[0]}" for name, row in DIFFERENCES.items()]
     with capsys.disabled():
         sys.stdout.write("\n" + "\n".join(table) + "\n")
-    assert set(found) == set(DIFFERENCES), "a row of the table that never occurs explains nothing"
+    assert set(found) == set(DIFFERENCES), "a row of the table that never applies explains nothing"
     assert agreed[True] > 10_000

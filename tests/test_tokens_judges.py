@@ -262,37 +262,40 @@ CLERKS: Final = frozenset({"clerk-backend-api"})
 JOSERFC: Final = frozenset({"joserfc"})
 
 WE_REFUSE: Final[dict[str, tuple[frozenset[str], str]]] = {
-    "no exp": (CLERKS, "a token without an end would be good for ever"),
+    "no exp": (CLERKS, "a token without an expiry would be valid forever"),
     "no sub": (CLERKS, "a token without a user signs nobody in"),
-    "sub empty": (TWO, "nor does one whose user has no id"),
+    "sub empty": (TWO, "a token whose user has no id signs nobody in"),
     "exp a fraction": (ALL, "times are whole seconds, as Clerk writes them"),
-    "exp a string": (TWO, "a time is a number (RFC 7519, section 2), which nothing is turned into"),
-    "exp beyond the calendar": (ALL, "no datetime could tell when it ends"),
+    "exp a string": (
+        TWO,
+        "a time is a number (RFC 7519, section 2), and nothing is converted to one",
+    ),
+    "exp beyond the calendar": (ALL, "no datetime can represent its expiry"),
     "nbf a fraction": (ALL, "times are whole seconds"),
     "nbf a string": (TWO, "a time is a number"),
     "iat a fraction": (ALL, "times are whole seconds"),
-    "party a list": (JOSERFC, "a party is a string; a list that holds ours is not ours"),
-    "a machine's sub": (ALL, "a machine is no user"),
-    "machine token": (ALL, "the category says that it is a machine's"),
+    "party a list": (JOSERFC, "a party is a string; a list that contains ours is not accepted"),
+    "a machine's sub": (ALL, "a machine is not a user"),
+    "machine token": (ALL, "the category says that it is a machine token"),
     "OAuth token": (ALL, "an access token is for an API, not for a session (RFC 9068)"),
     "sid a list": (ALL, "access must not depend on a claim of a wrong type"),
-    "pending": (ALL, "a session with tasks left is let in by accept_pending alone"),
-    "kid empty": (ALL, "a key id that is there must name a key"),
+    "pending": (ALL, "a session with open tasks is accepted only with accept_pending"),
+    "kid empty": (ALL, "a key id, if present, must name a key"),
     "critical headers, none": (JOSERFC, "the list must not be empty (RFC 7515, section 4.1.11)"),
-    "a URL of keys": (ALL, "no token of Clerk's names keys; whoever does tries something"),
+    "a URL of keys": (ALL, "no token of Clerk names keys; one that does is suspicious"),
     "a key of its own": (TWO, "likewise"),
     "a certificate": (ALL, "likewise"),
-    "compressed": (ALL, "a compressed payload would be another one"),
-    "nested": (ALL, "a token within a token is none of Clerk's"),
-    "sub twice": (ALL, "of two names nobody knows which counts (RFC 8725, section 2.4)"),
-    "payload with NaN": (ALL, "NaN is no JSON (RFC 8259, section 6)"),
-    "padding": (TWO, "base64url comes without it (RFC 7515, section 2)"),
+    "compressed": (ALL, "a compressed payload would be a different one"),
+    "nested": (ALL, "Clerk makes no nested tokens"),
+    "sub twice": (ALL, "with duplicate names it is undefined which counts (RFC 8725, section 2.4)"),
+    "payload with NaN": (ALL, "NaN is not JSON (RFC 8259, section 6)"),
+    "padding": (TWO, "base64url has no padding (RFC 7515, section 2)"),
 }
-"""What others accept: by whom, and why we do not."""
+"""What others accept: which libraries do, and why we do not."""
 WE_ACCEPT: Final[dict[str, tuple[frozenset[str], str]]] = {
     "an audience": (CLERKS, "`aud` counts only if an audience is asked for"),
 }
-"""What others refuse: who does, and why we do not."""
+"""What others reject: which libraries do, and why we do not."""
 
 
 def _is_good(change: str) -> bool:

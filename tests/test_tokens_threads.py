@@ -105,7 +105,7 @@ def test_a_loop_that_ends_leaves_no_other_loop_waiting(fake: FakeClerk) -> None:
     waiters: list[threading.Thread] = []
     pending: list[Any] = []
     abandon()
-    assert ended.wait(30), "nobody fetched for the loop that waits"
+    assert ended.wait(30), "nothing fetched for the waiting loop"
     waiters[0].join()
     assert verifier.key_status().fetches == 2
     [(loop, task)] = pending

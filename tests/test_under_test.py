@@ -51,7 +51,7 @@ def in_time(work: Callable[[], Any], limit: float = 20.0) -> Any:
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(limit)
-    assert outcome, "it still waits"
+    assert outcome, "it is still waiting"
     if isinstance(outcome[0], BaseException):
         raise outcome[0]
     return outcome[0]

@@ -122,7 +122,7 @@ def test_a_dropped_field_is_logged_once(
     assert run(mode, fake, look if mode == "async" else look_from_a_thread).value == 200
     assert lines_of(caplog) == ["Session.last_active_at can't be read and is None: missing"]
     run(mode, fake, lambda client: client.get(known.id))
-    assert len(lines_of(caplog)) == 2, "another client has a log of its own"
+    assert len(lines_of(caplog)) == 2, "each client logs separately"
 
 
 def test_a_field_that_is_always_dropped_is_counted_in_the_log(

@@ -32,7 +32,7 @@ OTHER = make_key("ins_other", "RS256", _HERE)
 ELLIPTIC = make_key("ins_elliptic", "ES256", _HERE)
 EDWARDS = make_key("ins_edwards", "EdDSA", _HERE)
 GONE = object()
-"""Stands for a claim or header that is to be left out."""
+"""Marks a claim or header to be left out."""
 
 
 def claims(**changes: Any) -> dict[str, Any]:
