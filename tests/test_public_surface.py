@@ -156,7 +156,7 @@ ROOMS = (
     ("cli",),
     ("__main__",),
 )
-"""From the bottom up. A layer may import those below it; modules of the lowest import each other."""
+"""From the bottom up. A layer may import those below it; the lowest may import itself."""
 MADE_FOR_TESTS = ("clerk_async.testing.tokens", "clerk_async.tokens.claims")
 """`make_claims` returns a value of the client, and imports its module when called."""
 
