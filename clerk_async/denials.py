@@ -277,9 +277,9 @@ class Denials:
         return shift
 
     @property
-    def has_standing(self) -> bool:
-        """Whether any sign-ins are cut off; such a denial never expires by itself."""
-        return bool(self._sign_ins)
+    def standing(self) -> int:
+        """How many denials of sign-ins there are; such a denial never expires by itself."""
+        return len(self._sign_ins)
 
     def apply(self, change: Change) -> None:
         """Apply a change, unless a later one overrides it."""

@@ -152,6 +152,40 @@ async def test_after_redis_lost_its_data_every_client_resends_the_denials(
 
 
 @pytest.mark.promise("shared-denials")
+@pytest.mark.parametrize("how", ["restarted", "emptied", "evicted"])
+async def test_a_loss_is_noticed_although_others_have_added_since(
+    redis_server: RedisServer, how: str
+) -> None:
+    """What was denied before reaches who starts later, and so does what must stand."""
+    async with clients(redis_server.url, 2) as (holder, other):
+        async with client(redis_server.url) as gone:
+            await gone.deny(session_id="sess_1")
+            await gone.deny(user_id="user_1", signed_in_before=datetime.fromtimestamp(5, UTC))
+            await until(lambda: holder.shared_status().denied == 2)
+        if how == "restarted":
+            redis_server.restart()
+        elif how == "emptied":  # under connections that go on
+            redis_server.command("FLUSHALL")
+        else:
+            redis_server.command("DEL", stream(holder))
+            assert holder._link is not None
+            holder._link.feed._checked_at -= 29.0
+        added = json.dumps([{"at": 7, "of": "session", "ids": ["sess_2"]}])
+        redis_server.command("XADD", stream(holder), "*", "from", "x", "number", "1", "all", added)
+        await other.deny(user_id="user_2", signed_in_before=datetime.fromtimestamp(5, UTC))
+        await until(lambda: denied_in(redis_server, stream(holder), "sess_1"), 15.0)
+        async with clients(redis_server.url, 1) as (new,):
+            await until(lambda: refuses(new, "sess_1"))
+            await until(lambda: refuses(new, "sess_3", user_id="user_1", issued_at=6.0))
+            await until(lambda: refuses(new, "sess_3", user_id="user_2", issued_at=6.0))
+
+
+def denied_in(server: RedisServer, key: str, session_id: str) -> bool:
+    """Tell whether an entry of a stream names a session."""
+    return session_id in repr(server.command("XRANGE", key, "-", "+"))
+
+
+@pytest.mark.promise("shared-denials")
 async def test_denials_made_while_redis_was_away_are_sent_later(
     redis_server: RedisServer,
 ) -> None:

@@ -321,17 +321,18 @@ class KeyWindow:
             if count
         ]
 
-    def heard(self, text: bytes | str, sent_at: float, now: float) -> None:
-        """Apply the reply to the last message."""
+    def heard(self, text: bytes | str, sent_at: float, now: float) -> bool:
+        """Apply the reply to the last message, and tell whether Redis has lost its state."""
         reply: dict[str, Any] = json.loads(text)
         self._failures = 0
         self._redis = (int(reply["now"]), sent_at)
         self._epoch, was = str(reply["epoch"]), self._epoch
-        if self._epoch != was and was:
+        has_begun_anew = bool(was) and self._epoch != was
+        if has_begun_anew:
             self.news.forgotten()
         if reply["verdict"] != "ok":
             self._is_joining = True
-            return
+            return has_begun_anew
         self._heard = self._seq
         self._is_joining = False
         if self.mode == "alone":
@@ -347,6 +348,7 @@ class KeyWindow:
         self.ramp.runners = max(1, self.standing.running)
         self.news.heard(reply, now)
         self._take_grants(reply, now)
+        return has_begun_anew
 
     def _take_grants(self, reply: dict[str, Any], now: float) -> None:
         granted = list(reply["granted"])

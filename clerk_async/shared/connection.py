@@ -18,6 +18,10 @@ CONNECT_TIMEOUT: Final = 1.0
 """Seconds for a command that must connect first, if the command's own timeout is shorter: TLS and
 the login take several round trips."""
 
+_ONE_OF_A_CLUSTER: Final = (
+    "it is a node of a cluster, and what is shared is at another: use SharedState(client=…) with a "
+    "redis.asyncio.RedisCluster"
+)
 _LONGEST_REASON: Final = 200
 _TURN: Final = 0.02
 """Seconds that a reply may take to get through an event loop that was blocked."""
@@ -74,7 +78,7 @@ class RedisConnection:
             return await self._client.execute_command("EVAL", script, len(keys), *keys, *words)
 
     async def _bounded(self, answer: Awaitable[Any], wait: float) -> Any:
-        from redis.exceptions import RedisError  # noqa: PLC0415 - loaded with the state
+        from redis.exceptions import MovedError, RedisError  # noqa: PLC0415 - loaded with the state
 
         seconds = wait + (self._timeout if self._is_open else self._connect_timeout)
         try:
@@ -82,6 +86,8 @@ class RedisConnection:
                 found = await answer
         except TimeoutError:
             told = f"no answer within {seconds:g} s"
+        except MovedError:
+            told = _ONE_OF_A_CLUSTER
         except (RedisError, OSError, RuntimeError) as error:
             told = redact(str(error))[:_LONGEST_REASON] or type(error).__name__
         else:

@@ -90,7 +90,7 @@ class Feed:
         self.on_look: Callable[[], object] = _do_nothing
         self.block: float = BLOCK
         self._decoder = msgspec.json.Decoder(tuple[Change, ...])
-        self._position = _START
+        self._position = self._anchor = _START
         self._has_logged = False
         self._number = 0
         self._has_time = False
@@ -241,9 +241,12 @@ class Feed:
             self._position = entry_id
             self._receive(entry_id, fields)
         self.read_at = loop.time()
-        if len(entries) < ENTRIES_PER_READ and not self.is_current:
-            self.is_current = True
-            self._became_current.set()
+        if len(entries) < ENTRIES_PER_READ:
+            if self._anchor == _START:
+                self._anchor = self._position
+            if not self.is_current:
+                self.is_current = True
+                self._became_current.set()
         self._wake_sender()
 
     async def _check(self, connection: RedisConnection, loop: asyncio.AbstractEventLoop) -> None:
@@ -255,15 +258,12 @@ class Feed:
             self._waiting = collections.deque(moved)
         self._has_time = self._knows_time = True
         self._wake.set()
-        last = await self._last_id(connection)
-        stands = int(await connection.command("HLEN", self._standing)) > 0
-        has_lost = _order(last) < _order(self._position) or (
-            self._denials.has_standing and not stands
-        )
+        stands = int(await connection.command("HLEN", self._standing))
+        has_lost = stands < self._denials.standing or await self._has_lost(connection)
         if stands and (has_lost or self._position == _START):
             await self._read_standing(connection)
         if has_lost:
-            self._position = _START
+            self._position = self._anchor = _START
             self._there = Denials(self._denials.keep)
             self._refill_at = loop.time() + random.uniform(*REFILL_AFTER)  # noqa: S311
             loop.call_at(self._refill_at, self._wake.set)
@@ -280,11 +280,16 @@ class Feed:
             if int(cursor) == 0:
                 return
 
-    async def _last_id(self, connection: RedisConnection) -> str:
-        if not await connection.command("EXISTS", self._stream):
-            return _START
-        info = await connection.command("XINFO", "STREAM", self._stream)
-        return _text(_pairs(info)["last-generated-id"])
+    async def _has_lost(self, connection: RedisConnection) -> bool:
+        """Tell whether an entry is gone that was read last, or last before the check before.
+
+        Others may have added some since Redis lost what it had, and they may have been read.
+        """
+        for entry_id in {self._position, self._anchor} - {_START}:
+            if not await connection.command("XRANGE", self._stream, entry_id, entry_id):
+                return True
+        self._anchor = self._position
+        return False
 
     def _receive(self, entry_id: str, fields: dict[str, str | bytes]) -> None:
         if "look" in fields:

@@ -290,7 +290,8 @@ class Link:
             text = window.message(sent_at, is_last=is_last)
             reply = await connection.run_script(SCRIPT, _DIGEST, self._keys, text)
             now = self._heard_at = loop.time()
-            window.heard(reply, sent_at, now)
+            if window.heard(reply, sent_at, now):
+                self.feed.check()
         finally:
             for each in told:
                 if not each.done():

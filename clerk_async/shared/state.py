@@ -51,8 +51,9 @@ class SharedState:
         timeout: Seconds that a command may take; Redis counts as away after two that took longer.
         keep: Seconds that a denial is kept, which must be longer than any token lives. Use the same
             value in all processes.
-        client: Your own `redis.asyncio.Redis` (or RedisCluster), if a URL is not enough, such as
-            with Sentinel. It must belong to the event loop that makes the calls. We never close it.
+        client: Your own client of `redis.asyncio`, if a URL is not enough: a `RedisCluster`, or a
+            Redis of Sentinel's `master_for`. It must belong to the event loop that makes the calls.
+            We never close it.
 
     Raises:
         ConfigurationError: If the URL can't be used, the extra is missing, or the client is not a
