@@ -74,7 +74,7 @@ class Tried:
 
     @property
     def may_have_arrived(self) -> bool:
-        """Whether the client says that the service may have processed it."""
+        """Return whether the client says that the service may have processed it."""
         return isinstance(self.error, ResponseDecodeError) or getattr(
             self.error, "_may_have_arrived", True
         )
@@ -157,7 +157,7 @@ class Lateness:
 
 @attrs.define
 class Books:
-    """What the service's side of the wire knows of a run."""
+    """The service's view of a run."""
 
     fake: FakeClerk
     proxy: ChaosProxy

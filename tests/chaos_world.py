@@ -151,7 +151,7 @@ class World:
         self.view = self.client.with_options(retry=attrs.evolve(self.policy, attempts=1))
         self._watch: asyncio.Task[None] | None = None
 
-    # -- what happens ---------------------------------------------------------------------------
+    # -- events ---------------------------------------------------------------------------------
 
     async def calls(
         self, plan: Iterable[tuple[str, float | None]], *, close_after: float | None = None
@@ -368,7 +368,7 @@ class World:
 
     @staticmethod
     def _started_threads() -> set[threading.Thread]:
-        """Give the threads that were started; Python 3.11 keeps a name of others for good."""
+        """Return the threads that were started; Python 3.11 keeps names of others forever."""
         return {each for each in threading.enumerate() if not each.name.startswith("Dummy-")}
 
     def _threads_of_loops(self) -> set[threading.Thread]:

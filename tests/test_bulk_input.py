@@ -258,7 +258,7 @@ async def test_workers_run_in_parallel_again_after_a_slow_input() -> None:
         got: list[int] = []
         while (item := await values.read()) is not None:
             got.append(item[0])
-            await asyncio.sleep(0)  # a request, however quick
+            await asyncio.sleep(0)  # a request takes a moment
         return got
 
     workers = [asyncio.ensure_future(worker()) for _ in range(8)]

@@ -196,7 +196,7 @@ def test_results_go_to_stdout_and_everything_else_to_stderr(cli: InProcess) -> N
     assert (dry.out, "no sessions" in dry.err) == ("", True)
 
 
-# --- never green when nothing matched ---
+# --- never a success if nothing matched ---
 
 
 def warned(ended: Ended) -> bool:

@@ -91,7 +91,7 @@ async def let_the_loop_read() -> None:
         await asyncio.sleep(0)
 
 
-# --- what comes on an idle connection -------------------------------------------------------------
+# --- data on an idle connection -------------------------------------------------------------------
 
 
 @pytest.mark.promise("own-answers")
@@ -288,7 +288,7 @@ async def test_an_idle_connection_is_kept_as_long_as_clerks_edge_keeps_it(
     assert 60 <= KEEP_ALIVE < 400
 
 
-# --- answers of odd shapes ------------------------------------------------------------------------
+# --- odd responses --------------------------------------------------------------------------------
 
 
 def _shortened(answer: bytes) -> bytes:

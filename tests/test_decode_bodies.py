@@ -137,7 +137,7 @@ def test_a_session_needs_an_id_and_a_status(name: str, wrong: Any) -> None:
     if wrong is not ...:
         value[name] = wrong
     if name == "id" and wrong == "":
-        return  # an empty id is a string: see the next test
+        return  # an empty id is a string; see the next test
     with pytest.raises(ResponseDecodeError) as caught:
         decode_session(body_of(value))
     assert caught.value.json_path == f"$.{name}"

@@ -92,14 +92,14 @@ class TestStatus:
         assert [request.processed for request in fake.requests] == [False, True]
         assert [request.status for request in fake.requests] == [503, 503]
 
-    def test_html_and_empty_bodies(self, fake: FakeClerk) -> None:
+    def test_html_and_empty_bodies_are_sent(self, fake: FakeClerk) -> None:
         fake.inject(Fault.html(502), Fault.empty(504))
         page, nothing = get(fake, "/jwks"), get(fake, "/jwks")
         assert page.headers["Content-Type"].startswith("text/html")
         assert (page.status, page.body[:15]) == (502, b"<!DOCTYPE html>")
         assert (nothing.status, nothing.body) == (504, b"")
 
-    def test_redirect(self, fake: FakeClerk) -> None:
+    def test_a_redirect_is_sent(self, fake: FakeClerk) -> None:
         fake.inject(Fault.redirect("http://other.example/", 307))
         reply = get(fake, "/jwks")
         assert (reply.status, reply.headers["Location"]) == (307, "http://other.example/")
@@ -124,7 +124,7 @@ class TestCut:
         assert fake.requests[0].status is None
 
     @pytest.mark.parametrize("reset", [False, True])
-    def test_a_cut_in_the_middle_of_the_body(self, fake: FakeClerk, reset: bool) -> None:
+    def test_the_body_can_be_cut(self, fake: FakeClerk, reset: bool) -> None:
         session = fake.add_session()
         fake.inject(Fault.cut("body", reset=reset))
         path = f"/sessions/{session.id}/revoke"
@@ -140,7 +140,7 @@ class TestCut:
         request = fake.requests[0]
         assert (request.operation, request.body, request.processed) == ("create", b"", False)
 
-    def test_bytes_that_are_not_http(self, fake: FakeClerk) -> None:
+    def test_bytes_that_are_not_http_can_be_sent(self, fake: FakeClerk) -> None:
         fake.inject(Fault.raw(b"220 smtp.example ESMTP\r\n"))
         assert raw_answer(fake, "GET", "/jwks") == b"220 smtp.example ESMTP\r\n"
 
@@ -158,7 +158,7 @@ class TestBodies:
         assert reply.status == 200
         return reply.json
 
-    def test_fields_of_a_session(self, fake: FakeClerk) -> None:
+    def test_fields_of_a_session_can_be_changed(self, fake: FakeClerk) -> None:
         session = fake.add_session()
         path = f"/sessions/{session.id}"
         usual = session.as_json()
@@ -171,7 +171,7 @@ class TestBodies:
         assert get(fake, path).json == usual
 
     @pytest.mark.parametrize("paginated", ["true", "false"])
-    def test_fields_of_one_session_of_a_list_or_of_all(
+    def test_fields_of_one_or_all_sessions_of_a_list_can_be_changed(
         self, fake: FakeClerk, paginated: str
     ) -> None:
         for _ in range(3):
@@ -186,7 +186,7 @@ class TestBodies:
         assert statuses(Fault.unknown_enum("odd")) == ["odd", "odd", "odd"]
         assert statuses(Fault.unknown_enum("odd", item=7)) == ["active"] * 3
 
-    def test_any_change(self, fake: FakeClerk) -> None:
+    def test_a_response_can_be_changed_in_any_way(self, fake: FakeClerk) -> None:
         session = fake.add_session()
         fault = Fault.changed(lambda value: {"wrapped": value["id"]})
         assert self.change(fake, fault, f"/sessions/{session.id}") == {"wrapped": session.id}
@@ -202,7 +202,7 @@ class TestBodies:
         whole = get(fake, f"/sessions/{session.id}").body
         assert (reply.status, reply.body) == (200, whole[: len(whole) // 2])
 
-    def test_not_json(self, fake: FakeClerk) -> None:
+    def test_a_body_can_be_invalid_json(self, fake: FakeClerk) -> None:
         session = fake.add_session()
         fake.inject(Fault.not_json("<ok>"))
         reply = post(fake, f"/sessions/{session.id}/revoke")
@@ -210,14 +210,14 @@ class TestBodies:
         assert reply.headers["Content-Type"] == "text/plain"
         assert session.status == "revoked"
 
-    def test_more_headers(self, fake: FakeClerk) -> None:
+    def test_headers_can_be_added(self, fake: FakeClerk) -> None:
         session = fake.add_session()
         fake.inject(Fault.with_headers({"Set-Cookie": "a=b", "cf-ray": "mine"}))
         reply = get(fake, f"/sessions/{session.id}")
         assert (reply.headers["Set-Cookie"], reply.headers["cf-ray"]) == ("a=b", "mine")
         assert reply.json["id"] == session.id
 
-    def test_huge_bodies(self, fake: FakeClerk) -> None:
+    def test_huge_bodies_can_be_sent(self, fake: FakeClerk) -> None:
         fake.inject(Fault.huge(100_000), Fault.huge(100_000, compressed=True))
         plain, packed = get(fake, "/jwks"), get(fake, "/jwks")
         assert len(plain.body) == 100_000
@@ -307,11 +307,11 @@ def statuses(fake: FakeClerk, count: int, method: str = "GET", path: str = "/jwk
 
 
 class TestWhich:
-    def test_once_by_default_and_by_count(self, fake: FakeClerk) -> None:
+    def test_a_fault_happens_once_or_count_times(self, fake: FakeClerk) -> None:
         fake.inject(Fault.status(500), Fault.status(502, count=2))
         assert statuses(fake, 5) == [500, 502, 502, 200, 200]
 
-    def test_forever_until_disarmed(self, fake: FakeClerk) -> None:
+    def test_a_fault_without_a_count_happens_until_disarmed(self, fake: FakeClerk) -> None:
         injected = fake.inject(Fault.status(500, count=None))
         assert statuses(fake, 3) == [500] * 3
         assert (injected.seen, injected.fired) == (3, 3)
@@ -321,11 +321,11 @@ class TestWhich:
         fake.clear_faults()
         assert statuses(fake, 1) == [200]
 
-    def test_after_a_number_of_requests(self, fake: FakeClerk) -> None:
+    def test_a_fault_can_begin_after_a_number_of_requests(self, fake: FakeClerk) -> None:
         fake.inject(Fault.status(500, after=2))
         assert statuses(fake, 4) == [200, 200, 500, 200]
 
-    def test_by_operation(self, fake: FakeClerk) -> None:
+    def test_a_fault_can_be_limited_to_an_operation(self, fake: FakeClerk) -> None:
         session = fake.add_session()
         fake.inject(Fault.status(500, operation="revoke", count=None))
         assert get(fake, f"/sessions/{session.id}").status == 200
@@ -354,13 +354,13 @@ class TestWhich:
         assert statuses(fake, 1, method, path) == [418]
         assert fake.requests[0].operation == operation
 
-    def test_by_session(self, fake: FakeClerk) -> None:
+    def test_a_fault_can_be_limited_to_a_session(self, fake: FakeClerk) -> None:
         fake.inject(Fault.status(500, session_id="sess_2", count=None))
         found = [get(fake, f"/sessions/sess_{n}").status for n in (1, 2, 3, 2)]
         assert found == [404, 500, 404, 500]
         assert get(fake, "/sessions?user_id=user_1").status == 200
 
-    def test_by_probability_according_to_the_seed(self) -> None:
+    def test_a_fault_can_happen_by_chance_according_to_the_seed(self) -> None:
         def run(seed: int) -> list[int]:
             with FakeClerk(seed=seed) as fake:
                 fake.jwt_key  # noqa: B018 - the key is made before the clock of a test matters

@@ -89,7 +89,7 @@ class JavaScript:
         program.write_text(PROGRAM, encoding="utf-8")
 
     def __call__(self, *steps: list[Any]) -> list[Any]:
-        """What each call returned, or its error."""
+        """Return the result of each call, or its error."""
         told = {
             "apiUrl": self.fake.base_url.removesuffix("/v1"),
             "secretKey": self.fake.secret_key,

@@ -67,13 +67,13 @@ class TestKeyAndVersion:
         assert get(fake, "/jwks", headers={"Authorization": authorization}).status == 200
 
     @pytest.mark.parametrize("version", VERSIONS)
-    def test_published_versions_are_accepted(self, fake: FakeClerk, version: str) -> None:
+    def test_published_api_versions_are_accepted(self, fake: FakeClerk, version: str) -> None:
         session = fake.add_session()
         reply = get(fake, f"/sessions/{session.id}", headers={"Clerk-API-Version": version})
         assert reply.status == 200
 
     @pytest.mark.parametrize("version", ["", "2020-01-01", "2026-05-13", "latest"])
-    def test_other_versions_are_rejected(self, fake: FakeClerk, version: str) -> None:
+    def test_other_api_versions_are_rejected(self, fake: FakeClerk, version: str) -> None:
         reply = get(fake, "/jwks", headers={"Clerk-API-Version": version})
         assert (reply.status, reply.code) == (400, "api_version_invalid")
 
@@ -300,7 +300,7 @@ class TestRevoke:
         assert session.status == status
 
     @pytest.mark.parametrize("status", ["revoked", "ended"])
-    def test_or_returned_unchanged(self, status: str) -> None:
+    def test_any_other_session_is_returned_unchanged_on_request(self, status: str) -> None:
         with FakeClerk(revoke_inactive="ok") as fake:
             session = fake.add_session(status=status)
             reply = post(fake, f"/sessions/{session.id}/revoke")
@@ -316,7 +316,7 @@ class TestRevoke:
 
 class TestVerify:
     @pytest.mark.parametrize("version", [None, "2021-02-05", "2024-10-01", "2025-03-12"])
-    def test_old_versions_verify(self, fake: FakeClerk, version: str | None) -> None:
+    def test_old_api_versions_verify(self, fake: FakeClerk, version: str | None) -> None:
         session = fake.add_session()
         headers = {"Clerk-API-Version": version} if version else {}
         body = {"token": fake.mint(session)}
@@ -324,7 +324,9 @@ class TestVerify:
         assert (reply.status, reply.json["id"]) == (200, session.id)
 
     @pytest.mark.parametrize("version", ["2025-04-10", "2025-11-10", "2026-05-12"])
-    def test_newer_ones_call_it_deprecated(self, fake: FakeClerk, version: str) -> None:
+    def test_newer_api_versions_report_verify_as_deprecated(
+        self, fake: FakeClerk, version: str
+    ) -> None:
         session = fake.add_session()
         reply = post(
             fake,

@@ -37,7 +37,7 @@ class TestOfficialSdk:
         assert [session.id for session in listed or []] == [made[2], made[1]]
 
     @pytest.mark.promise("any-sdk")
-    def test_get_create_and_revoke(self, fake: FakeClerk, clerk: Clerk) -> None:
+    def test_get_create_and_revoke_work(self, fake: FakeClerk, clerk: Clerk) -> None:
         fake.add_user("user_1")
         made = clerk.sessions.create(request=models.CreateSessionRequestBody(user_id="user_1"))
         assert clerk.sessions.get(session_id=made.id) == made

@@ -177,7 +177,7 @@ class TestTemplates:
             fake.mint(session, template="none")
 
 
-# joserfc warns that RFC 9864 would rather call it Ed25519; Clerk's key sets say EdDSA.
+# joserfc warns that RFC 9864 calls it Ed25519; Clerk's key sets say EdDSA.
 @pytest.mark.filterwarnings("ignore:EdDSA is deprecated")
 class TestOtherLibraries:
     @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])

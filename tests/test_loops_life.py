@@ -204,7 +204,7 @@ async def test_closing_ends_queues_pauses_and_waits(fake: FakeClerk) -> None:
     fake.inject(Fault.status(429, retry_after=60, operation="revoke", count=None))
     calls += [asyncio.create_task(paused.revoke("sess_1")) for _ in range(2)]
     await is_waiting.wait()
-    calls.append(asyncio.create_task(paused.get("sess_1")))  # waits before it was ever sent
+    calls.append(asyncio.create_task(paused.get("sess_1")))  # waits before its first send
     await asyncio.sleep(0)
     await client.aclose()
     await paused.aclose()
@@ -472,7 +472,7 @@ def _unpadded(part: str) -> bytes:
     return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
 
 
-# --- what a client isn't --------------------------------------------------------------------------
+# --- pickling and reprs ---------------------------------------------------------------------------
 
 
 @pytest.mark.promise("no-pickled-clients")
@@ -482,7 +482,7 @@ def test_a_client_can_not_be_pickled_or_copied(fake: FakeClerk) -> None:
         for act in (pickle.dumps, copy.copy, copy.deepcopy):
             with pytest.raises(TypeError, match="make one in each process"):
                 act(client)
-        for act in (pickle.dumps, copy.deepcopy):  # the key hung on this one too
+        for act in (pickle.dumps, copy.deepcopy):  # this one had the key too
             with pytest.raises(TypeError, match="make one in each process"):
                 act(client.with_http_info)
 

@@ -136,7 +136,7 @@ async def test_single_calls_wait_for_no_window(fake: FakeClerk, redis_server: Re
                 await product.get(f"sess_{number}")
         took = loop.time() - begun
         assert (await run).not_found == 100
-    assert took < 0.5  # the window has a second
+    assert took < 0.5  # the window is one second long
 
 
 @pytest.mark.promise("pauses-of-all")

@@ -246,7 +246,7 @@ def test_any_question_gets_an_answer(entries: list[str], asked: str) -> None:
         assert any(entry.partition(":")[2] == name for entry in entries)
 
 
-# --- re-verification ---
+# --- reverification ---
 
 FIRST, SECOND, MULTI = "first_factor", "second_factor", "multi_factor"
 

@@ -479,7 +479,7 @@ def test_a_session_found_pending_at_the_service_has_them_too() -> None:
         verifier.verify(GOOD, check_session=True)
 
 
-# --- mistakes, named ---
+# --- mistakes ---
 
 
 @pytest.mark.parametrize("key", ["sk_test_abc0123456789", "sk_live_abc0123456789"])

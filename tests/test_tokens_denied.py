@@ -58,7 +58,7 @@ def asked(fake: FakeClerk, operation: str = "get") -> int:
     return sum(request.operation == operation for request in fake.requests)
 
 
-# --- what denies ---
+# --- causes of denials ---
 
 
 @pytest.mark.promise("denied-at-once")

@@ -296,7 +296,7 @@ async def test_the_proxy_never_sees_the_key(has_own_session: bool, fake: FakeCle
     assert fake.secret_key.encode() not in head
 
 
-# --- a session that the user hands in -------------------------------------------------------------
+# --- the user's own session -----------------------------------------------------------------------
 
 
 @pytest.mark.promise("views")
@@ -434,7 +434,7 @@ async def test_trace_hooks_see_the_body(fake: FakeClerk) -> None:
     assert json.loads(b"".join(seen))["id"] == session
 
 
-# --- what of aiohttp isn't public -----------------------------------------------------------------
+# --- non-public parts of aiohttp ------------------------------------------------------------------
 
 
 @pytest.mark.promise("aiohttp-internals")
