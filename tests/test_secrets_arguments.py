@@ -1,4 +1,4 @@
-"""What takes a secret shows it in no frame of an error that it raises, whatever goes wrong."""
+"""Arguments that are secrets appear in no frame of the errors that they cause."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ SESSIONS: Final[Any] = None
 
 
 @pytest.mark.parametrize("make", [*CLIENTS.values(), *OTHERS.values()], ids=[*CLIENTS, *OTHERS])
-def test_an_argument_that_is_refused(make: Callable[[], object]) -> None:
-    """Of a constructor: the error comes from where no secret is at hand."""
+def test_a_rejected_argument_is_in_no_frame(make: Callable[[], object]) -> None:
+    """A constructor raises its error from a frame without secrets."""
     with pytest.raises((ClerkError, TypeError)) as caught:
         make()
     assert places(caught.value) == []
@@ -90,7 +90,7 @@ ENVIRONMENTS: Final[dict[str, dict[str, str]]] = {
 
 @pytest.mark.parametrize("kind", [AsyncSessionsApi, SessionsApi])
 @pytest.mark.parametrize("trouble", ENVIRONMENTS)
-def test_what_the_environment_got_wrong(
+def test_a_bad_environment_variable_is_in_no_frame(
     kind: type[AsyncSessionsApi | SessionsApi], trouble: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Set before the client is made, or found by its first call."""
@@ -105,7 +105,7 @@ def test_what_the_environment_got_wrong(
 def set_between(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
 ) -> Callable[[Any], object]:
-    """Return a use of a client before which variables are set."""
+    """Return a call that sets environment variables before it uses a client."""
 
     def call(client: Any) -> object:
         for name, value in variables.items():
@@ -116,7 +116,7 @@ def set_between(
 
 
 def use(client: AsyncSessionsApi | SessionsApi, call: Callable[[Any], object]) -> object:
-    """Use a client of either kind, and close it."""
+    """Use a client, sync or async, and close it."""
     if isinstance(client, SessionsApi):
         with client:
             return call(client)
@@ -130,7 +130,7 @@ def use(client: AsyncSessionsApi | SessionsApi, call: Callable[[Any], object]) -
 
 
 def refresh(client: Any, session_id: str, **changes: Any) -> object:
-    """Refresh, with secrets in all that may hold one."""
+    """Refresh, with a secret in every argument that may be one."""
     arguments = {
         "expired_token": TOKEN,
         "refresh_token": "rt_PLANTED",
@@ -170,7 +170,7 @@ TROUBLES: Final[dict[str, Fault]] = {
 
 @pytest.fixture(scope="module")
 def fake() -> Iterator[FakeClerk]:
-    """Give one service to the whole table."""
+    """Yield one service for the whole table."""
     with FakeClerk(secret_key=KEY) as running:
         running.add_session(session_id="sess_1")
         yield running
@@ -178,10 +178,10 @@ def fake() -> Iterator[FakeClerk]:
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("trouble", TROUBLES)
-def test_a_call_that_fails(
+def test_a_failed_call_has_no_secret_in_a_frame(
     call: str, trouble: str, fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither the tokens that were handed in nor those of an answer are in a frame."""
+    """Neither the given tokens nor those of the response."""
     monkeypatch.setenv("CLERK_SECRET_KEY", KEY)
     fake.clear_faults()
     fake.inject(TROUBLES[trouble])
@@ -192,10 +192,10 @@ def test_a_call_that_fails(
 
 
 @pytest.mark.parametrize("token", [TOKEN, "PLANTED", "eyJ.PLANTED", f"{TOKEN}\0"])
-def test_a_token_that_is_refused(
+def test_a_rejected_token_is_in_no_frame(
     token: str, fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a verifier of either kind; or a request that can't be read."""
+    """Of a sync or async verifier; the same for an unreadable request."""
     monkeypatch.setenv("CLERK_SECRET_KEY", KEY)
     fake.clear_faults()
     assert places(raised_by_verifiers(fake, lambda made: made.verify(token))) == []
@@ -203,7 +203,7 @@ def test_a_token_that_is_refused(
 
 
 def raised_by_verifiers(fake: FakeClerk, call: Callable[[Any], object]) -> ExceptionGroup[Any]:
-    """Use a verifier of each kind, and return what they raise."""
+    """Use a verifier of each kind, and return the errors that they raise."""
     options: dict[str, Any] = {"base_url": fake.base_url, "retry": ONCE}
     raised: list[Exception] = []
     for kind, verifier in ((SessionsApi, TokenVerifier), (AsyncSessionsApi, AsyncTokenVerifier)):
@@ -218,7 +218,7 @@ def raised_by_verifiers(fake: FakeClerk, call: Callable[[Any], object]) -> Excep
 
 
 def a_party(origin: str) -> bool:
-    """Be a function of the user's that fails on some."""
+    """A user's function that fails for some origins."""
     if origin == "https://fails.example":
         raise LookupError(origin)
     return True
@@ -227,10 +227,10 @@ def a_party(origin: str) -> bool:
 PARTIES: Final = a_party
 
 
-def test_a_session_that_cannot_be_looked_up(
+def test_a_session_that_can_not_be_checked_shows_no_token_in_a_frame(
     fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A token that is in order is a secret all the more."""
+    """A valid token is a secret even more."""
     monkeypatch.setenv("CLERK_SECRET_KEY", KEY)
     fake.clear_faults()
     fake.inject(Fault.status(500, operation="get", count=None))
@@ -239,10 +239,10 @@ def test_a_session_that_cannot_be_looked_up(
     assert places(raised, token) == []
 
 
-def test_a_users_own_frames_keep_their_locals(
+def test_frames_of_the_users_own_functions_keep_their_locals(
     fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a function of theirs fails, they need to see with what."""
+    """If such a function fails, its author needs to see the values."""
     monkeypatch.setenv("CLERK_SECRET_KEY", KEY)
     fake.clear_faults()
     elsewhere = fake.add_session(authorized_party="https://fails.example")
@@ -257,8 +257,8 @@ def test_a_users_own_frames_keep_their_locals(
 WEBHOOK: Final = {"svix-id": "msg_1", "svix-timestamp": "1", "svix-signature": "v1,PLANTED"}
 
 
-def test_a_webhook_that_is_refused() -> None:
-    """Neither its headers nor the secret that it is checked with are in a frame."""
+def test_a_rejected_webhook_is_in_no_frame() -> None:
+    """Neither its headers nor the signing secret are in a frame."""
     receiver = WebhookReceiver(sessions=SESSIONS, signing_secret="whsec_UExBTlRFRA==")
     with pytest.raises(WebhookVerificationError) as caught:
         receiver.receive(WEBHOOK, b'{"a": "PLANTED"}')

@@ -1,4 +1,4 @@
-"""Every way to a Redis: sockets, TLS, logins, a cluster, Sentinel; and those that lead to none."""
+"""Every way to connect to Redis: sockets, TLS, logins, a cluster, Sentinel, and failing ones."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COMMANDS: Final = """
     +hget +hset +hdel +hincrby +hexists +hlen +hscan +zadd +zrem +zcard +zrange +zrangebyscore
     +xadd +xread +xrange
 """
-"""All that a user of Redis needs to be allowed."""
+"""The commands that a Redis user must be allowed to run."""
 
 
 def make(fake: FakeClerk | None, shared_state: str | SharedState) -> AsyncSessionsApi:
@@ -40,7 +40,7 @@ def make(fake: FakeClerk | None, shared_state: str | SharedState) -> AsyncSessio
 
 
 async def assert_shared(fake: FakeClerk, open_state: Callable[[], str | SharedState]) -> None:
-    """Check that two clients share denials, cut-offs and the window over it."""
+    """Check that two clients share denials, cut-offs and the window through it."""
     async with make(fake, open_state()) as one, make(fake, open_state()) as other:
         await one._catch_up()
         await other._catch_up()
@@ -57,7 +57,7 @@ async def assert_shared(fake: FakeClerk, open_state: Callable[[], str | SharedSt
 
 
 async def reason_of_absence(url: str | SharedState, caplog: pytest.LogCaptureFixture) -> str:
-    """Return the one line in which a client says why it goes on alone."""
+    """Return the one log line in which a client says why it works alone."""
     with caplog.at_level(logging.INFO, "clerk_async"):
         async with make(None, url) as sessions:
             assert sessions._link is not None
@@ -68,18 +68,20 @@ async def reason_of_absence(url: str | SharedState, caplog: pytest.LogCaptureFix
 
 
 @pytest.mark.promise("shared-settings")
-async def test_a_unix_socket(fake: FakeClerk, pytestconfig: pytest.Config, tmp_path: Path) -> None:
-    """With a database of its own, and no port open."""
+async def test_a_unix_socket_works(
+    fake: FakeClerk, pytestconfig: pytest.Config, tmp_path: Path
+) -> None:
+    """With a separate database, and without an open port."""
     path = tmp_path / "redis.sock"
     with RedisServer(tmp_path, program_of(pytestconfig), "--unixsocket", str(path)):
         await assert_shared(fake, lambda: f"unix://{path}?db=1")
 
 
 @pytest.mark.promise("shared-settings")
-async def test_a_user_with_the_least_rights(
+async def test_a_user_with_minimal_rights_works(
     fake: FakeClerk, pytestconfig: pytest.Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of Redis's access lists: our own keys and commands are enough; a password may be anything."""
+    """Redis's ACLs allow only our keys and commands; a password may have any characters."""
     with RedisServer(tmp_path, program_of(pytestconfig)) as server:
         rights = ("on", f">{PASSWORD}", "~clerk_async:*", "-@all", *COMMANDS.split())
         server.command("ACL", "SETUSER", "clerk", *rights)
@@ -93,10 +95,10 @@ async def test_a_user_with_the_least_rights(
 
 
 @pytest.mark.promise("shared-settings")
-async def test_a_password_alone(
+async def test_a_password_without_a_user_works(
     fake: FakeClerk, pytestconfig: pytest.Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As `requirepass` asks for; without one it says what is missing."""
+    """As with `requirepass`; without it the message says what is missing."""
     with RedisServer(tmp_path, program_of(pytestconfig), password="Pa55word") as server:
         await assert_shared(fake, lambda: server.url)
         told = await reason_of_absence(f"redis://127.0.0.1:{server.port}/0", caplog)
@@ -104,10 +106,10 @@ async def test_a_password_alone(
 
 
 @pytest.mark.promise("shared-settings")
-async def test_tls(
+async def test_tls_works(
     fake: FakeClerk, pytestconfig: pytest.Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With a certificate of a private authority; one that nobody trusts is told."""
+    """With the certificate of a private authority; an untrusted one is reported."""
     authority = trustme.CA()
     own = authority.issue_cert("127.0.0.1")
     own.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
@@ -127,23 +129,23 @@ async def test_tls(
 
 
 @pytest.mark.slow
-async def test_a_server_that_only_copies(
+async def test_a_read_only_replica_is_reported(
     redis_server: RedisServer,
     pytestconfig: pytest.Config,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A replica takes no writes: it is told."""
+    """It accepts no writes."""
     options = ("--replicaof", "127.0.0.1", str(redis_server.port))
     with RedisServer(tmp_path, program_of(pytestconfig), *options) as replica:
         assert "read only replica" in await reason_of_absence(replica.url, caplog)
 
 
 @pytest.mark.slow
-async def test_a_cluster(
+async def test_a_cluster_works_with_the_users_own_client(
     fake: FakeClerk, pytestconfig: pytest.Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """By a client of the user's; a URL leads to one node, and it says so where that has no part."""
+    """A URL connects to one node; if the keys are on another one, the message says so."""
     import redis.asyncio  # noqa: PLC0415
 
     program = program_of(pytestconfig)
@@ -172,10 +174,10 @@ async def test_a_cluster(
 
 
 @pytest.mark.slow
-async def test_sentinel_and_a_master_that_fails(
+async def test_sentinel_works_when_the_master_fails(
     fake: FakeClerk, pytestconfig: pytest.Config, tmp_path: Path
 ) -> None:
-    """The replica takes over; what was denied before and meanwhile is known, and goes on."""
+    """The replica takes over; denials from before and meanwhile are known, and new ones work."""
     program = program_of(pytestconfig)
     with RedisServer(tmp_path, program) as master:
         options = ("--replicaof", "127.0.0.1", str(master.port), "--repl-diskless-sync-delay", "0")
@@ -200,7 +202,7 @@ async def test_sentinel_and_a_master_that_fails(
 async def _fail_over(fake: FakeClerk, port: int, master: RedisServer, replica: RedisServer) -> None:
     import redis.asyncio  # noqa: PLC0415
 
-    # or it would look for its own version on the disk, in the loop
+    # otherwise it would look for its own version on disk, in the loop
     quiet: dict[str, Any] = {"lib_name": None, "lib_version": None}
     if hasattr(redis, "DriverInfo"):
         quiet = {"driver_info": None}
@@ -229,7 +231,7 @@ async def _fail_over(fake: FakeClerk, port: int, master: RedisServer, replica: R
                 await asyncio.sleep(0.01)
             while not one.shared_status().connected:  # noqa: ASYNC110 - likewise
                 await asyncio.sleep(0.01)
-            # what the replica had not got yet is sent to it again
+            # denials that the replica had not received are sent to it again
             while b"sess_before" not in replica.everything():  # noqa: ASYNC110 - likewise
                 await asyncio.sleep(0.05)
     for each in (*theirs, *sentinels.sentinels):

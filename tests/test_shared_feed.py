@@ -153,10 +153,10 @@ async def test_after_redis_lost_its_data_every_client_resends_the_denials(
 
 @pytest.mark.promise("shared-denials")
 @pytest.mark.parametrize("how", ["restarted", "emptied", "evicted"])
-async def test_a_loss_is_noticed_although_others_have_added_since(
+async def test_lost_data_is_noticed_even_if_others_have_added_since(
     redis_server: RedisServer, how: str
 ) -> None:
-    """What was denied before reaches who starts later, and so does what must stand."""
+    """Earlier denials reach clients that start later, and so do those that must persist."""
     async with clients(redis_server.url, 2) as (holder, other):
         async with client(redis_server.url) as gone:
             await gone.deny(session_id="sess_1")
@@ -164,7 +164,7 @@ async def test_a_loss_is_noticed_although_others_have_added_since(
             await until(lambda: holder.shared_status().denied == 2)
         if how == "restarted":
             redis_server.restart()
-        elif how == "emptied":  # under connections that go on
+        elif how == "emptied":  # while connections stay open
             redis_server.command("FLUSHALL")
         else:
             redis_server.command("DEL", stream(holder))
@@ -181,7 +181,7 @@ async def test_a_loss_is_noticed_although_others_have_added_since(
 
 
 def denied_in(server: RedisServer, key: str, session_id: str) -> bool:
-    """Tell whether an entry of a stream names a session."""
+    """Return whether an entry of a stream names a session."""
     return session_id in repr(server.command("XRANGE", key, "-", "+"))
 
 

@@ -333,8 +333,8 @@ async def test_waiting_callers_share_one_failed_fetch() -> None:
     assert stub.fetches == 1
 
 
-async def test_who_has_waited_for_a_fetch_that_failed_waits_for_no_other() -> None:
-    """Though somebody else has begun one since: in an outage one follows another."""
+async def test_a_caller_waits_for_only_one_failed_fetch() -> None:
+    """Even if another fetch has begun since: in an outage one follows another."""
     keys = made(AsyncStub())._fetched
     first, second = keys.prepare(), keys.prepare()
     needed = next(first)
