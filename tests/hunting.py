@@ -41,7 +41,7 @@ def chain(error: Any) -> list[BaseException]:
 
 
 def places(error: Any, *secrets: str) -> list[str]:
-    """Return where a planted secret stands in the locals of a frame of ours or of aiohttp."""
+    """Return where the locals of our frames or aiohttp's contain a planted secret."""
     wanted = ("PLANTED", *secrets)
     found: list[str] = []
     for link in chain(error):

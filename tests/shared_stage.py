@@ -61,7 +61,7 @@ class Redis:
         self.thawed = asyncio.Event()
 
     def thaw(self) -> None:
-        """Run what was sent meanwhile, in an order of nobody's choice."""
+        """Run the messages sent meanwhile, in the order of their arrival."""
         assert self.thawed is not None
         self.thawed.set()
         self.thawed = None

@@ -79,11 +79,11 @@ READABLE: Final[dict[str, bytes]] = {
 }
 UNREADABLE: Final[dict[str, tuple[bytes, str]]] = {
     "br": (packed("br", b"\x0b\x02\x80" + JSON), "encoded as br"),
-    "br that is none": (packed("br", JSON), "encoded as br"),
+    "invalid br": (packed("br", JSON), "encoded as br"),
     "zstd": (packed("zstd", ZSTD + JSON), "encoded as zstd"),
     "compress": (packed("compress", JSON), "encoded as compress"),
-    "gzip that is none": (packed("gzip", JSON), "match its Content-Encoding"),
-    "deflate that is none": (packed("deflate", b"\x08" + JSON), "match its Content-Encoding"),
+    "invalid gzip": (packed("gzip", JSON), "match its Content-Encoding"),
+    "invalid deflate": (packed("deflate", b"\x08" + JSON), "match its Content-Encoding"),
     "half of a gzip": (packed("gzip", gzip.compress(JSON)[:-9]), "match its Content-Encoding"),
     "a header of 70 kB": (http(JSON, "200 OK", f"X: {'PLANTED' * 10_000}"), "65536 bytes"),
     "a header without a colon": (http(JSON, "200 OK", "X PLANTED"), "Invalid header"),
@@ -95,7 +95,7 @@ UNREADABLE: Final[dict[str, tuple[bytes, str]]] = {
         b"HTTP/1.1 200 OK\r\nContent-Length: PLANTED\r\n\r\n" + JSON,
         "Content-Length",
     ),
-    "chunks that are none": (
+    "invalid chunks": (
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nPLANTED\r\n" + JSON,
         "chunk size",
     ),

@@ -290,7 +290,7 @@ CODES: dict[str, tuple[int, str, str, bool]] = {
     "no code in a refresh": (401, "", "/sessions/s/refresh", False),
     "a refresh": (401, "session_refresh_inactive_session", "/sessions/s/refresh", False),
     "a code that is new": (401, "new", "/sessions/s/refresh", False),
-    "a code that tells by itself": (401, "expired_session_token_invalid", "", False),
+    "a code that decides alone": (401, "expired_session_token_invalid", "", False),
     "forbidden": (403, "authorization_invalid", "/sessions/s/refresh", True),
     "another status": (404, "clerk_key_invalid", "/sessions/s", False),
 }

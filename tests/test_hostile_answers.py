@@ -98,7 +98,7 @@ ANSWERS: Final[dict[str, Callable[[], Fault]]] = {
     "another protocol": lambda: Fault.raw(b"SSH-2.0-OpenSSH_9.6\r\n", count=None),
     "nothing": lambda: Fault.raw(b"", count=None),
     "a bottomless body": lambda: Fault.not_json(b"[" * DEEP, count=None),
-    "a charset that isn't": lambda: reply(
+    "an unknown charset": lambda: reply(
         "Content-Type: application/json; charset=\xff\r\nContent-Length: 4", b"null"
     ),
 }

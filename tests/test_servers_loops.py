@@ -28,7 +28,7 @@ def descriptors() -> int:
 
 
 def uvloop_loop() -> asyncio.AbstractEventLoop:
-    """Make a loop of uvloop's."""
+    """Make a uvloop event loop."""
     uvloop = pytest.importorskip("uvloop", reason="part of the extra named servers")
     loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
     return loop

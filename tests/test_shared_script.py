@@ -247,7 +247,7 @@ MUTANTS: Final = {
     "joining adds": ("give_back(mine)", ""),
     "another's name": ("#id + 1) == id .. ' '", "#id) == id"),
     "nobody is missed": ("message.company > 1", "false"),
-    "missed for ever": ("now < number('missed') then", "number('missed') > 0 then"),
+    "missed forever": ("now < number('missed') then", "number('missed') > 0 then"),
     "no cap": ("if want.cap > 0", "if false"),
     "single calls are not expected": ("math.max(0, expected - single)", "0"),
     "single calls leave nothing": (", message.least - (used - single))", ")"),

@@ -78,7 +78,7 @@ REFUSED: Final[dict[str, tuple[Callable[[], ssl.SSLContext], str]]] = {
         "CERTIFICATE_VERIFY_FAILED",
     ),
     "TLS 1.1 only": (old_server, "TLS failed"),
-    "client certificate wanted": (demanding_server, "TLS failed"),
+    "client certificate required": (demanding_server, "TLS failed"),
 }
 
 

@@ -68,7 +68,7 @@ class Draft:
 
 @attrs.frozen
 class Change:
-    """One change to a token, and what it touches; two that touch the same part conflict."""
+    """One change to a token, and the parts that it touches."""
 
     touches: frozenset[str]
     do: Callable[[Draft], object]
