@@ -330,7 +330,7 @@ async def test_a_rejected_key_ends_the_run_with_a_report(fake: FakeClerk) -> Non
 
 
 async def test_a_dry_run_lists_and_changes_nothing(fake: FakeClerk) -> None:
-    """One complete look is enough, because nothing appears meanwhile."""
+    """One complete look is enough, because it looks for no stragglers."""
     ids = add_sessions(fake, 4, user_id="user_1")
     outcomes: list[RevocationOutcome] = []
     report = await _run(fake, user_id="user_1", dry_run=True, on_outcome=outcomes.append)

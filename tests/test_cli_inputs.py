@@ -114,7 +114,7 @@ def test_a_folder_is_rejected(tmp_path: Path) -> None:
 
 
 def test_arguments_and_a_file_are_rejected_together(tmp_path: Path) -> None:
-    """Neither of them is rejected too."""
+    """A command with neither is rejected too."""
     for arguments, path in ((("sess_1",), str(tmp_path)), ((), None)):
         with pytest.raises(click.UsageError):
             ids_from(arguments, path, None, what="session ids", option="--from")

@@ -377,7 +377,7 @@ async def test_a_connection_with_an_unusable_response_is_closed(
 
 
 async def test_a_call_on_a_connection_found_out_of_step_is_retried() -> None:
-    """Another call took it before the unusable response was read: that call is notified."""
+    """Another call took it before the unusable response was read, and is notified."""
     unusable = asyncio.Event()
     loop = asyncio.get_running_loop()
 

@@ -141,7 +141,7 @@ def test_an_aiohttp_session_of_another_loop_is_rejected(fake: FakeClerk) -> None
 
 @pytest.mark.promise("views")
 def test_an_aiohttp_session_of_a_stopped_loop_is_left_open(fake: FakeClerk) -> None:
-    """Closing the client elsewhere drops the session, but none of its connections."""
+    """Closing the client elsewhere drops the session, but closes none of its connections."""
 
     async def make_and_use() -> tuple[aiohttp.ClientSession, AsyncSessionsApi]:
         own = aiohttp.ClientSession()

@@ -174,8 +174,8 @@ def test_a_429_in_the_first_window_lowers_the_allowance_by_half_as_much() -> Non
     assert late.allowance(8.0) == pytest.approx(0.9 * 40)
 
 
-def test_a_pause_is_not_the_end_of_the_first_window() -> None:
-    """A rejection after a long pause is due to a lasting neighbour, and counts fully."""
+def test_a_429_after_a_long_pause_counts_fully() -> None:
+    """It is due to a lasting neighbour."""
     ramp = Ramp(100, 10.0)
     ramp.take(0.0)
     ramp.refused(Ticket(ramp.era), 5.0, 40, 429, 30.0)
