@@ -97,7 +97,24 @@ async def test_an_unknown_session_is_not_found_and_counts_as_done(fake: FakeCler
     assert (report.not_found, report.failed, report.ok) == (1, 0, True)
 
 
+@pytest.mark.promise("true-outcomes")
+@pytest.mark.parametrize("fault", [Fault.html(404), Fault.empty(404)], ids=["a page", "nothing"])
+async def test_a_404_that_is_not_clerks_is_followed_by_a_look(
+    fake: FakeClerk, fault: Fault
+) -> None:
+    """A proxy's 404 says nothing about the session: it is not found only if Clerk says so."""
+    session = fake.add_session()
+    fake.inject(fault)
+    outcome = await _outcome_of(fake, session.id)
+    assert (outcome.status, session.status) == ("failed", "active")
+    assert isinstance(outcome.error, NotFoundError)
+    assert [request.operation for request in fake.requests] == ["revoke", "get"]
+    fake.inject(fault)
+    assert (await _outcome_of(fake, "sess_unknown")).status == "not_found"
+
+
 @pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.promise("true-outcomes")
 async def test_a_revocation_cut_after_processing_counts_as_ours(
     fake: FakeClerk, *, reset: bool
 ) -> None:

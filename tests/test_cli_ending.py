@@ -141,6 +141,17 @@ def test_a_large_run_stopped_early_does_not_list_a_few_sessions_as_all(
 
 
 @pytest.mark.promise("cli-true-endings")
+def test_a_dry_run_is_never_called_done(cli: InProcess) -> None:
+    """Its sessions are alive, so nothing is green either."""
+    ids = add(cli.fake, 3)
+    for arguments in (("revoke", *ids), ("revoke-all", "--user", "user_1")):
+        ended = cli(*arguments, "--dry-run")
+        assert ended.code == 0
+        assert "Dry run: 3 would be revoked" in ended.err
+        assert "Done" not in ended.err
+
+
+@pytest.mark.promise("cli-true-endings")
 def test_the_same_error_is_printed_once_with_its_count(cli: InProcess, tmp_path: Path) -> None:
     """Among a thousand equal lines nobody finds the one that differs."""
     ids = add(cli.fake, 400)

@@ -254,7 +254,7 @@ def test_a_dry_run_prints_what_would_be_revoked(cli: InProcess) -> None:
     ended = cli("revoke-all", "--user", "user_1", "--dry-run")
     assert (ended.code, sent(cli.fake)) == (0, [])
     assert {line.split("\t")[0] for line in ended.lines} == set(ids)
-    assert ended.err.startswith("Done: 30 would be revoked")
+    assert ended.err.startswith("Dry run: 30 would be revoked")
 
 
 def test_a_run_resumes_with_its_journal(cli: InProcess, tmp_path: Path) -> None:

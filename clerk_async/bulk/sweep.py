@@ -345,9 +345,8 @@ class Sweep(Work):
         """Schedule another look for revoked sessions that are still listed as live."""
         if owner.lingering == len(LINGER_PAUSES):
             some = ", ".join(sorted(lingering)[:3])
-            self._give_up(
-                owner, f"{len(lingering)} are still listed as live after they were revoked: {some}"
-            )
+            count = f"{len(lingering)} are" if len(lingering) > 1 else "one is"
+            self._give_up(owner, f"{count} still listed as live after the revocation: {some}")
             return
         await lane.pause(LINGER_PAUSES[owner.lingering])
         owner.lingering += 1

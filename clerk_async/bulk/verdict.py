@@ -2,7 +2,8 @@
 
 The rules follow Clerk's reference (https://clerk.com/docs/reference/backend-api) as far as it goes:
 a 200 confirms the revocation, whatever status the session has in the response. The reference
-doesn't say what a second revocation returns, so after a 400 the session is looked up once.
+doesn't say what a second revocation returns, so after a 400 the session is looked up once; so it is
+after a 404 that has no error message from Clerk.
 """
 
 from __future__ import annotations
@@ -125,10 +126,11 @@ async def _judge(  # noqa: PLR0911 - a table of responses, one return each
 ) -> Verdict:
     attempts = error.attempts
     arrived = may_have_arrived or error._may_have_arrived  # noqa: SLF001 - for internal use
-    if isinstance(error, NotFoundError):
+    if isinstance(error, NotFoundError) and error.errors:
         return Verdict(RevocationStatus.NOT_FOUND, attempts=attempts)
     failed = Verdict(RevocationStatus.FAILED, error, attempts, may_have_arrived=arrived)
-    asks = isinstance(error, BadRequestError | ResponseDecodeError)
+    # a 404 without an error message from Clerk may be a proxy's
+    asks = isinstance(error, BadRequestError | NotFoundError | ResponseDecodeError)
     if not asks and not (is_last_round and arrived and is_passing(error)):
         return failed
     # a 200 that can't be read may come from the service, or be a proxy's page
@@ -145,7 +147,7 @@ async def _judge(  # noqa: PLR0911 - a table of responses, one return each
         let_go_of_frames(trouble)
         if is_passing(trouble) or refuses_key(trouble):
             failed.obstacle = trouble
-            if isinstance(error, BadRequestError):  # which alone would mean that a retry is useless
+            if not isinstance(error, ResponseDecodeError):  # alone they mean a retry is useless
                 failed.error = trouble
         return failed
     if not session.status.is_terminal:

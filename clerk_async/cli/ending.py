@@ -21,7 +21,7 @@ from clerk_async.cli.exits import (
 from clerk_async.cli.outcomes import WORDS, tell_outcomes, tell_waiting
 from clerk_async.cli.output import paint
 from clerk_async.cli.progress import duration, number
-from clerk_async.errors import BadRequestError, ResponseDecodeError
+from clerk_async.errors import BadRequestError, NotFoundError, ResponseDecodeError
 from clerk_async.http.error_bodies import refuses_key
 
 if TYPE_CHECKING:
@@ -188,6 +188,8 @@ class Ending:
         parts = ", ".join(counts)
         if not self.is_stopped:
             mark, style = ("Done:", "green") if code == DONE else ("Not done:", "red")
+            if self.is_dry:  # which has done nothing, so nothing is green
+                mark, style = "Dry run:", "cyan" if code == DONE else "red"
             told = f"{paint(out.err, mark, style)} {parts or 'no sessions'}, {took}"
         else:
             why = _OUT_OF_REACH if self.run.has_given_up else _STOPS.get(report.stopped_by or "")
@@ -231,5 +233,7 @@ def _is_passing(outcome: RevocationOutcome) -> bool:
     """Whether a stopped run left this undecided, so that the next run may well do it."""
     error = outcome.error
     # after these a session is looked at, unless the run was stopped before that
-    is_unseen = outcome.session is None and isinstance(error, BadRequestError | ResponseDecodeError)
+    is_unseen = outcome.session is None and isinstance(
+        error, BadRequestError | NotFoundError | ResponseDecodeError
+    )
     return is_out_of_reach(error) or refuses_key(error) or is_unseen
