@@ -25,7 +25,7 @@ KEY: Final = "sk_test_connecting"
 PASSWORD: Final = "p@ss word:/?#%41"
 IN_A_URL: Final = "p%40ss%20word%3A%2F%3F%23%2541"
 COMMANDS: Final = """
-    +eval +evalsha +time +del +pexpire +select
+    +eval +evalsha +time +exists +del +pexpire +select
     +hget +hset +hdel +hincrby +hexists +hlen +hscan +zadd +zrem +zcard +zrange +zrangebyscore
     +xadd +xread +xrange
 """

@@ -227,6 +227,42 @@ def play(scripted: Scripted, story: list[Any]) -> None:
             talk.heard_of(message, scripted.agree(message))
 
 
+@pytest.mark.promise("window-script")
+@pytest.mark.parametrize(
+    "gone",
+    [("window",), ("places",), ("members",), ("leases",), ("members", "leases")],
+    ids=" ".join,
+)
+def test_a_key_that_redis_evicted_costs_no_place_for_good(
+    scripted: Scripted, gone: tuple[str, ...]
+) -> None:
+    """The window begins anew, all tell it what they hold, and none of it is counted twice."""
+    talk = Talk(scripted)
+
+    def say(name: str, act: str, **told: Any) -> dict[str, Any]:
+        message = talk.message(name, act, **told)
+        reply = scripted.run(message)
+        talk.heard_of(message, reply)
+        return reply
+
+    for name in "ab":
+        say(name, "join")
+    scripted.clock += 700
+    wants = [{"kind": "run", "count": 3, "cap": 0}]
+    assert say("a", "tell", wants=wants)["granted"] == [3]
+    done = [{"kind": "run", "count": 2, "age": 0}]
+    before = say("a", "tell", held={"run": 1}, done=done)
+    assert (before["used"], before["cooling"]) == (3, 2)
+    scripted.redis.delete(*gone)
+    assert say("b", "tell")["verdict"] == "join"
+    cooling = [{"kind": "run", "count": 2, "left": 900}]
+    assert say("a", "join", held={"run": 1}, cooling=cooling)["used"] == 3
+    say("b", "join")
+    scripted.clock += 950
+    last = say("a", "tell")
+    assert (last["verdict"], last["used"], last["processes"]) == ("ok", 0, 2)
+
+
 STORIES: Final = 1000
 """Each of the scripts below is detected within the first two hundred stories."""
 MUTANTS: Final = {

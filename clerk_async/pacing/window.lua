@@ -77,7 +77,16 @@ local function bury(owner, record, free_at)
   redis.call('ZREM', LEASES, owner)
 end
 
-if redis.call('HEXISTS', STATE, 'epoch') == 0 then
+-- Redis may have evicted one of the keys: what the others say of it is worth nothing then.
+local function is_whole()
+  local cooling, records = number('cooling'), redis.call('HLEN', RECORDS)
+  return redis.call('HEXISTS', STATE, 'epoch') == 1
+    and records == redis.call('ZCARD', LEASES)
+    and (cooling == 0 or redis.call('EXISTS', PLACES) == 1)
+    and (records > 0 or number('used') == cooling)
+end
+
+if not is_whole() then
   begin()
 end
 give_back(redis.call('ZRANGEBYSCORE', PLACES, '-inf', now))
