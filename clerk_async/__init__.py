@@ -196,7 +196,16 @@ def __getattr__(name: str) -> Any:
     module = _HOME_OF.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(module), name)
+    try:
+        value = getattr(import_module(module), name)
+    except ImportError as error:
+        if "subinterpreter" not in str(error):
+            raise
+        refusal: Any = import_module("clerk_async.errors").ConfigurationError
+        raise refusal(
+            f"{name} can't be used in an isolated sub-interpreter ({error}): use it in the main "
+            "interpreter"
+        ) from error
     globals()[name] = value
     return value
 

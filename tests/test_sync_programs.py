@@ -459,3 +459,67 @@ for act in (SessionsApi, lambda: early.get("sess_1")):
     )
     assert (ended.code, ended.out) == (0, "True\nTrue\n"), ended.err
     assert fake.requests == []
+
+
+INTERPRETERS = {
+    "without daemon threads": "dict(allow_daemon_threads=False)",
+    "without threads": "dict(allow_threads=False, allow_daemon_threads=False)",
+    "isolated": "None",
+}
+
+
+@pytest.mark.promise("sync-surroundings")
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="Python has no module for these before")
+@pytest.mark.parametrize("kind", INTERPRETERS)
+def test_an_isolated_sub_interpreter_raises_an_error_at_once(kind: str, fake: FakeClerk) -> None:
+    """Neither threads nor C extensions may be had there: a client says so, and never hangs."""
+    if kind == "isolated" and sys.version_info < (3, 14):
+        pytest.skip("Python 3.13.0 corrupts its memory where such a one ends")
+    ended = run_program(
+        f"""
+import _interpreters, sys
+options = {INTERPRETERS[kind]}
+made = "isolated" if options is None else _interpreters.new_config("legacy", **options)
+interpreter = _interpreters.create(made)
+failure = _interpreters.exec(interpreter, '''
+import sys
+sys.path[:] = ''' + repr(sys.path) + '''
+from clerk_async import ConfigurationError
+try:
+    from clerk_async import SessionsApi
+    SessionsApi().get("sess_1")
+except ConfigurationError as error:
+    print("isolated sub-interpreter" in str(error), flush=True)
+''')
+print(failure)
+_interpreters.destroy(interpreter)
+""",
+        fake,
+    )
+    assert (ended.code, ended.out) == (0, "True\nNone\n"), ended.err
+    assert fake.requests == []
+
+
+@pytest.mark.promise("sync-surroundings")
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="later ones are tried as above")
+def test_an_isolated_sub_interpreter_of_python_3_11_raises_an_error(fake: FakeClerk) -> None:
+    """Its first call finds that no thread may be started."""
+    ended = run_program(
+        """
+import _xxsubinterpreters, sys
+interpreter = _xxsubinterpreters.create(isolated=True)
+_xxsubinterpreters.run_string(interpreter, '''
+import sys
+sys.path[:] = ''' + repr(sys.path) + '''
+from clerk_async import ConfigurationError, SessionsApi
+try:
+    SessionsApi().get("sess_1")
+except ConfigurationError as error:
+    print("isolated subinterpreter" in str(error), flush=True)
+''')
+_xxsubinterpreters.destroy(interpreter)
+""",
+        fake,
+    )
+    assert (ended.code, ended.out) == (0, "True\n"), ended.err
+    assert fake.requests == []

@@ -150,10 +150,10 @@ class Errand(Generic[T]):
         """Do the work in a thread that `threading` knows, so that dumps and debuggers name it."""
         if not self._claim.acquire(blocking=False):
             return
-        self._thread = threading.Thread(target=self._do, name=self._name, daemon=True)
         try:
+            self._thread = threading.Thread(target=self._do, name=self._name, daemon=True)
             self._thread.start()
-        except RuntimeError:  # when the interpreter exits, no other thread can start
+        except RuntimeError:  # the interpreter exits, or it allows no daemon threads
             self._thread = None
             self._do()
 

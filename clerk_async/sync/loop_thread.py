@@ -34,7 +34,7 @@ class LoopThread:
     """Runs coroutines for threads that have no event loop."""
 
     def __init__(self, name: str, on_close: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        refuse_green_threads()
+        check_threads()
         self._name = name
         self._on_close = on_close
         self._privates: dict[int, PrivateLoop] = {}  # by process id; setdefault is atomic
@@ -68,7 +68,7 @@ class LoopThread:
         pid = os.getpid()
         private = self._privates.get(pid)
         if private is None:
-            refuse_green_threads()
+            check_threads()
             self.forget_parents(but=pid)  # after a fork that Python can't see, such as uWSGI's
             private = self._privates.setdefault(pid, PrivateLoop(self._name, self._on_close))
         if self._is_closed:
@@ -146,13 +146,15 @@ if hasattr(os, "register_at_fork"):
 atexit.register(_at_exit)
 
 
-def refuse_green_threads() -> None:
-    """Reject patched threads, which can't run an event loop next to them.
+def check_threads() -> None:
+    """Check that a thread can run an event loop next to this one.
 
     Raises:
         ConfigurationError: If gevent or eventlet has replaced the threads of this process, or the
-            modules that an event loop waits with.
+            modules that an event loop waits with, or if this interpreter allows no daemon threads.
     """
+    if not getattr(_thread, "daemon_threads_allowed", _always)():
+        raise ConfigurationError(_NO_THREAD)
     remedy = None
     monkey = sys.modules.get("gevent.monkey")
     if monkey is not None and any(map(monkey.is_module_patched, _NOT_TO_BE_PATCHED)):
@@ -167,4 +169,12 @@ def refuse_green_threads() -> None:
         )
 
 
+def _always() -> bool:
+    return True
+
+
 _NOT_TO_BE_PATCHED: Final = ("threading", "selectors", "queue")
+_NO_THREAD: Final = (
+    "SessionsApi needs a daemon thread, but this interpreter, an isolated sub-interpreter, allows "
+    "none: use SessionsApi in the main interpreter"
+)

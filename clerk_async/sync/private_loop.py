@@ -16,7 +16,12 @@ import contextlib
 import contextvars
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
-from clerk_async.errors import ClientClosedError, ConnectError, WrongLoopError
+from clerk_async.errors import (
+    ClientClosedError,
+    ConfigurationError,
+    ConnectError,
+    WrongLoopError,
+)
 from clerk_async.http.errand import Errand, Latch, past_here
 from clerk_async.under_test import new_event_loop
 
@@ -176,6 +181,7 @@ class PrivateLoop:
         """Give a crossing to the loop; one wake-up, which costs a system call, serves several.
 
         Raises:
+            ConfigurationError: If this interpreter allows no threads.
             ClientClosedError: If the loop has ended or is closing, or its thread can't be started.
         """
         if self.is_closing:
@@ -242,6 +248,8 @@ class PrivateLoop:
         try:
             self._thread.send(or_here=False)
         except RuntimeError as error:  # too many threads, or on 3.12 the main thread has ended
+            if "subinterpreter" in str(error):  # an isolated one on Python 3.11
+                raise ConfigurationError(f"the client can't start its thread: {error}") from None
             raise ClientClosedError(f"the client can't start its thread: {error}") from None
 
     # --- in the loop's thread ---
