@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 JSON = "application/json"
 
@@ -40,26 +40,22 @@ class Answer:
     content_type: str | None = JSON
 
 
+@define(eq=False)
 class Refusal(Exception):  # noqa: N818 - it is a response that operations raise to end early
     """An error response to an operation, with Clerk's status, code and message."""
 
-    def __init__(
-        self,
-        status: int,
-        code: str,
-        message: str,
-        *,
-        long_message: str | None = None,
-        meta: dict[str, Any] | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> None:
-        super().__init__(f"{status} {code}")
-        self.status = status
-        self.code = code
-        self.message = message
-        self.long_message: str = message if long_message is None else long_message
-        self.meta = meta
-        self.headers: dict[str, str] = headers or {}
+    status: int
+    code: str
+    message: str
+    long_message: str | None = field(default=None, kw_only=True)
+    meta: dict[str, Any] | None = field(default=None, kw_only=True)
+    headers: dict[str, str] = field(factory=dict[str, str], kw_only=True)
+
+
+def usual_refusal(status: int, code: str | None = None, **headers: str) -> Refusal:
+    """Return the usual refusal with a status, with another code if one is given."""
+    usual, message = ERRORS_BY_STATUS.get(status, ("unexpected_error", "Unexpected error"))
+    return Refusal(status, code or usual, message, headers=headers)
 
 
 def encode(value: Any, *, status: int = 200) -> Answer:
@@ -67,38 +63,15 @@ def encode(value: Any, *, status: int = 200) -> Answer:
     return Answer(status, msgspec.json.encode(value))
 
 
-def error_body(
-    code: str,
-    message: str,
-    *,
-    trace_id: str,
-    long_message: str | None = None,
-    meta: dict[str, Any] | None = None,
-) -> bytes:
-    """Return Clerk's error body: a list with one error, and the trace id for Clerk's support."""
-    error: dict[str, Any] = {
-        "message": message,
-        "long_message": message if long_message is None else long_message,
-        "code": code,
-    }
-    if meta is not None:
-        error["meta"] = meta
-    return msgspec.json.encode({"errors": [error], "clerk_trace_id": trace_id})
-
-
 def refuse(refusal: Refusal, trace_id: str) -> Answer:
-    """Return the response for a refusal."""
-    body = error_body(
-        refusal.code,
-        refusal.message,
-        trace_id=trace_id,
-        long_message=refusal.long_message,
-        meta=refusal.meta,
-    )
+    """Return the response for a refusal: one error, and the trace id for Clerk's support."""
+    long_message = refusal.message if refusal.long_message is None else refusal.long_message
+    error: dict[str, Any] = {
+        "message": refusal.message,
+        "long_message": long_message,
+        "code": refusal.code,
+    }
+    if refusal.meta is not None:
+        error["meta"] = refusal.meta
+    body = msgspec.json.encode({"errors": [error], "clerk_trace_id": trace_id})
     return Answer(refusal.status, body, refusal.headers)
-
-
-def error_for_status(status: int, trace_id: str, code: str | None = None) -> bytes:
-    """Return an error body that fits a status."""
-    usual, message = ERRORS_BY_STATUS.get(status, ("unexpected_error", "Unexpected error"))
-    return error_body(code or usual, message, trace_id=trace_id)

@@ -315,26 +315,22 @@ class FakeClerk(Server, Tokens, Webhooks):
             session_id=session_id,
             status=status,
             created_at=created_at,
-            times={
-                "last_active_at": last_active_at,
-                "updated_at": updated_at,
-                "expire_at": expire_at,
-                "abandon_at": abandon_at,
-            },
-            rest={
-                "actor": actor,
-                "last_active_organization_id": (
-                    last_active_organization_id if organization_id is None else organization_id
-                ),
-                "latest_activity": latest_activity,
-                "tasks": tasks,
-                "role": role,
-                "permissions": permissions,
-                "features": features,
-                "plan": plan,
-                "authorized_party": authorized_party,
-                "claims": {} if claims is None else claims,
-            },
+            last_active_at=last_active_at,
+            updated_at=updated_at,
+            expire_at=expire_at,
+            abandon_at=abandon_at,
+            last_active_organization_id=(
+                last_active_organization_id if organization_id is None else organization_id
+            ),
+            latest_activity=latest_activity,
+            actor=actor,
+            tasks=tasks,
+            role=role,
+            permissions=permissions,
+            features=features,
+            plan=plan,
+            authorized_party=authorized_party,
+            claims=claims,
         )
 
     def remove_session(self, session_id: str) -> None:

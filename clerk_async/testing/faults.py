@@ -53,10 +53,6 @@ def _known(_: str, value: str | None) -> None:
         one_of("operation", value, OPERATIONS)
 
 
-def _known_stage(name: str, value: str) -> None:
-    one_of(name, value, ("before", "after", "body"))
-
-
 def _pairs(name: str, value: tuple[tuple[str, str], ...]) -> None:
     for key, text in value:
         must_be(f"the name of one of {name}", key, str)
@@ -86,12 +82,15 @@ class Fault:
     kind: Kind
     operation: str | None = field(default=None, validator=validator(_known))
     session_id: str | None = field(default=None, validator=of(str, None))
-    count: int | None = field(default=1, validator=within(int, None))
     probability: float | None = field(default=None, validator=within(int, float, None, most=1.0))
+    count: int | None = field(validator=within(int, None))
     after: int = field(default=0, validator=within(int))
     delay: float = field(default=0.0, validator=within(int, float))
     process: bool = True
-    stage: Stage = field(default="before", validator=validator(_known_stage))
+    stage: Stage = field(
+        default="before",
+        validator=validator(lambda n, v: one_of(n, v, ("before", "after", "body"))),
+    )
     reset: bool = False
     code: int = field(default=200, validator=within(int, least=100, most=999))
     error_code: str | None = field(default=None, validator=of(str, None))
@@ -104,6 +103,10 @@ class Fault:
     seconds: float = field(default=0.0, validator=within(int, float))
     pieces: int = field(default=1, validator=within(int, least=1))
     truncate: bool = False
+
+    @count.default
+    def _once(self) -> int | None:
+        return 1 if self.probability is None else None
 
     @classmethod
     def status(
@@ -135,7 +138,7 @@ class Fault:
             body=None if body is None else _bytes(body),
             headers=_headers(headers, retry_after),
             process=process,
-            **_where(where),
+            **where,
         )
 
     @classmethod
@@ -151,7 +154,7 @@ class Fault:
             content_type="text/html; charset=UTF-8",
             headers=_headers(None, retry_after),
             process=False,
-            **_where(where),
+            **where,
         )
 
     @classmethod
@@ -166,7 +169,7 @@ class Fault:
             content_type="",
             headers=_headers(None, retry_after),
             process=False,
-            **_where(where),
+            **where,
         )
 
     @classmethod
@@ -179,7 +182,7 @@ class Fault:
             content_type="",
             headers=(("Location", location),),
             process=False,
-            **_where(where),
+            **where,
         )
 
     @classmethod
@@ -193,7 +196,7 @@ class Fault:
             reset: Whether to cut with a RST rather than a FIN.
             **where: See `Where`.
         """
-        return cls(kind="cut", stage=stage, reset=reset, process=stage != "before", **_where(where))
+        return cls(kind="cut", stage=stage, reset=reset, process=stage != "before", **where)
 
     @classmethod
     def delayed(
@@ -204,38 +207,38 @@ class Fault:
             kind="answer",
             seconds=seconds,
             stage="after" if process_first else "before",
-            **_where(where),
+            **where,
         )
 
     @classmethod
     def hold(cls, *, process_first: bool = False, **where: Unpack[Where]) -> Fault:
         """Respond as usual, but only after `fake.release()`, for tests without guessed times."""
-        return cls(kind="hold", stage="after" if process_first else "before", **_where(where))
+        return cls(kind="hold", stage="after" if process_first else "before", **where)
 
     @classmethod
     def slow_body(cls, seconds: float, *, pieces: int = 10, **where: Unpack[Where]) -> Fault:
         """Send the headers at once, and the body in pieces spread over this many seconds."""
-        return cls(kind="answer", stage="body", seconds=seconds, pieces=pieces, **_where(where))
+        return cls(kind="answer", stage="body", seconds=seconds, pieces=pieces, **where)
 
     @classmethod
     def truncated_json(cls, **where: Unpack[Where]) -> Fault:
         """Respond with 200 and the first half of the JSON, as a complete body."""
-        return cls(kind="answer", truncate=True, **_where(where))
+        return cls(kind="answer", truncate=True, **where)
 
     @classmethod
     def not_json(cls, body: bytes | str = "OK", **where: Unpack[Where]) -> Fault:
         """Act on the request and respond with 200 and something that is not JSON."""
-        return cls(kind="reply", body=_bytes(body), content_type="text/plain", **_where(where))
+        return cls(kind="reply", body=_bytes(body), content_type="text/plain", **where)
 
     @classmethod
     def wrong_shape(cls, value: Any = None, **where: Unpack[Where]) -> Fault:
         """Act on the request and respond with 200 and other JSON (`null` by default)."""
-        return cls(kind="answer", change=lambda _: value, **_where(where))
+        return cls(kind="answer", change=lambda _: value, **where)
 
     @classmethod
     def changed(cls, change: Callable[[Any], Any], **where: Unpack[Where]) -> Fault:
         """Respond with what `change` returns for the usual JSON value."""
-        return cls(kind="answer", change=change, **_where(where))
+        return cls(kind="answer", change=change, **where)
 
     @classmethod
     def field(
@@ -253,7 +256,7 @@ class Fault:
         def set_it(part: dict[str, Any]) -> None:
             part[name] = value
 
-        return cls(kind="answer", change=_on_items(set_it, item), **_where(where))
+        return cls(kind="answer", change=_on_items(set_it, item), **where)
 
     @classmethod
     def null(cls, name: str, *, item: int | None = None, **where: Unpack[Where]) -> Fault:
@@ -274,7 +277,7 @@ class Fault:
         def drop(part: dict[str, Any]) -> None:
             part.pop(name, None)
 
-        return cls(kind="answer", change=_on_items(drop, item), **_where(where))
+        return cls(kind="answer", change=_on_items(drop, item), **where)
 
     @classmethod
     def huge(cls, size: int, *, compressed: bool = False, **where: Unpack[Where]) -> Fault:
@@ -286,17 +289,17 @@ class Fault:
 
             body = gzip.compress(body, compresslevel=6)
             headers = (("Content-Encoding", "gzip"),)
-        return cls(kind="reply", body=body, headers=headers, **_where(where))
+        return cls(kind="reply", body=body, headers=headers, **where)
 
     @classmethod
     def with_headers(cls, headers: Mapping[str, str], **where: Unpack[Where]) -> Fault:
         """Respond as usual, with more headers."""
-        return cls(kind="answer", headers=tuple(headers.items()), **_where(where))
+        return cls(kind="answer", headers=tuple(headers.items()), **where)
 
     @classmethod
     def raw(cls, data: bytes, **where: Unpack[Where]) -> Fault:
         """Send these bytes, which need not be HTTP, and close the connection."""
-        return cls(kind="raw", body=data, process=False, **_where(where))
+        return cls(kind="raw", body=data, process=False, **where)
 
 
 class Injected:
@@ -346,13 +349,9 @@ class Armed:
         """Return the fault that happens to a request, or None."""
         for injected in self._faults:
             fault = injected.fault
-            if fault.operation is not None and (
-                route is None or route.operation != fault.operation
-            ):
+            if fault.operation not in {None, route and route.operation}:
                 continue
-            if fault.session_id is not None and (
-                route is None or route.session_id != fault.session_id
-            ):
+            if fault.session_id not in {None, route and route.session_id}:
                 continue
             with self._lock:
                 if fault.count is not None and injected.fired >= fault.count:
@@ -369,13 +368,6 @@ class Armed:
     def _remove(self, injected: Injected) -> None:
         with self._lock:
             self._faults = tuple(other for other in self._faults if other is not injected)
-
-
-def _where(where: Where) -> dict[str, Any]:
-    given: dict[str, Any] = {**where}
-    if given.get("probability") is not None:
-        given.setdefault("count", None)
-    return given
 
 
 def _headers(

@@ -10,7 +10,6 @@ import binascii
 import hashlib
 import threading
 import weakref
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -48,20 +47,6 @@ class SigningKey:
     private: Any = field(repr=False)
 
 
-def need_cryptography() -> None:
-    """Import cryptography, or raise an error that says how to install it.
-
-    Raises:
-        CryptographyMissingError: If it is not installed.
-    """
-    try:
-        import_module("cryptography.hazmat.primitives.asymmetric.rsa")
-    except ImportError:
-        raise CryptographyMissingError(
-            "FakeClerk's tokens and keys need cryptography: pip install 'clerk-async[jwt]'"
-        ) from None
-
-
 class _KeyPairs:
     """Key pairs that are generated once per process and reused, because that takes 0.1 seconds.
 
@@ -91,15 +76,19 @@ def make_key(kid: str | None, algorithm: str, borrower: object) -> SigningKey:
 
     Raises:
         ValueError: If the algorithm is not RS256, ES256 or EdDSA.
-        RuntimeError: If cryptography is not installed.
+        CryptographyMissingError: If cryptography is not installed.
     """
     if algorithm not in ALGORITHMS:
         raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, not {algorithm!r}")
-    need_cryptography()
-    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
-        Encoding,
-        PublicFormat,
-    )
+    try:
+        from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
+            Encoding,
+            PublicFormat,
+        )
+    except ImportError:
+        raise CryptographyMissingError(
+            "FakeClerk's tokens and keys need cryptography: pip install 'clerk-async[jwt]'"
+        ) from None
 
     private = _PAIRS.lend(algorithm, borrower)
     public = private.public_key()

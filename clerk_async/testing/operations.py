@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, unquote
 import msgspec
 from attrs import frozen
 
-from .answers import Answer, Refusal, encode
+from .answers import Answer, Refusal, encode, usual_refusal
 from .refresh import (
     check_refresh,
     check_refresh_body,
@@ -83,7 +83,7 @@ def find_route(method: str, path: str) -> Route | Refusal:
         case ["", "v1", "sessions", session_id, *rest] if session_id:
             return _session_route(method, session_id, rest)
         case _:
-            return Refusal(404, "resource_not_found", "not found")
+            return usual_refusal(404)
 
 
 def _session_route(method: str, session_id: str, rest: list[str]) -> Route | Refusal:
@@ -98,13 +98,11 @@ def _session_route(method: str, session_id: str, rest: list[str]) -> Route | Ref
             route = Route("create_token_from_template", session_id, template)
             return _only("POST", method, route)
         case _:
-            return Refusal(404, "resource_not_found", "not found")
+            return usual_refusal(404)
 
 
 def _only(allowed: str, method: str, route: Route) -> Route | Refusal:
-    if method == allowed:
-        return route
-    return Refusal(405, "method_not_allowed", "method not allowed", headers={"Allow": allowed})
+    return route if method == allowed else usual_refusal(405, Allow=allowed)
 
 
 def check_version(headers: Mapping[str, str]) -> str:
@@ -218,15 +216,7 @@ class Operations:
                 raise _invalid("form_param_type_invalid", "must be a string", name)
         if user_id not in self._state.users:
             raise _missing("User")
-        session = self._state.add(
-            user_id=user_id,
-            client_id=None,
-            session_id=None,
-            status="active",
-            created_at=None,
-            times={},
-            rest={"last_active_organization_id": organization},
-        )
+        session = self._state.add(user_id=user_id, last_active_organization_id=organization)
         return encode(session.as_json())
 
     def _revoke(self, call: Call) -> Answer:

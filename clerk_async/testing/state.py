@@ -229,15 +229,14 @@ class State:
     def add(
         self,
         *,
-        user_id: str | None,
-        client_id: str | None,
-        session_id: str | None,
-        status: str,
-        created_at: datetime | int | None,
-        times: Mapping[str, datetime | int | None],
-        rest: Mapping[str, Any],
+        user_id: str | None = None,
+        client_id: str | None = None,
+        session_id: str | None = None,
+        created_at: datetime | int | None = None,
+        status: str = "active",
+        **rest: Any,
     ) -> FakeSession:
-        """Add a session.
+        """Add a session; `rest` has other attributes of it, with None for the usual value.
 
         Raises:
             ValueError: If the id is taken.
@@ -245,19 +244,21 @@ class State:
         with self.lock:
             now = self.now()
             created = now if created_at is None else milliseconds(created_at)
-            given = {name: time for name, time in times.items() if time is not None}
+            usual: dict[str, Any] = {
+                "updated_at": created,
+                "last_active_at": created,
+                "expire_at": max(created, now) + 7 * _DAY,
+                "abandon_at": max(created, now) + 30 * _DAY,
+            }
+            given = {name: value for name, value in rest.items() if value is not None}
             session = FakeSession(
                 id=self.new_id("sess") if session_id is None else session_id,
                 user_id=self.new_id("user") if user_id is None else user_id,
                 client_id=self.new_id("client") if client_id is None else client_id,
                 created_at=created,
                 status=status,
-                updated_at=given.get("updated_at", created),
-                last_active_at=given.get("last_active_at", created),
-                expire_at=given.get("expire_at", max(created, now) + 7 * _DAY),
-                abandon_at=given.get("abandon_at", max(created, now) + 30 * _DAY),
                 refresh_token=self.new_id("rt"),
-                **rest,
+                **{**usual, **given},
             )
             if session.id in self.sessions:
                 raise ValueError(f"there is a session {session.id!r} already")

@@ -81,7 +81,6 @@ class Webhooks:
         self._receiver: str | None = None
         self._deliveries: list[Delivery] = []
         self._outbox: deque[Delivery] = deque()
-        self._is_delivering = False
         self._delivering: asyncio.Task[None] | None = None
         self._retry_after: tuple[float, ...] = ()
         self._retrying: set[asyncio.Task[None]] = set()
@@ -163,10 +162,7 @@ class Webhooks:
         return _signed(body, message_id, sent // 1000, self._key_of(secret)), body
 
     def _usual_data(
-        self,
-        type_: str,
-        session: FakeSession | str | None,
-        user_id: str | None,
+        self, type_: str, session: FakeSession | str | None, user_id: str | None
     ) -> dict[str, Any]:
         if type_ == "user.deleted":
             if user_id is None:
@@ -242,16 +238,12 @@ class Webhooks:
             task.cancel()
 
     def _begin_to_deliver(self) -> None:
-        if not self._is_delivering:
-            self._is_delivering = True
+        if self._delivering is None or self._delivering.done():
             self._delivering = asyncio.get_running_loop().create_task(self._deliver_all())
 
     async def _deliver_all(self) -> None:
-        try:
-            while self._outbox:
-                await self._deliver(self._outbox.popleft())
-        finally:  # the loop does not run anything between the last check and this
-            self._is_delivering = False
+        while self._outbox:
+            await self._deliver(self._outbox.popleft())
 
     async def _deliver(self, delivery: Delivery) -> None:
         """Send it once; if that fails and a retry is left, another task sends it again."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 from aiohttp import web
 
-from .answers import Answer, Refusal, error_for_status, refuse
+from .answers import Answer, Refusal, refuse, usual_refusal
 from .keys import CryptographyMissingError
 from .operations import Call, Route, check_key, check_version, find_route
 from .record import ReceivedRequest
@@ -132,12 +132,7 @@ class Wire:
             return
         retry_after = window.admit(self._monotonic())
         if retry_after is not None:
-            raise Refusal(
-                429,
-                "too_many_requests",
-                "Too many requests. Please try again in a bit.",
-                headers={"Retry-After": str(retry_after)},
-            )
+            raise usual_refusal(429, **{"Retry-After": str(retry_after)})
 
     async def _misbehave(
         self,
@@ -190,7 +185,7 @@ class Wire:
     def _reply(self, fault: Fault) -> Answer:
         body = fault.body
         if body is None:
-            body = error_for_status(fault.code, self._trace(), fault.error_code)
+            body = refuse(usual_refusal(fault.code, fault.error_code), self._trace()).body
         kind = "application/json" if fault.content_type is None else fault.content_type or None
         return Answer(fault.code, body, dict(fault.headers), kind)
 
