@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from clerk_async.errors import ClerkError
     from clerk_async.pacing.gate import Lane
     from clerk_async.pacing.window import Ticket
-    from clerk_async.testing.limits import SlidingWindow
+    from clerk_async.testing.settings import SlidingWindow
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from clients import logged, sync_client_of
 
 from clerk_async import RateLimit, RevocationOutcome, RevocationReport, RevocationStatus
 from clerk_async.testing import Fault
-from clerk_async.testing.limits import SlidingWindow
+from clerk_async.testing.settings import SlidingWindow
 
 if TYPE_CHECKING:
     from pathlib import Path

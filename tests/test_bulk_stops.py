@@ -23,7 +23,7 @@ from clerk_async import (
     SessionsApi,
 )
 from clerk_async.testing import Fault
-from clerk_async.testing.limits import SlidingWindow
+from clerk_async.testing.settings import SlidingWindow
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clerk_async.testing import FakeClerk
-from clerk_async.testing.limits import SlidingWindow, read_limit
+from clerk_async.testing.settings import SlidingWindow, read_limit
 
 
 @frozen

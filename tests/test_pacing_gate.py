@@ -11,7 +11,7 @@ from bulk_stage import Client, Service, latency, most_in_any_window, revoke_many
 from clerk_async.config import RateLimit
 from clerk_async.pacing.gate import Gate, Gates, RunPacer
 from clerk_async.pacing.window import SendRefused
-from clerk_async.testing.limits import SlidingWindow
+from clerk_async.testing.settings import SlidingWindow
 
 PER_SECOND = RateLimit(100, per=1.0)
 SESSIONS = 2000

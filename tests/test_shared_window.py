@@ -11,7 +11,7 @@ from bulk_stage import Service, most_in_any_window, simulate
 from shared_stage import Process, Redis, draw
 
 from clerk_async import RateLimit
-from clerk_async.testing.limits import SlidingWindow
+from clerk_async.testing.settings import SlidingWindow
 
 if TYPE_CHECKING:
     from clerk_async.bulk.report import RevocationReport

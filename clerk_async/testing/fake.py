@@ -25,9 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime
 
-    from .limits import LimitLike
     from .record import ReceivedRequest
-    from .settings import Latency
+    from .settings import Latency, LimitLike
     from .state import FakeSession
 
 SECRET_KEY = "sk_test_FakeClerkFakeClerkFakeClerkFakeClerk00"  # noqa: S105 - only fakes accept it

@@ -10,7 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, cast
 
 import msgspec
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from .checks import function, must_be, of, one_of, validator, within
 from .operations import OPERATIONS
@@ -65,6 +65,10 @@ def _change(_: str, value: object) -> None:
         function("change", value)
 
 
+def _once(fault: Fault) -> int | None:
+    return 1 if fault.probability is None else None
+
+
 @frozen(kw_only=True)
 class Fault:
     """Something that goes wrong: create one with a class method and arm it with `fake.inject`.
@@ -83,7 +87,7 @@ class Fault:
     operation: str | None = field(default=None, validator=validator(_known))
     session_id: str | None = field(default=None, validator=of(str, None))
     probability: float | None = field(default=None, validator=within(int, float, None, most=1.0))
-    count: int | None = field(validator=within(int, None))
+    count: int | None = field(default=Factory(_once, takes_self=True), validator=within(int, None))
     after: int = field(default=0, validator=within(int))
     delay: float = field(default=0.0, validator=within(int, float))
     process: bool = True
@@ -103,10 +107,6 @@ class Fault:
     seconds: float = field(default=0.0, validator=within(int, float))
     pieces: int = field(default=1, validator=within(int, least=1))
     truncate: bool = False
-
-    @count.default
-    def _once(self) -> int | None:
-        return 1 if self.probability is None else None
 
     @classmethod
     def status(
