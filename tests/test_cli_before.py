@@ -143,6 +143,16 @@ def test_the_question_of_revoke_all_names_the_filters(fake: FakeClerk) -> None:
     assert len(sent(fake)) == 30
 
 
+def test_the_time_of_revoke_all_includes_its_lists(cli: InProcess) -> None:
+    """Those that counted the sessions have used the rate limit as well."""
+    for number in range(60):
+        cli.fake.add_session(user_id=f"user_{number // 4}")
+    users = [f"user_{number}" for number in range(15)]
+    ended = cli("revoke-all", "--user", *users, "--rate", "100/10")
+    assert ended.code == 2
+    assert "at most 100 requests in 10 s, so about 5 s" in ended.err  # 60 sessions, 90 lists
+
+
 def test_the_question_counts_what_the_journal_leaves(fake: FakeClerk, tmp_path: Path) -> None:
     """Of 70 sessions 30 are done; the question is about the others."""
     ids = add(fake, 70)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _NAMED_AT_MOST: Final = 3
 _LISTS_A_USER: Final = 2
 """A user's sessions are listed before the first is revoked, and again after the last."""
+_REQUESTS_A_USER: Final = 3
+"""So many requests it takes to find all sessions of a user, if a page holds them."""
 _TERMINALS: Final = ("CONIN$",) if sys.platform == "win32" else ("/dev/tty",)
 
 
@@ -78,18 +80,20 @@ class Question:
         if spared:
             self._facts.append(("except", "; ".join(spared)))
 
-    def about_pace(self, count: int | None, *, users: int | None = None) -> None:
+    def about_pace(self, count: int | None, *, users: int | None = None, listed: int = 0) -> None:
         """Say how fast it goes, and how long it takes if that can be told.
 
         Args:
             count: How many sessions are left to do.
             users: How many users are to be listed, where their sessions can't be told yet.
+            listed: How many users have been listed a moment ago, and will be again by the run.
         """
         limit = self._limit
         pace = f"at most {number(limit.count)} requests in {limit.per:g} s"
         requests = count if users is None else users * _LISTS_A_USER
         if requests is not None:
             # A run smaller than the limit goes out at once; a larger one keeps the window full.
+            requests += 2 * _REQUESTS_A_USER * listed
             seconds = max(1.0, (requests - limit.count) * limit.per / limit.count)
             least = "at least" if count is None else "about"
             pace = f"{pace}, so {least} {duration(seconds)}"

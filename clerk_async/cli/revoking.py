@@ -345,7 +345,7 @@ class _OfUsers(_ByIds):
             whose = f"client {self.client_id}"
             if users is not None:
                 whose = f"{len(users)} users" if len(users) > 1 else f"user {users[0]}"
-            question.about_pace(self.left)
+            question.about_pace(self.left, listed=1 if users is None else len(users))
             question.ask(f"Revoke the {number(self.left)} live sessions of {whose}", ids)
 
     async def start(self, sessions: AsyncSessionsApi, run: BulkRun) -> RevocationReport:
