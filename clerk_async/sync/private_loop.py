@@ -14,6 +14,7 @@ import asyncio
 import collections
 import contextlib
 import contextvars
+import sys
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from clerk_async.errors import (
@@ -22,7 +23,7 @@ from clerk_async.errors import (
     ConnectError,
     WrongLoopError,
 )
-from clerk_async.http.errand import Errand, Latch, past_here
+from clerk_async.http.errand import SLICE, Errand, past_here
 from clerk_async.under_test import new_event_loop
 
 if TYPE_CHECKING:
@@ -50,6 +51,11 @@ class Crossing(Generic[T]):
         arguments: Positional arguments for the function.
         options: Keyword arguments for the function.
         notify: Called in the loop's thread when the call has ended.
+
+    Attributes:
+        caller: The thread that waits for it; 0 if that was interrupted.
+        is_settled: Whether it has ended, with a result or an error.
+        task: What runs it in the loop.
     """
 
     __slots__ = (
@@ -65,6 +71,7 @@ class Crossing(Generic[T]):
         "_options",
         "_result",
         "caller",
+        "is_settled",
         "task",
     )
 
@@ -83,16 +90,15 @@ class Crossing(Generic[T]):
         self._context = contextvars.copy_context()
         self._notify = notify
         self._claim = _thread.allocate_lock()  # acquired once, by the thread that starts or ends it
-        self._done = Latch()
+        self._done = (
+            _thread.allocate_lock()
+        )  # held until it has ended; only the caller waits for it
+        self._done.acquire()
+        self.is_settled: bool = False
         self._is_running = False
         self._is_refused = False
         self._result: T | None = None
         self._error: BaseException | None = None
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether it has ended, with a result or an error."""
-        return self._done.is_open
 
     def withdraw(self) -> bool:
         """Take it back, in the caller's thread; return false if the loop has started it."""
@@ -101,7 +107,7 @@ class Crossing(Generic[T]):
     def start(self, loop: asyncio.AbstractEventLoop, under_way: set[Crossing[Any]]) -> None:
         """Start in the caller's context, unless withdrawn; it leaves `under_way` when it ends."""
         if self._claim.acquire(blocking=False):
-            self.task = loop.create_task(self._carry(under_way), context=self._context)
+            self.task = _start(self._carry(under_way), loop, self._context)
         else:
             under_way.discard(self)
 
@@ -118,7 +124,8 @@ class Crossing(Generic[T]):
         self._settle()
 
     def _settle(self) -> None:
-        self._done.open()
+        self.is_settled = True
+        self._done.release()
         if self._notify is not None:
             self._notify()
 
@@ -138,7 +145,13 @@ class Crossing(Generic[T]):
 
     def wait(self, seconds: float = float("inf")) -> bool:
         """Wait for the end; return false on a timeout."""
-        return self._done.wait(seconds)
+        waited = 0.0
+        while not self.is_settled and waited < seconds:
+            step = min(SLICE, seconds - waited)
+            if self._done.acquire(timeout=step):
+                break
+            waited += step  # not by a clock: users' tests may freeze it
+        return self.is_settled
 
     def outcome(self) -> T:
         """Return the coroutine's result, or raise its error."""
@@ -151,6 +164,17 @@ class Crossing(Generic[T]):
             finally:
                 del error
         return cast("T", self._result)
+
+
+def _start(
+    coroutine: Coroutine[Any, Any, None],
+    loop: asyncio.AbstractEventLoop,
+    context: contextvars.Context,
+) -> asyncio.Task[None]:
+    """Make a task, and from Python 3.12 on run it up to its first wait, not an iteration later."""
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)
+    return loop.create_task(coroutine, context=context)
 
 
 class PrivateLoop:
