@@ -91,6 +91,38 @@ async def test_a_400_for_a_live_session_is_a_failure(fake: FakeClerk) -> None:
     assert outcome.session.status == "active"
 
 
+@pytest.mark.promise("true-outcomes")
+@pytest.mark.parametrize("operation", ["revoke", None])
+async def test_a_200_that_says_that_the_session_is_live_confirms_nothing(
+    operation: Any, fake: FakeClerk
+) -> None:
+    """One look decides: the session is revoked if that shows it, and else the outcome is failed."""
+    session_id = add_sessions(fake, 1)[0]
+    fake.inject(Fault.field("status", "active", operation=operation, count=None))
+    outcome = await _outcome_of(fake, session_id)
+    assert outcome.status == ("revoked" if operation else "failed")
+    assert (outcome.error is None) is bool(operation)
+    assert [seen.operation for seen in fake.requests] == ["revoke", "get"]
+
+
+@pytest.mark.promise("true-outcomes", "own-answers")
+@pytest.mark.parametrize("wrong", ["id", "object"])
+async def test_a_response_that_is_about_something_else_never_counts_as_revoked(
+    wrong: str, fake: FakeClerk
+) -> None:
+    """Nobody knows who ended a session that a look then finds ended; it is done all the same."""
+    ids = [fake.add_session(status="ended").id, *add_sessions(fake, 1)]
+    fake.inject(
+        Fault.wrong_shape(
+            {"object": "session", "id": "sess_1", "status": "revoked", wrong: "other"},
+            operation="revoke",
+            count=None,
+        )
+    )
+    report = await _report_of(fake, ids)
+    assert (report.revoked, report.already_inactive, report.ok) == (0, 2, True)
+
+
 async def test_an_unknown_session_is_not_found_and_counts_as_done(fake: FakeClerk) -> None:
     """The service forgets old sessions."""
     report = await _report_of(fake, ["sess_gone"])

@@ -1,14 +1,17 @@
 """Revokes one session, and decides what the response means.
 
 The rules follow Clerk's reference (https://clerk.com/docs/reference/backend-api) as far as it goes:
-a 200 confirms the revocation, whatever status the session has in the response. The reference
+a 200 confirms the revocation, whatever final status the session has in the response. The reference
 doesn't say what a second revocation returns, so after a 400 the session is looked up once; so it is
-after a 404 that has no error message from Clerk.
+after a 404 that has no error message from Clerk, after a 200 that says that the session is live,
+and after a 200 that can't be read. A session that has ended is `revoked` if a request of this run
+may have done it, but only `already_inactive` if the response was not about this session: that says
+nothing about the request, which may have gone to nobody.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, Final, TypeGuard
 
 import attrs
 
@@ -31,6 +34,10 @@ if TYPE_CHECKING:
     from clerk_async.bulk.work import Job
     from clerk_async.models import Session
     from clerk_async.pacing.gate import Lane
+
+
+_WHOSE: Final = {"$.id", "$.object"}
+"""The places of a response that say what it is about."""
 
 
 @attrs.define
@@ -112,6 +119,17 @@ async def revoke_one(
             may_have_arrived=may_have_arrived,
             is_last_round=is_last_round,
         )
+    if reply.data.status.is_live:
+        doubt = ResponseDecodeError(
+            "the response to the revocation says that the session is still "
+            f"{reply.data.status.value}",
+            json_path="$.status",
+            session_id=session_id,
+            attempts=reply.attempts,
+        )
+        return await _judge(
+            target, session_id, lane, doubt, may_have_arrived=True, is_last_round=is_last_round
+        )
     return Verdict(RevocationStatus.REVOKED, attempts=reply.attempts, session=reply.data)
 
 
@@ -153,7 +171,8 @@ async def _judge(  # noqa: PLR0911 - a table of responses, one return each
     if not session.status.is_terminal:
         failed.session = session
         return failed
-    status = RevocationStatus.REVOKED if arrived else RevocationStatus.ALREADY_INACTIVE
+    is_ours = arrived and getattr(error, "json_path", None) not in _WHOSE
+    status = RevocationStatus.REVOKED if is_ours else RevocationStatus.ALREADY_INACTIVE
     return Verdict(status, attempts=attempts, session=session)
 
 
