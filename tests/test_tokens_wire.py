@@ -23,7 +23,7 @@ from clerk_async import (
 )
 from clerk_async.testing import FakeClerk, Fault
 from clerk_async.tokens import key_set
-from clerk_async.tokens.key_set import Flight, Home
+from clerk_async.tokens.key_set import Flight
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -141,7 +141,7 @@ def test_fifty_threads_fetch_once(
 ) -> None:
     """On a cold cache, from fifty threads, with a slow key set and a slow start of the fetch."""
 
-    def flight_made_slowly(home: Home | None, since: float) -> Flight:
+    def flight_made_slowly(home: asyncio.AbstractEventLoop | None, since: float) -> Flight:
         time.sleep(0.01)  # the others check meanwhile whether there is a fetch
         return Flight(home, since)
 

@@ -187,31 +187,19 @@ class SessionClaims:
         Times are ISO 8601 in UTC with milliseconds and `Z`; permissions are sorted; `raw` holds
         the claims as they are in the token.
         """
-        organization, actor = self.organization, self.actor
-        return {
-            "user_id": self.user_id,
-            "session_id": self.session_id,
-            "issuer": self.issuer,
+        ages, actor, organization = self.factor_verification_age, self.actor, self.organization
+        return {name: getattr(self, name) for name in _JSON_PROPERTIES} | {
             "issued_at": _iso(self.issued_at),
             "expires_at": _iso(self.expires_at),
             "not_before": _iso(self.not_before),
-            "token_id": self.token_id,
-            "authorized_party": self.authorized_party,
-            "version": self.version,
-            "status": self.status,
-            "factor_verification_age": None
-            if self.factor_verification_age is None
-            else list(self.factor_verification_age),
+            "factor_verification_age": None if ages is None else list(ages),
             "actor": None if actor is None else attrs.asdict(actor),
             "organization": None
             if organization is None
             else {
-                "id": organization.id,
-                "slug": organization.slug,
-                "role": organization.role,
+                **attrs.asdict(organization),
                 "permissions": sorted(organization.permissions),
             },
-            "plan": self.plan,
             "features": list(self.features),
             "raw": self._thawed_raw(),
         }

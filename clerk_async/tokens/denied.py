@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from clerk_async.errors import (
     ConfigurationError,
@@ -18,34 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from clerk_async.denials import Denials
+    from clerk_async.shared.link import Link
 
 _LIVE: Final = frozenset({"active", "pending"})
 _MAX_LOOK_UPS: Final = 10_000
-
-
-class Link(Protocol):
-    """The part of a client's link to other processes that a verifier uses."""
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the link has been started in this process."""
-        ...
-
-    def age(self) -> float:
-        """Return the seconds since the denials of other processes were complete; inf if never."""
-        ...
-
-    def start(self) -> None:
-        """Start in the running event loop."""
-        ...
-
-    async def caught_up(self) -> None:
-        """Wait until the denials of other processes are known, or can't be fetched."""
-        ...
-
-    def keep_within(self, seconds: float) -> None:
-        """Poll often enough that the age stays within `seconds` while Redis answers."""
-        ...
 
 
 class DenialCheck:

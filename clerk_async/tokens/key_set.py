@@ -18,11 +18,10 @@ The rules:
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from importlib import import_module
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import attrs
 
@@ -34,13 +33,13 @@ from clerk_async.tokens.keys import (
     VerificationKey,
     read_key_set,
 )
-from clerk_async.tokens.refusals import Counter, cut, mismatch, refused, unavailable
+from clerk_async.tokens.refusals import Counter, cut, logger, mismatch, refused, unavailable
 
 if TYPE_CHECKING:
+    import asyncio
+
     from clerk_async.errors import KeysUnavailableError
     from clerk_async.http.errand import Errand, Latch
-
-logger: logging.Logger = logging.getLogger("clerk_async.tokens")
 
 _REFRESH_AT: Final = 0.8
 """The share of `key_ttl` after which keys are refreshed in the background."""
@@ -92,14 +91,6 @@ class KeySetStatus:
     refused: Mapping[str, int] = attrs.field(factory=dict[str, int], hash=False)
 
 
-class Home(Protocol):
-    """The part of an event loop that is used here."""
-
-    def is_running(self) -> bool:
-        """Return whether the loop is running."""
-        ...
-
-
 class Flight:
     """One fetch, which any number of tasks and threads may wait for.
 
@@ -113,11 +104,11 @@ class Flight:
 
     __slots__ = ("_carrier", "failed", "has_begun", "home", "is_slow", "landed", "since")
 
-    def __init__(self, home: Home | None, since: float) -> None:
+    def __init__(self, home: asyncio.AbstractEventLoop | None, since: float) -> None:
         from clerk_async.http.errand import Latch  # noqa: PLC0415 - loaded by the first FetchedKeys
 
         self._carrier: dict[None, Errand[None]] = {}
-        self.home: Home | None = home
+        self.home: asyncio.AbstractEventLoop | None = home
         self.since: float = since
         self.landed: Latch = Latch()
         self.failed: bool = False
@@ -154,7 +145,7 @@ class FetchedKeys:
         key_max_age: float,
         kid_cooldown: float,
         clock: Callable[[], float],
-        home: Callable[[], Home | None],
+        home: Callable[[], asyncio.AbstractEventLoop | None],
     ) -> None:
         import_module("clerk_async.http.errand")  # now, because later it would block the event loop
         self._source = source
@@ -204,7 +195,7 @@ class FetchedKeys:
             raise refused(
                 Reason.JWK_KID_MISMATCH, "The token has no key id (kid), unlike all Clerk tokens."
             )
-        yield from self._ready()
+        yield from self.prepare()
         asked = False
         for _ in range(_MAX_JOINS):
             ended = self._ended
@@ -232,15 +223,11 @@ class FetchedKeys:
         raise mismatch(kid, list(self._keys))
 
     def prepare(self) -> Generator[KeysNeeded, None, None]:
-        """Fetch the keys if needed, so that the first token need not wait.
+        """Ensure that the keys are recent enough to be used, and renew them in time.
 
         Raises:
             KeysUnavailableError: If the keys can't be fetched.
         """
-        yield from self._ready()
-
-    def _ready(self) -> Generator[KeysNeeded, None, None]:
-        """Ensure that the keys are recent enough to be used, and renew them in time."""
         waited: Flight | None = None
         for _ in range(_MAX_JOINS + 1):
             needed = self._renew(waited)

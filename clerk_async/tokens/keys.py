@@ -12,18 +12,13 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 
 from clerk_async.errors import ConfigurationError
 from clerk_async.tokens.jose import canonical_base64url
 from clerk_async.tokens.refusals import cut
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 ALGORITHMS: Final = frozenset({"Ed25519", "EdDSA", "ES256", "RS256"})
 _MIN_RSA_BITS: Final = 2048
@@ -247,8 +242,10 @@ def _ready(public: object, *, kid: str | None, source: Mapping[str, Any] | None)
     from cryptography.hazmat.primitives.asymmetric import (  # noqa: PLC0415 - heavy
         ec,
         ed25519,
+        padding,
         rsa,
     )
+    from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415 - heavy
 
     if isinstance(public, rsa.RSAPublicKey):
         if not _MIN_RSA_BITS <= public.key_size <= _MAX_RSA_BITS:
@@ -261,12 +258,15 @@ def _ready(public: object, *, kid: str | None, source: Mapping[str, Any] | None)
             raise _UnusableKeyError("its RSA exponent is too small")
         if math.gcd(numbers.n, _SMALL_PRIMES) != 1:
             raise _UnusableKeyError("its RSA modulus has a small factor: anyone could sign for it")
-        return VerificationKey(kid, "RS256", _rs256(public), source)
+        return VerificationKey(
+            kid, "RS256", _checker(public.verify, padding.PKCS1v15(), SHA256()), source
+        )
     if isinstance(public, ec.EllipticCurvePublicKey) and isinstance(public.curve, ec.SECP256R1):
-        return VerificationKey(kid, "ES256", _es256(public), source)
+        is_signed_by_der = _checker(public.verify, ec.ECDSA(SHA256()))
+        return VerificationKey(kid, "ES256", _es256(is_signed_by_der), source)
     if isinstance(public, ed25519.Ed25519PublicKey):
         _check_order(public.public_bytes_raw())
-        return VerificationKey(kid, "EdDSA", _eddsa(public), source)
+        return VerificationKey(kid, "EdDSA", _checker(public.verify), source)
     raise _UnusableKeyError("it is not an RSA, P-256 or Ed25519 key")
 
 
@@ -279,18 +279,12 @@ def _check_order(point: bytes) -> None:
         raise _UnusableKeyError("its Ed25519 key is not in canonical form")
 
 
-def _rs256(public: RSAPublicKey) -> Check:
+def _checker(verify: Callable[..., object], *how: object) -> Check:
     from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - heavy
-    from cryptography.hazmat.primitives.asymmetric.padding import (  # noqa: PLC0415 - heavy
-        PKCS1v15,
-    )
-    from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415 - heavy
-
-    verify, padding, digest = public.verify, PKCS1v15(), SHA256()
 
     def is_signed_by(signature: bytes, data: bytes) -> bool:
         try:
-            verify(signature, data, padding, digest)
+            verify(signature, data, *how)
         except InvalidSignature:
             return False
         return True
@@ -298,15 +292,10 @@ def _rs256(public: RSAPublicKey) -> Check:
     return is_signed_by
 
 
-def _es256(public: EllipticCurvePublicKey) -> Check:
-    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - heavy
-    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA  # noqa: PLC0415 - heavy
+def _es256(is_signed_by_der: Check) -> Check:
     from cryptography.hazmat.primitives.asymmetric.utils import (  # noqa: PLC0415 - heavy
         encode_dss_signature,
     )
-    from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415 - heavy
-
-    verify, ecdsa = public.verify, ECDSA(SHA256())
 
     def is_signed_by(signature: bytes, data: bytes) -> bool:
         # r and s are concatenated (RFC 7518, section 3.4), not DER. Without the length check, a
@@ -315,26 +304,7 @@ def _es256(public: EllipticCurvePublicKey) -> Check:
             return False
         r = int.from_bytes(signature[:_ES256_COORDINATE], "big")
         s = int.from_bytes(signature[_ES256_COORDINATE:], "big")
-        try:
-            verify(encode_dss_signature(r, s), data, ecdsa)
-        except InvalidSignature:
-            return False
-        return True
-
-    return is_signed_by
-
-
-def _eddsa(public: Ed25519PublicKey) -> Check:
-    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - heavy
-
-    verify = public.verify
-
-    def is_signed_by(signature: bytes, data: bytes) -> bool:
-        try:
-            verify(signature, data)
-        except InvalidSignature:
-            return False
-        return True
+        return is_signed_by_der(encode_dss_signature(r, s), data)
 
     return is_signed_by
 

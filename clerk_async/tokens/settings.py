@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 from collections.abc import Callable, Iterable
@@ -16,6 +15,7 @@ from clerk_async.redaction import sealed
 from clerk_async.tokens.denied import DenialCheck, LookUps, checked_max_age
 from clerk_async.tokens.key_set import FetchedKeys, KeySetStatus
 from clerk_async.tokens.keys import key_from, require_cryptography
+from clerk_async.tokens.refusals import logger
 from clerk_async.tokens.rules import Rules
 from clerk_async.tokens.sources import FixedKey
 from clerk_async.tokens.verification import Verification
@@ -23,16 +23,15 @@ from clerk_async.under_test import monotonic as real_monotonic
 from clerk_async.under_test import wall_clock
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Mapping
 
     from clerk_async.denials import Denials
-    from clerk_async.tokens.denied import Link
-    from clerk_async.tokens.key_set import Home
+    from clerk_async.shared.link import Link
     from clerk_async.tokens.keys import VerificationKey
     from clerk_async.tokens.refreshing import Recent
     from clerk_async.tokens.rules import Parties
-
-logger: logging.Logger = logging.getLogger("clerk_async.tokens")
+    from clerk_async.tokens.sources import Keys
 
 SourceT = TypeVar("SourceT")
 
@@ -49,7 +48,7 @@ class Verifier(Generic[SourceT]):
     _authenticate: Callable[..., Any] | None = None
 
     @staticmethod
-    def _home() -> Home | None:
+    def _home() -> asyncio.AbstractEventLoop | None:
         """Return the event loop that a fetch runs in; None if it runs in a separate thread."""
         return None
 
@@ -131,25 +130,56 @@ class Verifier(Generic[SourceT]):
         issuers = _issuers(issuer)
         link: Link | None = getattr(sessions, "_link", None)
         checked_max_age(denials_max_age, link, checks_denials=check_denials)
-        self._verification = _verification_from(
-            jwt_key=jwt_key,
-            has_sessions=sessions is not None,
-            issuers=issuers,
-            authorized_parties=authorized_parties,
+        require_cryptography()
+        _seconds("clock_skew", clock_skew, least=0.0)
+        _seconds("kid_cooldown", kid_cooldown, least=0.0)
+        _seconds("key_ttl", key_ttl, least=0.0, beyond=True)
+        _seconds("key_max_age", key_max_age, least=key_ttl)
+        if type(token_cache_size) is not int or token_cache_size < 0:
+            raise ConfigurationError(
+                "token_cache_size must be an integer of at least 0 (0: no cache)."
+            )
+        rules = Rules(
+            authorized_parties=_parties(authorized_parties),
             allow_missing_azp=allow_missing_azp,
-            audience=audience,
-            clock_skew=clock_skew,
+            audience=_names("audience", audience),
+            issuers=None if issuers is None else frozenset(issuers),
+            clock_skew=float(clock_skew),
             accept_pending=accept_pending,
-            key_ttl=key_ttl,
-            key_max_age=key_max_age,
-            kid_cooldown=kid_cooldown,
-            token_cache_size=token_cache_size,
-            denials=_denials_of(sessions) if check_denials else None,
-            link=link,
-            denials_max_age=denials_max_age,
-            clock=clock,
-            monotonic=monotonic,
-            home=self._home,
+        )
+        if rules.authorized_parties is None:
+            logger.warning(
+                "authorized_parties is not set: tokens issued for any origin are accepted; list "
+                "your frontend's origins to reject cookies that leak from other subdomains"
+            )
+        ages = monotonic or real_monotonic
+        keys: Keys
+        if jwt_key is not None:
+            keys = FixedKey(partial(key_from, jwt_key, named="jwt_key"), is_settled=True)
+        elif sessions is None and issuers is None:
+            keys = FixedKey(_key_of_environment, is_settled=False)
+        else:
+            if issuers is not None and sessions is None:
+                _check_trustworthy(issuers[0])
+            keys = FetchedKeys(
+                source="issuer" if sessions is None else "sessions",
+                key_ttl=float(key_ttl),
+                key_max_age=float(key_max_age),
+                kid_cooldown=float(kid_cooldown),
+                clock=ages,
+                home=self._home,
+            )
+        denials: Denials | None = getattr(sessions, "_denials", None) if check_denials else None
+        self._verification = Verification(
+            rules=rules,
+            keys=keys,
+            cache_size=token_cache_size,
+            can_look_up=sessions is not None,
+            clock=clock or wall_clock,
+            look_ups=LookUps(ages),
+            denial_check=None
+            if denials is None
+            else DenialCheck(denials, rules.clock_skew, link, denials_max_age),
         )
         self._sessions = sessions
         self._link = link if check_denials else None
@@ -157,7 +187,7 @@ class Verifier(Generic[SourceT]):
         if sessions is not None:
             from clerk_async.tokens.refreshing import Recent  # noqa: PLC0415 - seldom needed
 
-            self._recent = Recent(monotonic or real_monotonic)
+            self._recent = Recent(ages)
         self._issuer = issuers[0] if issuers else ""
         self._at_once = self._verification.at_once
 
@@ -193,89 +223,9 @@ class Verifier(Generic[SourceT]):
         return keys
 
 
-def _verification_from(
-    *,
-    jwt_key: str | bytes | Mapping[str, Any] | None,
-    has_sessions: bool,
-    issuers: tuple[str, ...] | None,
-    authorized_parties: Iterable[str] | Callable[[str], object] | None,
-    allow_missing_azp: bool,
-    audience: str | Iterable[str] | None,
-    clock_skew: float,
-    accept_pending: bool,
-    key_ttl: float,
-    key_max_age: float,
-    kid_cooldown: float,
-    token_cache_size: int,
-    denials: Denials | None,
-    link: Link | None,
-    denials_max_age: float | None,
-    clock: Callable[[], float] | None,
-    monotonic: Callable[[], float] | None,
-    home: Callable[[], Home | None],
-) -> Verification:
-    """Check a verifier's settings and build its `Verification`.
-
-    Raises:
-        ConfigurationError: If a setting is invalid or the extra `jwt` is missing.
-    """
-    require_cryptography()
-    _seconds("clock_skew", clock_skew, least=0.0)
-    _seconds("kid_cooldown", kid_cooldown, least=0.0)
-    _seconds("key_ttl", key_ttl, least=0.0, beyond=True)
-    _seconds("key_max_age", key_max_age, least=key_ttl)
-    if type(token_cache_size) is not int or token_cache_size < 0:
-        raise ConfigurationError("token_cache_size must be an integer of at least 0 (0: no cache).")
-    rules = Rules(
-        authorized_parties=_parties(authorized_parties),
-        allow_missing_azp=allow_missing_azp,
-        audience=_names("audience", audience),
-        issuers=None if issuers is None else frozenset(issuers),
-        clock_skew=float(clock_skew),
-        accept_pending=accept_pending,
-    )
-    if rules.authorized_parties is None:
-        logger.warning(
-            "authorized_parties is not set: tokens issued for any origin are accepted; list your "
-            "frontend's origins to reject cookies that leak from other subdomains"
-        )
-    keys: FixedKey | FetchedKeys
-    if jwt_key is not None:
-        keys = FixedKey(partial(key_from, jwt_key, named="jwt_key"), is_settled=True)
-    elif not has_sessions and issuers is None:
-        keys = FixedKey(_key_of_environment, is_settled=False)
-    else:
-        if issuers is not None and not has_sessions:
-            _check_trustworthy(issuers[0])
-        keys = FetchedKeys(
-            source="sessions" if has_sessions else "issuer",
-            key_ttl=float(key_ttl),
-            key_max_age=float(key_max_age),
-            kid_cooldown=float(kid_cooldown),
-            clock=monotonic or real_monotonic,
-            home=home,
-        )
-    return Verification(
-        rules=rules,
-        keys=keys,
-        cache_size=token_cache_size,
-        can_look_up=has_sessions,
-        clock=clock or wall_clock,
-        look_ups=LookUps(monotonic or real_monotonic),
-        denial_check=None
-        if denials is None
-        else DenialCheck(denials, rules.clock_skew, link, denials_max_age),
-    )
-
-
 def _key_of_environment() -> VerificationKey | None:
     key = os.environ.get(KEY_VARIABLE, "").strip()
     return key_from(key, named=KEY_VARIABLE) if key else None
-
-
-def _denials_of(sessions: object) -> Denials | None:
-    denials: Denials | None = getattr(sessions, "_denials", None)
-    return denials
 
 
 def _issuers(issuer: str | Iterable[str] | None) -> tuple[str, ...] | None:

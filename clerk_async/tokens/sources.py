@@ -6,10 +6,10 @@ Protocols describe the parts of a client that a verifier uses, so no client is i
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
 from clerk_async.errors import ConfigurationError
-from clerk_async.tokens.key_set import KeySetStatus
+from clerk_async.tokens.key_set import FetchedKeys, KeySetStatus
 from clerk_async.tokens.refusals import Counter, mismatch
 
 if TYPE_CHECKING:
@@ -20,38 +20,6 @@ if TYPE_CHECKING:
     from clerk_async.tokens.keys import VerificationKey
 
 _WELL_KNOWN: Final = "/.well-known/jwks.json"
-
-
-class Keys(Protocol):
-    """What a verification needs of its keys: `FetchedKeys`, or the one key of `FixedKey`."""
-
-    def find(self, kid: str | None) -> Generator[KeysNeeded, None, VerificationKey]:
-        """Find the key with this id."""
-        ...
-
-    def knows(self, kid: str | None) -> bool:
-        """Return whether a key with this id is in the set."""
-        ...
-
-    def at_hand(self, kid: str | None) -> VerificationKey | None:
-        """Return the key with this id if it can be used without a fetch, else None."""
-        ...
-
-    def prepare(self) -> Generator[KeysNeeded, None, None]:
-        """Fetch the keys if needed."""
-        ...
-
-    def status(self, cached_tokens: int) -> KeySetStatus:
-        """Return the keys' status."""
-        ...
-
-    def after_fork(self) -> None:
-        """Forget the parent's fetch in a forked child."""
-        ...
-
-    def forget(self) -> None:
-        """Forget everything, between two tests."""
-        ...
 
 
 class FixedKey:
@@ -120,6 +88,9 @@ class FixedKey:
 
     def after_fork(self) -> None:
         """Do nothing in a forked child, because there is no fetch."""
+
+
+Keys: TypeAlias = FixedKey | FetchedKeys
 
 
 def load_client() -> None:

@@ -135,7 +135,8 @@ class AsyncTokenSource:
         if renewal is None or renewal.done() or renewal.get_loop() is not loop:
             # A separate task, because a caller that gives up must not end it for the others.
             renewal = loop.create_task(self._renew(), name="clerk_async: renewing a token")
-            renewal.add_done_callback(_look_at)
+            # Retrieve the error, because all callers may have given up.
+            renewal.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._renewal = renewal
         return renewal
 
@@ -159,12 +160,6 @@ class AsyncTokenSource:
     def __repr__(self) -> str:
         template = "" if self._template is None else f", template {self._template!r}"
         return redact(f"<{type(self).__name__} of session {self._session_id!r}{template}>")
-
-
-def _look_at(renewal: asyncio.Task[Token]) -> None:
-    """Retrieve the error, because the callers may have given up and left it unretrieved."""
-    if not renewal.cancelled():
-        renewal.exception()
 
 
 class AsyncTokenSources:

@@ -382,10 +382,6 @@ class Verification:
         self.keys.forget()
         self.tally = Tally()
 
-    def after_fork(self) -> None:
-        """Forget the parent's fetch in a forked child."""
-        self.keys.after_fork()
-
 
 _alive: weakref.WeakSet[Verification] = weakref.WeakSet()
 """Whom a fork concerns; there is only one hook, because a registered hook can't be removed."""
@@ -393,7 +389,7 @@ _alive: weakref.WeakSet[Verification] = weakref.WeakSet()
 
 def _in_child() -> None:
     for verification in list(_alive):
-        verification.after_fork()
+        verification.keys.after_fork()
 
 
 if hasattr(os, "register_at_fork"):
