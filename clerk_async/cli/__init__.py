@@ -1,8 +1,8 @@
 """The command line: `clerk-async`, or `python -m clerk_async`.
 
-Read `app` first (the commands as a table, the options that all share), then `exits` (the exit codes
-as a table), `revoke` (the commands of an incident) and `demo`. click is imported when a command
-runs, rich when something is drawn; `--help` loads no more than click.
+Read `app` first (the table of commands, the shared options), then `exits` (the table of exit
+codes), `revoke` (the commands for an incident) and `demo`. click is imported when a command runs,
+and rich when something is drawn; `--help` imports no more than click.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _NEEDED = ("click", "rich")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and give its exit code; see `clerk_async.cli.exits`.
+    """Run one command and return its exit code; see `clerk_async.cli.exits`.
 
     Args:
-        arguments: What follows the program's name; default: that of the process.
+        arguments: The arguments after the program's name; by default, those of the process.
     """
     if any(find_spec(name) is None for name in _NEEDED):
         message = (

@@ -1,4 +1,4 @@
-"""A bulk run on the command line: outcomes as they come, progress, Ctrl-C, and how it ended."""
+"""A bulk run on the command line: its outcomes, progress, Ctrl-C, and its end."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
     from clerk_async.cli.progress import Mode, ProgressView
 
 EACH_AT_MOST: Final = 25
-"""People see each session of a run up to this size; of a larger one those that failed."""
+"""A run of up to this many sessions shows each of them; a larger one only those that failed."""
 GIVE_UP_AFTER: Final = 100
-"""So many failures in a row for want of the service end a run: the network is gone."""
+"""This many failures in a row without reaching the service end a run: the network is down."""
 PATIENCE: Final = 60.0
-"""So many seconds without a useful answer end a run as well."""
+"""This many seconds without a useful response also end a run."""
 
 TRIED_AT_MOST: Final = 10_000
-"""Of so many sessions that a stopped run leaves it is told why they were not done."""
+"""The most sessions left by a stopped run for which it reports why they were not done."""
 _UNSEEN: Final = frozenset({RevocationStatus.NOT_FOUND, RevocationStatus.PLANNED})
-"""What is said of an id, though the service knows nothing of it."""
+"""Statuses that an id may have although the service does not know it."""
 
 
 class Hooks(TypedDict):
-    """What a bulk run of the library is handed, so that the command line knows of it."""
+    """The hooks through which the library's bulk run informs the command line."""
 
     on_outcome: Callable[[RevocationOutcome], Awaitable[None]]
     on_progress: Callable[[RevocationProgress], None]
@@ -48,23 +48,23 @@ class Hooks(TypedDict):
 
 @attrs.define
 class BulkRun:
-    """What is told of one run while it goes on; entered around the call that runs it.
+    """Reports on one run while it is in progress; enter it around the call that runs it.
 
     Attributes:
         out: Where to print.
-        total: How many sessions there are, where the library can't know.
-        progress: What `--progress` says.
-        resume: Prints how to go on later.
-        fastest: Sessions per second, at the most.
-        max_failures: How many failures stop it; None for any number.
-        users: How many users there are, where their sessions are to be listed.
-        lookalikes: Counts what was not found and looks like something else; None to count nothing.
-        interrupts: Ctrl-C and its like.
-        count: How many outcomes there were.
-        first: The outcomes of a run that is small enough to show them all.
-        tried: Outcomes of a stopped run that was to try these sessions once more.
-        report: What the call returned; None while it hasn't.
-        trouble: The journal's trouble, if that ended the run in the middle.
+        total: How many sessions there are, if the library can't know.
+        progress: The value of `--progress`.
+        resume: Prints how to resume later.
+        fastest: The most sessions per second.
+        max_failures: How many failures stop the run; None for any number.
+        users: How many users there are, if their sessions are to be listed.
+        lookalikes: Counts ids that were not found and look like something else; None to skip that.
+        interrupts: Ctrl-C and similar signals.
+        count: How many outcomes there have been.
+        first: The outcomes, if the run is small enough to show them all.
+        tried: Outcomes of sessions that a stopped run had tried and would have retried.
+        report: What the call returned; None until it has.
+        trouble: The journal's error, if it ended the run.
     """
 
     out: Output
@@ -96,7 +96,7 @@ class BulkRun:
 
     @property
     def hooks(self) -> Hooks:
-        """What to hand to the call."""
+        """The hooks to pass to the call."""
         return {
             "on_outcome": self._note,
             "on_progress": self._follow,
@@ -105,7 +105,7 @@ class BulkRun:
 
     @property
     def has_given_up(self) -> bool:
-        """Whether the service was out of reach for so long that the run was ended."""
+        """Whether the run was ended because the service was out of reach for so long."""
         return self._unreached >= GIVE_UP_AFTER or self._is_too_long
 
     async def __aenter__(self) -> Self:
@@ -124,7 +124,7 @@ class BulkRun:
             self._view.close()
             if self._lines is not None:
                 await self._lines.close()
-        if isinstance(error, JournalError) and self.count:  # else nothing has begun
+        if isinstance(error, JournalError) and self.count:  # otherwise nothing has begun
             self.trouble = error
             return True
         return False
@@ -133,7 +133,7 @@ class BulkRun:
         return self.interrupts.is_asked or self.has_given_up
 
     def _follow(self, progress: RevocationProgress) -> None:
-        if not (self._is_over or self._should_stop()):  # what is left then was tried, but not done
+        if not (self._is_over or self._should_stop()):  # after that, what is left counts as done
             self._view.update(progress)
         if progress.pause is None or progress.pause.reason not in AWAY:
             self._away_since = None

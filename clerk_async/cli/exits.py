@@ -6,7 +6,7 @@ code  meaning
 0     done
 1     some sessions failed, the service or a check said no, or nothing matched
 2     usage: an argument, a file or a setting is wrong, or nobody confirmed
-3     the service refused the secret key
+3     the service rejected the secret key
 4     the service or the network is out of reach
 130   interrupted by Ctrl-C, SIGTERM or SIGHUP; the command that resumes is printed
 ====  ==============================================================================
@@ -31,13 +31,13 @@ INTERRUPTED: Final = 130
 
 
 class Refused(click.ClickException):
-    """A command that won't go on, for a reason that its usage doesn't mend: exit code 2."""
+    """A command that can't continue for a reason other than its usage: exit code 2."""
 
     exit_code = USAGE
 
 
 def exit_code_of(error: ClerkError) -> int:
-    """Give the code for an error that ended a command."""
+    """Return the exit code for an error that ended a command."""
     from clerk_async.errors import (  # noqa: PLC0415 - attrs, not for help
         ConfigurationError,
         InvalidArgumentError,
@@ -55,7 +55,7 @@ def exit_code_of(error: ClerkError) -> int:
 
 
 def exit_code_of_report(report: RevocationReport) -> int:
-    """Give the code for the end of a bulk run that nobody interrupted."""
+    """Return the exit code for the end of a bulk run that was not interrupted."""
     if report.ok:
         return DONE
     if report.stopped_by == "authentication":
@@ -71,7 +71,7 @@ def exit_code_of_report(report: RevocationReport) -> int:
 
 
 def is_out_of_reach(error: ClerkError | None) -> bool:
-    """Whether the network or the service, rather than the request, is at fault."""
+    """Return whether the network or the service, rather than the request, is at fault."""
     from clerk_async.errors import (  # noqa: PLC0415 - attrs, not for help
         KeysUnavailableError,
         RateLimitedError,

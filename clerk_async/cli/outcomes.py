@@ -1,4 +1,4 @@
-"""Outcomes and reports of bulk runs, as JSON lines for machines and as words for people."""
+"""Outcomes and reports of bulk runs, as JSON lines for machines and as text for people."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from clerk_async.cli.output import Output
 
 SHOWN_AT_MOST: Final = 20
-"""So many different failures are shown one by one."""
+"""This many different failures are shown one by one."""
 NAMED_AT_MOST: Final = 3
-"""So many sessions that failed alike are named, unless all are."""
+"""This many sessions that failed alike are named, unless all are."""
 WORDS: Final = {
     RevocationStatus.REVOKED: "revoked",
     RevocationStatus.ALREADY_INACTIVE: "already inactive",
@@ -29,7 +29,7 @@ WORDS: Final = {
     RevocationStatus.PLANNED: "would be revoked",
 }
 LEFT: Final = "left"
-"""What a stopped run says of a session that was not attempted, or that waits for another try."""
+"""What a stopped run says of a session that was not attempted, or that waits for a retry."""
 
 
 def tell_outcomes(
@@ -38,15 +38,15 @@ def tell_outcomes(
     failures: Sequence[RevocationOutcome],
     waiting: Collection[RevocationOutcome],
 ) -> None:
-    """Print what became of sessions: of each in a small run, of those that failed in a large one.
+    """Print the result of each session in a small run, or of those that failed in a large one.
 
-    The same error is told once, with the sessions that it befell.
+    The same error is printed once, with the sessions that had it.
 
     Args:
         out: Where to print.
         each: All outcomes of a small run; empty for a large one.
-        failures: Those that failed and were tried as often as they can be.
-        waiting: Those of a stopped run that another run will try again.
+        failures: The outcomes that failed after all retries.
+        waiting: The outcomes of a stopped run that another run will retry.
     """
     waits = {id(outcome) for outcome in waiting}
     for outcome in each:
@@ -71,14 +71,14 @@ def tell_outcomes(
 
 
 def tell_waiting(out: Output, waiting: Sequence[RevocationOutcome]) -> None:
-    """Say on stderr why sessions of a stopped run wait for another try, each reason once."""
+    """Print on stderr why sessions of a stopped run wait for a retry, each reason once."""
     for told, outcomes in _alike(waiting)[:SHOWN_AT_MOST]:
         count = len(outcomes)
         out.error(f"{number(count)} of those left {'was' if count == 1 else 'were'} tried: {told}")
 
 
 def _alike(outcomes: Sequence[RevocationOutcome]) -> list[tuple[str, list[RevocationOutcome]]]:
-    """Put those together that failed with the same error, the most frequent first."""
+    """Group outcomes that failed with the same error, the most frequent first."""
     found: dict[str, list[RevocationOutcome]] = {}
     for outcome in outcomes:
         told = _error_of(outcome)

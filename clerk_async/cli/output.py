@@ -1,4 +1,4 @@
-"""What goes where: results to stdout, all else to stderr; a stream that closes is no trouble."""
+"""Output: results to stdout, everything else to stderr; a closed stream is not an error."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ _CONTROLS: Final = {
 _INVISIBLE: Final = {
     code: f"\\u{code:04x}"
     for code in (
-        *range(0x200B, 0x2010),  # of no width, or a change of direction
+        *range(0x200B, 0x2010),  # zero width, or a change of direction
         *range(0x2028, 0x202F),  # line and paragraph separators, changes of direction
         *range(0x2060, 0x2070),
-        *range(0xD800, 0xE000),  # halves of characters, which no encoding can write
+        *range(0xD800, 0xE000),  # surrogates, which no encoding can write
         0xFEFF,  # a byte order mark
     )
 }
 _IN_A_CELL: Final = {**_CONTROLS, **_INVISIBLE, 0x09: "\\t", 0x0A: "\\n"}
 _IN_JSON: Final = {
-    **{code: f"\\u{code:04x}" for code in _CONTROLS if code >= 0x7F},  # noqa: PLR2004 - the rest are
+    **{code: f"\\u{code:04x}" for code in _CONTROLS if code >= 0x7F},  # noqa: PLR2004 - others are
     **_INVISIBLE,
 }
 _CLEAR_LINE: Final = "\r\x1b[2K"
 _WIDTH_UNKNOWN: Final = 80
 LAST_WORDS: Final = 0.2
-"""Seconds that a reader who is slow may keep the end of the program waiting."""
+"""Seconds that a slow reader may delay the end of the program."""
 WAITING_AT_MOST: Final = 1000
-"""So many lines may wait; then whoever has another waits himself."""
+"""The most lines that may wait; after that, writing another line blocks."""
 
 
 class Stream:
-    """One of the two standard streams, which may be closed from the start or at any time."""
+    """A standard stream, which may be closed from the start or at any time."""
 
     def __init__(self, stream: TextIO | None, descriptor: int) -> None:
         self._stream = stream
@@ -65,15 +65,15 @@ class Stream:
         self.has_colour: bool = self.can_redraw and not os.environ.get("NO_COLOR")
         encoding = (getattr(stream, "encoding", None) or "ascii").lower()
         self.has_unicode: bool = encoding.replace("-", "") == "utf8"
-        self.is_direct: bool = False  # past Python's buffer, for a handler that interrupted a write
+        self.is_direct: bool = False  # bypass Python's buffer, if a signal has interrupted a write
         self._encoding = encoding
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
-            with suppress(OSError, ValueError):  # it writes what waits first; the next write tells
+            with suppress(OSError, ValueError):  # it flushes first; the next write reports errors
                 reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> None:
-        """Write and flush, or do nothing once nobody reads any more."""
+        """Write and flush, or do nothing if there is no reader any more."""
         if not self.is_open or self._stream is None:
             return
         if self.is_direct:
@@ -96,9 +96,9 @@ class Stream:
             self.is_open = False
 
     def let_go(self, error: OSError | ValueError) -> None:
-        """Write nothing any more, and say why unless the reader has just gone."""
+        """Stop writing, and print the reason unless the reader has simply gone."""
         self.is_open = False
-        # What is left in the buffer must not raise again when the program ends.
+        # What is left in the buffer must not raise again when the program exits.
         try:
             if self._stream is not None and self._stream.fileno() == self._descriptor:
                 nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -113,9 +113,9 @@ class Stream:
 
 
 class BackgroundLines:
-    """Lines on their way to a stream, written by a thread; made inside a running loop.
+    """Lines that a thread writes to a stream; create it inside a running loop.
 
-    A slow reader of stdout makes no request time out.
+    With it, a slow reader of stdout cannot make requests time out.
     """
 
     def __init__(self, stream: Stream) -> None:
@@ -132,7 +132,7 @@ class BackgroundLines:
         threading.Thread(target=self._write, daemon=True).start()
 
     async def put(self, line: str) -> None:
-        """Hand on a line; wait while too many are waiting."""
+        """Queue a line; wait while too many are queued."""
         with self._change:
             self._lines.append(line)
             is_full = len(self._lines) > WAITING_AT_MOST
@@ -144,7 +144,7 @@ class BackgroundLines:
             await self._room.wait()
 
     async def close(self) -> None:
-        """Wait until all is written."""
+        """Wait until all lines are written."""
         with self._change:
             self._is_ended = True
             self._change.notify()
@@ -165,18 +165,18 @@ class BackgroundLines:
                     self._loop.call_soon_threadsafe(self._room.set)
                 if is_ended:
                     self._loop.call_soon_threadsafe(self._written.set)
-            except RuntimeError:  # the loop is closed: the program ends
+            except RuntimeError:  # the loop is closed: the program is ending
                 return
             if is_ended:
                 return
 
 
 class Output:
-    """Where a command puts what it has to say.
+    """The output of a command.
 
     Args:
         is_json: Whether results are JSON lines.
-        is_quiet: Whether to leave out whatever is not a result or an error.
+        is_quiet: Whether to omit everything but results and errors.
     """
 
     def __init__(self, *, is_json: bool = False, is_quiet: bool = False) -> None:
@@ -185,7 +185,7 @@ class Output:
         self.out: Stream = Stream(sys.stdout, 1)
         self.err: Stream = Stream(sys.stderr, 2)
         self._live = ""
-        if sys.platform == "win32":  # an old console shows colours only if it is told to
+        if sys.platform == "win32":  # an old console shows colours only on request
             with suppress(ImportError):
                 from colorama import just_fix_windows_console  # noqa: PLC0415 - click's there
 
@@ -200,11 +200,11 @@ class Output:
         self._around_live(self.out, json_line(value, self.out))
 
     def note(self, text: str, *, is_painted: bool = False) -> None:
-        """Tell something by the way on stderr, unless `--quiet`.
+        """Print a remark on stderr, unless `--quiet`.
 
         Args:
-            text: What to tell.
-            is_painted: Whether it holds our own colours, and nothing of anybody else's.
+            text: The remark.
+            is_painted: Whether it contains our own colours and no foreign text.
         """
         if not self.is_quiet:
             from clerk_async.redaction import redact  # noqa: PLC0415 - not for help
@@ -213,25 +213,25 @@ class Output:
             self._around_live(self.err, text + "\n")
 
     def debug(self, text: str) -> None:
-        """Tell on stderr what goes on inside, for `--verbose`."""
+        """Print details on stderr, for `--verbose`."""
         from clerk_async.redaction import redact  # noqa: PLC0415 - not for help
 
         self._around_live(self.err, paint(self.err, cell(redact(text)), "dim") + "\n")
 
     def error(self, text: str) -> None:
-        """Tell on stderr what is wrong."""
+        """Print an error on stderr."""
         from clerk_async.redaction import redact  # noqa: PLC0415 - not for help
 
         prefix = paint(self.err, "clerk-async:", "red")
         self._around_live(self.err, f"{prefix} {harmless(redact(text))}\n")
 
     def live(self, text: str) -> None:
-        """Draw or redraw the one line at the bottom of the terminal."""
+        """Draw or redraw the live line at the bottom of the terminal."""
         self._live = text
         self.err.write(_CLEAR_LINE + text)
 
     def clear_live(self) -> None:
-        """Take that line away."""
+        """Remove the live line."""
         if self._live:
             self._live = ""
             self.err.write(_CLEAR_LINE)
@@ -259,30 +259,30 @@ class Output:
         return paint(self.out, text, "red")
 
     def strong(self, text: str) -> str:
-        """Make text for stdout stand out."""
+        """Make text for stdout bold."""
         return paint(self.out, text, "bold")
 
     def faint(self, text: str) -> str:
-        """Make text for stdout recede."""
+        """Make text for stdout dim."""
         return paint(self.out, text, "dim")
 
 
 def json_line(value: Mapping[str, Any], stream: Stream) -> str:
-    """Write a value as a line of JSON, with escapes for what a terminal would obey or not show."""
+    """Return a value as a line of JSON, with control and invisible characters escaped."""
     text = json.dumps(value, ensure_ascii=not stream.has_unicode)
     return text.translate(_IN_JSON) + "\n"
 
 
 def harmless(text: str) -> str:
-    """Show control characters of what others wrote as text: a terminal would obey them."""
+    """Escape control characters in foreign text, because a terminal would obey them."""
     return text.translate(_CONTROLS)
 
 
 def cell(text: str) -> str:
-    """Show what others wrote as one cell of one line, so that reading it back ends where it does.
+    """Return foreign text as one cell of one line, which reads back exactly.
 
-    Whatever could begin another line or cell, or is left out when a cell is read (blanks around
-    it), or is not seen, is shown as text: with a backslash, which is in no id.
+    Characters that could begin another line or cell, blanks around the text (which readers strip),
+    and invisible characters are written with a backslash, which no id contains.
     """
     text = text.translate(_IN_A_CELL)
     bare = text.strip()
@@ -295,10 +295,10 @@ def cell(text: str) -> str:
 
 
 def paint(stream: Stream, text: str, style: str) -> str:
-    """Colour text where the stream shows colours."""
+    """Colour text if the stream shows colours."""
     return f"{_STYLES[style]}{text}{_RESET}" if stream.has_colour else text
 
 
 def terminal_width() -> int:
-    """How many characters fit in a line."""
+    """Return how many characters fit in a line."""
     return shutil.get_terminal_size((_WIDTH_UNKNOWN, 24)).columns

@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, else a plain line now and then."""
+"""The progress of a run: a bar on a terminal, else a plain line from time to time."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ TEXT_EVERY: Final = 10.0
 BAR_MOST: Final = 30
 BAR_LEAST: Final = 8
 AWAY: Final = frozenset({"unreachable", "failing"})
-"""Pauses in which nothing gets a useful answer."""
+"""Reasons of pauses in which no request gets a useful response."""
 SETTLES_IN: Final = 8.0
-"""Seconds in which the time left follows a change of pace by two thirds."""
+"""Seconds in which the time left follows two thirds of a change of pace."""
 TOLD_AFTER: Final = 2.0
-"""Seconds before the time left is told: what a run does first says little."""
+"""Seconds before the time left is shown, because the start of a run is not representative."""
 _OVER: Final = 1.0
 _GAP: Final = "  "
 _MINUTE: Final = 60
@@ -44,26 +44,26 @@ _PAUSES: Final = {
     "unreachable": ("can't connect, retrying", "can't connect, retrying"),
     "failing": ("the service fails, retrying", "failing, retrying"),
 }
-"""What is said of a pause where there is room, and where there is little."""
+"""The text for a pause if there is room, and if there is little."""
 
 
 @attrs.define
 class TimeLeft:
-    """Makes a time left that runs down evenly of estimates that jump."""
+    """Smooths jumping estimates into a time left that runs down evenly."""
 
     _shown: float | None = attrs.field(default=None, init=False)
     _at: float = attrs.field(default=0.0, init=False)
 
     def follow(self, estimate: float | None, now: float) -> float | None:
-        """Take an estimate in, and return what to show; None while there is nothing to tell.
+        """Take in an estimate and return what to show; None while there is nothing to show.
 
         Args:
-            estimate: Seconds left, as they look at this moment; None if nothing can be told.
+            estimate: Seconds left by the current estimate; None if there is none.
             now: Seconds since the start.
         """
         passed, self._at = max(0.0, now - self._at), now
         if self._shown is None or self._shown - passed < _OVER:
-            self._shown = estimate  # it has run down, and the run goes on: what it says now counts
+            self._shown = estimate  # it has run down but the run goes on: restart from the estimate
             return estimate
         self._shown -= passed
         if estimate is not None:
@@ -72,14 +72,14 @@ class TimeLeft:
 
 
 class ProgressView:
-    """Shows nothing; the others show something.
+    """Shows nothing; its subclasses show progress.
 
     Args:
         out: Where to show it.
-        total: How many sessions there are, where the library can't know.
-        fastest: Sessions per second, at the most, over the whole run: a window's first burst is
-            faster. None where there is no telling.
-        users: How many users there are to be listed first.
+        total: How many sessions there are, if the library can't know.
+        fastest: The most sessions per second over the whole run (a window's first burst is
+            faster); None if that is unknown.
+        users: How many users are to be listed first.
     """
 
     def __init__(
@@ -95,8 +95,8 @@ class ProgressView:
         self._fastest = math.inf if fastest is None else fastest
 
     def update(self, progress: RevocationProgress) -> None:
-        """Show a snapshot; of a run that was stopped the last one before that stays."""
-        # What is not attempted any more counts as done: a bar would run to its end.
+        """Show a snapshot; after a run was stopped, the last one before that stays."""
+        # What is no longer attempted counts as done, so a bar would run to its end.
         if not progress.counts.get(RevocationStatus.NOT_ATTEMPTED):
             self._show(progress)
 
@@ -110,7 +110,7 @@ class ProgressView:
         return self._total if progress.total is None else progress.total
 
     def _listed(self, progress: RevocationProgress) -> str:
-        """Say how many users were listed, while some are not: how many sessions there are, too."""
+        """Return how many users were listed; an empty str once all are, or the total is known."""
         if not self._users or progress.users >= self._users or progress.total is not None:
             return ""
         return f"{number(progress.users)} of {number(self._users)} users"
@@ -182,7 +182,7 @@ class _Lines(ProgressView):
 
     def _show(self, progress: RevocationProgress) -> None:
         is_away = progress.pause is not None and progress.pause.reason in AWAY
-        is_news = is_away and not self._was_away  # an outage is told at once
+        is_news = is_away and not self._was_away  # an outage is reported at once
         self._was_away = is_away
         if progress.elapsed - self._told_at < TEXT_EVERY and not is_news:
             return
@@ -210,7 +210,7 @@ def progress_view(
     fastest: float | None = None,
     users: int | None = None,
 ) -> ProgressView:
-    """Make what was asked for; by default a bar where stderr is a terminal, else lines."""
+    """Return the requested view; by default a bar if stderr is a terminal, else lines."""
     if out.is_quiet:
         mode = "none"
     if mode is None:
@@ -220,12 +220,12 @@ def progress_view(
 
 
 def number(value: int) -> str:
-    """Write a number as people read it: 40,000."""
+    """Format a number for people: 40,000."""
     return f"{value:,}"
 
 
 def duration(seconds: float) -> str:
-    """Write a time as people read it: `8 s`, `2 min 05 s`, `1 h 20 min`."""
+    """Format a duration for people: `8 s`, `2 min 05 s`, `1 h 20 min`."""
     whole = round(seconds)
     if whole < _MINUTE:
         return f"{whole} s"
@@ -235,7 +235,7 @@ def duration(seconds: float) -> str:
 
 
 def about(seconds: float) -> str:
-    """Write a time as an estimate: no more exact than it can be."""
+    """Format a duration as an estimate, without false precision."""
     step = 1 if seconds < _MINUTE else 5 if seconds < 10 * _MINUTE else _MINUTE
     return duration(round(seconds / step) * step)
 

@@ -1,6 +1,6 @@
-"""Sessions as rows: in a table for people, and as lines that programs, and `revoke`, read back.
+"""Sessions as rows: in a table for people, and as lines that programs and `revoke` read back.
 
-Whatever a value holds, a row is one line, and a cell ends where it does.
+Whatever a value contains, a row stays one line and a cell stays one cell.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ CSV_HEADER: Final = (
     "is_mobile",
 )
 MARK: Final = "*"
-"""Before the status of a session in which somebody else acts as its user."""
+"""A mark before the status of a session in which somebody else acts as its user."""
 _GAP: Final = "  "
 _PLAIN_ID: Final = re.compile(r"[A-Za-z0-9_.~-]+")
 _FORMULA: Final = ("=", "+", "-", "@")
@@ -58,20 +58,20 @@ _LEAST_OF_WHERE: Final = 10
 _LEAST_OF_USER: Final = 12
 _LEAST_OF_STATUS: Final = 6
 _DROPPED: Final = ("CREATED", "WHERE", "USER", "ACTIVE", "STATUS")
-"""Columns in the order in which a narrow terminal loses them; the ids stay, and stay whole."""
+"""The order in which a narrow terminal drops columns; the ids always stay, and stay complete."""
 _COLOURS: Final = {"active": "green", "pending": "yellow"}
 _UNITS: Final = ((86_400 * 365, "y"), (86_400, "d"), (3600, "h"), (60, "min"))
 
 
 def id_line(session: Session) -> str:
-    """Write an id so that it is read back as itself, or refused, but never as another one."""
+    """Return an id in a form that is read back as itself or refused, but never as another id."""
     if _PLAIN_ID.fullmatch(session.id) and session.id.casefold() not in SESSIONS.headers:
         return session.id
     return '"' + cell(session.id).replace('"', '""') + '"'
 
 
 def tsv_row(session: Session) -> str:
-    """Write a session as a line with tabs."""
+    """Return a session as a line of tab-separated values."""
     return _written(
         (
             session.id,
@@ -87,7 +87,7 @@ def tsv_row(session: Session) -> str:
 
 
 def csv_row(session: Session) -> str:
-    """Write a session as a line of CSV, with every field and times in ISO 8601."""
+    """Return a session as a line of CSV, with every field, and times in ISO 8601."""
     activity = session.latest_activity
     place = () if activity is None else (activity.city, activity.country, activity.ip_address)
     browser = () if activity is None else (activity.browser_name, activity.browser_version)
@@ -110,7 +110,7 @@ def csv_row(session: Session) -> str:
                     session.abandon_at,
                 )
             ),
-            # What a browser says of itself must not be a formula where a spreadsheet opens it.
+            # A browser's description of itself must not become a formula in a spreadsheet.
             *(_no_formula(text) for text in place or (None, None, None)),
             *(_no_formula(text) for text in browser or (None, None)),
             _no_formula(device[0]),
@@ -132,7 +132,7 @@ def _no_formula(text: str | None) -> str | None:
 
 
 def table(sessions: Sequence[Session], out: Output, *, now: datetime) -> str:
-    """Draw sessions as a table: one line each, however narrow the terminal is."""
+    """Draw sessions as a table with one line each, even on a narrow terminal."""
     from rich.cells import cell_len  # noqa: PLC0415 - rich, only when drawing
 
     columns = {
@@ -167,7 +167,7 @@ def table(sessions: Sequence[Session], out: Output, *, now: datetime) -> str:
 
 
 def _fit(widths: dict[str, int], room: int) -> None:
-    """Make columns narrower, or leave them out, until a row fits."""
+    """Narrow or drop columns until a row fits."""
     least = {
         "STATUS": _LEAST_OF_STATUS,
         "USER": _LEAST_OF_USER,
@@ -188,7 +188,7 @@ def _fit(widths: dict[str, int], room: int) -> None:
 
 
 def _fitted(cells: Sequence[str], widths: dict[str, int], stream: Stream) -> list[str]:
-    """Cut or fill each cell to the width of its column."""
+    """Cut or pad each cell to the width of its column."""
     from rich.cells import cell_len, set_cell_size  # noqa: PLC0415 - as above
 
     ellipsis = "…" if stream.has_unicode else "~"
@@ -205,7 +205,7 @@ def _status(session: Session) -> str:
 
 
 def where(session: Session) -> str:
-    """Describe the place and the device of a session's latest activity."""
+    """Describe the place and device of a session's latest activity."""
     activity = session.latest_activity
     if activity is None:
         return ""
@@ -215,21 +215,21 @@ def where(session: Session) -> str:
 
 
 def actor(session: Session) -> str:
-    """Name who acts as the session's user, if somebody else does."""
+    """Return who acts as the session's user, or an empty str."""
     if session.actor is None:
         return ""
     return str(session.actor.get("sub") or "somebody")
 
 
 def ago(time: datetime | None, now: datetime) -> str:
-    """Say how long ago a time was, in one unit: `3 h ago`."""
+    """Return how long ago a time was, in one unit: `3 h ago`."""
     if time is None:
         return "-"
     seconds = (now - time).total_seconds()
     for unit, name in _UNITS:
         if seconds >= unit:
             return f"{seconds // unit:.0f} {name} ago"
-    return "now" if seconds > -60 else f"{time:%Y-%m-%d}"  # noqa: PLR2004 - as precise as that
+    return "now" if seconds > -60 else f"{time:%Y-%m-%d}"  # noqa: PLR2004 - clocks may differ
 
 
 def _utc(time: datetime | None) -> str:

@@ -1,8 +1,8 @@
-"""The second process of the demo: it verifies a token until that is refused, and says when.
+"""The second process of the demo: it verifies a token until it is refused, and reports when.
 
-`lock_out` is the demo's side, and `_serve` the other. That process also runs the Redis through
-which the two share their state, in a directory of its own that nobody else may enter. Both end when
-its stdin does, so that nothing is left behind however the demo ends, `kill -9` included.
+`lock_out` runs in the demo, `_serve` in the other process. That process also runs the Redis through
+which the two share their state, in a private directory. Both end when its stdin closes, so that
+nothing is left behind however the demo ends, even after `kill -9`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from clerk_async.testing import FakeClerk, FakeSession
 
 ANSWER_WITHIN: Final = 15.0
-"""Seconds that the other process may take to say something."""
+"""Seconds that the other process may take to respond."""
 _END_WITHIN: Final = 5.0
 _BETWEEN_TOKENS: Final = 0.001
 _SERVERS: Final = ("redis-server", "valkey-server")
@@ -45,11 +45,11 @@ _SERVERS: Final = ("redis-server", "valkey-server")
 
 @attrs.frozen
 class LockOut:
-    """How a user was locked out.
+    """The result of locking out a user.
 
     Attributes:
-        milliseconds: From the denial to the first token that was refused; None if none was.
-        alone_because: Why it all happened in one process; an empty text if it was in two.
+        milliseconds: From the denial to the first refused token; None if none was refused.
+        alone_because: Why it happened in one process; empty if there were two.
     """
 
     milliseconds: float | None
@@ -57,7 +57,7 @@ class LockOut:
 
     @property
     def finding(self) -> tuple[bool, str]:
-        """Whether it held, and what did."""
+        """Whether the user was locked out, and a sentence about it."""
         who = "this process" if self.alone_because else "the other process"
         if self.milliseconds is None:
             return False, f"{who} did not refuse the token"
@@ -65,18 +65,18 @@ class LockOut:
 
 
 class SecondProcessError(Exception):
-    """There is no second process to be had; the text says why."""
+    """A second process is not available; the message says why."""
 
 
 class SecondProcess:
-    """A process that verifies one token over and over; entered, it runs.
+    """A process that verifies one token over and over; it runs while entered.
 
     Args:
-        secret_key: The key of the service that the token is from.
-        base_url: Where that service is.
+        secret_key: The secret key of the service that issued the token.
+        base_url: The service's base URL.
 
     Attributes:
-        url: The state that it shares.
+        url: The URL of the shared state.
     """
 
     def __init__(self, secret_key: str, base_url: str) -> None:
@@ -88,7 +88,7 @@ class SecondProcess:
 
     async def __aenter__(self) -> Self:
         self._order["server"] = _server()
-        # what is found here is found there, and nothing that happens to lie about
+        # It finds the modules found here, and nothing else that happens to be in its folder.
         path = os.pathsep.join(each for each in sys.path if each)
         environment = {**os.environ, "PYTHONPATH": path}
         try:
@@ -98,7 +98,7 @@ class SecondProcess:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 env=environment,
-                start_new_session=True,  # Ctrl-C is the demo's to answer
+                start_new_session=True,  # only the demo handles Ctrl-C
             )
         except OSError as error:
             raise SecondProcessError(f"no second process could be started: {error}") from None
@@ -121,7 +121,7 @@ class SecondProcess:
         await self._end()
 
     async def watch(self, token: str, party: str) -> None:
-        """Have it verify a token from now on; it has accepted it once when this returns."""
+        """Make it verify a token from now on; it has accepted it once when this returns."""
         await self._ask({"token": token, "party": party})
 
     async def refused_at(self) -> float:
@@ -161,13 +161,17 @@ class SecondProcess:
 
 
 def _kill_group(leader: int) -> None:
-    """End a process and the Redis that it may have left."""
+    """Kill a process and the Redis that it may have left."""
     with suppress(OSError):
         os.killpg(leader, signal.SIGKILL)
 
 
 def _server() -> str:
-    """Find a Redis server to start, or say why nothing can be shared."""
+    """Return the Redis server to start.
+
+    Raises:
+        SecondProcessError: If there is none, or redis-py is not installed.
+    """
     server = next(filter(None, map(shutil.which, _SERVERS)), None)
     if server is None or not hasattr(socket, "AF_UNIX") or not sys.executable:
         raise SecondProcessError("there is no redis-server on this machine")
@@ -179,7 +183,7 @@ def _server() -> str:
 
 
 async def lock_out(fake: FakeClerk, session: FakeSession, token: str) -> LockOut:
-    """Deny a user whose token another process verifies, or this one where there is no other."""
+    """Deny a user whose token another process verifies; this process, if there is no other."""
     party = session.authorized_party or ""
     try:
         async with (
@@ -210,11 +214,11 @@ async def lock_out(fake: FakeClerk, session: FakeSession, token: str) -> LockOut
     return LockOut(None, alone_because)
 
 
-# --- what runs there ---
+# --- the second process ---
 
 
 async def _serve() -> None:
-    """Do what the demo asks for, until it asks for nothing more."""
+    """Carry out the demo's orders until its stdin closes."""
     loop, task = asyncio.get_running_loop(), cast("asyncio.Task[None]", asyncio.current_task())
     loop.add_signal_handler(signal.SIGTERM, task.cancel)
     orders = asyncio.StreamReader()
@@ -261,7 +265,7 @@ async def _redis(server: str) -> AsyncGenerator[str]:
 
 
 async def _wait_for(process: asyncio.subprocess.Process, path: Path) -> None:
-    """Wait until a server listens."""
+    """Wait until a server accepts connections."""
     ends = time.monotonic() + ANSWER_WITHIN / 2
     while process.returncode is None and time.monotonic() < ends:
         with suppress(OSError):
@@ -290,7 +294,7 @@ async def _watch(order: dict[str, str], url: str, token: str, party: str) -> Non
                         raise
                     _say(refused_at=time.monotonic())
                     return
-    except Exception as error:  # noqa: BLE001 - the demo tells it
+    except Exception as error:  # noqa: BLE001 - the demo reports it
         _say(error=f"{type(error).__name__}: {error}")
 
 
