@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import attrs
@@ -72,6 +74,7 @@ class Denials:
         now: The wall clock, in Unix seconds.
 
     Attributes:
+        has_cuts: Whether anything but whole sessions is denied.
         on_act: Called with each change that this process made.
         is_watched: Whether a verifier or another process reads the list. Until then, only the last
             10,000 or so denials of sessions are kept, so that a script's memory doesn't grow.
@@ -93,7 +96,7 @@ class Denials:
         self._zero = int((now() - clock()) * _MICRO)
         self._latest = 0
         self._latest_is_allowed = False
-        self._has_cuts = False
+        self.has_cuts: bool = False
         self._tidy_at = 0
         # Bytes take less memory than a str, and denials made together share one int as their value.
         self._sessions: dict[bytes, int] = {}
@@ -105,7 +108,7 @@ class Denials:
 
     def forget(self) -> None:
         """Forget all denials, between two tests."""
-        self._latest, self._latest_is_allowed, self._has_cuts = 0, False, False
+        self._latest, self._latest_is_allowed, self.has_cuts = 0, False, False
         for table in (self._session_cuts, self._user_cuts, self._sign_ins):
             table.clear()
         self._sessions, self._allowed_sessions, self._allowed_users = {}, {}, {}
@@ -132,36 +135,35 @@ class Denials:
             at = sessions.get(session_id.encode())
             if at is not None and not self._has_expired(at):
                 return True
-        if not self._has_cuts:
+        if not self.has_cuts:
             return False
         issued = -math.inf if issued_at is None else issued_at
-        user_cuts = self._user_cuts
-        for cuts in (
-            self._session_cuts.get(session_id) if session_id is not None else None,
-            user_cuts.get(user_id),
-            user_cuts.get(EVERYONE),
-        ):
-            if cuts is not None:
-                for at, until in cuts:
-                    if issued <= until + skew and not self._has_expired(at):
-                        return True
+        cuts: _Cuts = ()
+        if self._session_cuts and session_id is not None:
+            cuts = self._session_cuts.get(session_id, ())
+        if of_users := self._user_cuts:
+            cuts = (*cuts, *of_users.get(user_id, ()), *of_users.get(EVERYONE, ()))
+        for at, until in cuts:
+            if issued <= until + skew and not self._has_expired(at):
+                return True
         return bool(self._sign_ins) and self._is_old_sign_in(user_id, issued_at, first_factor_age)
 
     def denies(self, session_id: str) -> bool:
         """Return whether all tokens of a session are rejected."""
-        at = self._sessions.get(session_id.encode())
+        at = self._sessions.get(session_id.encode()) if self._sessions else None
         return at is not None and not self._has_expired(at)
 
     def _is_old_sign_in(
         self, user_id: str, issued_at: float | None, first_factor_age: int | None
     ) -> bool:
-        cuts = self._sign_ins.get(user_id, ()) + self._sign_ins.get(EVERYONE, ())
-        if not cuts:
-            return False
         if issued_at is None or first_factor_age is None or first_factor_age < 0:
-            return True
+            return EVERYONE in self._sign_ins or user_id in self._sign_ins
         signed_in = issued_at - first_factor_age * 60.0 - _FVA_GRAIN
-        return any(signed_in < before for _, before in cuts)
+        for who in (user_id, EVERYONE):
+            for _, before in self._sign_ins.get(who, ()):
+                if signed_in < before:
+                    return True
+        return False
 
     def _has_expired(self, at: int) -> bool:
         return at + self._keep <= self.time()
@@ -292,7 +294,7 @@ class Denials:
             self._allow_sessions(change)
         else:
             self._deny_sessions(change)
-        self._has_cuts = bool(self._session_cuts or self._user_cuts or self._sign_ins)
+        self.has_cuts = bool(self._session_cuts or self._user_cuts or self._sign_ins)
 
     def _deny_sessions(self, change: Change) -> None:
         at, sessions, allowed = change.at, self._sessions, self._allowed_sessions
@@ -345,24 +347,22 @@ class Denials:
 
     def changes(self, *, not_in: Denials) -> Iterator[Change]:
         """Yield what this list knows and `not_in` doesn't, in changes of at most 200 sessions."""
-        at, ids = 0, list[str]()
-        for key, denied_at in list(self._sessions.items()):
-            if not_in._sessions.get(key, -1) >= denied_at:
-                continue
-            if ids and (denied_at != at or len(ids) >= _IDS_PER_CHANGE):
-                yield Change(at, "session", tuple(ids))
-                ids = []
-            at = denied_at
-            ids.append(key.decode())
-        if ids:
-            yield Change(at, "session", tuple(ids))
-        for here, there, make in (
+        for here, there, is_allowed in (
+            (self._sessions, not_in._sessions, False),
+            (self._allowed_sessions, not_in._allowed_sessions, True),
+        ):
+            news = ((at, key) for key, at in list(here.items()) if there.get(key, -1) < at)
+            for at, together in groupby(news, itemgetter(0)):
+                ids = (key.decode() for _, key in together)
+                while some := tuple(islice(ids, _IDS_PER_CHANGE)):
+                    yield Change(at, "session", some, is_allowed)
+        for cuts_here, cuts_there, make in (
             (self._session_cuts, not_in._session_cuts, _session_cut),
             (self._user_cuts, not_in._user_cuts, _user_cut),
             (self._sign_ins, not_in._sign_ins, _sign_in_cut),
         ):
-            for subject, cuts in list(here.items()):
-                known = there.get(subject, ())
+            for subject, cuts in list(cuts_here.items()):
+                known = cuts_there.get(subject, ())
                 yield from (make(subject, *cut) for cut in cuts if cut not in known)
         for user, allowed_at in list(self._allowed_users.items()):
             if not_in._allowed_users.get(user, -1) < allowed_at:

@@ -46,7 +46,7 @@ BLOCK: Final = 1.0
 """Seconds that Redis waits for an entry before it replies that there is none."""
 RESEND_AFTER: Final = 1.0
 """Seconds after which a process adds an entry again if it has not read it back."""
-CHECK_EVERY: Final = 30.0
+CHECK_EVERY: Final = 5.0
 """Seconds between two checks that Redis still has its data."""
 REFILL_AFTER: Final = (0.5, 1.5)
 """Bounds for the seconds that a process waits for others before it refills an empty stream."""
