@@ -35,7 +35,7 @@ class SessionCookie(NamedTuple):
         suffix: The suffix of its cookie, which identifies the instance if several share a domain.
         client_uat: When the browser last signed in, in Unix seconds, or 0 if it has signed out
             (from the cookie `__client_uat` with the same suffix, else the plain one); None if
-            there is no such cookie, or if the token did not come from a cookie.
+            there is no valid one, or if the token did not come from a cookie.
     """
 
     token: str
