@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import attrs
+from attrs.validators import optional
 
 from clerk_async.errors import ConfigurationError, InvalidArgumentError
 from clerk_async.redaction import sealed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 DEFAULT_API_VERSION: Final = "2026-05-12"
 VERIFY_API_VERSION: Final = "2025-03-12"
@@ -63,21 +64,21 @@ def check_integer(name: str, value: object, *, low: int, high: int | None = None
     return value
 
 
-def _seconds(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    check_number(attribute.name, value)
+def checked(
+    check: Callable[..., object], **bounds: Any
+) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
+    """Return an attrs validator that calls `check` with an attribute's name and value."""
+
+    def validate(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+        check(attribute.name, value, **bounds)
+
+    return validate
 
 
-def _positive_seconds(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    check_number(attribute.name, value, low_is_allowed=False)
-
-
-def _positive_seconds_or_none(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if value is not None:
-        check_number(attribute.name, value, low_is_allowed=False)
-
-
-def _positive_integer(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    check_integer(attribute.name, value, low=1)
+_SECONDS = checked(check_number)
+_POSITIVE_SECONDS = checked(check_number, low_is_allowed=False)
+_POSITIVE_SECONDS_OR_NONE: Any = optional(_POSITIVE_SECONDS)
+_POSITIVE_INTEGER = checked(check_integer, low=1)
 
 
 @attrs.frozen
@@ -94,8 +95,8 @@ class Timeouts:
         InvalidArgumentError: If a value is not a finite number above zero.
     """
 
-    connect: float | None = attrs.field(default=5.0, validator=_positive_seconds_or_none)
-    attempt: float | None = attrs.field(default=15.0, validator=_positive_seconds_or_none)
+    connect: float | None = attrs.field(default=5.0, validator=_POSITIVE_SECONDS_OR_NONE)
+    attempt: float | None = attrs.field(default=15.0, validator=_POSITIVE_SECONDS_OR_NONE)
 
 
 @attrs.frozen
@@ -117,11 +118,11 @@ class RetryPolicy:
         InvalidArgumentError: If a value is not a finite number in its range.
     """
 
-    attempts: int = attrs.field(default=3, validator=_positive_integer)
-    deadline: float | None = attrs.field(default=30.0, validator=_positive_seconds_or_none)
-    base_delay: float = attrs.field(default=0.25, validator=_seconds)
-    max_delay: float = attrs.field(default=8.0, validator=_seconds)
-    max_retry_after: float = attrs.field(default=120.0, validator=_seconds)
+    attempts: int = attrs.field(default=3, validator=_POSITIVE_INTEGER)
+    deadline: float | None = attrs.field(default=30.0, validator=_POSITIVE_SECONDS_OR_NONE)
+    base_delay: float = attrs.field(default=0.25, validator=_SECONDS)
+    max_delay: float = attrs.field(default=8.0, validator=_SECONDS)
+    max_retry_after: float = attrs.field(default=120.0, validator=_SECONDS)
 
 
 @attrs.frozen
@@ -140,8 +141,8 @@ class RateLimit:
             number above zero.
     """
 
-    count: int = attrs.field(validator=_positive_integer)
-    per: float = attrs.field(default=10.0, validator=_positive_seconds)
+    count: int = attrs.field(validator=_POSITIVE_INTEGER)
+    per: float = attrs.field(default=10.0, validator=_POSITIVE_SECONDS)
 
     def share(self, fraction: float) -> RateLimit:
         """Return a fraction of this limit, at least one request per window.

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from clerk_async.bulk.target import RevocationTarget
+    from clerk_async.bulk.verdict import RevocationTarget
     from clerk_async.models import (
         Cookies,
         Session,
@@ -338,7 +338,7 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing, AsyncTokenSources):
         """
         low, high = operations.LIMIT_BOUNDS
         check_integer("page_size", page_size, low=low, high=high)
-        check_where(where)
+        check_where("where", where)
         walk = Walk(page_size)
         filters = {"client_id": client_id, "user_id": user_id, "status": status}
         request_at = partial(operations.list_request, **filters, limit=walk.limit)
@@ -416,13 +416,13 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing, AsyncTokenSources):
         return answer.body
 
     def _target(self) -> RevocationTarget:
-        from clerk_async.bulk.target import RevocationTarget  # noqa: PLC0415 - on first use
+        from clerk_async.bulk.verdict import RevocationTarget  # noqa: PLC0415 - on first use
 
         return RevocationTarget(
             self._calls,
-            self._endpoint,
+            self._endpoint.fingerprint,
             self._rate_limit,
             self._shared.settings.pool_size,
             self._gates,
-            denials=self._denials,
+            self._denials,
         )

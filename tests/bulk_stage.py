@@ -11,7 +11,7 @@ import attrs
 
 from clerk_async.bulk import revoke as run
 from clerk_async.bulk.options import RunOptions
-from clerk_async.bulk.target import RevocationTarget
+from clerk_async.bulk.verdict import RevocationTarget
 from clerk_async.config import RateLimit
 from clerk_async.denials import Denials
 from clerk_async.errors import RateLimitedError

@@ -206,7 +206,7 @@ class Patience:
             with suppress(RuntimeError, ValueError):  # it ignores cancellation, but may honour this
                 cast("Coroutine[Any, Any, Any]", task.get_coro()).close()
             self._waiting.discard(task)
-            task.add_done_callback(_look_away)
+            task.add_done_callback(lambda left: left.cancelled() or left.exception())
             task.cancel()
             self._leave(task)
 
@@ -214,8 +214,3 @@ class Patience:
         """Cancel the timer, because the run is over and nothing waits any more."""
         if self._timer is not None:
             self._timer.cancel()
-
-
-def _look_away(task: asyncio.Task[Any]) -> None:
-    if not task.cancelled():
-        task.exception()

@@ -37,12 +37,6 @@ RATE_OVER: Final = 10.0
 SAMPLES: Final = 200
 
 
-def is_async(callback: object) -> bool:
-    """Whether a callback is a coroutine function, or an object that is called like one."""
-    called = getattr(type(callback), "__call__", None)  # noqa: B004 - the method itself is wanted
-    return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(called)
-
-
 class Callbacks:
     """Calls the user's callbacks: plain functions at once, coroutine functions one at a time."""
 
@@ -172,7 +166,6 @@ class Ledger:
         throttled: int,
         elapsed: float,
         stopped_by: StopReason | None,
-        exhausted: bool,
     ) -> RevocationReport:
         """Return the report."""
         self._failures.sort(key=lambda entry: entry[0])
@@ -187,7 +180,7 @@ class Ledger:
             throttled=throttled,
             elapsed=elapsed,
             stopped_by=stopped_by,
-            exhausted=exhausted,
+            exhausted=work.exhausted,
         )
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from clerk_async.bulk.journal import Journal
     from clerk_async.bulk.options import OnOutcome, OnProgress, ShouldStop
     from clerk_async.bulk.report import RevocationOutcome, RevocationReport
-    from clerk_async.bulk.target import RevocationTarget
+    from clerk_async.bulk.verdict import RevocationTarget
     from clerk_async.config import RateLimit
     from clerk_async.models import Session
 

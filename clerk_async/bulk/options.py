@@ -10,7 +10,7 @@ from attrs.validators import optional
 
 from clerk_async.bulk.journal import Journal
 from clerk_async.bulk.report import RevocationOutcome, RevocationProgress
-from clerk_async.config import RateLimit, check_integer, check_number
+from clerk_async.config import RateLimit, check_integer, check_number, checked
 from clerk_async.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -25,32 +25,17 @@ def _to_journal(value: str | os.PathLike[str] | Journal | None) -> Journal | Non
     return value if value is None or isinstance(value, Journal) else Journal(value)
 
 
-def _instance_of(kind: type[Any], what: str) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
-    def check(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-        if not isinstance(value, kind):
-            raise InvalidArgumentError(f"{attribute.name} must be {what}, not {_kind(value)}")
-
-    return check
+def _check_kind(name: str, value: object, kind: type[Any]) -> None:
+    if not isinstance(value, kind):
+        raise InvalidArgumentError(f"{name} must be a {kind.__name__}, not {type(value).__name__}")
 
 
-def _integer_from(low: int) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
-    def check(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-        check_integer(attribute.name, value, low=low)
-
-    return check
-
-
-def _seconds(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    check_number(attribute.name, value)
-
-
-def _callable(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+def _check_callable(name: str, value: object) -> None:
     if not callable(value):
-        raise InvalidArgumentError(f"{attribute.name} must be callable, not {_kind(value)}")
+        raise InvalidArgumentError(f"{name} must be callable, not {type(value).__name__}")
 
 
-def _kind(value: object) -> str:
-    return type(value).__name__
+_CALLABLE = optional(checked(_check_callable))
 
 
 @attrs.frozen(kw_only=True)
@@ -78,14 +63,18 @@ class RunOptions:
         InvalidArgumentError: If one of them is invalid.
     """
 
-    concurrency: int | None = attrs.field(default=None, validator=optional(_integer_from(1)))
+    concurrency: int | None = attrs.field(
+        default=None, validator=optional(checked(check_integer, low=1))
+    )
     rate_limit: RateLimit | None = attrs.field(
-        default=None, validator=optional(_instance_of(RateLimit, "a RateLimit"))
+        default=None, validator=optional(checked(_check_kind, kind=RateLimit))
     )
     journal: Journal | None = attrs.field(default=None, converter=_to_journal)
-    dry_run: bool = attrs.field(default=False, validator=_instance_of(bool, "a bool"))
-    max_failures: int | None = attrs.field(default=None, validator=optional(_integer_from(0)))
-    deadline: float | None = attrs.field(default=None, validator=optional(_seconds))
-    should_stop: ShouldStop | None = attrs.field(default=None, validator=optional(_callable))
-    on_outcome: OnOutcome | None = attrs.field(default=None, validator=optional(_callable))
-    on_progress: OnProgress | None = attrs.field(default=None, validator=optional(_callable))
+    dry_run: bool = attrs.field(default=False, validator=checked(_check_kind, kind=bool))
+    max_failures: int | None = attrs.field(
+        default=None, validator=optional(checked(check_integer, low=0))
+    )
+    deadline: float | None = attrs.field(default=None, validator=optional(checked(check_number)))
+    should_stop: ShouldStop | None = attrs.field(default=None, validator=_CALLABLE)
+    on_outcome: OnOutcome | None = attrs.field(default=None, validator=_CALLABLE)
+    on_progress: OnProgress | None = attrs.field(default=None, validator=_CALLABLE)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from clerk_async.bulk.options import RunOptions
     from clerk_async.bulk.report import RevocationOutcome, RevocationReport
     from clerk_async.bulk.sweep import Selection
-    from clerk_async.bulk.target import RevocationTarget
+    from clerk_async.bulk.verdict import RevocationTarget
 
 
 async def revoke_many(

@@ -9,13 +9,12 @@ period.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from clerk_async.bulk.intake import Patience
 from clerk_async.bulk.journal import open_journal
-from clerk_async.bulk.ledger import Callbacks, Ledger, Meter, is_async
+from clerk_async.bulk.ledger import Callbacks, Ledger, Meter
 from clerk_async.bulk.lockout import Lockout
 from clerk_async.bulk.report import RevocationOutcome, RevocationReport, RevocationStatus
 from clerk_async.bulk.stream import OutcomeStream, told_by
@@ -30,6 +29,7 @@ from clerk_async.bulk.work import RunEnded
 from clerk_async.errors import JournalError, RateLimitedError
 from clerk_async.http.daemon import running_loop, shielded
 from clerk_async.http.error_bodies import refuses_key
+from clerk_async.http.paging import is_async
 from clerk_async.http.retry import is_passing
 from clerk_async.pacing.gate import RunPacer
 from clerk_async.pacing.window import SendRefused
@@ -40,12 +40,10 @@ if TYPE_CHECKING:
     from clerk_async.bulk.journal_file import RunKind
     from clerk_async.bulk.options import RunOptions
     from clerk_async.bulk.report import StopReason
-    from clerk_async.bulk.target import RevocationTarget
+    from clerk_async.bulk.verdict import RevocationTarget
     from clerk_async.bulk.work import Job, Work
     from clerk_async.errors import ClerkError
     from clerk_async.pacing.gate import Lane
-
-_log = logging.getLogger("clerk_async")
 
 CANCEL_GRACE: Final = 2.0
 """Seconds that a cancelled run waits for requests in flight, and a stopped one for its input."""
@@ -148,7 +146,6 @@ class BulkRun:
             throttled=self._pacer.throttled,
             elapsed=loop.time() - self._started_at,
             stopped_by=self._stopped_by,
-            exhausted=self._work.exhausted,
         )
 
     def _start_clocks(self) -> list[asyncio.TimerHandle | asyncio.Task[None]]:

@@ -18,21 +18,21 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 from attrs.validators import optional
 
 from clerk_async.bulk.intake import check_input
 from clerk_async.bulk.work import Job, Owner, RunEnded, Work
-from clerk_async.config import check_integer
+from clerk_async.config import check_integer, checked
 from clerk_async.errors import ClerkError, InvalidArgumentError
 from clerk_async.http.operations import check_session_id, path_segment
 from clerk_async.http.paging import Trust, Walk, check_where, is_meant
 from clerk_async.models import Session, UnreadableItem
 
 if TYPE_CHECKING:
-    from clerk_async.bulk.target import RevocationTarget
+    from clerk_async.bulk.verdict import RevocationTarget
     from clerk_async.models import SessionPage
     from clerk_async.pacing.gate import Lane
 
@@ -55,30 +55,18 @@ def _exceptions(session_ids: Iterable[str]) -> frozenset[str]:
     return frozenset(exceptions)
 
 
-def _aware(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+def _check_aware(name: str, value: object) -> None:
     if not isinstance(value, datetime) or value.utcoffset() is None:
-        raise InvalidArgumentError(f"{attribute.name} must be an aware datetime, with a time zone")
+        raise InvalidArgumentError(f"{name} must be an aware datetime, with a time zone")
 
 
-def _actor(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+def _check_actor(name: str, value: object) -> None:
     if not isinstance(value, bool):
-        path_segment(attribute.name, value)
+        path_segment(name, value)
 
 
-def _ids(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    check_input(attribute.name, value)
-
-
-def _where(_: object, __: attrs.Attribute[Any], value: object) -> None:
-    check_where(value)
-
-
-def _count(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    check_integer(attribute.name, value, low=0)
-
-
-def _id(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    path_segment(attribute.name, value)
+_ID = optional(checked(path_segment))
+_AWARE = optional(checked(_check_aware))
 
 
 @attrs.frozen(kw_only=True)
@@ -104,19 +92,23 @@ class Selection:
         InvalidArgumentError: If one of them is invalid, or neither a user nor a client is given.
     """
 
-    user_id: str | None = attrs.field(default=None, validator=optional(_id))
+    user_id: str | None = attrs.field(default=None, validator=_ID)
     user_ids: Iterable[str] | AsyncIterable[str] | None = attrs.field(
-        default=None, validator=optional(_ids)
+        default=None, validator=optional(checked(check_input))
     )
-    client_id: str | None = attrs.field(default=None, validator=optional(_id))
+    client_id: str | None = attrs.field(default=None, validator=_ID)
     except_session_ids: frozenset[str] = attrs.field(
         default=frozenset[str](), converter=_exceptions
     )
-    created_before: datetime | None = attrs.field(default=None, validator=optional(_aware))
-    last_active_before: datetime | None = attrs.field(default=None, validator=optional(_aware))
-    actor: str | bool | None = attrs.field(default=None, validator=optional(_actor))
-    where: Callable[[Session], object] | None = attrs.field(default=None, validator=_where)
-    keep_newest: int | None = attrs.field(default=None, validator=optional(_count))
+    created_before: datetime | None = attrs.field(default=None, validator=_AWARE)
+    last_active_before: datetime | None = attrs.field(default=None, validator=_AWARE)
+    actor: str | bool | None = attrs.field(default=None, validator=optional(checked(_check_actor)))
+    where: Callable[[Session], object] | None = attrs.field(
+        default=None, validator=checked(check_where)
+    )
+    keep_newest: int | None = attrs.field(
+        default=None, validator=optional(checked(check_integer, low=0))
+    )
     run_where: Callable[..., Awaitable[list[bool] | None]] | None = None
 
     def __attrs_post_init__(self) -> None:
@@ -283,7 +275,8 @@ class Sweep(Work):
                 break
         if not owner.looks:
             self._trust.learn(walk)
-            self._note_user(has_any=has_any)
+            self.users += 1
+            self.users_without_sessions += not has_any
         self._note_listed(owner)
         owner.looks += 1
         if self._pick(owner):

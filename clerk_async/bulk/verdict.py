@@ -1,4 +1,4 @@
-"""Revokes one session, and decides what the response means.
+"""Revokes one session with the calls of a client, and decides what the response means.
 
 The rules follow Clerk's reference (https://clerk.com/docs/reference/backend-api) as far as it goes:
 a 200 confirms the revocation, whatever final status the session has in the response. The reference
@@ -25,19 +25,71 @@ from clerk_async.errors import (
     ResponseDecodeError,
     TransportError,
 )
+from clerk_async.http import operations
+from clerk_async.http.decode import decode_page, decode_session
 from clerk_async.http.error_bodies import refuses_key
 from clerk_async.http.retry import is_passing
 from clerk_async.pacing.window import SendRefused
 
 if TYPE_CHECKING:
-    from clerk_async.bulk.target import RevocationTarget
     from clerk_async.bulk.work import Job
-    from clerk_async.models import Session
-    from clerk_async.pacing.gate import Lane
+    from clerk_async.config import RateLimit
+    from clerk_async.denials import Denials
+    from clerk_async.http.calls import Calls
+    from clerk_async.models import ApiResponse, Session, SessionPage
+    from clerk_async.pacing.gate import Gates, Lane
 
 
 _WHOSE: Final = {"$.id", "$.object"}
 """The places of a response that say what it is about."""
+
+
+@attrs.define(eq=False)
+class RevocationTarget:
+    """Makes the calls of bulk runs, and holds what paces them; each view of a client has one.
+
+    Each call follows the retry table like any other, but a lane paces each of its sends, retries
+    included. A call has no deadline, because it may wait a long time for the window. It neither
+    draws on the retry quota nor adds to it.
+
+    Attributes:
+        calls: What makes the calls.
+        key_fingerprint: SHA-256, in hex, of the key and the base URL; tells instances apart in a
+            journal.
+        default_rate_limit: The client's rate limit, for a run without one of its own.
+        pool_size: The size of the connection pool, and so the most requests at a time.
+        gates: The windows of this client, which all its views share.
+        denials: The client's list of what verifiers reject.
+    """
+
+    calls: Calls
+    key_fingerprint: str
+    default_rate_limit: RateLimit
+    pool_size: int
+    gates: Gates
+    denials: Denials
+
+    async def revoke(self, session_id: str, lane: Lane) -> ApiResponse[Session]:
+        """POST /sessions/{id}/revoke."""
+        request = operations.revoke_request(session_id)
+        answer = await self.calls.call(request, pacer=lane)
+        return self.calls.shared.reader.response(decode_session, answer, request)
+
+    async def get(self, session_id: str, lane: Lane) -> Session:
+        """GET /sessions/{id}."""
+        request = operations.for_session(operations.GET, session_id)
+        answer = await self.calls.call(request, pacer=lane)
+        return self.calls.shared.reader.value(decode_session, answer, request)
+
+    async def list_page(
+        self, lane: Lane, *, user_id: str | None, client_id: str | None, limit: int, offset: int
+    ) -> SessionPage:
+        """GET /sessions."""
+        request = operations.list_request(
+            client_id=client_id, user_id=user_id, status=None, limit=limit, offset=offset
+        )
+        answer = await self.calls.call(request, pacer=lane)
+        return self.calls.shared.reader.value(decode_page, answer, request)
 
 
 @attrs.define

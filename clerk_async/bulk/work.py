@@ -162,15 +162,6 @@ class Work:
         self.index += 1
         return self.index
 
-    def _note_resumed(self) -> None:
-        """Note that an earlier run did a session."""
-        self.resumed += 1
-
-    def _note_user(self, *, has_any: bool) -> None:
-        """Note that a user was listed, and whether they have a session of any status."""
-        self.users += 1
-        self.users_without_sessions += not has_any
-
 
 class IdWork(Work):
     """The ids of `revoke_many`.
@@ -222,7 +213,7 @@ class IdWork(Work):
             self._dropped += 1
             return None
         if journal and journal.was_done_earlier(session_id):
-            self._note_resumed()
+            self.resumed += 1
             return None
         if self._ids is None and self.lockout is not None:
             self.lockout.deny((session_id,))

@@ -281,7 +281,13 @@ def _in_order(page: SessionPage) -> list[Session | UnreadableItem]:
     return entries
 
 
-def check_where(where: object) -> None:
+def is_async(callback: object) -> bool:
+    """Whether a callback is a coroutine function, or an object that is called like one."""
+    called = getattr(type(callback), "__call__", None)  # noqa: B004 - the method itself is wanted
+    return any(map(inspect.iscoroutinefunction, (callback, called)))
+
+
+def check_where(name: str, where: object) -> None:
     """Reject a `where` that can't select sessions.
 
     Raises:
@@ -291,9 +297,9 @@ def check_where(where: object) -> None:
     if where is None:
         return
     if not callable(where):
-        raise InvalidArgumentError(f"where must be callable, not {type(where).__name__}")
-    if any(map(inspect.iscoroutinefunction, (where, type(where).__call__))):
-        raise InvalidArgumentError("where must be an ordinary function, not a coroutine function")
+        raise InvalidArgumentError(f"{name} must be callable, not {type(where).__name__}")
+    if is_async(where):
+        raise InvalidArgumentError(f"{name} must be an ordinary function, not a coroutine function")
 
 
 def is_meant(where: Callable[[Session], object] | None, session: Session) -> bool:

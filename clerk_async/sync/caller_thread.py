@@ -7,13 +7,13 @@ import collections
 import contextlib
 import queue
 from collections.abc import AsyncIterable, Collection
-from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 
 import attrs
 
 from clerk_async.errors import ClientClosedError, InvalidArgumentError, WrongLoopError
 from clerk_async.http.errand import SLICE
+from clerk_async.http.paging import is_async
 from clerk_async.sync.private_loop import Crossing, in_a_loop_thread
 from clerk_async.under_test import monotonic
 
@@ -170,7 +170,7 @@ def in_caller_thread(
         return None
     if not callable(function):  # pyright: ignore[reportUnnecessaryComparison]
         raise InvalidArgumentError(f"{name} must be callable")
-    if iscoroutinefunction(function):  # its coroutine would never be awaited, and is always true
+    if is_async(function):  # its coroutine would never be awaited, and is always true
         raise InvalidArgumentError(f"{name} must be an ordinary function in the sync client")
 
     async def hop(*args: Any) -> T:

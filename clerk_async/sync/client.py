@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from clerk_async.bulk.target import RevocationTarget
+    from clerk_async.bulk.verdict import RevocationTarget
     from clerk_async.config import RateLimit, RetryPolicy, Timeouts
     from clerk_async.models import (
         Cookies,
@@ -326,7 +326,7 @@ class SessionsApi(BulkRevocation, Sharing, TokenSources):
             page_size=page_size,
             on_unreadable=in_caller_thread(caller, "on_unreadable", on_unreadable),
         )
-        check_where(where)
+        check_where("where", where)
         return iterated(caller, pages, partial(is_meant, where))
 
     def with_options(
