@@ -12,10 +12,9 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import attrs
-
+from benchmarks.bounds import Bound, print_all
 from clerk_async import (
     AsyncSessionsApi,
     RateLimit,
@@ -27,7 +26,10 @@ from clerk_async import (
 from clerk_async.bulk.journal import Journal, OpenJournal, open_journal
 from clerk_async.testing import FakeClerk, Fault
 
-__all__ = ["main"]
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+__all__ = ["bounds"]
 
 LIMIT: Final = RateLimit(100, per=1.0)
 SESSIONS: Final = 2000
@@ -37,21 +39,6 @@ NO_LIMIT: Final = RateLimit(1_000_000, per=1.0)
 LINES: Final = 40_000
 ROUNDS: Final = 5
 INSTANCE: Final = "0" * 64
-
-
-@attrs.frozen
-class Bound:
-    """One row of the table.
-
-    Attributes:
-        what: The situation.
-        figure: What was measured.
-        is_met: Whether it keeps the promise.
-    """
-
-    what: str
-    figure: str
-    is_met: bool
 
 
 def _delays(low: float, high: float) -> list[Fault]:
@@ -186,16 +173,11 @@ async def _open(path: Path) -> OpenJournal:
     return opened
 
 
-async def main() -> int:
-    """Measure and print; return 1 if a bound is missed."""
-    bounds: list[Bound] = []
-    print("| measured | |\n|---|---|")
+async def bounds() -> AsyncGenerator[Bound]:
+    """Measure one after the other."""
     for measure in (measure_pace, measure_neighbour, measure_faults, measure_journal):
-        bound = await measure()
-        bounds.append(bound)
-        print(f"| {bound.what} | {bound.figure}{'' if bound.is_met else ': MISSED'} |", flush=True)
-    return 0 if all(bound.is_met for bound in bounds) else 1
+        yield await measure()
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
+    sys.exit(asyncio.run(print_all(bounds())))

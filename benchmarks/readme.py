@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.cases import CASES, CLERK, OURS
-from benchmarks.table import bars_as_rows, number, times
+from benchmarks.table import bars_as_rows, bounds_as_rows, number, times
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,6 +41,7 @@ _LOCAL: Final = (
     "Without a network, and at the start of a program: the time per call, and for programs also "
     "their peak memory:"
 )
+_BOUNDS: Final = "What runs and shared state promise, measured by the `…_bounds` commands above:"
 _BULK: Final = "Bulk runs without pacing, with 64 concurrent requests:"
 
 
@@ -77,7 +78,7 @@ def figures(report: Report) -> str:
         *(f"of {_NAMES.get(peer, peer)}" for peer in _PEERS),
     )
     bulk_head = ("ids", "ids/s", "µs an id", "CPU µs an id", "of bare aiohttp", "memory added")
-    parts = (
+    parts: tuple[str, ...] = (
         _MEASURED.format_map({**machine, "versions": versions, "rounds": rounds}),
         _BARS,
         _table(("what", "bar", "reached", "by CPU", ""), bars_as_rows(report.bars), "lrrrl"),
@@ -88,6 +89,9 @@ def figures(report: Report) -> str:
         _BULK,
         _table(bulk_head, _bulk_rows(report.results), "rrrrrr"),
     )
+    if report.bounds:
+        rows = bounds_as_rows(report.bounds)
+        parts = (*parts, _BOUNDS, _table(("what", "measured", ""), rows, "lll"))
     return "\n\n".join(parts) + "\n"
 
 

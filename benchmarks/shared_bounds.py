@@ -9,27 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
-import textwrap
 import time
 import timeit
 import tracemalloc
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from benchmarks.bulk_bounds import Bound
+from benchmarks.bounds import RUN, Bound, go, print_all, result_of, start
 from clerk_async import AsyncSessionsApi
 from clerk_async.denials import Denials
 from clerk_async.testing import FakeClerk
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import AsyncGenerator, Generator
 
-__all__ = ["main"]
+__all__ = ["bounds"]
 
 CHECKS: Final = 100_000
 MANY: Final = 1_000_000
@@ -53,22 +51,6 @@ _WATCHER: Final = """
                         break
                     seen[number] = now
             print(json.dumps(list(seen.values())))
-    asyncio.run(main())
-"""
-_RUN: Final = """
-    import asyncio, json, sys, time
-    from clerk_async import AsyncSessionsApi, RateLimit
-    key, base, url, count, per, first, last = sys.argv[1:]
-    async def main():
-        limit = RateLimit(int(count), per=float(per)) if count != "0" else None
-        async with AsyncSessionsApi(
-            key, base_url=base, shared_state=url or None, rate_limit=limit
-        ) as sessions:
-            print("ready", flush=True)
-            sys.stdin.readline()
-            begun = time.monotonic()
-            await sessions.revoke_many(f"sess_{n}" for n in range(int(first), int(last)))
-            print(json.dumps([begun, time.monotonic()]))
     asyncio.run(main())
 """
 _PRODUCT: Final = """
@@ -120,29 +102,6 @@ def _redis() -> Generator[str]:
             server.wait()
 
 
-def _start(code: str, *arguments: object) -> subprocess.Popen[str]:
-    program = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert program.stdout is not None
-    assert program.stdout.readline() == "ready\n"
-    return program
-
-
-def _result(program: subprocess.Popen[str]) -> Any:
-    return json.loads(program.communicate("\n")[0])
-
-
-def _go(programs: list[subprocess.Popen[str]]) -> None:
-    for program in programs:
-        assert program.stdin is not None
-        program.stdin.write("\n")
-        program.stdin.flush()
-
-
 def _seconds_of_a_check(denials: Denials) -> float:
     timer = timeit.Timer(
         "refuses(sid, user, issued, age, skew)",
@@ -179,14 +138,14 @@ async def measure_check() -> Bound:
 
 async def measure_feed(url: str) -> Bound:
     """Deny sessions one by one, and measure when another process learns of each."""
-    watcher = _start(_WATCHER, url, SENT)
+    watcher = start(_WATCHER, url, SENT)
     sent: list[float] = []
     async with AsyncSessionsApi("sk_test_bench", shared_state=url) as sessions:
         await sessions._catch_up()  # noqa: SLF001 - what a verifier's warm_up does
         for number in range(SENT):
             sent.append(time.monotonic())
             await sessions.deny(session_id=f"sess_{number}")
-        seen = await asyncio.to_thread(_result, watcher)
+        seen = await asyncio.to_thread(result_of, watcher)
     took = sorted(there - here for here, there in zip(sent, seen, strict=True))
     p99 = took[len(took) * 99 // 100]
     return Bound(
@@ -202,11 +161,11 @@ async def measure_together(url: str) -> Bound:
         for number in range(2000):
             fake.add_session(session_id=f"sess_{number}")
         programs = [
-            _start(_RUN, fake.secret_key, fake.base_url, url, 100, 1.0, first, first + 500)
+            start(RUN, fake.secret_key, fake.base_url, url, 100, 1.0, first, first + 500)
             for first in range(0, 2000, 500)
         ]
-        _go(programs)
-        ended = [await asyncio.to_thread(_result, program) for program in programs]
+        go(programs)
+        ended = [await asyncio.to_thread(result_of, program) for program in programs]
         refused = sum(request.status == 429 for request in fake.requests)
     took = max(last for _, last in ended) - min(first for first, _ in ended)
     return Bound(
@@ -217,14 +176,14 @@ async def measure_together(url: str) -> Bound:
 
 
 async def _product(fake: FakeClerk, url: str, runs: int) -> tuple[list[float], int, int]:
-    product = _start(_PRODUCT, fake.secret_key, fake.base_url, url, 25.0)
+    product = start(_PRODUCT, fake.secret_key, fake.base_url, url, 25.0)
     programs = [
-        _start(_RUN, fake.secret_key, fake.base_url, url, 0, 0, first, first + 1500)
+        start(RUN, fake.secret_key, fake.base_url, url, 0, 0, first, first + 1500)
         for first in range(0, runs * 1500, 1500)
     ]
     fake.requests.clear()
-    _go([product, *programs])
-    times, failed = await asyncio.to_thread(_result, product)
+    go([product, *programs])
+    times, failed = await asyncio.to_thread(result_of, product)
     for program in programs:
         program.kill()
         program.communicate()
@@ -257,27 +216,17 @@ async def measure_product(url: str) -> Bound:
     return Bound("a live product during two bulk runs", "; ".join(told), is_met)
 
 
-async def main() -> int:
-    """Measure and print; return 1 if a bound is missed."""
+async def bounds() -> AsyncGenerator[Bound]:
+    """Measure one after the other."""
+    yield await measure_check()
     if shutil.which("redis-server") is None:
-        print("redis-server is not installed")
-        return 2
-    bounds: list[Bound] = []
-    print("| measured | |\n|---|---|")
+        yield Bound("shared state", "redis-server is not installed", is_met=False)
+        return
     with _redis() as url:
-        for measure in (
-            measure_check(),
-            measure_feed(url),
-            measure_together(url),
-            measure_product(url),
-        ):
-            bound = await measure
-            bounds.append(bound)
-            print(
-                f"| {bound.what} | {bound.figure}{'' if bound.is_met else ': MISSED'} |", flush=True
-            )
-    return 0 if all(bound.is_met for bound in bounds) else 1
+        yield await measure_feed(url)
+        yield await measure_together(url)
+        yield await measure_product(url)
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
+    sys.exit(asyncio.run(print_all(bounds())))

@@ -8,13 +8,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 
 from benchmarks.bars import BarResult
+from benchmarks.bounds import Bound
 from benchmarks.cases import OURS
 from benchmarks.measure import Ratio, Result
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Report", "as_markdown", "as_text", "bars_as_rows", "bars_as_text", "number", "times"]
+__all__ = [
+    "Report",
+    "as_markdown",
+    "as_text",
+    "bars_as_rows",
+    "bars_as_text",
+    "bounds_as_rows",
+    "bounds_as_text",
+    "number",
+    "times",
+]
 
 _T = TypeVar("_T")
 
@@ -46,6 +57,7 @@ class Report:
     machine: dict[str, Any]
     results: list[Result]
     bars: list[BarResult]
+    bounds: list[Bound] = attrs.field(factory=list[Bound])
 
     def as_json(self) -> str:
         """Return everything as JSON, including the figures of each round."""
@@ -62,6 +74,7 @@ class Report:
                 for each in raw["results"]
             ],
             [_read(BarResult, each, "reached", "by_cpu") for each in raw["bars"]],
+            [Bound(**each) for each in raw.get("bounds", ())],
         )
 
 
@@ -110,6 +123,16 @@ def bars_as_text(bars: Sequence[BarResult]) -> str:
     """Return a table of the bars that were judged."""
     head = ("what", "bar", "reached (rounds)", "by CPU", "")
     return "\n".join(_aligned([head, *bars_as_rows(bars)], left=1))
+
+
+def bounds_as_rows(bounds: Sequence[Bound]) -> list[tuple[str, ...]]:
+    """Return each bound, what was measured, and whether it is met."""
+    return [(each.what, each.figure, "met" if each.is_met else "missed") for each in bounds]
+
+
+def bounds_as_text(bounds: Sequence[Bound]) -> str:
+    """Show which bounds were kept."""
+    return "\n".join(_aligned([("what", "measured", ""), *bounds_as_rows(bounds)], left=3))
 
 
 def number(value: float) -> str:

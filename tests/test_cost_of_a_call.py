@@ -1,3 +1,5 @@
+# pyright: reportUnknownMemberType=false
+# (trustme types its contexts with what may not be installed)
 """What a call costs, in counts that don't depend on the machine.
 
 They are function calls, turns of the loop, timers and memory: a change that makes every call more
@@ -389,7 +391,7 @@ def test_a_blocking_call_crosses_to_the_loop_once(static_url: str) -> None:
 def test_decoding_a_long_list_costs_two_calls_and_a_kilobyte_per_session() -> None:
     """Times stay integers until they are read, and no hook runs for a valid field.
 
-    Corresponds to "list of 500, time of bare aiohttp's", which reads it with json.loads.
+    Corresponds to "list of 500, of bare aiohttp", which reads it with json.loads.
     """
     rows = [_session(number) for number in range(500)]
     for body in (json.dumps({"data": rows, "total_count": 500}), json.dumps(rows)):
