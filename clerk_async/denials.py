@@ -15,18 +15,25 @@ import math
 from contextlib import suppress
 from itertools import groupby, islice
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final
 
-import attrs
-
+from clerk_async.changes import (
+    EVERYONE,
+    Change,
+    Cuts,
+    add_cut,
+    drop_cuts,
+    of_user,
+    session_cut,
+    sign_in_cut,
+    user_cut,
+)
 from clerk_async.under_test import monotonic, wall_clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 DEFAULT_KEEP: Final = 3600.0  # seconds: longer than the lifetime of any session token
-
-Subject = Literal["session", "user", "everyone"]
 
 _MICRO: Final = 1_000_000
 _TIDY_PARTS: Final = 16  # how often per `keep` period expired entries are removed
@@ -35,31 +42,6 @@ KEPT_UNWATCHED: Final = 10_000
 _MOST_UNWATCHED: Final = KEPT_UNWATCHED * 5 // 4
 _IDS_PER_CHANGE: Final = 200
 _FVA_GRAIN: Final = 60.0  # seconds: `fva` counts whole minutes
-
-
-@attrs.frozen
-class Change:
-    """One change of the list: a denial, or an `allow`.
-
-    Attributes:
-        at: The time that orders it among all changes.
-        of: What it applies to.
-        ids: The sessions, or the one user; empty for everyone.
-        is_allowed: Whether it takes back all denials made until then.
-        until: Reject only tokens issued up to this time; None: no matter when they were issued.
-        before: Instead of `until`: reject tokens of sign-ins before this time. Never expires.
-    """
-
-    at: int
-    of: Subject
-    ids: tuple[str, ...] = ()
-    is_allowed: bool = False
-    until: float | None = None
-    before: float | None = None
-
-
-# Times up to which tokens are rejected, each after the time of the change that set it.
-_Cuts = tuple[tuple[int, float], ...]
 
 
 class Denials:
@@ -78,6 +60,7 @@ class Denials:
         on_act: Called with each change that this process made.
         is_watched: Whether a verifier or another process reads the list. Until then, only the last
             10,000 or so denials of sessions are kept, so that a script's memory doesn't grow.
+        untried: For each bulk run, the sessions that it has denied and not yet tried to revoke.
     """
 
     def __init__(
@@ -89,6 +72,7 @@ class Denials:
     ) -> None:
         self.keep: float = keep
         self.is_watched: bool = False
+        self.untried: list[dict[str, None]] = []
         self.on_act: Callable[[Change], object] | None = None
         self._keep = int(keep * _MICRO)
         self._clock = clock
@@ -100,9 +84,9 @@ class Denials:
         self._tidy_at = 0
         # Bytes take less memory than a str, and denials made together share one int as their value.
         self._sessions: dict[bytes, int] = {}
-        self._session_cuts: dict[str, _Cuts] = {}
-        self._user_cuts: dict[str, _Cuts] = {}
-        self._sign_ins: dict[str, _Cuts] = {}
+        self._session_cuts: dict[str, Cuts] = {}
+        self._user_cuts: dict[str, Cuts] = {}
+        self._sign_ins: dict[str, Cuts] = {}
         self._allowed_sessions: dict[bytes, int] = {}
         self._allowed_users: dict[str, int] = {}
 
@@ -120,6 +104,8 @@ class Denials:
         issued_at: float | None,
         first_factor_age: int | None,
         skew: float,
+        *,
+        is_pending: bool = False,
     ) -> bool:
         """Return whether to reject an otherwise valid token.
 
@@ -128,7 +114,9 @@ class Denials:
             user_id: The token's `sub`.
             issued_at: The token's `iat`; None if it has none.
             first_factor_age: The token's `fva[0]`, in minutes; None if it has none.
-            skew: Seconds by which the issuer's clock may be ahead of ours.
+            skew: Seconds by which the issuer's clock may be ahead of ours, whose time cuts off
+                users; sessions are cut off by the issuer's own clock, when they become pending.
+            is_pending: Whether the token says itself that its session is pending.
         """
         sessions = self._sessions
         if session_id is not None and sessions:
@@ -138,15 +126,22 @@ class Denials:
         if not self.has_cuts:
             return False
         issued = -math.inf if issued_at is None else issued_at
-        cuts: _Cuts = ()
-        if self._session_cuts and session_id is not None:
-            cuts = self._session_cuts.get(session_id, ())
-        if of_users := self._user_cuts:
-            cuts = (*cuts, *of_users.get(user_id, ()), *of_users.get(EVERYONE, ()))
-        for at, until in cuts:
-            if issued <= until + skew and not self._has_expired(at):
+        of_sessions, of_users = self._session_cuts, self._user_cuts
+        if of_sessions and session_id is not None and not is_pending:
+            cuts = of_sessions.get(session_id)
+            if cuts and self._is_cut_off(issued, cuts):
+                return True
+        if of_users:
+            cuts = (*of_users.get(user_id, ()), *of_users.get(EVERYONE, ()))
+            if cuts and self._is_cut_off(issued - skew, cuts):
                 return True
         return bool(self._sign_ins) and self._is_old_sign_in(user_id, issued_at, first_factor_age)
+
+    def _is_cut_off(self, issued: float, cuts: Cuts) -> bool:
+        for at, until in cuts:  # noqa: SIM110 - takes half the time of a generator
+            if issued <= until and not self._has_expired(at):
+                return True
+        return False
 
     def denies(self, session_id: str) -> bool:
         """Return whether all tokens of a session are rejected."""
@@ -190,6 +185,8 @@ class Denials:
             return
         at = at if at > self._latest else self._latest + self._latest_is_allowed
         self._latest, self._latest_is_allowed = at, False
+        if self.untried:
+            self.settle((session_id,))
         sessions = self._sessions
         sessions[session_id.encode()] = at
         if len(sessions) > _MOST_UNWATCHED and not self.is_watched:
@@ -210,7 +207,19 @@ class Denials:
             happened_at: The time of the denial in Unix seconds; None means now.
         """
         at, ids = self._stamp(happened_at), tuple(session_ids)
+        if issued_until is None:
+            self.settle(ids)
         self._act(Change(at, "session", ids, until=issued_until))
+
+    def deny_untried(self, session_ids: Iterable[str]) -> None:
+        """Reject all tokens of sessions that a run in `untried` is going to revoke."""
+        self._act(Change(self._stamp(), "session", tuple(session_ids)))
+
+    def settle(self, session_ids: Iterable[str]) -> None:
+        """Keep these sessions denied even if a run that has denied them never tries them."""
+        for untried in self.untried:
+            for session_id in session_ids:
+                untried.pop(session_id, None)
 
     def deny_user(
         self,
@@ -220,11 +229,11 @@ class Denials:
         happened_at: float | None = None,
     ) -> None:
         """Reject all tokens of a user (None: of everyone), or only those issued up to a time."""
-        self._act(_of_user(user_id, self._stamp(happened_at), until=issued_until))
+        self._act(of_user(user_id, self._stamp(happened_at), until=issued_until))
 
     def cut_off_sign_ins(self, user_id: str | None, *, before: float) -> None:
         """Reject tokens of sign-ins before a time, of a user (None: of everyone), until `allow`."""
-        self._act(_of_user(user_id, self._stamp(), before=before))
+        self._act(of_user(user_id, self._stamp(), before=before))
 
     def allow_sessions(self, session_ids: Iterable[str]) -> None:
         """Take back the denials of these sessions."""
@@ -232,10 +241,10 @@ class Denials:
 
     def allow_user(self, user_id: str | None) -> None:
         """Take back a user's denials, including those of sign-ins; None: those of everyone."""
-        self._act(_of_user(user_id, self._stamp_after(), is_allowed=True))
+        self._act(of_user(user_id, self._stamp_after(), is_allowed=True))
 
     def _act(self, change: Change) -> None:
-        self.apply(change)
+        self._apply(change)
         if self.on_act is not None and (change.ids or change.of == "everyone"):
             self.on_act(change)
 
@@ -284,7 +293,14 @@ class Denials:
         return len(self._sign_ins)
 
     def apply(self, change: Change) -> None:
-        """Apply a change, unless a later one overrides it."""
+        """Apply a change from the feed, unless a later one overrides it."""
+        is_denial = change.of == "session" and not change.is_allowed and change.until is None
+        if self.untried and is_denial:
+            known = self._sessions.get  # what a run here has denied comes back with its own time
+            self.settle([each for each in change.ids if known(each.encode()) != change.at])
+        self._apply(change)
+
+    def _apply(self, change: Change) -> None:
         if change.at >= self._latest:
             self._latest, self._latest_is_allowed = change.at, change.is_allowed
         self._tidy()
@@ -303,7 +319,7 @@ class Denials:
             if allowed and allowed.get(key, -1) >= at:
                 continue
             if change.until is not None:
-                _add_cut(self._session_cuts, session_id, at, change.until)
+                add_cut(self._session_cuts, session_id, at, change.until)
             elif sessions.get(key, -1) < at:
                 sessions[key] = at
         if len(sessions) > _MOST_UNWATCHED and not self.is_watched:
@@ -317,20 +333,20 @@ class Denials:
                 allowed[key] = at
             if sessions.get(key, at + 1) <= at:
                 del sessions[key]
-            _drop_cuts(self._session_cuts, session_id, at)
+            drop_cuts(self._session_cuts, session_id, at)
 
     def _change_user(self, user: str, change: Change) -> None:
         at, allowed = change.at, self._allowed_users
         if change.is_allowed:
             allowed[user] = max(at, allowed.get(user, -1))
-            _drop_cuts(self._user_cuts, user, at)
-            _drop_cuts(self._sign_ins, user, at)
+            drop_cuts(self._user_cuts, user, at)
+            drop_cuts(self._sign_ins, user, at)
         elif allowed.get(user, -1) < at:
             if change.before is not None:
-                _add_cut(self._sign_ins, user, at, change.before)
+                add_cut(self._sign_ins, user, at, change.before)
             else:
                 until = math.inf if change.until is None else change.until
-                _add_cut(self._user_cuts, user, at, until)
+                add_cut(self._user_cuts, user, at, until)
 
     def _tidy(self) -> None:
         """Remove expired entries from time to time."""
@@ -343,7 +359,7 @@ class Denials:
         self._allowed_sessions = _younger(self._allowed_sessions, horizon)
         for cuts in (self._session_cuts, self._user_cuts):
             for key in list(cuts):
-                _drop_cuts(cuts, key, horizon)
+                drop_cuts(cuts, key, horizon)
 
     def changes(self, *, not_in: Denials) -> Iterator[Change]:
         """Yield what this list knows and `not_in` doesn't, in changes of at most 200 sessions."""
@@ -357,58 +373,16 @@ class Denials:
                 while some := tuple(islice(ids, _IDS_PER_CHANGE)):
                     yield Change(at, "session", some, is_allowed)
         for cuts_here, cuts_there, make in (
-            (self._session_cuts, not_in._session_cuts, _session_cut),
-            (self._user_cuts, not_in._user_cuts, _user_cut),
-            (self._sign_ins, not_in._sign_ins, _sign_in_cut),
+            (self._session_cuts, not_in._session_cuts, session_cut),
+            (self._user_cuts, not_in._user_cuts, user_cut),
+            (self._sign_ins, not_in._sign_ins, sign_in_cut),
         ):
             for subject, cuts in list(cuts_here.items()):
                 known = cuts_there.get(subject, ())
                 yield from (make(subject, *cut) for cut in cuts if cut not in known)
         for user, allowed_at in list(self._allowed_users.items()):
             if not_in._allowed_users.get(user, -1) < allowed_at:
-                yield _of_user(user, allowed_at, is_allowed=True)
-
-
-EVERYONE: Final = "*"  # stands in for a user id; no real id looks like this
-
-
-def _session_cut(session_id: str, at: int, until: float) -> Change:
-    return Change(at, "session", (session_id,), until=until)
-
-
-def _user_cut(user: str, at: int, until: float) -> Change:
-    return _of_user(user, at, until=None if until == math.inf else until)
-
-
-def _sign_in_cut(user: str, at: int, before: float) -> Change:
-    return _of_user(user, at, before=before)
-
-
-def _of_user(user: str | None, at: int, **told: Any) -> Change:
-    if user is None or user == EVERYONE:
-        return Change(at, "everyone", **told)
-    return Change(at, "user", (user,), **told)
-
-
-def _add_cut(table: dict[str, _Cuts], key: str, at: int, moment: float) -> None:
-    """Add a time, and drop those that another one makes redundant."""
-    cuts = table.get(key, ())
-    if any(at <= other and moment <= later for other, later in cuts):
-        return
-    rest = [cut for cut in cuts if cut[0] > at or cut[1] > moment]
-    table[key] = (*rest, (at, moment))
-
-
-def _drop_cuts(table: dict[str, _Cuts], key: str, at: int) -> None:
-    """Remove the times set by changes up to `at`."""
-    cuts = table.get(key)
-    if cuts is None:
-        return
-    rest = tuple(cut for cut in cuts if cut[0] > at)
-    if rest:
-        table[key] = rest
-    else:
-        del table[key]
+                yield of_user(user, allowed_at, is_allowed=True)
 
 
 def _last_of(table: dict[bytes, int]) -> dict[bytes, int]:

@@ -142,6 +142,7 @@ ROOMS = (
         "reasons",
         "redaction",
         "denials",
+        "changes",
         "under_test",
     ),
     ("pacing",),

@@ -14,6 +14,7 @@ from clients import ONCE, client_of, sync_client_of
 
 from clerk_async import (
     AsyncTokenVerifier,
+    AsyncWebhookReceiver,
     ConfigurationError,
     InvalidArgumentError,
     NotFoundError,
@@ -26,6 +27,7 @@ from clerk_async.testing import FakeClerk, Fault
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from clerk_async import AsyncSessionsApi
 
@@ -51,6 +53,13 @@ async def reason(verifier: AsyncTokenVerifier, token: str, **options: Any) -> Re
     except TokenVerificationError as error:
         return error.reason
     return None
+
+
+async def state_reason(
+    verifier: AsyncTokenVerifier, request: object, **options: Any
+) -> Reason | None:
+    """Return why a request is not signed in; None if it is."""
+    return (await verifier.authenticate_request(request, **options)).reason
 
 
 def asked(fake: FakeClerk, operation: str = "get") -> int:
@@ -158,6 +167,97 @@ async def test_a_stopped_run_allows_what_it_never_attempted(
     assert sorted(refused) == sorted([found[0].id, found[1].id, found[-1].id])
 
 
+@pytest.mark.promise("denied-at-once")
+@pytest.mark.parametrize("how", ["deny", "revoke", "webhook", "late webhook"])
+async def test_a_stopped_run_takes_back_nobody_elses_denial(
+    how: str, fake: FakeClerk, client: AsyncSessionsApi
+) -> None:
+    """Also if an event that arrives during the run happened before it."""
+    found = [fake.add_session(user_id="user_1") for _ in range(3)]
+    whose, untried = found[1], found[2]
+    verifier, tokens = verifier_of(client), [fake.mint(each) for each in found]
+    early = fake.webhook("session.ended", whose)
+    stopped: list[bool] = []
+    fake.inject(Fault.hold(operation="revoke"))
+    task = asyncio.create_task(
+        client.revoke_many(
+            [each.id for each in found], concurrency=1, should_stop=lambda: bool(stopped)
+        )
+    )
+    await fake.until(lambda: fake.held == 1)
+    if how == "deny":
+        await client.deny(session_id=whose.id)
+    elif how == "revoke":
+        await client.revoke(whose.id)
+    else:
+        receiver = AsyncWebhookReceiver(sessions=client, signing_secret=fake.webhook_secret)
+        late = fake.webhook("session.ended", whose)
+        await receiver.receive(*(early if how == "late webhook" else late))
+    stopped.append(True)
+    fake.release()
+    assert (await task).not_attempted == 2
+    assert await reason(verifier, tokens[1]) is Reason.SESSION_REVOKED
+    assert await reason(verifier, fake.mint(untried)) is None
+
+
+@pytest.mark.promise("denied-at-once")
+async def test_a_stopped_run_takes_back_no_denial_of_a_run_that_continues(
+    fake: FakeClerk, client: AsyncSessionsApi
+) -> None:
+    """The second of two runs over the same sessions is still going to revoke them."""
+    found = [fake.add_session(user_id="user_1") for _ in range(3)]
+    ids, token, verifier = [each.id for each in found], fake.mint(found[2]), verifier_of(client)
+    stopped: list[bool] = []
+    fake.inject(Fault.hold(operation="revoke", count=2))
+    first = asyncio.create_task(
+        client.revoke_many(ids, concurrency=1, should_stop=lambda: bool(stopped))
+    )
+    await fake.until(lambda: fake.held == 1)
+    second = asyncio.create_task(client.revoke_many(ids[1:], concurrency=1))
+    await fake.until(lambda: fake.held == 2)
+    fake.inject(Fault.hold(operation="revoke"))
+    stopped.append(True)
+    fake.release()
+    assert (await first).not_attempted == 2
+    await fake.until(lambda: fake.held == 1)
+    assert await reason(verifier, token) is Reason.SESSION_REVOKED
+    fake.release()
+    assert (await second).ok
+
+
+async def test_a_run_denies_what_it_revokes_although_it_was_allowed_meanwhile(
+    fake: FakeClerk, client: AsyncSessionsApi
+) -> None:
+    """`allow` takes back what was denied until then; the revocation came later."""
+    found = [fake.add_session(user_id="user_1") for _ in range(2)]
+    token, verifier = fake.mint(found[1]), verifier_of(client)
+    fake.inject(Fault.hold(operation="revoke"))
+    task = asyncio.create_task(client.revoke_many([each.id for each in found], concurrency=1))
+    await fake.until(lambda: fake.held == 1)
+    await client.allow(session_id=found[1].id)
+    assert await reason(verifier, token) is None
+    fake.release()
+    assert (await task).revoked == 2
+    assert await reason(verifier, token) is Reason.SESSION_REVOKED
+
+
+@pytest.mark.parametrize("kind", ["list", "stream"])
+async def test_sessions_that_an_earlier_run_has_done_stay_denied(
+    kind: str, fake: FakeClerk, client: AsyncSessionsApi, tmp_path: Path
+) -> None:
+    """They were revoked, perhaps just before the process was killed; a dry run denies nothing."""
+    found = [fake.add_session(user_id="user_1") for _ in range(2)]
+    token, verifier, journal = fake.mint(found[0]), verifier_of(client), tmp_path / "job.jsonl"
+    async with client_of(fake) as earlier:
+        await earlier.revoke_many([found[0].id], journal=journal)
+    ids = [each.id for each in found]
+    await client.revoke_many(ids, journal=journal, dry_run=True)
+    assert await reason(verifier, token) is None
+    report = await client.revoke_many(ids if kind == "list" else iter(ids), journal=journal)
+    assert report.resumed == 1
+    assert await reason(verifier, token) is Reason.SESSION_REVOKED
+
+
 async def test_a_cancelled_run_allows_what_it_never_attempted(
     fake: FakeClerk, client: AsyncSessionsApi
 ) -> None:
@@ -205,6 +305,17 @@ async def test_a_client_without_a_verifier_keeps_few_denials(
 
 
 # --- deny and allow ---
+
+
+async def test_no_user_id_means_everyone(fake: FakeClerk, client: AsyncSessionsApi) -> None:
+    """`everyone=True` must be given explicitly, whatever a user id or an event contains."""
+    token, verifier = fake.mint(fake.add_session(user_id="user_1")), verifier_of(client)
+    await client.deny(user_id="*")
+    receiver = AsyncWebhookReceiver(sessions=client, signing_secret=fake.webhook_secret)
+    await receiver.receive(*fake.webhook("user.deleted", user_id="*"))
+    assert await reason(verifier, token) is None
+    await client.deny(everyone=True)
+    assert await reason(verifier, token) is Reason.SESSION_REVOKED
 
 
 @pytest.mark.promise("denied-at-once")
@@ -334,6 +445,61 @@ async def test_a_failed_session_check_is_not_reused(
         await verifier.verify(token, check_session=30)
     await verifier.verify(token, check_session=30)
     assert asked(fake) == 2
+
+
+@pytest.mark.promise("denied-at-once")
+@pytest.mark.parametrize("max_age", [True, 30])
+@pytest.mark.parametrize("way", ["verify", "request"])
+async def test_a_denial_that_arrives_during_a_session_check_counts(
+    way: str, max_age: float, fake: FakeClerk, client: AsyncSessionsApi
+) -> None:
+    """The service's response may be older than the denial."""
+    session = fake.add_session(user_id="user_1")
+    token = fake.mint(session)
+    fake.inject(Fault.hold(operation="get"))
+    verifier, request = verifier_of(client), {"authorization": f"Bearer {token}"}
+    task = asyncio.create_task(
+        reason(verifier, token, check_session=max_age)
+        if way == "verify"
+        else state_reason(verifier, request, check_session=max_age)
+    )
+    await fake.until(lambda: fake.held == 1)
+    await client.deny(session_id=session.id)
+    fake.release()
+    assert await task is Reason.SESSION_REVOKED
+
+
+@pytest.mark.promise("denied-at-once")
+def test_a_denial_that_arrives_during_a_sync_session_check_counts(fake: FakeClerk) -> None:
+    """The same holds in the sync verifier."""
+    session = fake.add_session(user_id="user_1")
+    token = fake.mint(session)
+    fake.inject(Fault.hold(operation="get"))
+    with sync_client_of(fake) as client, ThreadPoolExecutor(1) as pool:
+        verifier = TokenVerifier(sessions=client, authorized_parties=PARTIES)
+        check = pool.submit(verifier.verify, token, check_session=30)
+        fake.wait_for(lambda: fake.held == 1)
+        client.deny(session_id=session.id)
+        fake.release()
+        with pytest.raises(TokenVerificationError, match="revoked"):
+            check.result(20)
+
+
+@pytest.mark.promise("look-ups")
+async def test_a_404_counts_only_for_the_given_seconds(
+    fake: FakeClerk, client: AsyncSessionsApi
+) -> None:
+    """The service may not know a session for a moment after its start."""
+    token, now = fake.mint(fake.add_session(user_id="user_1")), [0.0]
+    verifier = verifier_of(client, monotonic=lambda: now[0])
+    await verifier.warm_up()
+    fake.inject(Fault.status(404, operation="get"))
+    assert await reason(verifier, token, check_session=30) is Reason.SESSION_INACTIVE
+    now[0] = 29.0
+    assert await reason(verifier, token, check_session=30) is Reason.SESSION_INACTIVE
+    assert asked(fake) == 1
+    now[0] = 31.0
+    assert await reason(verifier, token, check_session=30) is None
 
 
 @pytest.mark.promise("look-ups")

@@ -134,6 +134,39 @@ async def test_a_pending_session_is_cut_off_and_not_locked(
     assert await refusal(client, fake.mint(session)) is None
 
 
+@pytest.mark.promise("webhooks")
+async def test_a_token_after_a_pending_session_is_accepted_at_once(
+    fake: FakeClerk, client: AsyncSessionsApi
+) -> None:
+    """The event and the tokens have the time of the same clock: no skew between them."""
+    session = fake.add_session(user_id="user_1")
+    receiver = AsyncWebhookReceiver(sessions=client, signing_secret=SECRET)
+    body = event("session.pending", of_session(session, "pending"), at=time.time() - 2)
+    await receiver.receive(signed(body), body)
+    assert await refusal(client, fake.mint(session, issued_at=time.time() - 4)) == "session-revoked"
+    assert await refusal(client, fake.mint(session)) is None
+
+
+@pytest.mark.promise("webhooks")
+async def test_a_pending_token_is_not_cut_off_where_it_is_accepted(
+    fake: FakeClerk, client: AsyncSessionsApi
+) -> None:
+    """It says itself that its session is pending: the event adds nothing."""
+    session = fake.add_session(user_id="user_1", status="pending")
+    token, before = fake.mint(session), fake.add_session(user_id="user_1", session_id="sess_2")
+    receiver = AsyncWebhookReceiver(sessions=client, signing_secret=SECRET)
+    for whose in (session, before):
+        body = event("session.pending", of_session(whose, "pending"), at=time.time() + 1)
+        await receiver.receive(signed(body), body)
+    verifier = AsyncTokenVerifier(sessions=client, authorized_parties=PARTIES, accept_pending=True)
+    assert (await verifier.verify(token)).status == "pending"
+    with pytest.raises(TokenVerificationError, match="revoked"):
+        await verifier.verify(fake.mint(before))
+    await client.deny(session_id=session.id)
+    with pytest.raises(TokenVerificationError, match="revoked"):
+        await verifier.verify(token)
+
+
 async def test_other_events_are_returned(fake: FakeClerk, client: AsyncSessionsApi) -> None:
     """They are verified and change nothing."""
     session = fake.add_session(user_id="user_1")

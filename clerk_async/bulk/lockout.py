@@ -25,8 +25,10 @@ class Lockout:
 
     A session is denied as soon as its id is known, and stays denied whatever became of its
     revocation. At the end, denials of sessions that were never attempted are withdrawn: the run may
-    have been stopped because the ids were the wrong ones. If no verifier uses the list, sessions of
-    a large input are denied as they are sent, because the list would not keep all of them anyway.
+    have been stopped because the ids were the wrong ones. Sessions that anyone else has denied in
+    the meantime, or that another run is still going to revoke, stay denied. If no verifier uses the
+    list, sessions of a large input are denied as they are sent, because the list would not keep all
+    of them anyway.
 
     Args:
         denials: The client's list of denials.
@@ -37,6 +39,7 @@ class Lockout:
         self._denials = denials
         self._is_dry = is_dry
         self._untried: dict[str, None] = {}
+        self._has_begun = False
 
     async def deny_all(self, session_ids: Collection[object]) -> None:
         """Deny a whole input, without the items that are not session ids."""
@@ -60,23 +63,39 @@ class Lockout:
         count = len(self._untried) + len(session_ids)
         if self._is_dry or not (self._denials.is_watched or count <= KEPT_UNWATCHED):
             return
-        # What was denied already is not ours to withdraw.
-        ours = [each for each in session_ids if not self._denials.denies(each)]
+        # What was denied already is not ours to withdraw, unless it is only another run's.
+        ours = [
+            each
+            for each in session_ids
+            if not self._denials.denies(each) or self._is_anothers(each)
+        ]
         if ours:
-            self._denials.deny_sessions(ours)
+            if not self._has_begun:
+                self._has_begun = True
+                self._denials.untried.append(self._untried)
+            self._denials.deny_untried(ours)
             self._untried.update(dict.fromkeys(ours))
+
+    def _is_anothers(self, session_id: str) -> bool:
+        return any(
+            session_id in untried
+            for untried in self._denials.untried
+            if untried is not self._untried
+        )
 
     def tried(self, session_id: str, sends: int) -> None:
         """Note how often a session's revocation was sent; if ever, the session stays denied."""
-        if not sends:
+        if not sends or self._is_dry:
             return
-        if session_id in self._untried:
-            del self._untried[session_id]
-        elif not self._denials.denies(session_id):
+        self._denials.settle((session_id,))
+        if not self._denials.denies(session_id):  # a large input, or one allowed in the meantime
             self._denials.deny_revoked(session_id)
 
     def end(self) -> None:
         """Withdraw the denials of sessions that were never attempted."""
-        if self._untried:
-            self._denials.allow_sessions(self._untried)
-            self._untried.clear()
+        runs = self._denials.untried
+        runs[:] = [untried for untried in runs if untried is not self._untried]
+        ours = [each for each in self._untried if not self._is_anothers(each)]
+        if ours:
+            self._denials.allow_sessions(ours)
+        self._untried.clear()

@@ -214,6 +214,8 @@ class IdWork(Work):
             return None
         if journal and journal.was_done_earlier(session_id):
             self.resumed += 1
+            if self.lockout is not None:
+                self.lockout.tried(session_id, 1)
             return None
         if self._ids is None and self.lockout is not None:
             self.lockout.deny((session_id,))

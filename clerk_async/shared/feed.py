@@ -26,13 +26,14 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import msgspec
 
-from clerk_async.denials import EVERYONE, Change, Denials
+from clerk_async.changes import EVERYONE, Change
+from clerk_async.denials import Denials
 from clerk_async.shared.connection import AwayError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from clerk_async.denials import Subject
+    from clerk_async.changes import Subject
     from clerk_async.shared.connection import RedisConnection
 
 SCRIPT: Final = files("clerk_async.shared").joinpath("standing.lua").read_text(encoding="utf-8")

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from clerk_async.denials import Denials
     from clerk_async.shared.link import Link
 
-_LIVE: Final = frozenset({"active", "pending"})
+GONE: Final = ""  # stands in for the status of a session that the service doesn't know
+_PASSING: Final = frozenset({"active", "pending", GONE})
 _MAX_LOOK_UPS: Final = 10_000
 
 
@@ -60,7 +61,12 @@ class DenialCheck:
             if session_id is None or not denials.denies(session_id):
                 return
         elif not denials.refuses(
-            session_id, payload["sub"], payload.get("iat"), _first_factor_age(payload), self._skew
+            session_id,
+            payload["sub"],
+            payload.get("iat"),
+            _first_factor_age(payload),
+            self._skew,
+            is_pending=payload.get("sts") == "pending",
         ):
             return
         raise refused(
@@ -113,12 +119,13 @@ class LookUps:
         """Return the status seen at most `max_age` seconds ago, or the status of an ended session.
 
         An ended session's status never changes, so it may be of any age, unless `max_age` is 0.
+        A session that the service did not know may only be too new for it.
         """
         seen = self._seen.get(session_id) if max_age else None
         if seen is None:
             return None
         at, status = seen
-        is_recent = status not in _LIVE or self._clock() - at < max_age
+        is_recent = status not in _PASSING or self._clock() - at < max_age
         return status if is_recent else None
 
     def note(self, session_id: str, status: str) -> None:

@@ -24,7 +24,7 @@ from clerk_async.errors import (
 )
 from clerk_async.reasons import TokenVerificationReason as Reason
 from clerk_async.tokens.claims import SessionClaims, Shared, read_claims
-from clerk_async.tokens.denied import max_age_of
+from clerk_async.tokens.denied import GONE, max_age_of
 from clerk_async.tokens.jose import (
     Compact,
     Header,
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _MAX_HEADERS: Final = 64
-_GONE: Final = ""
 _NO_SESSION: Final = (None, "")
 
 
@@ -348,13 +347,15 @@ class Verification:
             try:
                 session = yield SessionNeeded(session_id, is_shared=max_age > 0)
             except NotFoundError:
-                status = _GONE
+                status = GONE
             else:
                 status = str(session.status)
             self._look_ups.note(session_id, status)
-        if status == _GONE:
+        if status == GONE:
             raise refused(Reason.SESSION_INACTIVE, "The token's session no longer exists.")
         if status == "active" or (status == "pending" and self._accepts_pending(accept_pending)):
+            if self.denial_check is not None:  # again: a denial may have come in the meantime
+                self.denial_check.check(claims.raw)
             return
         raise refused(
             Reason.SESSION_PENDING if status == "pending" else Reason.SESSION_INACTIVE,
