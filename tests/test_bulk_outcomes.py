@@ -93,10 +93,10 @@ async def test_a_400_for_a_live_session_is_a_failure(fake: FakeClerk) -> None:
 
 @pytest.mark.promise("true-outcomes")
 @pytest.mark.parametrize("operation", ["revoke", None])
-async def test_a_200_that_says_that_the_session_is_live_confirms_nothing(
+async def test_a_200_that_shows_a_live_session_confirms_nothing(
     operation: Any, fake: FakeClerk
 ) -> None:
-    """One look decides: the session is revoked if that shows it, and else the outcome is failed."""
+    """A look decides: revoked if it shows an ended session, otherwise failed."""
     session_id = add_sessions(fake, 1)[0]
     fake.inject(Fault.field("status", "active", operation=operation, count=None))
     outcome = await _outcome_of(fake, session_id)
@@ -107,10 +107,10 @@ async def test_a_200_that_says_that_the_session_is_live_confirms_nothing(
 
 @pytest.mark.promise("true-outcomes", "own-answers")
 @pytest.mark.parametrize("wrong", ["id", "object"])
-async def test_a_response_that_is_about_something_else_never_counts_as_revoked(
+async def test_a_response_about_something_else_never_counts_as_revoked(
     wrong: str, fake: FakeClerk
 ) -> None:
-    """Nobody knows who ended a session that a look then finds ended; it is done all the same."""
+    """If the look shows an ended session, nobody knows who ended it, but it counts as done."""
     ids = [fake.add_session(status="ended").id, *add_sessions(fake, 1)]
     fake.inject(
         Fault.wrong_shape(
@@ -134,7 +134,7 @@ async def test_an_unknown_session_is_not_found_and_counts_as_done(fake: FakeCler
 async def test_a_404_that_is_not_clerks_is_followed_by_a_look(
     fake: FakeClerk, fault: Fault
 ) -> None:
-    """A proxy's 404 says nothing about the session: it is not found only if Clerk says so."""
+    """A proxy's 404 says nothing about the session: only Clerk's own means not found."""
     session = fake.add_session()
     fake.inject(fault)
     outcome = await _outcome_of(fake, session.id)

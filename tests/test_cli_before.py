@@ -144,7 +144,7 @@ def test_the_question_of_revoke_all_names_the_filters(fake: FakeClerk) -> None:
 
 
 def test_the_time_of_revoke_all_includes_its_lists(cli: InProcess) -> None:
-    """Those that counted the sessions have used the rate limit as well."""
+    """The lists that counted the sessions have used the rate limit too."""
     for number in range(60):
         cli.fake.add_session(user_id=f"user_{number // 4}")
     users = [f"user_{number}" for number in range(15)]

@@ -142,7 +142,7 @@ def test_a_large_run_stopped_early_does_not_list_a_few_sessions_as_all(
 
 @pytest.mark.promise("cli-true-endings")
 def test_a_dry_run_is_never_called_done(cli: InProcess) -> None:
-    """Its sessions are alive, so nothing is green either."""
+    """Its sessions are still live, so it is not shown as a success."""
     ids = add(cli.fake, 3)
     for arguments in (("revoke", *ids), ("revoke-all", "--user", "user_1")):
         ended = cli(*arguments, "--dry-run")

@@ -1,5 +1,5 @@
 # pyright: reportUnknownMemberType=false
-# (trustme types its contexts with what may not be installed)
+# (the type hints of trustme name packages that may not be installed)
 """What a call costs, in counts that don't depend on the machine.
 
 They are function calls, turns of the loop, timers and memory: a change that makes every call more

@@ -233,10 +233,10 @@ def play(scripted: Scripted, story: list[Any]) -> None:
     [("window",), ("places",), ("members",), ("leases",), ("members", "leases")],
     ids=" ".join,
 )
-def test_a_key_that_redis_evicted_costs_no_place_for_good(
+def test_a_key_evicted_by_redis_costs_no_place_forever(
     scripted: Scripted, gone: tuple[str, ...]
 ) -> None:
-    """The window begins anew, all tell it what they hold, and none of it is counted twice."""
+    """The window starts again, all processes report their places, and none is counted twice."""
     talk = Talk(scripted)
 
     def say(name: str, act: str, **told: Any) -> dict[str, Any]:

@@ -472,7 +472,7 @@ INTERPRETERS = {
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="Python has no module for these before")
 @pytest.mark.parametrize("kind", INTERPRETERS)
 def test_an_isolated_sub_interpreter_raises_an_error_at_once(kind: str, fake: FakeClerk) -> None:
-    """Neither threads nor C extensions may be had there: a client says so, and never hangs."""
+    """It supports neither threads nor C extensions: a client says so, and never hangs."""
     if kind == "isolated" and sys.version_info < (3, 14):
         pytest.skip("Python 3.13.0 corrupts its memory where such a one ends")
     ended = run_program(
@@ -503,7 +503,7 @@ _interpreters.destroy(interpreter)
 @pytest.mark.promise("sync-surroundings")
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="later ones are tried as above")
 def test_an_isolated_sub_interpreter_of_python_3_11_raises_an_error(fake: FakeClerk) -> None:
-    """Its first call finds that no thread may be started."""
+    """Its first call finds that no thread can be started."""
     ended = run_program(
         """
 import _xxsubinterpreters, sys
