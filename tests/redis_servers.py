@@ -77,11 +77,12 @@ class RedisServer:
             stdout=subprocess.DEVNULL,
         )
         ends = time.monotonic() + 20
-        while time.monotonic() < ends:
+        while time.monotonic() < ends and self._process.poll() is None:
             with contextlib.suppress(OSError):
                 self.command("PING")
                 return
             time.sleep(0.01)
+        self.kill()
         raise AssertionError("the Redis server did not start")
 
     def kill(self) -> None:
