@@ -50,7 +50,7 @@ COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
 
 
 COMPLETION_VARIABLE: Final = "_CLERK_ASYNC_COMPLETE"
-"""Set by a shell that wants words completed."""
+"""A shell sets it to ask for completions."""
 
 
 class Settings:
@@ -134,10 +134,10 @@ _SHARED: Final = (
 
 
 class _Command(click.Command):
-    """A command that takes the global options too.
+    """A command that also accepts the global options.
 
     Args:
-        greedy: Options that take all values up to the next option: `--user a b` is `--user a
+        greedy: Options that take all values up to the next option: `--user a b` means `--user a
             --user b`.
     """
 
@@ -169,7 +169,7 @@ def _spread(arguments: list[str], greedy: Sequence[str]) -> list[str]:
 
 
 def command(name: str, **settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
-    """Make a command of a function, with its one-line help from the table."""
+    """Turn a function into a command, with its one-line help from the table."""
     short_help = next(rows[name][1] for rows in COMMANDS.values() if name in rows)
     return click.command(name, cls=_Command, short_help=short_help, **settings)
 
@@ -248,17 +248,17 @@ app: click.Group = _App(
 
 
 def program_name() -> str:
-    """What was typed to start this program."""
+    """Return the command that started this program."""
     return "python -m clerk_async" if sys.argv[0].endswith("__main__.py") else "clerk-async"
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command and give its exit code."""
+    """Run one command and return its exit code."""
     settings = Settings(arguments)
     try:
         code = _invoke(settings)
     except SystemExit as end:
-        # click ends the process so, too, when the reader of help has gone.
+        # click also ends the process this way if the reader of the help has gone.
         is_reader_gone = type(sys.stdout).__name__.endswith("PacifyFlushWrapper")
         code = DONE if is_reader_gone else int(end.code or 0)
     except OSError as error:

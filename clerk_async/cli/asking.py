@@ -1,4 +1,4 @@
-"""Asking before many sessions go, where there is somebody to ask."""
+"""Asking for confirmation before many sessions are revoked, if there is somebody to ask."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ _TERMINALS: Final = ("CONIN$",) if sys.platform == "win32" else ("/dev/tty",)
 
 
 class Question:
-    """The question whether to go on, and what there is to know before the answer.
+    """The question whether to continue, and the facts that the user needs to answer it.
 
     Args:
         settings: The global options.
-        instance: The instance that would be asked.
-        limit: The rate limit that was asked for; None for the library's own.
+        instance: The instance that the run would affect.
+        limit: The rate limit that was asked for; None for the library's default.
     """
 
     def __init__(self, settings: Settings, instance: Instance, limit: RateLimit | None) -> None:
@@ -51,7 +51,7 @@ class Question:
         self._facts = [("key", key if instance.id is None else f"{key}; instance {instance.id}")]
 
     def about_journal(self, journal: Journal | None, done: int, left: int | None) -> None:
-        """Say what is done already."""
+        """State how much the journal says is done."""
         if journal is not None:
             rest = "" if left is None else f", {number(left)} are left"
             told = f"{number(done)} sessions are done{rest}" if done else "nothing is done yet"
@@ -64,7 +64,7 @@ class Question:
         keep_newest: int | None,
         filters: Filters,
     ) -> None:
-        """Say which sessions are meant."""
+        """State which sessions are selected."""
         only = [f"of client {client_id}"] if client_id is not None else []
         only += filters.in_words()
         if only:
@@ -100,14 +100,14 @@ class Question:
         self._facts.append(("pace", pace))
 
     def ask(self, what: str, ids: Ids | None) -> None:
-        """Go on only after a yes.
+        """Ask, and continue only after a yes.
 
         Args:
-            what: What would happen, as `Revoke 40,000 sessions from leaked.txt`.
-            ids: Where the ids come from: from stdin, the answer can't.
+            what: What would happen, such as `Revoke 40,000 sessions from leaked.txt`.
+            ids: The source of the ids: if it is stdin, the answer can't come from there.
 
         Raises:
-            Refused: If the answer isn't yes, or nobody can be asked.
+            Refused: If the answer isn't yes, or there is nobody to ask.
         """
         out = self._settings.out
         what = cell(redact(f"{what} at {endpoint(self._settings).base_url}"))
@@ -128,17 +128,17 @@ class Question:
 def confirm(
     out: Output, what: str, told: str = "", *, hint: str = "", is_stdin_taken: bool = False
 ) -> None:
-    """Go on only after a yes.
+    """Ask, and continue only after a yes.
 
     Args:
         out: Where to ask.
         what: What would happen.
-        told: More about it, whole lines.
-        hint: What else one could do where nobody can be asked.
-        is_stdin_taken: Whether stdin holds something else than answers.
+        told: More about it, in whole lines.
+        hint: What else to suggest if there is nobody to ask.
+        is_stdin_taken: Whether stdin is used for something other than answers.
 
     Raises:
-        Refused: If the answer isn't yes, or nobody can be asked.
+        Refused: If the answer isn't yes, or there is nobody to ask.
     """
     answers = _answers(out, is_stdin_taken=is_stdin_taken)
     if answers is None:
@@ -171,7 +171,7 @@ def _answers(out: Output, *, is_stdin_taken: bool) -> TextIO | None:
 
 @contextmanager
 def _ctrl_c_ends_it() -> Generator[None]:
-    """Let Ctrl-C end a question: in a loop, asyncio would only cancel the task that waits here."""
+    """Let Ctrl-C end a question; inside a loop, asyncio would only cancel the waiting task."""
     is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     if is_ignored or threading.current_thread() is not threading.main_thread():
         yield
@@ -179,7 +179,7 @@ def _ctrl_c_ends_it() -> Generator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         task = asyncio.current_task()
-        if task is not None and task.cancelling():  # it came a moment ago
+        if task is not None and task.cancelling():  # Ctrl-C came a moment ago
             raise KeyboardInterrupt
         yield
     finally:

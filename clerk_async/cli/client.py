@@ -1,4 +1,4 @@
-"""The client that a command uses, made of the global options, and whether its key is accepted."""
+"""The client that a command uses, built from the global options, and the check of its key."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ _LONG_ENOUGH: Final = 20
 
 @attrs.frozen
 class Instance:
-    """The instance that a key belongs to, as far as the service's answer says.
+    """The instance that a key belongs to, as far as the service's response tells.
 
     Attributes:
-        id: Such as `ins_…`; None if the answer doesn't name it.
-        clock_ahead: Seconds by which this machine's clock is ahead of the service's, to the nearest
-            second or so; None if the answer has no date.
+        id: The instance's id, `ins_…`; None if the response doesn't contain it.
+        clock_ahead: Seconds by which this machine's clock is ahead of the service's, accurate to
+            about a second; None if the response has no date.
     """
 
     id: str | None
@@ -50,11 +50,11 @@ class Instance:
 
 
 def endpoint(settings: Settings) -> Endpoint:
-    """Find out where to send, and with which key; once for each command.
+    """Determine where to send requests and with which key; once for each command.
 
     Raises:
         Refused: If there is no key, or its file can't be read.
-        ConfigurationError: If the key or the URL can't be used.
+        ConfigurationError: If the key or the URL is invalid.
     """
     if settings.endpoint is None:
         from clerk_async.config import DEFAULT_API_VERSION, resolve_endpoint  # noqa: PLC0415
@@ -66,7 +66,7 @@ def endpoint(settings: Settings) -> Endpoint:
 
 
 def secret_key(settings: Settings) -> str:
-    """Read the key from where it is; a pipe, `--key-file <(…)`, can be read only once.
+    """Return the key and read it only once, because `--key-file <(…)` is a pipe.
 
     Raises:
         Refused: If there is no key, or its file can't be read.
@@ -85,24 +85,24 @@ def secret_key(settings: Settings) -> str:
 
 
 def has_key(settings: Settings) -> bool:
-    """Whether a secret key was given, by whatever way."""
+    """Return whether a secret key was given in any way."""
     return settings.key_file is not None or bool(os.environ.get(KEY_VARIABLE, "").strip())
 
 
 def key_in_words(settings: Settings) -> str:
-    """Describe the key without giving it away: `live, ends in …Ab12, from CLERK_SECRET_KEY`."""
+    """Describe the key without revealing it: `live, ends in …Ab12, from CLERK_SECRET_KEY`."""
     key = secret_key(settings)
     source = settings.key_file or KEY_VARIABLE
     return f"{key_kind(key)}, ends in …{key_ending(key)}, from {source}"
 
 
 def key_ending(key: str) -> str:
-    """Return the end of a key, by which people tell keys apart; nothing of a very short one."""
+    """Return the end of a key, which identifies it; an empty str for a very short key."""
     return key[-_SHOWN_OF_A_KEY:] if len(key) >= _LONG_ENOUGH else ""
 
 
 def key_kind(key: str) -> str:
-    """Tell which kind of instance a key belongs to."""
+    """Return which kind of instance a key belongs to."""
     for kind in ("live", "test"):
         if key.startswith(f"sk_{kind}_"):
             return kind
@@ -112,11 +112,11 @@ def key_kind(key: str) -> str:
 def make_client(
     settings: Settings, *, rate_limit: RateLimit | None = None, **options: Any
 ) -> AsyncSessionsApi:
-    """Make the client of a command.
+    """Create the client of a command.
 
     Raises:
-        Refused: As `endpoint`.
-        ConfigurationError: As `endpoint`.
+        Refused: As for `endpoint`.
+        ConfigurationError: As for `endpoint`.
     """
     from clerk_async.sessions import AsyncSessionsApi  # noqa: PLC0415 - aiohttp, not for help
 
@@ -128,10 +128,10 @@ def make_client(
 
 
 def call(settings: Settings, ask: Callable[[AsyncSessionsApi], Awaitable[T]]) -> T:
-    """Make a client, ask it one thing, and return what comes.
+    """Create a client, make one call with it, and return the result.
 
     Raises:
-        Refused: As `endpoint`.
+        Refused: As for `endpoint`.
         ClerkError: If the call fails.
     """
     import asyncio  # noqa: PLC0415 - not for help
@@ -144,12 +144,12 @@ def call(settings: Settings, ask: Callable[[AsyncSessionsApi], Awaitable[T]]) ->
 
 
 async def ask_instance(sessions: AsyncSessionsApi) -> Instance:
-    """Ask the service for the instance's public keys: who may have them has a good key.
+    """Fetch the instance's public keys, which only an accepted key may do.
 
-    The request counts towards no rate limit.
+    The request does not count towards any rate limit.
 
     Raises:
-        ClerkError: If the key is refused, or the service is out of reach.
+        ClerkError: If the key is rejected, or the service is out of reach.
 
     Source: https://clerk.com/docs/reference/backend-api/tag/JWKS
     """
@@ -164,13 +164,13 @@ async def ask_instance(sessions: AsyncSessionsApi) -> Instance:
 
 
 async def check_instance(settings: Settings, sessions: AsyncSessionsApi) -> Instance:
-    """Ask for the instance before a bulk run, which is not to begin in vain.
+    """Fetch the instance before a bulk run, so that the run does not start in vain.
 
-    A service that can be reached and doesn't refuse the key is good enough: what else is wrong with
-    its answer (a gateway that hides `/jwks`) is noted.
+    It is enough that the service is reachable and doesn't reject the key; if the response is wrong
+    in another way (such as from a gateway that hides `/jwks`), that is printed as a note.
 
     Raises:
-        ClerkError: If the key is refused, or the service is out of reach.
+        ClerkError: If the key is rejected, or the service is out of reach.
     """
     try:
         return await ask_instance(sessions)
@@ -194,7 +194,7 @@ def _instance_id(body: bytes) -> str | None:
 def _clock_ahead(headers: Mapping[str, str], now: float) -> float | None:
     try:
         date = parsedate_to_datetime(headers["Date"])
-        # The header has whole seconds, cut off: half a second later is the likeliest time.
+        # The header is cut to whole seconds, so half a second later is the likeliest time.
         return now - date.timestamp() - 0.5
     except (LookupError, ValueError, TypeError, OverflowError):
         return None

@@ -1,6 +1,6 @@
-"""Lines become ids: one a line, or a column of CSV, or a field of JSON lines.
+"""Turns lines into ids: one per line, or a column of CSV, or a field of JSON lines.
 
-Whatever could stand for more than one id is refused rather than sent: the service would answer
+Anything that could be more than one id is refused rather than sent: the service would respond with
 "not found", which counts as done.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from clerk_async.cli.lines import Lines
 
 DELIMITERS: Final = ",;\t|"
-"""Spreadsheets write semicolons where numbers have a decimal comma; our own lists have tabs."""
+"""Spreadsheets write semicolons if numbers have a decimal comma; our own lists have tabs."""
 LONGEST_CELL: Final = 2**31 - 1
 _CELL: Final = re.compile(r'"((?:[^"]|"")*)"')
 _SEPARATOR: Final = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
@@ -32,15 +32,15 @@ _OF_A_STRUCTURE: Final = tuple("{[\"'<")
 
 @attrs.frozen
 class Wanted:
-    """What is read, and where it stands in what `list` prints.
+    """The ids to read, and where they are in the output of `list`.
 
     Attributes:
-        name: Its plural.
-        heading: The heading of its column in tables.
-        field: Its name in JSON lines and CSV.
-        headers: What the first line of a file of ids may be instead of an id, in lower case.
+        name: Their name in the plural.
+        heading: The heading of their column in tables.
+        field: Their name in JSON lines and CSV.
+        headers: What the first line of a file may be instead of an id, in lower case.
         owner: Whose ids they are.
-        prefix: What they begin with.
+        prefix: Their prefix.
     """
 
     name: str
@@ -71,11 +71,11 @@ USERS: Final = Wanted(
 
 @attrs.define
 class Tally:
-    """What was met beside ids.
+    """What was found besides ids.
 
     Attributes:
-        skipped: Rows whose cell is empty.
-        headers: Lines that were taken for a heading.
+        skipped: The number of rows with an empty cell.
+        headers: The number of lines taken for a heading.
     """
 
     skipped: int = 0
@@ -83,7 +83,7 @@ class Tally:
 
 
 def plain_ids(lines: Lines, source: str, wanted: Wanted, tally: Tally) -> Iterator[str]:
-    """Read ids that stand one a line; of what `list` prints, find the column.
+    """Read one id per line; in the output of `list`, find the column.
 
     Raises:
         Refused: If a line can't be one id.
@@ -106,7 +106,7 @@ def plain_ids(lines: Lines, source: str, wanted: Wanted, tally: Tally) -> Iterat
 
 
 def _own_column(text: str, wanted: Wanted) -> str | None:
-    """Name the column, if this is the first line of a list of sessions as we print it."""
+    """Return the column's name if this is the first line of a session list as we print it."""
     if text.startswith("{"):
         try:
             row = json.loads(text)
@@ -138,10 +138,10 @@ def column_ids(
 
     Args:
         lines: The lines.
-        source: What to call them in messages.
+        source: The name of their source in messages.
         column: The column's name, in any case.
         tally: Where to count what is left out.
-        first: A line that was read already.
+        first: A line that was already read.
 
     Raises:
         Refused: If there is no such column, or a line can't be read.
@@ -189,7 +189,7 @@ def _of_json(
 
 
 def _of_csv(first: str, lines: Lines, source: str, column: str, tally: Tally) -> Iterator[str]:
-    csv.field_size_limit(LONGEST_CELL)  # the lines are limited already; this program has no others
+    csv.field_size_limit(LONGEST_CELL)  # lines are limited already; only this program is affected
     separator = _SEPARATOR.fullmatch(first.strip(" \r\n"))
     if separator is None:
         delimiter = _delimiter(first, column)
@@ -197,7 +197,7 @@ def _of_csv(first: str, lines: Lines, source: str, column: str, tally: Tally) ->
     else:
         delimiter = separator[1]
         texts = chain(lines)
-    # Strict, because a quote that never closes would swallow the lines after it without a word.
+    # Strict, because an unclosed quote would otherwise silently swallow the lines after it.
     rows = csv.reader(texts, delimiter=delimiter, strict=True)
     try:
         header = [name.strip() for name in next(rows, list[str]())]
@@ -220,10 +220,10 @@ def _of_csv(first: str, lines: Lines, source: str, column: str, tally: Tally) ->
 
 
 def _place(names: Sequence[str], column: str, source: str) -> int | None:
-    """Find a column by its name, or else by its name in another case.
+    """Find a column by its exact name, or else by its name in another case.
 
     Raises:
-        Refused: If several have that name.
+        Refused: If several columns have that name.
     """
     for in_any_case in (False, True):
         places = [
@@ -243,7 +243,7 @@ def _folded(name: str, *, in_any_case: bool) -> str:
 
 
 def _delimiter(header: str, column: str) -> str:
-    """Find the delimiter: the one that makes a cell of the column's name, else the most cells."""
+    """Find the delimiter that yields a cell with the column's name, else the most cells."""
 
     def names(mark: str) -> list[str]:
         try:

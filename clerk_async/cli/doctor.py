@@ -1,4 +1,4 @@
-"""`doctor`: whether everything is as it must be before an incident, one line for each thing."""
+"""`doctor`: checks everything that a run needs before an incident, with one line per check."""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ if TYPE_CHECKING:
     from clerk_async.config import Endpoint
 
 CLOCK_OFF: Final = 5.0
-"""Seconds by which a clock may be off before tokens are misjudged: the leeway of verification."""
+"""Seconds by which a clock may be off before tokens are misjudged: the verifier's clock skew."""
 PATIENCE: Final = 5.0
-"""Seconds for each look at the network."""
+"""Seconds that each network check may take."""
 _EXAMPLE: Final = 10_000
 _PORTS: Final = {"http": 80, "https": 443}
 
 
 @attrs.frozen
 class Finding:
-    """What one check found.
+    """The result of one check.
 
     Attributes:
-        name: What was looked at.
+        name: What was checked.
         told: What was found.
-        code: The exit code that it alone would make; None where the check was not made.
+        code: The exit code for this result alone; None if the check was skipped.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Finding:
 
     @property
     def status(self) -> str:
-        """One word for programs."""
+        """The result as one word for programs."""
         if self.code is None:
             return "skipped"
         return "ok" if self.code == DONE else "failed"
@@ -90,11 +90,11 @@ class _FailedError(Exception):
 
 @attrs.define
 class Doctor:
-    """One examination.
+    """One run of all checks.
 
     Attributes:
         settings: The global options.
-        findings: What was found so far.
+        findings: The results so far.
         facts: The same for programs.
     """
 
@@ -103,7 +103,7 @@ class Doctor:
     facts: dict[str, Any] = attrs.field(factory=dict[str, Any], init=False)
 
     async def examine(self) -> int:
-        """Check one thing after the other, and return the exit code."""
+        """Make one check after the other, and return the exit code."""
         where = self._endpoint()
         shared = DONE
         if os.environ.get(SHARED_STATE_VARIABLE):
@@ -118,7 +118,7 @@ class Doctor:
             await self._service()
         if where is not None:
             await self._check("pace", lambda: self._pace(where))
-        self.findings.sort(key=lambda finding: finding.name == "shared state")  # which comes last
+        self.findings.sort(key=lambda finding: finding.name == "shared state")  # put it last
         return self._tell()
 
     def _endpoint(self) -> Endpoint | None:
@@ -200,7 +200,7 @@ class Doctor:
         return f"{version}, certificate valid until {until}" if until else version
 
     async def _service(self) -> None:
-        """Ask for the instance, which tells of key and clock as well."""
+        """Fetch the instance, which also checks the key and the clock."""
         try:
             async with make_client(self.settings) as sessions:
                 instance = await ask_instance(sessions)
@@ -223,7 +223,7 @@ class Doctor:
             self._add("clock", "the service's answer has no date", None)
             return
         side = "ahead of" if ahead > 0 else "behind"
-        if abs(ahead) <= 1:  # the answer's date has whole seconds
+        if abs(ahead) <= 1:  # the response's date has whole seconds
             self._add("clock", "the same as the service's, to the second")
         elif abs(ahead) <= CLOCK_OFF:
             self._add("clock", f"{abs(ahead):.0f} s {side} the service's")
@@ -261,7 +261,7 @@ class Doctor:
         return f"connected, from {SHARED_STATE_VARIABLE}"
 
     async def _check(self, name: str, look: Callable[[], Awaitable[str]]) -> int:
-        """Make a check, and return the code that it alone would make."""
+        """Make a check, and return the exit code for its result."""
         try:
             told = await look()
         except _FailedError as failure:
@@ -297,7 +297,7 @@ class Doctor:
 
 
 def _address(url: str) -> tuple[str, int]:
-    """Take host and port out of a base URL, which was checked."""
+    """Return the host and port of a base URL, which has been validated."""
     parts = urlsplit(url)
     return parts.hostname or "", parts.port or _PORTS[parts.scheme]
 

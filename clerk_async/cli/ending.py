@@ -1,4 +1,4 @@
-"""How a bulk run ended: in numbers that add up, with an exit code that never reassures falsely."""
+"""The end of a bulk run: numbers that add up, and an exit code that never reports false success."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class Ending:
     """The end of a run.
 
     Attributes:
-        run: What was told of the run while it went on.
-        report: What the library reports of it.
-        ids: Where the ids came from; None where there were none to read.
-        is_dry: Whether nothing was to be revoked.
+        run: What the run reported while it was in progress.
+        report: The library's report.
+        ids: The source of the ids; None if there were none to read.
+        is_dry: Whether it was a dry run.
     """
 
     run: BulkRun
@@ -56,14 +56,14 @@ class Ending:
 
     @classmethod
     def of(cls, run: BulkRun, report: RevocationReport, ids: Ids | None, *, is_dry: bool) -> Self:
-        """Make one; an input that ended before its end was not read whole."""
+        """Create the ending; if reading the input ended early, the report is not exhausted."""
         if ids is not None and (ids.trouble is not None or ids.was_cut_short):
             report = attrs.evolve(report, exhausted=False)
         return cls(run, report, ids, is_dry)
 
     @property
     def is_stopped(self) -> bool:
-        """Whether it ended before its time."""
+        """Whether the run ended early."""
         return self.report.stopped_by is not None or self.has_rest
 
     @property
@@ -74,21 +74,21 @@ class Ending:
 
     @property
     def waiting(self) -> list[RevocationOutcome]:
-        """Failures of a stopped run that mean nothing: the next run tries these sessions again."""
+        """Failures of a stopped run that are not final: the next run tries these sessions again."""
         if not self.is_stopped:
             return []
         return [one for one in self.report.failures if _is_passing(one)]
 
     @property
     def failures(self) -> list[RevocationOutcome]:
-        """Failures for good."""
+        """Final failures."""
         if not self.is_stopped:
             return list(self.report.failures)
         return [one for one in self.report.failures if not _is_passing(one)]
 
     @property
     def done(self) -> int:
-        """Sessions that can't be used any more, or that a dry run has planned."""
+        """The number of sessions that can't be used any more, or that a dry run has planned."""
         report = self.report
         return (
             report.revoked
@@ -100,22 +100,22 @@ class Ending:
 
     @property
     def all(self) -> int:
-        """All sessions that are known."""
+        """The number of all known sessions."""
         return max(self.report.total, self.run.total or 0)
 
     @property
     def is_whole(self) -> bool:
-        """Whether these are all that there are."""
+        """Whether all sessions are known."""
         return self.run.total is not None or (self.report.exhausted and not self.has_rest)
 
     @property
     def left(self) -> int:
-        """Known sessions that the next run has to do."""
+        """The number of known sessions that are left for the next run."""
         return self.all - self.done - len(self.failures)
 
     @property
     def warnings(self) -> list[str]:
-        """Why it looks as if the wrong thing had been asked for."""
+        """Signs that the wrong ids were given."""
         report = self.report
         warnings = [] if self.run.lookalikes is None else self.run.lookalikes.warnings
         if report.users and report.users == report.users_without_sessions and not report.total:
@@ -150,14 +150,14 @@ class Ending:
 
     @property
     def is_to_resume(self) -> bool:
-        """Whether another run would get further."""
+        """Whether another run would make progress."""
         if self.is_dry:
             return False
         is_passing = any(is_out_of_reach(outcome.error) for outcome in self.report.failures)
         return self.is_stopped or self.code == INTERRUPTED or is_passing
 
     def tell(self) -> None:
-        """Print the results, then what they come to."""
+        """Print the results, then the totals."""
         out = self.run.out
         code, warnings = self.code, self.warnings
         if out.is_json:
@@ -209,7 +209,7 @@ class Ending:
             )
 
     def _numbers(self) -> str:
-        """Say how far a stopped run came: what is done, left and failed makes all of it."""
+        """Return how far a stopped run came; done, left and failed add up to the total."""
         word = "planned" if self.is_dry else "done"
         failed = len(self.failures)
         parts = [f"{number(failed)} failed"] if failed else []
@@ -230,7 +230,7 @@ _SETTLED: Final = frozenset(RevocationStatus) - {
 
 
 def _is_passing(outcome: RevocationOutcome) -> bool:
-    """Whether a stopped run left this undecided, so that the next run may well do it."""
+    """Return whether a stopped run left this undecided, so that the next run may succeed."""
     error = outcome.error
     # after these a session is looked at, unless the run was stopped before that
     is_unseen = outcome.session is None and isinstance(

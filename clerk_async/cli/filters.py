@@ -1,4 +1,4 @@
-"""Which sessions are meant: by age, by idleness, by impersonation; the same for all commands."""
+"""Which sessions are selected: by age, idle time and impersonation; the same for all commands."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def read_age(
     text = value.strip().lower()
     try:
         if not _AGE.fullmatch(text):
-            raise ValueError  # noqa: TRY301 - told below, as an overflow is
+            raise ValueError  # noqa: TRY301 - reported below, like an overflow
         age = sum((int(n) * _UNITS[unit] for n, unit in _PART.findall(text)), timedelta())
-        _ = datetime.now(UTC) - age  # which may lie before the first year
+        _ = datetime.now(UTC) - age  # fails if that lies before the year 1
     except (ValueError, OverflowError):
         told = f"{value!r} isn't a time span such as 30d, 12h, 90m or 2w"
         raise click.BadParameter(told, context, option) from None
@@ -49,7 +49,7 @@ def read_age(
 
 
 def read_time(_: click.Context, option: click.Parameter, value: str | None) -> datetime | None:
-    """Read a time; one without a zone would mean another moment on another machine."""
+    """Read a time; without a time zone it would mean another moment on another machine."""
     if value is None:
         return None
     try:
@@ -93,12 +93,12 @@ def age_options(function: F) -> F:
 
 
 class Filters(NamedTuple):
-    """Which sessions are meant; a session whose time can't be read is meant, too.
+    """Which sessions are selected; a session whose time can't be read is selected too.
 
     Attributes:
         created_before: Only those created before this time.
         last_active_before: Only those last active before this time.
-        actor: Only those in which this user impersonates another; True: anybody, False: nobody.
+        actor: Only those in which this user impersonates another; True: any user, False: none.
     """
 
     created_before: datetime | None = None
@@ -106,7 +106,7 @@ class Filters(NamedTuple):
     actor: str | bool | None = None
 
     def has(self, session: Session) -> bool:
-        """Whether a session is meant."""
+        """Return whether a session is selected."""
         for before, time in (
             (self.created_before, session.created_at),
             (self.last_active_before, session.last_active_at),
@@ -145,7 +145,7 @@ def filters_of(
     created_before: datetime | None = None,
     last_active_before: datetime | None = None,
 ) -> Filters:
-    """Make one value of the options.
+    """Build the filters from the options.
 
     Raises:
         click.UsageError: If two options say the same.
@@ -163,7 +163,7 @@ def filters_of(
 
 
 def with_fixed_times(arguments: Sequence[str], filters: Filters) -> list[str]:
-    """Put times in place of time spans, so that the same command means the same later."""
+    """Replace time spans by times, so that the same command means the same later."""
     fixed = list(arguments)
     for option, absolute, time in (
         ("--older-than", "--created-before", filters.created_before),

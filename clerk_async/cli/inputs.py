@@ -1,6 +1,6 @@
 """Ids from arguments, a file or stdin, read as the run needs them.
 
-A file of a million ids takes no more memory than one of ten.
+A file with a million ids takes no more memory than one with ten.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
 
 BATCH: Final = 256
 COUNTED_AT_MOST: Final = 200_000_000
-"""A file above so many bytes isn't counted first: its total stays unknown."""
+"""A file with more bytes than this isn't counted first, so its total stays unknown."""
 _WANTED: Final = {"--from": SESSIONS, "--users-from": USERS}
 
 _Batch = list[str] | BaseException | None
 
 
 class Reread(Collection[str]):
-    """The ids of a file, counted and read anew as often as is asked for.
+    """The ids of a file, counted; each iteration reads them again.
 
     Args:
         read: Reads them.
-        size: How many there are, duplicates included.
+        size: How many there are, including duplicates.
     """
 
     def __init__(self, read: Callable[[], Iterator[str]], size: int) -> None:
@@ -65,14 +65,14 @@ class Ids:
     Attributes:
         source: Where they come from, in words.
         wanted: Whether they are ids of sessions or of users.
-        total: How many there are, each once, as far as a run knows duplicates; None where only
-            reading would tell.
+        total: How many there are, without the duplicates that a run recognizes; None if they must
+            be read to know.
         is_stdin: Whether they come from stdin, so that nothing else can.
-        tally: What was read beside them.
-        lookalikes: What those that were counted look like.
-        was_cut_short: Whether reading ended because the run was to stop.
-        trouble: Why reading ended before the end: a line that can't be used, of a pipe whose
-            lines can't be looked at before.
+        tally: What was read besides ids.
+        lookalikes: What the counted ids look like.
+        was_cut_short: Whether reading ended because the run was asked to stop.
+        trouble: Why reading ended early: a malformed line of a pipe, whose lines can't be checked
+            in advance.
     """
 
     def __init__(
@@ -101,13 +101,13 @@ class Ids:
 
     @property
     def count(self) -> str:
-        """How many there are, as far as that is known, in words."""
+        """How many there are, in words, as far as that is known."""
         if self.total is None:
             return f"more than {len(self._ahead) - 1}"
         return f"{self.total:,}"
 
     def has_more_than(self, count: int) -> bool:
-        """Read so far ahead that this can be told; nothing is lost."""
+        """Read as far ahead as needed to answer this; nothing is lost."""
         if self.total is not None:
             return self.total > count
         self._ahead.extend(islice(self._ids, count + 1 - len(self._ahead)))
@@ -117,7 +117,7 @@ class Ids:
         """Wait for the first id.
 
         Raises:
-            Refused: If there is none: a run of nothing would look like success.
+            Refused: If there is none, because an empty run would look like success.
         """
         if self.has_more_than(0):
             return
@@ -128,7 +128,7 @@ class Ids:
         raise Refused(f"{self.source} holds no {self.wanted.name}{why}")
 
     def left_after(self, done: Collection[str]) -> int | None:
-        """Count those that an earlier run has not done; None where only reading would tell."""
+        """Count the ids that an earlier run has not done; None if they must be read to know."""
         if self.total is None or not done:
             return self.total
         if self._again is None:
@@ -138,32 +138,32 @@ class Ids:
 
     @property
     def whole(self) -> Reread | None:
-        """All of them, to be read as often as is asked for; None where that can't be done."""
+        """All ids, to be read any number of times; None if that is impossible."""
         return self._again
 
     def all(self) -> list[str]:
-        """Read all ahead, where they are known to be few; nothing is lost."""
+        """Read all ids ahead, if they are known to be few; nothing is lost."""
         self._ahead.extend(self._ids)
         return list(self._ahead)
 
     def _met(self, one: str) -> str:
-        if self.total is None:  # else they were all looked at before
+        if self.total is None:  # otherwise they were all checked before
             self.lookalikes.note(one)
         return one
 
     async def read(
         self, asked_to_stop: Callable[[], Coroutine[Any, Any, None]]
     ) -> AsyncIterator[str]:
-        """Give the ids one by one; a wait for more ends when a stop is asked for.
+        """Yield the ids one by one; waiting for more ends when the run is asked to stop.
 
         Args:
-            asked_to_stop: Waits until the run shall stop.
+            asked_to_stop: Waits until the run is asked to stop.
         """
         while self._ahead:
             yield self._met(self._ahead.popleft())
         loop = asyncio.get_running_loop()
         batches: asyncio.Queue[_Batch] = asyncio.Queue(2)
-        # A thread, because a read may wait for long; a daemon, so that the program can end.
+        # A thread, because a read may wait for long; a daemon, so that the program can exit.
         threading.Thread(target=_pump, args=(self._ids, batches, loop), daemon=True).start()
         stopped = loop.create_task(asked_to_stop())
         try:
@@ -195,13 +195,13 @@ def _pump(
     try:
         for session_id in ids:
             batch.append(session_id)
-            # A batch goes on before a read that may wait: who types ids sees each done at once.
+            # Pass a batch on before a read that may wait, so that typed ids are done at once.
             is_full = len(batch) >= BATCH or not _has_ready(ids)
             if is_full and not _hand_over(batch, batches, loop):
                 return
             if is_full:
                 batch = []
-    except Exception as error:  # noqa: BLE001 - told where the ids are read
+    except Exception as error:  # noqa: BLE001 - raised where the ids are read
         _hand_over(batch, batches, loop)
         _hand_over(error, batches, loop)
     else:
@@ -212,7 +212,7 @@ def _pump(
 def _hand_over(
     batch: _Batch, batches: asyncio.Queue[_Batch], loop: asyncio.AbstractEventLoop
 ) -> bool:
-    """Wait for room and put a batch in; False once nobody wants any more."""
+    """Wait for room and add a batch; return False if it is no longer wanted."""
     putting = batches.put(batch)
     try:
         asyncio.run_coroutine_threadsafe(putting, loop).result()
@@ -223,7 +223,7 @@ def _hand_over(
 
 
 class _Parsed(Iterator[str]):
-    """Ids out of lines."""
+    """Ids parsed from lines."""
 
     def __init__(self, lines: Lines, ids: Iterator[str]) -> None:
         self.lines = lines
@@ -240,17 +240,17 @@ def _has_ready(ids: Iterator[str]) -> bool:
 def ids_from(
     arguments: Sequence[str], path: str | None, column: str | None, *, what: str, option: str
 ) -> Ids:
-    """Open what the user named.
+    """Open the ids that the user named.
 
     Args:
         arguments: Ids on the command line.
         path: A file; `-` is stdin.
-        column: The column of CSV, or the field of JSON lines, that holds the ids.
+        column: The column of CSV, or the field of JSON lines, with the ids.
         what: What the arguments are, in words.
         option: The option that `path` came with, `--from` or `--users-from`.
 
     Raises:
-        click.UsageError: If there are none, or two kinds.
+        click.UsageError: If there are no ids, or two sources.
         Refused: If the file can't be read.
     """
     wanted = _WANTED[option]
@@ -302,7 +302,7 @@ def ids_from(
 
 
 def _count(ids: Iterator[str], lookalikes: Lookalikes) -> tuple[int, int]:
-    """Count each id once, as far as a run knows duplicates; and all of them."""
+    """Count the ids, first without the duplicates that a run recognizes, then with them."""
     duplicates = Duplicates()
     count = size = 0
     for one in ids:
@@ -323,10 +323,10 @@ def _parse(
 
 
 def read_secret_lines(out: Output, *names: str) -> list[str]:
-    """Read so many lines from stdin, each for a `-`; on a terminal say what is waited for.
+    """Read one line of stdin for each name; on a terminal, prompt for it.
 
     Raises:
-        Refused: If there are fewer.
+        Refused: If there are fewer lines.
     """
     if not names:
         return []

@@ -1,7 +1,7 @@
-"""Ctrl-C and its like: the first stops a run gently, the second ends the program at once.
+"""Ctrl-C and similar signals: the first stops a run gently, the second ends the program at once.
 
-They are Ctrl-C, SIGTERM and SIGHUP (a terminal that goes away), but for those that were ignored
-when the program started: `nohup`, and shells that start it in the background, mean that.
+The signals are SIGINT (Ctrl-C), SIGTERM and SIGHUP (a terminal that goes away), except those that
+were ignored when the program started: `nohup` and background jobs of shells rely on that.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _NAMES: Final = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 class Interrupts:
-    """Listens for such signals while it is entered, in a running loop of the main thread.
+    """Listens for these signals while entered, in a running loop of the main thread.
 
     Args:
-        out: Where to say that it was heard.
-        resume: What to print before the program ends at once: how to go on later.
+        out: Where to confirm that a signal was received.
+        resume: Prints how to resume later, before the program ends at once.
 
     Attributes:
         is_asked: Whether the run was asked to stop.
@@ -45,11 +45,11 @@ class Interrupts:
         self._asked: asyncio.Event | None = None
 
     def check(self) -> bool:
-        """Tell whether to stop, as the `should_stop` of a bulk run."""
+        """Return whether to stop, as the `should_stop` of a bulk run."""
         return self.is_asked
 
     async def wait(self) -> None:
-        """Wait for the first of them."""
+        """Wait for the first signal."""
         if self._asked is not None:
             await self._asked.wait()
 
@@ -57,7 +57,7 @@ class Interrupts:
         self._loop = asyncio.get_running_loop()
         self._asked = asyncio.Event()
         if threading.current_thread() is threading.main_thread():
-            # Not loop.add_signal_handler: the second must be heard by a loop that is stuck, too.
+            # Not loop.add_signal_handler, because the second must work even if the loop is stuck.
             for name in _NAMES:
                 number = getattr(signal, name, None)  # Windows has fewer
                 if number is not None and signal.getsignal(number) not in {signal.SIG_IGN, None}:
@@ -74,13 +74,13 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _hear(self, _: int, __: FrameType | None) -> None:
-        # It may have struck in the midst of a write, whose stream takes no other then: what is to
-        # be told is told by the loop, or past the stream's buffer.
+        # The signal may have interrupted a write, and then the stream accepts no other. So the
+        # loop prints the message, or it bypasses the stream's buffer.
         if self.is_asked:
             self._leave_at_once()
         self.is_asked = True
         if self._loop is not None:
-            with suppress(RuntimeError):  # it has just been closed: the program ends anyway
+            with suppress(RuntimeError):  # the loop has just been closed: the program is ending
                 self._loop.call_soon_threadsafe(self._tell)
 
     def _tell(self) -> None:
@@ -89,11 +89,11 @@ class Interrupts:
         self._out.error("stopping: what is in flight is finished first (Ctrl-C again: at once)")
 
     def _leave_at_once(self) -> None:
-        if self._out.err.is_direct:  # pressed once more, while nobody reads the last words
+        if self._out.err.is_direct:  # a third time, while nobody reads the last messages
             os._exit(INTERRUPTED)
         self._out.err.is_direct = True
         self._out.clear_live()
         self._out.error("interrupted at once: what was in flight may or may not have happened")
         if self._resume is not None:
             self._resume()
-        os._exit(INTERRUPTED)  # a journal's lines are written already, each with its outcome
+        os._exit(INTERRUPTED)  # the journal already has each outcome

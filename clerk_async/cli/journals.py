@@ -1,4 +1,4 @@
-"""The journal of a run: where it is if nobody says so, and what it says is done already."""
+"""The journal of a run: its default place, and what it says is done."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 
 def state_folder() -> Path:
-    """Where this user's journals are.
+    """Return the folder of this user's journals.
 
     Source: https://specifications.freedesktop.org/basedir-spec/latest/
     """
     named = Path(os.environ.get("XDG_STATE_HOME", ""))
-    if named.is_absolute():  # the specification has relative ones ignored
+    if named.is_absolute():  # the specification says to ignore relative paths
         return named / "clerk-async"
     if sys.platform == "win32" and (local := os.environ.get("LOCALAPPDATA")):
         return Path(local) / "clerk-async"
@@ -41,16 +41,16 @@ def state_folder() -> Path:
 
 
 def new_journal(out: Output, kind: RunKind) -> Journal | None:
-    """Name a journal of this run's own; None, with a word about it, if there is no place for one.
+    """Return a new journal for this run; None, with a message, if there is no place for one.
 
-    Named by time, so that next week's run of the same command skips nobody.
+    Its name contains the time, so that next week's run of the same command skips nobody.
     """
     try:
         folder = state_folder()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(13, os.strerror(13))
-    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
         why = getattr(error, "strerror", None) or str(error)
         out.error(
             f"no journal is kept, because its folder can't be used ({why}): a run that is "
@@ -69,7 +69,7 @@ def done_by(journal: Journal, *, instance: str, run: RunKind, dry_run: bool) -> 
         JournalError: If it can't be used.
     """
     path = journal.path
-    if not dry_run and not os.path.lexists(path):  # Path's own raise where one may not look
+    if not dry_run and not os.path.lexists(path):  # Path's own methods raise without permission
         folder = path.parent
         if not os.access(folder, os.W_OK | os.X_OK):
             why = "is no folder that can be written" if os.path.exists(folder) else "doesn't exist"  # noqa: PTH110
@@ -91,13 +91,13 @@ def done_by(journal: Journal, *, instance: str, run: RunKind, dry_run: bool) -> 
 
 
 def remove_small(out: Output, journal: Journal, report: RevocationReport, *, most: int) -> None:
-    """Remove our own journal of a run that turned out to be small, if all of it is done.
+    """Remove the journal that we named if the run was small and all of it is done.
 
     Args:
-        out: Where to say where it is, if it stays.
+        out: Where to print its path, if it stays.
         journal: The journal.
         report: The run.
-        most: How many sessions are few.
+        most: The most sessions of a small run.
     """
     if report.ok and report.total <= most:
         with suppress(OSError):
@@ -108,13 +108,13 @@ def remove_small(out: Output, journal: Journal, report: RevocationReport, *, mos
 
 @attrs.frozen
 class Resume:
-    """How to go on where a run ended.
+    """How to resume an interrupted run.
 
     Attributes:
-        settings: The global options, and what was typed in all.
-        journal: The run's journal, if it has one.
-        is_chosen: Whether the journal was named by whoever typed, so that the command has it.
-        filters: Which sessions are meant.
+        settings: The global options, and all arguments.
+        journal: The run's journal, or None.
+        is_chosen: Whether the user named the journal, so that the command already contains it.
+        filters: Which sessions are selected.
         is_stdin: Whether the ids come from stdin.
     """
 
@@ -125,7 +125,7 @@ class Resume:
     is_stdin: bool
 
     def tell(self) -> None:
-        """Print the command that goes on."""
+        """Print the command that resumes."""
         arguments = with_fixed_times(self.settings.arguments, self.filters)
         if self.journal is not None and not self.is_chosen:
             end = arguments.index("--") if "--" in arguments else len(arguments)

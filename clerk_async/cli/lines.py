@@ -1,4 +1,4 @@
-"""Bytes of a file or a pipe become lines of text, of whatever encoding and line ends they are."""
+"""Turns the bytes of a file or pipe into lines of text, with any encoding and line ends."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from clerk_async.cli.exits import Refused
 
 CHUNK: Final = 65_536
 LONGEST_LINE: Final = 64 * 1024 * 1024
-"""Bytes; a file without line ends is not read into memory as a whole."""
+"""In bytes, so that a file without line ends is not read into memory as a whole."""
 _ENOUGH_TO_TELL: Final = 4
 _BYTE_ORDER_MARKS: Final = (
     (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF32_LE, "utf-32-le"),  # begins like the next one
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # starts like the next one
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
@@ -26,16 +26,16 @@ _ZIP: Final = b"PK\x03\x04"
 
 
 class Lines(Iterator[str]):
-    """Lines of a file descriptor, with their ends; knows whether the next is there without a wait.
+    """Lines of a file descriptor, with their ends; knows if the next one is available at once.
 
     Args:
         descriptor: What to read from.
-        source: What to call it in messages.
-        is_lenient: Whether a line that is not UTF-8 is read as Latin-1: the table of a spreadsheet
-            may hold names in an older encoding, beside ids that are ASCII in all of them.
+        source: The name of the source in messages.
+        is_lenient: Whether to read a line that is not UTF-8 as Latin-1: a spreadsheet may have
+            names in an older encoding next to ids, which are ASCII in all of them.
 
     Attributes:
-        number: How many lines were read so far.
+        number: How many lines have been read.
     """
 
     def __init__(self, descriptor: int, source: str, *, is_lenient: bool = False) -> None:
@@ -53,7 +53,7 @@ class Lines(Iterator[str]):
 
     @property
     def has_ready(self) -> bool:
-        """Whether the next line is there without a wait."""
+        """Whether the next line is available without waiting."""
         return bool(self._ready)
 
     def __next__(self) -> str:
@@ -92,7 +92,7 @@ class Lines(Iterator[str]):
         self._split(chunk)
 
     def _begin(self, head: bytes) -> bytes:
-        """Find out the encoding, and return what follows the byte order mark."""
+        """Detect the encoding, and return the bytes after the byte order mark."""
         self._is_begun = True
         if head.startswith(_ZIP):
             raise Refused(
@@ -106,7 +106,7 @@ class Lines(Iterator[str]):
         return head[len(mark) :]
 
     def _split(self, chunk: bytes) -> None:
-        """Cut at line ends: LF, CR and both; a CR at the end may have its LF still to come."""
+        """Split at line ends: LF, CR and CRLF; the LF of a final CR may still be to come."""
         has_end = b"\n" in chunk or b"\r" in chunk
         if not (has_end or self._is_ended or (self._rest and self._rest[-1].endswith(b"\r"))):
             self._keep(chunk)
@@ -127,7 +127,7 @@ class Lines(Iterator[str]):
 
 
 def _guess(head: bytes) -> str:
-    """Tell the encoding of text without a byte order mark, as ids, headers and JSON are ASCII."""
+    """Guess the encoding without a byte order mark, given that ids, headers and JSON are ASCII."""
     zeros = [byte == 0 for byte in head[:_ENOUGH_TO_TELL]]
     if len(zeros) == _ENOUGH_TO_TELL:
         if zeros == [False, True, True, True]:
@@ -142,7 +142,7 @@ def _guess(head: bytes) -> str:
 
 
 def open_file(path: str) -> int:
-    """Open a file for reading, whatever it is but a folder.
+    """Open anything but a folder for reading.
 
     Raises:
         Refused: If it can't be read.
@@ -168,7 +168,7 @@ def open_stdin() -> int:
     if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison] - it may be closed
         raise Refused("stdin is closed")
     if sys.platform == "win32":
-        import msvcrt  # noqa: PLC0415 - Windows alone has it
+        import msvcrt  # noqa: PLC0415 - exists only on Windows
 
         msvcrt.setmode(0, os.O_BINARY)
     return 0

@@ -1,4 +1,4 @@
-"""What `list`, `get` and `create` show: how much of a list, in which form; one session whole."""
+"""The output of `list`, `get` and `create`: how much of a list, in which form; or one session."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Form = Literal["table", "tsv", "json", "csv", "ids"]
 
 _TABLE_ROWS: Final = 500
-"""A longer list is drawn in several tables, so that it takes no more memory than one."""
+"""A longer list is drawn as several tables, so that memory use stays bounded."""
 _GETS_AT_ONCE: Final = 10
 _TIMES: Final = "%Y-%m-%d %H:%M"
 
@@ -40,14 +40,14 @@ class Query:
     """Which sessions to list.
 
     Attributes:
-        user_id: Those of this user.
-        client_id: Those of this client.
-        status: Those with this status.
-        limit: At most so many.
-        offset: Without the first so many.
-        is_all: Whether all are wanted, even where a person reads them.
-        filters: Which of those that the service lists are meant.
-        form: How to print them; None leaves it to where they go.
+        user_id: Only sessions of this user.
+        client_id: Only sessions of this client.
+        status: Only sessions with this status.
+        limit: The most sessions to list.
+        offset: How many sessions to skip.
+        is_all: Whether to list all sessions even on a terminal.
+        filters: Which of the sessions that the service lists to select.
+        form: The output format; None for the default of the output stream.
     """
 
     user_id: str | None
@@ -63,11 +63,11 @@ class Query:
 async def list_sessions(settings: Settings, query: Query) -> int:
     """List sessions, and return the exit code.
 
-    Where a person reads, one page is enough, with a word about the rest; a program gets them all.
+    On a terminal, one page is enough, with a note about the rest; a program gets all sessions.
     """
     out = settings.out
     printer = _Printer(out, _form_of(out, query.form))
-    # The service's filter doesn't know pending, nor any of ours.
+    # The service can't filter by pending, or by any of our filters.
     is_filtered = bool(query.filters) or query.status == SessionStatus.PENDING
     is_page = query.limit is not None or query.offset is not None
     if not is_page and printer.form == "table" and query.form is None:
@@ -147,7 +147,7 @@ def _no_sessions(query: Query) -> str:
 
 @attrs.define
 class _Printer:
-    """Prints sessions one by one, a table's in batches."""
+    """Prints sessions one by one, or in batches for a table."""
 
     out: Output
     form: Form
@@ -175,7 +175,7 @@ class _Printer:
         self.count += 1
 
     def put_unreadable(self, item: UnreadableItem) -> None:
-        """Say that an entry is not shown."""
+        """Report an entry that can't be shown."""
         self.unreadable += 1
         self.out.error(f"entry {item.index} of the list is no session: {item.error}")
 
@@ -200,12 +200,13 @@ _LINES: Final = {
 
 
 async def get_sessions(settings: Settings, session_ids: Sequence[str]) -> int:
-    """Show sessions in the order of their ids, and return the exit code.
+    """Print sessions in the order of their ids, and return the exit code.
 
-    One that can't be had is told on stderr, and the others are shown; a refused key ends it.
+    If a session can't be fetched, that is printed on stderr, and the others are printed; a rejected
+    key ends the command.
 
     Raises:
-        ClerkError: If it was the only one, or the key was refused.
+        ClerkError: If it was the only session, or the key was rejected.
     """
     out = settings.out
     turn = asyncio.Semaphore(_GETS_AT_ONCE)

@@ -1,7 +1,7 @@
-"""What ids are when they are not ids: e-mail addresses, users' ids in place of sessions', and such.
+"""Recognizes ids that are not ids: e-mail addresses, user ids instead of session ids, and so on.
 
-The service answers "not found", or with an empty list, to whatever it doesn't know, and both count
-as done. So a run warns if what it didn't find looks like something else.
+For an unknown id, the service responds with "not found" or an empty list, and both count as done.
+So a run warns if an id that it did not find looks like something else.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _LONGEST: Final = 60
 
 
 def kind_of(value: str, wanted: Wanted) -> tuple[str, str] | None:
-    """Name what this looks like, one and several of it; None if it looks like what is wanted."""
+    """Return what this looks like, in singular and plural; None if it looks as wanted."""
     if value.startswith(wanted.prefix) and value.isascii() and not _SEVERAL.search(value):
         return None
     if "@" in value:
@@ -51,7 +51,7 @@ def kind_of(value: str, wanted: Wanted) -> tuple[str, str] | None:
 
 
 def hint(value: str, wanted: Wanted) -> str:
-    """Say what an id that leads to nothing looks like, if it looks like something else."""
+    """Return what an unknown id looks like, as a hint; an empty str if there is nothing to say."""
     kind = kind_of(value, wanted)
     if kind is None or kind == _OTHERS:
         return ""
@@ -60,7 +60,7 @@ def hint(value: str, wanted: Wanted) -> str:
 
 @attrs.define
 class Lookalikes:
-    """What looked like something else, counted by what it looks like."""
+    """Counts the ids that look like something else, by what they look like."""
 
     wanted: Wanted
     _found: dict[tuple[str, str], tuple[int, str]] = attrs.field(
@@ -68,7 +68,7 @@ class Lookalikes:
     )
 
     def note(self, value: str) -> None:
-        """Count this one, if it looks like something else."""
+        """Count this id if it looks like something else."""
         kind = kind_of(value, self.wanted)
         if kind is not None:
             count, example = self._found.get(kind, (0, value))
@@ -76,7 +76,7 @@ class Lookalikes:
 
     @property
     def warnings(self) -> list[str]:
-        """Say how many look like what, with an example, and what to do instead."""
+        """Warnings: how many ids look like what, with an example, and what to do instead."""
         warnings: list[str] = []
         for (one, several), (count, example) in sorted(self._found.items()):
             looks = f"looks like {one}" if count == 1 else f"look like {several}, such as"
@@ -86,16 +86,16 @@ class Lookalikes:
 
     @property
     def examples(self) -> dict[tuple[str, str], str]:
-        """One of each kind."""
+        """One example of each kind."""
         return {kind: example for kind, (_, example) in self._found.items()}
 
     def drop(self, kind: tuple[str, str]) -> None:
-        """Forget a kind: the service knows such ids."""
+        """Forget a kind, because the service knows such ids."""
         del self._found[kind]
 
     @property
     def has_strangers(self) -> bool:
-        """Whether one is known to be something else, rather than merely odd."""
+        """Whether an id is clearly something else, rather than merely odd."""
         return any(kind != _OTHERS for kind in self._found)
 
     def _advice(self, kind: str) -> str:

@@ -1,4 +1,4 @@
-"""The words of the command line: what is typed, and what the library says."""
+"""The wording of the command line: options instead of parameters in the library's messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from clerk_async.errors import ClerkError
 
 STDIN: Final = "-"
-"""What stands for stdin where a file or a token is asked for."""
+"""The argument that means stdin where a file or a token is expected."""
 
 _TYPED: Final[Mapping[str, str]] = {
     "session_id": "the session id",
@@ -45,7 +45,7 @@ _ELSEWHERE: Final = (
 
 
 def as_typed(text: str) -> str:
-    """Name options where the library names its parameters."""
+    """Replace the library's parameter names by the names of options."""
     text = _AT_THE_START.sub(lambda match: _TYPED[match[0]], text)
     for said, typed in _ELSEWHERE:
         text = text.replace(said, typed)
@@ -53,7 +53,7 @@ def as_typed(text: str) -> str:
 
 
 def error_text(error: ClerkError) -> str:
-    """What an error says; of what the service itself says, not a word is changed."""
+    """Return an error's message; text from the service itself is never changed."""
     from clerk_async.errors import (  # noqa: PLC0415 - attrs, not for help
         ConfigurationError,
         InvalidArgumentError,
@@ -69,7 +69,7 @@ _LOGGER: Final = logging.getLogger("clerk_async")
 
 
 _EACH_AT_MOST: Final = 3
-"""So many warnings of one kind are shown; of the others there is a count at the end."""
+"""This many warnings of one kind are shown; the rest are counted at the end."""
 
 
 class _LogLines(logging.Handler):
@@ -104,7 +104,7 @@ class _LogLines(logging.Handler):
 
 
 def show_log(out: Output, *, is_verbose: bool = False) -> None:
-    """Show what the library logs until `hide_log`: warnings, or all of it."""
+    """Show what the library logs until `hide_log`: warnings, or everything."""
     hide_log()
     handler = _LogLines(out)
     handler.setLevel(logging.DEBUG if is_verbose else logging.WARNING)
@@ -115,7 +115,7 @@ def show_log(out: Output, *, is_verbose: bool = False) -> None:
 
 
 def hide_log() -> None:
-    """Leave the library's log as it was before."""
+    """Restore the library's log to its state before `show_log`."""
     for handler in list(_LOGGER.handlers):
         if isinstance(handler, _LogLines):
             _LOGGER.removeHandler(handler)

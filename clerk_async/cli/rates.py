@@ -1,4 +1,4 @@
-"""The options that both revokes share, as a value; `--rate N/S` and `--share F` as a rate limit."""
+"""The options that both revoke commands share; `--rate N/S` and `--share F` as a rate limit."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from clerk_async.config import Endpoint, RateLimit
 
 ASK_ABOVE: Final = 25
-"""Runs of more sessions than this need a yes, and keep a journal."""
+"""Runs of more sessions than this need a yes and keep a journal."""
 _FORM: Final = re.compile(r"(\d+)\s*/\s*(\d*\.?\d+)?\s*s?")
 
 
 def read_rate(
     context: click.Context, option: click.Parameter, value: str | None
 ) -> RateLimit | None:
-    """Read `N/S`: so many requests in so many seconds.
+    """Read `N/S`: N requests in S seconds.
 
     Raises:
-        click.BadParameter: If it isn't that.
+        click.BadParameter: If it has another form.
     """
     if value is None:
         return None
@@ -46,10 +46,10 @@ def read_rate(
 def read_share(
     context: click.Context, option: click.Parameter, value: float | None
 ) -> float | None:
-    """Check a part of a limit.
+    """Check a share of a limit.
 
     Raises:
-        click.BadParameter: If it isn't above 0 and up to 1.
+        click.BadParameter: If it isn't greater than 0 and at most 1.
     """
     if value is not None and not 0 < value <= 1:  # which a NaN isn't either
         told = f"{value:g} isn't a part of the rate: above 0, up to 1"
@@ -58,7 +58,7 @@ def read_share(
 
 
 class RunOptions(NamedTuple):
-    """What was asked of a bulk run; see the help of each option."""
+    """The options of a bulk run; see the help of each."""
 
     dry_run: bool
     yes: bool
@@ -73,16 +73,16 @@ class RunOptions(NamedTuple):
 
     @property
     def seconds(self) -> float | None:
-        """The deadline as the library takes it."""
+        """The deadline in seconds, as the library takes it."""
         return None if self.deadline is None else self.deadline.total_seconds()
 
 
 def rate_limit_of(
     rate: RateLimit | None, share: float | None, endpoint: Endpoint
 ) -> RateLimit | None:
-    """Make one limit of both options; None leaves it to the library.
+    """Combine both options into one limit; None leaves it to the library.
 
-    `--share` is a part of `--rate` where that is given, else of the limit of the key's kind.
+    `--share` is a share of `--rate` if that is given, else of the limit for the key's kind.
     """
     if share is None:
         return rate
@@ -90,7 +90,7 @@ def rate_limit_of(
 
 
 def default_rate_limit(endpoint: Endpoint) -> RateLimit:
-    """Return the limit that the library takes for bulk runs unless told otherwise."""
+    """Return the library's default limit for bulk runs."""
     from clerk_async import config  # noqa: PLC0415 - not for help
 
     is_shared = bool(os.environ.get(config.SHARED_STATE_VARIABLE))

@@ -1,4 +1,4 @@
-"""What `revoke` and `revoke-all` do: checks before anything is sent, the question, the run."""
+"""`revoke` and `revoke-all`: the checks before anything is sent, the question, the run."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def revoke(
     """Revoke sessions by their ids, and return the exit code.
 
     Raises:
-        click.ClickException: If the input can't be used, or nobody confirmed.
-        ClerkError: If the run could not begin.
+        click.ClickException: If the input is invalid, or nobody confirmed.
+        ClerkError: If the run could not start.
     """
     ids = ids_from(session_ids, path, column, what="session ids as arguments", option="--from")
     return _ByIds(settings, options, ids, session_ids, Filters()).run()
@@ -68,11 +68,11 @@ def revoke_all(
     filters: Filters,
     options: RunOptions,
 ) -> int:
-    """Revoke the live sessions of users, or of a client, and return the exit code.
+    """Revoke the live sessions of users or of a client, and return the exit code.
 
     Raises:
-        click.ClickException: If the input can't be used, or nobody confirmed.
-        ClerkError: If the run could not begin.
+        click.ClickException: If the input is invalid, or nobody confirmed.
+        ClerkError: If the run could not start.
     """
     ids = None
     if user_ids or path is not None or client_id is None:
@@ -103,13 +103,13 @@ class _ByIds:
 
     Attributes:
         settings: The global options.
-        options: What was asked of the run.
-        ids: Where the ids come from; None where there are none to read.
-        given: Those that were arguments.
-        filters: Which of the sessions found are meant.
-        journal: Where it is noted what is done, if anywhere.
+        options: The options of the run.
+        ids: The source of the ids; None if there are none to read.
+        given: The ids that were arguments.
+        filters: Which of the sessions found to select.
+        journal: Records what is done, or None.
         done: What an earlier run has done.
-        left: How many sessions are left to do; None while that isn't known.
+        left: How many sessions are left; None while that is unknown.
     """
 
     settings: Settings
@@ -124,12 +124,12 @@ class _ByIds:
 
     @property
     def kind(self) -> RunKind:
-        """What kind of run the journal is of."""
+        """The kind of run, for the journal."""
         return "revoke_many"
 
     @property
     def total(self) -> int | None:
-        """How many sessions there are, where the library can't know."""
+        """How many sessions there are, if the library can't know."""
         return None if self.ids is None else self.ids.total
 
     @property
@@ -139,30 +139,30 @@ class _ByIds:
 
     @property
     def lookalikes(self) -> Lookalikes | None:
-        """What looks like something else: here the run itself notes what it didn't find."""
+        """The ids that look like something else; here, those that the run does not find."""
         return self._lookalikes
 
     async def look_at_lookalikes(
         self, sessions: AsyncSessionsApi, report: RevocationReport | None
     ) -> None:
-        """Find out whether the service knows what looks like something else."""
+        """Check whether the service knows the ids that look like something else."""
 
     @property
     def must_ask(self) -> bool:
-        """Whether somebody has to say yes to a large run."""
+        """Whether a large run needs confirmation."""
         return not (self.options.yes or self.options.dry_run)
 
     @property
     def limit(self) -> RateLimit | None:
-        """The rate limit that was asked for; None leaves it to the library."""
+        """The rate limit that was asked for; None for the library's default."""
         return rate_limit_of(self.options.rate, self.options.share, endpoint(self.settings))
 
     def run(self) -> int:
-        """Check, ask, revoke, tell.
+        """Check, ask, revoke, and report.
 
         Raises:
-            click.ClickException: If the input can't be used, or nobody confirmed.
-            ClerkError: If the run could not begin.
+            click.ClickException: If the input is invalid, or nobody confirmed.
+            ClerkError: If the run could not start.
         """
         options, ids = self.options, self.ids
         if options.journal is not None and options.no_journal:
@@ -176,7 +176,7 @@ class _ByIds:
                 self.journal, instance=where.fingerprint, run=self.kind, dry_run=options.dry_run
             )
         if ids is not None:
-            # Before the loop runs, because a read may wait, and Ctrl-C must end it.
+            # Before the event loop runs, because a read may wait, and Ctrl-C must end it.
             ids.check_not_empty()
             if self.must_ask:
                 ids.has_more_than(ASK_ABOVE)
@@ -196,24 +196,24 @@ class _ByIds:
             return await self._revoke(sessions)
 
     async def prepare(self, sessions: AsyncSessionsApi, question: Question) -> None:
-        """Find out how many there are, and ask if they are many."""
+        """Count the sessions, and ask if there are many."""
         del sessions
         if self.ids is None:
             return
         self.left = self.ids.left_after(self.done)
         if not self.must_ask:
-            return  # nor read ahead: whoever types ids sees each done at once
+            return  # don't read ahead either: typed ids are done at once
         if self.ids.has_more_than(ASK_ABOVE) if self.left is None else self.left > ASK_ABOVE:
             question.about_journal(self.journal, len(self.done), self.left)
             question.about_pace(self.left)
             question.ask(f"Revoke {self.ids.count} sessions from {self.ids.source}", self.ids)
 
     async def start(self, sessions: AsyncSessionsApi, run: BulkRun) -> RevocationReport:
-        """Do what was asked for."""
+        """Start the run."""
         assert self.ids is not None  # noqa: S101 - it has no other input
         whole = None
         if os.environ.get(SHARED_STATE_VARIABLE):
-            whole = self.ids.whole  # which the run denies as a whole before it sends the first
+            whole = self.ids.whole  # the run denies all of them before it sends the first request
         return await sessions.revoke_many(
             self.given or whole or self.ids.read(run.interrupts.wait),
             journal=self.journal,
@@ -269,7 +269,7 @@ class _OfUsers(_ByIds):
     Attributes:
         client_id: Only sessions of this client.
         except_ids: Sessions to leave alone.
-        keep_newest: So many of each user's newest sessions to leave alone as well.
+        keep_newest: How many of each user's newest sessions to leave alone as well.
     """
 
     client_id: str | None
@@ -293,13 +293,13 @@ class _OfUsers(_ByIds):
 
     @property
     def lookalikes(self) -> Lookalikes | None:
-        """See `_ByIds`; here they are noted as they are read."""
+        """See `_ByIds`; here they are counted as they are read."""
         return None if self.ids is None else self.ids.lookalikes
 
     async def look_at_lookalikes(
         self, sessions: AsyncSessionsApi, report: RevocationReport | None
     ) -> None:
-        """See `_ByIds`; one of each kind stands for all of it."""
+        """See `_ByIds`; one example of each kind decides for all of the kind."""
         found = self.lookalikes
         if found is None:
             return
@@ -313,7 +313,7 @@ class _OfUsers(_ByIds):
                 found.drop(kind)
 
     async def prepare(self, sessions: AsyncSessionsApi, question: Question) -> None:
-        """Count the sessions if the users are few, so that listing them first is cheap."""
+        """Count the sessions if there are few users, so that listing them first is cheap."""
         if not self.must_ask:
             return
         question.about_journal(self.journal, len(self.done), None)
@@ -339,7 +339,7 @@ class _OfUsers(_ByIds):
             view.close()
         for failure in report.failures:
             if failure.error is not None:
-                raise failure.error  # without the sessions of all there is no telling
+                raise failure.error  # without all sessions, the count is unknown
         self.left = report.planned
         if self.left > ASK_ABOVE:
             whose = f"client {self.client_id}"

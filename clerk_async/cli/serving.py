@@ -1,4 +1,4 @@
-"""`fake-server`: a Clerk Sessions service with a made-up company in it, or with given sessions."""
+"""`fake-server`: a Clerk Sessions service with a made-up company, or with given sessions."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ def make_fake(
     seed: int,
     production: bool,
 ) -> FakeClerk:
-    """Make a fake that holds what was asked for; it is not started yet.
+    """Create a fake with the requested content; it is not started yet.
 
     Raises:
-        Refused: If a file can't be used.
+        Refused: If a file is invalid.
     """
     fake = FakeClerk(
         port=port,
@@ -89,7 +89,7 @@ def make_fake(
         latency=latency,
         seed=seed,
         production=production,
-        keep_requests=0,  # nobody can look at them, and it may run for days
+        keep_requests=0,  # nothing can read them, and it may run for days
     )
     for name, file in templates:
         fake.add_template(name, _claims_in(file))
@@ -105,7 +105,7 @@ def make_fake(
 
 
 def _add_made_up(fake: FakeClerk, count: int, seed: int) -> None:
-    """Put sessions in, four to a user: devices, places, organizations, and people who help out."""
+    """Add sessions, four per user, with devices, places, organizations and impersonators."""
     chance = random.Random(f"company {seed}")  # noqa: S311 - a story, no secret
     now = int(datetime.now(UTC).timestamp() * 1000)
     support = f"user_{_letters(chance)}"
@@ -118,7 +118,7 @@ def _add_made_up(fake: FakeClerk, count: int, seed: int) -> None:
             user_id = f"user_{_letters(chance)}"
             role = chance.choice(["org:admin", "org:member", "org:member", ""])
         status = chance.choices(statuses, weights)[0]
-        # The newest come last: the list operation shows them first.
+        # The newest come last, because the list operation shows them first.
         created = now - (count - index) * 1000 - chance.randrange(1000)
         last_active = min(now, created + chance.randrange(1000))
         is_over = status not in {"active", "pending"}
@@ -146,7 +146,7 @@ def _add_made_up(fake: FakeClerk, count: int, seed: int) -> None:
                 "browser_name": browser,
                 "browser_version": version,
                 "is_mobile": is_mobile,
-                "ip_address": f"203.0.113.{chance.randrange(1, 255)}",  # RFC 5737: nobody's
+                "ip_address": f"203.0.113.{chance.randrange(1, 255)}",  # RFC 5737: documentation
                 "city": city,
                 "country": country,
             },
@@ -163,7 +163,7 @@ def _letters(chance: random.Random) -> str:
 
 
 def _add_given(fake: FakeClerk, file: IO[str]) -> None:
-    """Put in the sessions of a file, as `list --json` prints them, or as the service sends them."""
+    """Add the sessions of a file, in the form of `list --json` or of the service."""
     try:
         for number, line in enumerate(file, 1):
             if not line.strip():
@@ -223,7 +223,7 @@ def read_template(
     """Read `NAME=FILE`, any number of times.
 
     Raises:
-        click.BadParameter: If one isn't that.
+        click.BadParameter: If a value has another form.
     """
     templates: list[Template] = []
     for value in values:
@@ -240,7 +240,7 @@ def read_fault(
     """Read `OPERATION:STATUS[:PROBABILITY]`, any number of times.
 
     Raises:
-        click.BadParameter: If one isn't that.
+        click.BadParameter: If a value has another form.
     """
     faults: list[Fault] = []
     for value in values:
@@ -262,7 +262,7 @@ def read_fault(
 
 
 def read_latency(context: click.Context, option: click.Parameter, value: str | None) -> Latency:
-    """Read `S` or `S-S`: seconds, or from how many to how many.
+    """Read `S` or `S-S`: seconds, or a range of seconds.
 
     Raises:
         click.BadParameter: If it is neither.
@@ -276,14 +276,14 @@ def read_latency(context: click.Context, option: click.Parameter, value: str | N
     return float(match[1]) if match[2] is None else (float(match[1]), float(match[2]))
 
 
-# --- what it tells ---
+# --- output ---
 
 
 def write_lines(file: str, lines: Iterable[str]) -> None:
-    """Write one id a line, for the commands that read such files.
+    """Write one id per line, for the commands that read such files.
 
     Raises:
-        Refused: If that can't be done.
+        Refused: If the file can't be written.
     """
     try:
         Path(file).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
@@ -292,12 +292,12 @@ def write_lines(file: str, lines: Iterable[str]) -> None:
 
 
 def users_of(fake: FakeClerk) -> list[str]:
-    """The users who have sessions, in the order of their first ones."""
+    """Return the users who have sessions, in the order of their first ones."""
     return list(dict.fromkeys(session.user_id for session in fake.sessions.values()))
 
 
 def how_to_reach(fake: FakeClerk) -> Iterator[str]:
-    """Lines for a shell, and as its comments what there is."""
+    """Return lines for a shell, with comments that describe the content."""
     yield f"export CLERK_API_URL={fake.base_url.removesuffix('/v1')}"
     yield f"export CLERK_SECRET_KEY={fake.secret_key}"
     users = users_of(fake)

@@ -28,31 +28,31 @@ if TYPE_CHECKING:
     from clerk_async.testing import FakeSession
 
 PRODUCTION_LIMIT: Final = (1000, 10.0)
-"""Requests in seconds, as Clerk limits a production instance."""
+"""Requests per seconds, as Clerk limits a production instance."""
 LATENCY: Final = 0.02
 SESSIONS_PER_USER: Final = 10
 ALREADY_OVER: Final = 0.10
-"""The part of the sessions that have ended before the story begins."""
+"""The share of sessions that have ended before the story begins."""
 STILL_PENDING: Final = 0.05
 BYSTANDERS: Final = 0.10
-"""The part of the users that the leak does not concern."""
+"""The share of users that the leak does not affect."""
 SIGN_OUT_MEANWHILE: Final = 0.02
 LOUDEST: Final = 5
 WIDEST: Final = 88
 ANSWERED: Final = frozenset({200, 400})
-"""What a revocation is answered without trouble; 400: the session had ended before."""
+"""The statuses of responses to a revocation without trouble; 400: the session had ended before."""
 
 _Snapshot = dict[str, str]
 
 
 @attrs.frozen
 class Story:
-    """Who is in it.
+    """The cast of the story.
 
     Attributes:
-        leaked: The users whose sessions must go.
-        operator: Of these, the session of the person who types the command: it must stay.
-        before: Every session's status when it all began.
+        leaked: The users whose sessions must be revoked.
+        operator: The session of the person who types the command; it must stay.
+        before: Every session's status at the beginning.
     """
 
     leaked: tuple[str, ...]
@@ -60,7 +60,7 @@ class Story:
     before: _Snapshot
 
     def targets(self, sessions: dict[str, FakeSession]) -> set[str]:
-        """The ids of those that must go: live ones of the leaked users, but the operator's."""
+        """Return the ids to revoke: the leaked users' live sessions, except the operator's."""
         leaked = set(self.leaked)
         return {
             session_id
@@ -72,7 +72,7 @@ class Story:
 
 
 def tell(settings: Settings, *, count: int, seed: int, progress: Mode | None) -> int:
-    """Tell the story, and give the exit code."""
+    """Tell the story, and return the exit code."""
     shared = os.environ.pop(SHARED_STATE_VARIABLE, None)  # which is no place for what is made up
     try:
         with FakeClerk(
@@ -86,7 +86,7 @@ def tell(settings: Settings, *, count: int, seed: int, progress: Mode | None) ->
 
 
 def _set_the_scene(fake: FakeClerk, count: int, seed: int) -> Story:
-    chance = random.Random(f"demo {seed}")  # noqa: S311 - a story, no secret
+    chance = random.Random(f"demo {seed}")  # noqa: S311 - a story, not a secret
     users = [f"user_{number:05}" for number in range(1, max(2, count // SESSIONS_PER_USER) + 1)]
     spared = set(users[:: round(1 / BYSTANDERS)])
     leaked = tuple(user for user in users if user not in spared)
@@ -222,7 +222,7 @@ async def _list(
 
 
 def _sign_some_out(out: Output, fake: FakeClerk, planned: list[str], seed: int) -> None:
-    """End some sessions as their users would, between the list and the revocation."""
+    """End some sessions, as if their users signed out between the list and the revocation."""
     chance = random.Random(f"sign-outs {seed}")  # noqa: S311 - a story, no secret
     gone = chance.sample(planned, round(len(planned) * SIGN_OUT_MEANWHILE))
     for session_id in gone:
@@ -277,7 +277,7 @@ def _tell_report(out: Output, fake: FakeClerk, report: RevocationReport) -> None
 
 
 def _check(fake: FakeClerk, story: Story, report: RevocationReport) -> list[tuple[bool, str]]:
-    """Compare what the service holds now with what had to become of it."""
+    """Compare the service's state with what it must be."""
     sessions = dict(fake.sessions)
     now = {session_id: session.status for session_id, session in sessions.items()}
     targets = story.targets(sessions)
@@ -315,7 +315,7 @@ def _tell_findings(out: Output, findings: list[tuple[bool, str]]) -> None:
 async def _lock_out_unless(
     interrupts: Interrupts, out: Output, fake: FakeClerk, story: Story
 ) -> LockOut | None:
-    """Lock a user out, unless somebody wants to stop; None too if no token can be made or read."""
+    """Lock a user out; return None if interrupted, or if no token can be made."""
     try:
         session = fake.add_session(user_id=story.leaked[-1])
         token = fake.mint(session)

@@ -1,4 +1,4 @@
-"""What `verify-token` does: where the public key comes from, and what a token says."""
+"""The command `verify-token`: where the public key comes from, and the output."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def verify_token(
     *,
     is_looked_up: bool,
 ) -> int:
-    """Verify a token, show what it says, and return the exit code.
+    """Verify a token, print its claims, and return the exit code.
 
     Args:
         settings: The global options.
         token: The token; `-` reads it from stdin.
-        jwt_key_file: Where the public key is; None for CLERK_JWT_KEY, or to have it fetched.
-        rules: What a verifier takes besides.
-        is_looked_up: Whether the service is asked if the session is alive.
+        jwt_key_file: The file with the public key; None for CLERK_JWT_KEY, or to fetch it.
+        rules: The verifier's other arguments.
+        is_looked_up: Whether to ask the service if the session is alive.
 
     Raises:
-        Refused: If a key or an option can't be used.
-        ClerkError: If the token is refused, or the keys can't be had.
+        Refused: If a key or an option is invalid.
+        ClerkError: If the token is rejected, or the keys can't be fetched.
     """
     if token == STDIN:
         (token,) = read_secret_lines(settings.out, "token")

@@ -1,1 +1,1 @@
-"""What each command takes; what it does is in the files beside this folder."""
+"""The arguments of each command; its behaviour is in the modules of the parent package."""

@@ -107,7 +107,7 @@ def shared_status_command(settings: Settings, /) -> int:
         return sessions.shared_status()
 
     status = attrs.asdict(call(settings, ask))
-    status["processes"] = max(0, status["processes"] - 1)  # this command is none of them
+    status["processes"] = max(0, status["processes"] - 1)  # don't count this command
     if settings.is_json:
         settings.out.result(json_line(status, settings.out.out).rstrip("\n"))
     else:

@@ -109,7 +109,7 @@ def revoke_command(
       clerk-async revoke sess_1 sess_2
       clerk-async revoke --from leaked.txt --dry-run
       clerk-async revoke --from leaked.csv --column session_id
-    """  # noqa: D301 - a control character of click, no backslash
+    """  # noqa: D301 - a control character of click, not a backslash
     from clerk_async.cli.revoking import revoke  # noqa: PLC0415 - not for help
 
     return revoke(settings, session_ids, source, column, RunOptions(**options))
@@ -189,7 +189,7 @@ def revoke_all_command(
       clerk-async revoke-all --user user_1 --except sess_mine
       clerk-async revoke-all --users-from leaked.txt --dry-run
       clerk-async revoke-all --users-from leaked.txt --idle 7d
-    """  # noqa: D301 - a control character of click, no backslash
+    """  # noqa: D301 - a control character of click, not a backslash
     from clerk_async.cli.revoking import revoke_all  # noqa: PLC0415 - not for help
 
     filters = filters_of(

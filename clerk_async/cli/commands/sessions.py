@@ -72,7 +72,7 @@ def list_command(
       clerk-async list --user user_1
       clerk-async list --user user_1 --idle 30d | clerk-async revoke --from - --dry-run
       clerk-async list --user user_1 --format csv > sessions.csv
-    """  # noqa: D301 - a control character of click, no backslash
+    """  # noqa: D301 - a control character of click, not a backslash
     if user_id is None and client_id is None:
         raise click.UsageError("say whose sessions: --user ID or --client ID")
     if is_all and (limit is not None or offset is not None):

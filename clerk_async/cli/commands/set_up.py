@@ -1,4 +1,4 @@
-"""`doctor`, `completion` and `help`: what they take."""
+"""The arguments of `doctor`, `completion` and `help`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def completion_command(settings: Settings, /, *, shell: str) -> int:
       bash:  echo 'eval "$(clerk-async completion bash)"' >> ~/.bashrc
       zsh:   echo 'eval "$(clerk-async completion zsh)"' >> ~/.zshrc
       fish:  clerk-async completion fish > ~/.config/fish/completions/clerk-async.fish
-    """  # noqa: D301 - a control character of click, no backslash
+    """  # noqa: D301 - a control character of click, not a backslash
     from click.shell_completion import get_completion_class  # noqa: PLC0415 - rarely asked
 
     complete = get_completion_class(shell)

@@ -53,7 +53,7 @@ def token_command(
     from clerk_async.http import operations  # noqa: PLC0415 - likewise
 
     if template is None:
-        operations.token_request(session_id, expires_in)  # what is wrong with these comes first
+        operations.token_request(session_id, expires_in)  # report invalid arguments first
     else:
         operations.template_token_request(session_id, template, expires_in)
     if not is_shown and (settings.is_json or not settings.out.out.is_terminal):

@@ -1,4 +1,4 @@
-"""`demo` and `fake-server`: what they take; the demo itself is in `story`."""
+"""The arguments of `demo` and `fake-server`; the demo itself is in `story`."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def fake_server_command(
             threading.Event().wait()
     except OSError as error:
         if error.errno not in _NOT_OURS:
-            raise  # what it prints can't be written
+            raise  # its output can't be written
         raise Refused(f"can't listen on port {port}: {error.strerror}") from None
     finally:
         signal.signal(signal.SIGTERM, before)
