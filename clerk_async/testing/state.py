@@ -236,7 +236,7 @@ class State:
         status: str = "active",
         **rest: Any,
     ) -> FakeSession:
-        """Add a session; `rest` has other attributes of it, with None for the usual value.
+        """Add a session; `rest` sets its other attributes, with None for the usual value.
 
         Raises:
             ValueError: If the id is taken.

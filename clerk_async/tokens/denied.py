@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from clerk_async.denials import Denials
     from clerk_async.shared.link import Link
 
-GONE: Final = ""  # stands in for the status of a session that the service doesn't know
+GONE: Final = ""  # the status of a session that the service doesn't know
 _PASSING: Final = frozenset({"active", "pending", GONE})
 _MAX_LOOK_UPS: Final = 10_000
 
@@ -57,7 +57,7 @@ class DenialCheck:
         if self._max_age is not None:
             self.check_knowledge()
         denials, session_id = self._denials, payload.get("sid")
-        if not denials.has_cuts:  # the usual case, in a hurry
+        if not denials.has_cuts:  # the common case, kept fast
             if session_id is None or not denials.denies(session_id):
                 return
         elif not denials.refuses(

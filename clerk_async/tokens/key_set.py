@@ -246,7 +246,7 @@ class FetchedKeys:
             return None
         age, flight = self._age(now), self._current.get(None)
         if age is None or age >= self._max_age:
-            if waited is not None and waited.failed:  # the next may take as long, and so on
+            if waited is not None and waited.failed:  # don't wait for one failure after another
                 raise self._nothing_to_go_by()
             return self._take_off(ended, patience=None)
         if age < self._refresh_after:
