@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from token_samples import (
@@ -24,13 +24,14 @@ from token_samples import (
 from clerk_async import (
     AsyncTokenVerifier,
     ConfigurationError,
+    InvalidArgumentError,
     TokenVerificationError,
     TokenVerifier,
 )
 from clerk_async import TokenVerificationReason as Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from clerk_async import RequestState
 
@@ -42,6 +43,7 @@ SESSION, TEMPLATE, MACHINE, NEUTRAL = (
 )
 HOST = {"host": "app.example.com"}
 GOOD = token()
+TEMPLATE_TOKEN = token(claims(sid=None), head=header(cat=TEMPLATE))
 EXPIRED_AT = {"exp": NOW - 60, "iat": NOW - 120, "nbf": NOW - 130}
 
 
@@ -390,6 +392,45 @@ def test_a_function_that_returns_a_coroutine_accepts_nobody() -> None:
         verifier.authenticate_request(bearer(GOOD))
 
 
+def test_a_generator_function_accepts_nobody() -> None:
+    """A generator is truthy too, whatever it would yield."""
+
+    def yields(_: str) -> Iterator[bool]:
+        yield False
+
+    async def yields_later(_: str) -> AsyncIterator[bool]:
+        yield False
+
+    for wrong in (yields, yields_later):
+        with pytest.raises(ConfigurationError, match="generator"):
+            verifier_of(authorized_parties=wrong).verify(GOOD)
+
+
+@pytest.mark.parametrize("name", ["accept_pending", "allow_missing_azp", "check_denials"])
+@pytest.mark.parametrize("verifier", [TokenVerifier, AsyncTokenVerifier])
+def test_a_flag_that_is_no_bool_is_rejected(verifier: Any, name: str) -> None:
+    """The text "false", from an environment variable, would count as true."""
+    with pytest.raises(ConfigurationError, match=f"{name} must be True or False"):
+        verifier(jwt_key=OURS.jwk, authorized_parties=[PARTY], **{name: "false"})
+
+
+async def test_an_option_of_a_call_that_is_no_bool_is_rejected() -> None:
+    """Before anything is checked, in both verifiers."""
+    pending, wrong = token(claims(sts="pending")), cast("Any", "false")
+    verifier = verifier_of(SyncStub())
+    with pytest.raises(InvalidArgumentError, match="accept_pending"):
+        verifier.verify(pending, accept_pending=wrong)
+    with pytest.raises(InvalidArgumentError, match="accept_pending"):
+        verifier.verify(pending, check_session=True, accept_pending=wrong)
+    other = AsyncTokenVerifier(jwt_key=OURS.jwk, authorized_parties=[PARTY], clock=Clock())
+    with pytest.raises(InvalidArgumentError, match="accept_pending"):
+        await other.verify(pending, accept_pending=wrong)
+    with pytest.raises(InvalidArgumentError, match="accept_pending"):
+        await other.authenticate_request(bearer(pending), accept_pending=wrong)
+    with pytest.raises(InvalidArgumentError, match="refresh_if_expired"):
+        verifier.authenticate_request(bearer(pending), refresh_if_expired=wrong)
+
+
 # --- issuers ---
 
 
@@ -464,6 +505,16 @@ def test_pending_sessions_are_accepted_by_setting_or_by_call() -> None:
 def test_only_a_pending_session_has_pending_claims(made: str) -> None:
     """A token that is rejected for another reason reveals nothing about its user."""
     assert verifier_of().authenticate_request(bearer(made)).pending_claims is None
+
+
+@pytest.mark.parametrize("first", [token(key=OTHER, head=header()), "junk", TEMPLATE_TOKEN])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_pending_session_is_named_beside_a_foreign_cookie(first: str, is_first: bool) -> None:
+    """Of several rejected tokens, a genuine one decides: the app can show the tasks."""
+    pairs = [f"__session={first}", f"__session_abcdefgh={token(claims(sts='pending'))}"]
+    state = verifier_of().authenticate_request(cookies(*(pairs if is_first else pairs[::-1])))
+    assert state.reason is Reason.SESSION_PENDING
+    assert state.pending_claims is not None
 
 
 def test_a_session_found_pending_at_the_service_has_them_too() -> None:

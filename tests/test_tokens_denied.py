@@ -89,6 +89,19 @@ async def test_a_revocation_applies_to_the_verifiers_of_its_client(
 
 
 @pytest.mark.promise("denied-at-once")
+async def test_a_denied_session_has_no_pending_claims(
+    fake: FakeClerk, client: AsyncSessionsApi
+) -> None:
+    """They say whose tasks are left, and a denied user must not get that far."""
+    session = fake.add_session(user_id="user_1", status="pending")
+    verifier, request = verifier_of(client), {"authorization": f"Bearer {fake.mint(session)}"}
+    assert (await verifier.authenticate_request(request)).pending_claims is not None
+    await client.deny(session_id=session.id)
+    state = await verifier.authenticate_request(request)
+    assert (state.reason, state.pending_claims) == (Reason.SESSION_REVOKED, None)
+
+
+@pytest.mark.promise("denied-at-once")
 async def test_a_404_denies_and_no_other_error_does(
     fake: FakeClerk, client: AsyncSessionsApi
 ) -> None:

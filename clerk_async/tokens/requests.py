@@ -14,6 +14,7 @@ from clerk_async.errors import (
     ClerkError,
     ConfigurationError,
     DenialsUnavailableError,
+    InvalidArgumentError,
     KeysUnavailableError,
     TokenVerificationError,
     WrongLoopError,
@@ -29,6 +30,7 @@ from clerk_async.tokens.credentials import (
 from clerk_async.tokens.denied import max_age_of
 from clerk_async.tokens.refreshing import failure_of, refresh_for
 from clerk_async.tokens.refusals import refused
+from clerk_async.tokens.rules import check_flag
 from clerk_async.tokens.verification import (
     Examined,
     RefreshNeeded,
@@ -114,11 +116,16 @@ def authenticate(
     """Find out who sent a request.
 
     Raises:
-        InvalidArgumentError: If headers can't be read from `request`, or `check_session` is
+        InvalidArgumentError: If headers can't be read from `request`, or an option is
             invalid.
         ConfigurationError: If the service must be asked and the verifier has no client.
     """
     wants_session = max_age_of(check_session) is not None
+    for name, flag in (
+        ("refresh_if_expired", refresh_if_expired),
+        ("accept_pending", False if accept_pending is None else accept_pending),
+    ):
+        check_flag(name, flag, error=InvalidArgumentError)
     if (wants_session or refresh_if_expired) and not verification.can_look_up:
         raise ConfigurationError(
             "check_session and refresh_if_expired ask the service: pass the verifier a client "
@@ -207,7 +214,7 @@ def _verdict(refusals: Sequence[_Refusal]) -> RequestState:
         error = refusal.error
         if isinstance(error, _OPEN) or not isinstance(error, TokenVerificationError):
             return RequestState("unknown", reason_of(error), str(error), error=error)
-    told = next((r for r in refusals if reason_of(r.error) is Reason.TOKEN_EXPIRED), refusals[0])
+    told = min(refusals, key=_irrelevance)
     reason = reason_of(told.error)
     is_pending = reason is Reason.SESSION_PENDING and told.examined is not None
     return RequestState(
@@ -219,20 +226,37 @@ def _verdict(refusals: Sequence[_Refusal]) -> RequestState:
     )
 
 
+def _irrelevance(refusal: _Refusal) -> int:
+    """Order rejected tokens: expired ones, other genuine tokens of this instance, and the rest."""
+    if reason_of(refusal.error) is Reason.TOKEN_EXPIRED:
+        return 0
+    return 1 if refusal.examined is not None else 2
+
+
 def _refresh_any(
     verification: Verification,
     credentials: Credentials,
     refusals: Sequence[_Refusal],
     asked: Asked,
 ) -> Steps[RequestState | None]:
-    """Refresh the first token that can be refreshed; return None if none can."""
+    """Refresh the first token that can be refreshed; return None if none can.
+
+    A browser usually has the same token in two cookies, with and without the suffix: it is
+    refreshed once, as the one with the suffix.
+    """
     refused_first: RequestState | None = None
+    suffixes = {each.cookie.token: each.cookie.suffix for each in refusals if each.cookie.suffix}
+    asked_for: set[tuple[str, str, str]] = set()
     for refusal in refusals:
+        cookie = refusal.cookie
+        if cookie.suffix is None:
+            cookie = cookie._replace(suffix=suffixes.get(cookie.token))
         need = refresh_for(
-            reason_of(refusal.error), refusal.cookie, refusal.examined, credentials, verification
+            reason_of(refusal.error), cookie, refusal.examined, credentials, verification
         )
-        if need is None:
+        if need is None or need.shared_by in asked_for:
             continue
+        asked_for.add(need.shared_by)
         state = yield from _refresh(verification, need, asked)
         if state.status != "signed_out" or state.set_cookies:
             return state

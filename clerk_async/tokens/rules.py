@@ -8,7 +8,7 @@ new one may pass where the old one would not.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Generator
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import attrs
@@ -19,6 +19,8 @@ from clerk_async.tokens.refusals import cut, malformed, of_another_kind, refused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from clerk_async.errors import ClerkError
 
 Parties: TypeAlias = frozenset[str] | Callable[[str], object]
 """The authorized parties: their names, or a function that recognizes them."""
@@ -137,7 +139,8 @@ class Rules:
         """Return whether an `azp` is one of the authorized parties.
 
         Raises:
-            ConfigurationError: If the function that recognizes them returns an awaitable.
+            ConfigurationError: If the function that recognizes them returns an awaitable or a
+                generator.
         """
         parties = self.authorized_parties
         if parties is None:
@@ -147,12 +150,14 @@ class Rules:
         if isinstance(parties, frozenset):
             return party in parties
         answer = parties(party)
-        if inspect.isawaitable(answer):
-            # An awaitable is always truthy and would let everyone in.
+        if inspect.isawaitable(answer) or isinstance(answer, Generator | AsyncGenerator):
+            # It is always truthy and would let everyone in.
             close = getattr(answer, "close", None)
             if close is not None:
                 close()
-            raise ConfigurationError("authorized_parties must not be a coroutine function.")
+            raise ConfigurationError(
+                "authorized_parties must not be a coroutine function or a generator function."
+            )
         return bool(answer)
 
 
@@ -160,6 +165,16 @@ _STARTS: Final = (
     ("nbf", Reason.TOKEN_NOT_ACTIVE_YET),
     ("iat", Reason.TOKEN_IAT_IN_THE_FUTURE),
 )
+
+
+def check_flag(name: str, value: object, *, error: type[ClerkError] = ConfigurationError) -> None:
+    """Reject anything but a bool: the text "false" of a setting would count as true.
+
+    Raises:
+        ClerkError: `error`, if it is something else.
+    """
+    if not isinstance(value, bool):
+        raise error(f"{name} must be True or False, not {value!r}")
 
 
 def pending() -> Exception:

@@ -16,7 +16,7 @@ from clerk_async.tokens.denied import DenialCheck, LookUps, checked_max_age
 from clerk_async.tokens.key_set import FetchedKeys, KeySetStatus
 from clerk_async.tokens.keys import key_from, require_cryptography
 from clerk_async.tokens.refusals import logger
-from clerk_async.tokens.rules import Rules
+from clerk_async.tokens.rules import Rules, check_flag
 from clerk_async.tokens.sources import FixedKey
 from clerk_async.tokens.verification import Verification
 from clerk_async.under_test import monotonic as real_monotonic
@@ -131,6 +131,9 @@ class Verifier(Generic[SourceT]):
         link: Link | None = getattr(sessions, "_link", None)
         checked_max_age(denials_max_age, link, checks_denials=check_denials)
         require_cryptography()
+        check_flag("allow_missing_azp", allow_missing_azp)
+        check_flag("accept_pending", accept_pending)
+        check_flag("check_denials", check_denials)
         _seconds("clock_skew", clock_skew, least=0.0)
         _seconds("kid_cooldown", kid_cooldown, least=0.0)
         _seconds("key_ttl", key_ttl, least=0.0, beyond=True)

@@ -71,7 +71,7 @@ class TokenVerifier(Verifier[SessionsSource]):
                 fetched.
             DenialsUnavailableError: If what is known of denials is older than `denials_max_age`.
             ConfigurationError: If `check_session` is set and the verifier has no `sessions`.
-            InvalidArgumentError: If `check_session` is invalid.
+            InvalidArgumentError: If `check_session` or `accept_pending` is invalid.
             ClerkError: With `check_session`, if the session could not be looked up.
         """
         try:
@@ -119,7 +119,7 @@ class TokenVerifier(Verifier[SessionsSource]):
             accept_pending: As in `verify`.
 
         Raises:
-            InvalidArgumentError: If headers can't be read from `request`, or `check_session` is
+            InvalidArgumentError: If headers can't be read from `request`, or an option is
                 invalid.
             ConfigurationError: If the service must be asked and the verifier has no `sessions`.
         """

@@ -19,6 +19,7 @@ import attrs
 from clerk_async.errors import (
     ClerkError,
     ConfigurationError,
+    InvalidArgumentError,
     NotFoundError,
     TokenVerificationError,
 )
@@ -37,7 +38,7 @@ from clerk_async.tokens.jose import (
 from clerk_async.tokens.key_set import KeySetStatus, KeysNeeded
 from clerk_async.tokens.keys import ALGORITHMS, VerificationKey
 from clerk_async.tokens.refusals import Tally, cut, malformed, of_another_kind, refused
-from clerk_async.tokens.rules import pending
+from clerk_async.tokens.rules import check_flag, pending
 from clerk_async.under_test import on_reset
 
 if TYPE_CHECKING:
@@ -174,7 +175,10 @@ class Verification:
 
         Raises:
             TokenVerificationError: If the token is rejected.
+            InvalidArgumentError: If `accept_pending` is invalid.
         """
+        if accept_pending is not None:
+            check_flag("accept_pending", accept_pending, error=InvalidArgumentError)
         try:
             examined = self.examine_at_once(token, session_only=False)
             if examined is None:
@@ -194,10 +198,12 @@ class Verification:
         Raises:
             TokenVerificationError: If the token is rejected.
             KeysUnavailableError: If the keys can't be fetched.
-            InvalidArgumentError: If `check_session` is invalid.
+            InvalidArgumentError: If `check_session` or `accept_pending` is invalid.
             ClerkError: If the session can't be looked up.
         """
         max_age = max_age_of(check_session)
+        if accept_pending is not None:
+            check_flag("accept_pending", accept_pending, error=InvalidArgumentError)
         try:
             examined = yield from self.examine(token, session_only=False)
             claims = self.accept(examined, accept_pending=accept_pending)
@@ -301,7 +307,7 @@ class Verification:
 
         Raises:
             TokenVerificationError: If it has expired, its origin is not authorized, or a claim
-                can't be read; if its session is pending; or, checked last, if it was denied.
+                can't be read; if it was denied; or, checked last, if its session is pending.
             ConfigurationError: If the function that recognizes parties can't be used.
         """
         try:
@@ -313,10 +319,10 @@ class Verification:
         if claims is None:
             claims = examined.claims = read_claims(examined.payload, self._shared)
             self._cache.put(examined)
-        if claims.status == "pending" and not self._accepts_pending(accept_pending):
-            raise pending()
         if self.denial_check is not None:
             self.denial_check.check(examined.payload)
+        if claims.status == "pending" and not self._accepts_pending(accept_pending):
+            raise pending()  # last, because it must be the only reason: see `pending_claims`
         return claims
 
     def _accepts_pending(self, accept_pending: bool | None) -> bool:
