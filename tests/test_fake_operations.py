@@ -339,6 +339,7 @@ class TestVerify:
     def test_an_invalid_token_is_rejected(self, fake: FakeClerk) -> None:
         session, other = fake.add_session(), fake.add_session()
         ended = fake.add_session(status="ended")
+        fake.add_template("with_sid", {"sid": "{{session.id}}"})
         with FakeClerk() as elsewhere:
             foreign = elsewhere.mint(elsewhere.add_session(session_id=session.id))
         bodies: list[tuple[FakeSession, dict[str, Any]]] = [
@@ -348,6 +349,7 @@ class TestVerify:
             (session, {"token": fake.mint(other)}),
             (session, {"token": fake.expired_token(session)}),
             (session, {"token": foreign}),
+            (session, {"token": fake.mint(session, template="with_sid")}),
             (ended, {"token": fake.mint(ended)}),
         ]
         for whose, body in bodies:

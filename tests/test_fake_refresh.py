@@ -16,6 +16,7 @@ from clerk_async.testing.keys import unb64
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+TEMPLATE = "cl_B7d4PD222AAA"
 NOW = 1_800_000_000
 ORIGIN = "http://localhost:3000"
 
@@ -224,6 +225,11 @@ class TestRefusals:
                 lambda fake, s: {"expired_token": fake.sign(claims(s, act={"sub": "user_admin"}))},
                 "session_refresh_session_token_ineligible",
                 "impersonated",
+            ),
+            refused_token(
+                lambda fake, s: {"expired_token": fake.sign(claims(s), headers={"cat": TEMPLATE})},
+                "session_refresh_session_token_ineligible",
+                "template with a sid",
             ),
         ],
     )

@@ -176,6 +176,14 @@ class TestTemplates:
         with pytest.raises(KeyError):
             fake.mint(session, template="none")
 
+    def test_a_template_can_not_give_a_token_an_authorized_party(self, fake: FakeClerk) -> None:
+        """The name is reserved, and the Backend API knows no origin."""
+        session = fake.add_session(user_id="user_1")
+        fake.add_template("mine", {"azp": "https://app.example.com", "sub": "user_2"})
+        claims = parts(post(fake, f"/sessions/{session.id}/tokens/mine").json["jwt"])[1]
+        assert "azp" not in claims
+        assert claims["sub"] == "user_1"
+
 
 # joserfc warns that RFC 9864 calls it Ed25519; Clerk's key sets say EdDSA.
 @pytest.mark.filterwarnings("ignore:EdDSA is deprecated")

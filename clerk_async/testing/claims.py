@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from attrs import frozen
 
 from .checks import SCOPES, is_system_permission
+from .keys import unb64
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +24,15 @@ SESSION = "cl_B7d4PD111AAA"
 TEMPLATE = "cl_B7d4PD222AAA"
 """The `cat` header of a token made from a JWT template."""
 
+_OF_SESSIONS = (SESSION, "cl_I7d4PD111III")
+
 _SLUG = "acme"
+
+
+def is_of_session(token: str) -> bool:
+    """Return whether a well-formed token has a session's category, or none as older ones."""
+    header = msgspec.json.decode(unb64(token.partition(".")[0]), type=dict[str, Any])
+    return header.get("cat", SESSION) in _OF_SESSIONS
 
 
 def usual_claims(
@@ -161,7 +171,7 @@ def template_claims(
         "{{org.id}}": session.last_active_organization_id,
     }
     claims: dict[str, Any] = _filled(dict(own), shortcodes)
-    return claims | _without_none(usual)
+    return _without_none({**claims, **usual})
 
 
 def _without_none(claims: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import msgspec
 from attrs import frozen
 
 from .answers import Answer, Refusal, encode, usual_refusal
+from .claims import is_of_session
 from .refresh import (
     check_refresh,
     check_refresh_body,
@@ -244,10 +245,12 @@ class Operations:
                 "https://clerk.com/docs/guides/sessions/manual-jwt-verification",
             )
         session = self._session(call)
-        token = _object(call.body).get("token")
-        claims = self._tokens.read_token(token) if isinstance(token, str) else None
+        given = _object(call.body).get("token")
+        token = given if isinstance(given, str) else ""
+        claims = self._tokens.read_token(token)
         if (
             claims is None
+            or not is_of_session(token)
             or claims.get("sid") != session.id
             or claims.get("exp", 0) * 1000 <= self._state.now()
             or session.status not in LIVE

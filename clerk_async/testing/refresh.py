@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from .answers import Refusal
+from .claims import is_of_session
 from .state import LIVE
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def check_refresh(
     if claims is None:
         raise _refused("expired_session_token_invalid", "the expired token is not valid")
     _check_claims(claims, origin, session_id)
-    session = _check_session(claims, body["refresh_token"], session_id, state)
+    session = _check_session(claims, body, session_id, state)
     _check_age(claims, state.now() / 1000, max_age)
     token_id = str(claims.get("jti", body["expired_token"]))
     with state.lock:
@@ -100,7 +101,7 @@ def _check_claims(claims: dict[str, Any], origin: str, session_id: str) -> None:
 
 
 def _check_session(
-    claims: dict[str, Any], refresh_token: str, session_id: str, state: State
+    claims: dict[str, Any], body: dict[str, Any], session_id: str, state: State
 ) -> FakeSession:
     session = state.find(session_id)
     if session is None:
@@ -109,11 +110,15 @@ def _check_session(
         raise _refused("session_refresh_user_not_found", "the session's user is gone")
     if session.status not in LIVE:
         raise _refused("session_refresh_inactive_session", "the session is not active")
-    if refresh_token != session.refresh_token:
+    if body["refresh_token"] != session.refresh_token:
         raise _refused("refresh_token_not_found", "there is no such refresh token")
     if claims.get("act") is not None:
         raise _refused(
             "session_refresh_session_token_ineligible", "an impersonated session is not refreshed"
+        )
+    if not is_of_session(body["expired_token"]):
+        raise _refused(
+            "session_refresh_session_token_ineligible", "the expired token is of another kind"
         )
     return session
 
