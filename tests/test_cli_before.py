@@ -373,7 +373,7 @@ def test_an_input_without_an_id_exits_with_2(
     path.write_text(text.format(header=header, csv="SESSION\tSTATUS\tUSER\n"))
     ended = cli(*command, str(path), *options)
     assert (ended.code, ended.out, cli.fake.requests) == (2, "", [])
-    assert "holds no" in ended.err
+    assert "contains no" in ended.err
 
 
 @pytest.mark.parametrize("command", [("revoke", "--from"), ("revoke-all", "--users-from")])
@@ -381,4 +381,4 @@ def test_a_pipe_without_an_id_exits_with_2(fake: FakeClerk, command: tuple[str, 
     """For example, `grep … | clerk-async revoke --from -`."""
     ended = run(fake, *command, "-", "--yes", stdin="")
     assert (ended.code, ended.out, fake.requests) == (2, "", [])
-    assert "stdin holds no" in ended.err
+    assert "stdin contains no" in ended.err

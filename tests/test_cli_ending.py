@@ -228,7 +228,7 @@ def warned(ended: Ended) -> bool:
         ("+4712345678", "looks like a phone number"),
         ("sess_1,sess_2", "looks like several ids in one"),
         ("eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ1c2VyXzEifQ.c2ln", "looks like a token: [redacted]"),
-        ("Anna", "looks like something else: Anna (those of sessions begin with sess_)"),
+        ("Anna", "looks like something else: Anna (ids of sessions begin with sess_)"),
     ],
 )
 def test_ids_that_look_like_other_objects_are_not_a_success(

@@ -233,9 +233,9 @@ def test_a_key_file_has_the_key_alone_or_on_its_own_line(
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "holds nothing"),
-        ("sk_test_a\nsk_test_b\n", "holds several lines"),
-        ("OTHER=sk_test_planted\n", "holds no CLERK_SECRET_KEY= lines"),
+        ("", "contains nothing"),
+        ("sk_test_a\nsk_test_b\n", "contains several lines"),
+        ("OTHER=sk_test_planted\n", "has no CLERK_SECRET_KEY= lines"),
         ("CLERK_SECRET_KEY=sk_test_planted\nCLERK_SECRET_KEY=sk_test_b\n", "several different"),
         ("CLERK_SECRET_KEY=\n", "is empty"),
         ("\x00\x01", "the secret key contains"),

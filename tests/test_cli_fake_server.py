@@ -206,7 +206,7 @@ def test_unusable_input_is_rejected(
         ("{}", "line 2: a session has no id"),
         ('{"id": 7}', "line 2: a session has no id"),
         ('{"id": "sess_2", "status": 7}', "line 2: status must be str"),
-        ('{"id": "sess_2", "created_at": "yesterday"}', "line 2: created_at is no time"),
+        ('{"id": "sess_2", "created_at": "yesterday"}', "line 2: created_at isn't a time"),
         ('{"id": "sess_2", "created_at": "2026-01-01"}', "line 2: a session's time needs"),
         ('{"id": "sess_1"}', "line 2: there is a session 'sess_1' already"),
         ('{"id": "sess_2", "actor": "\\u001b[2J"}', "line 2: actor must be Mapping"),
@@ -226,7 +226,7 @@ def test_claims_that_are_not_an_object_are_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A template's file contains a JSON object."""
-    for text, told in (("[]", "holds no claims"), ("{", "isn't JSON")):
+    for text, told in (("[]", "contains no claims"), ("{", "isn't JSON")):
         (tmp_path / "claims.json").write_text(text, encoding="utf-8")
         assert main(["fake-server", "--template", f"mine={tmp_path / 'claims.json'}"]) == 2
         assert told in capsys.readouterr().err

@@ -87,7 +87,7 @@ def test_a_signal_stops_a_run_and_prints_how_to_resume(
         program.send_signal(getattr(signal, name))
         told = program.communicate(timeout=40)[1]
     assert program.returncode == 130, told
-    assert "stopping: what is in flight is finished first" in told
+    assert "stopping once the requests in flight have ended" in told
     assert "To go on" in told
 
 

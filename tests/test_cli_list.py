@@ -140,7 +140,7 @@ def test_a_person_gets_one_page_and_a_note_about_the_rest(
     with Terminal(fake, "list", "--user", "user_1", *form) as terminal:
         assert terminal.end() == 0
         assert sum(one in terminal.text for one in made) == shown
-        assert ("10 of 12 sessions; --all lists all" in terminal.text) == (shown == 10)
+        assert ("10 of 12 sessions; --all lists them all" in terminal.text) == (shown == 10)
 
 
 def test_a_limit_or_an_offset_is_a_page_for_programs_too(cli: InProcess) -> None:
@@ -310,4 +310,4 @@ def test_an_unreadable_list_entry_is_reported_and_the_rest_is_shown(cli: InProce
     cli.fake.inject(Fault.missing("status", item=1, operation="list"))
     ended = cli("--quiet", "list", "--user", "user_1")
     assert (ended.code, len(ended.lines)) == (1, 2)
-    assert "entry 1 of the list is no session" in ended.err
+    assert "entry 1 of the list isn't a session" in ended.err

@@ -101,4 +101,4 @@ def test_messages_of_the_service_are_not_changed(cli: InProcess) -> None:
 def test_the_help_of_each_command_mentions_the_common_options(cli: InProcess) -> None:
     """They aren't listed there, but work there."""
     told = " ".join(cli("revoke", "--help").out.split())
-    assert "--key-file, --base-url, --json and --quiet may stand here too" in told
+    assert "--key-file, --base-url, --json, --quiet and --verbose work here too" in told

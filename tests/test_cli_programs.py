@@ -77,7 +77,7 @@ def test_refresh_reads_tokens_without_an_option_from_lines_of_stdin(
     assert ended.code == 0, ended.err
     if names:
         short = run(fake, *line, stdin="x\n" if len(names) == 2 else "")
-        assert (short.code, short.err) == (2, f"clerk-async: stdin holds no {names[-1]} token\n")
+        assert (short.code, short.err) == (2, f"clerk-async: stdin contains no {names[-1]} token\n")
 
 
 def test_the_output_of_a_list_or_a_dry_run_can_be_revoked(fake: FakeClerk, tmp_path: Path) -> None:

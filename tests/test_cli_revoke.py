@@ -163,7 +163,7 @@ def test_ids_are_read_from_files_of_many_kinds(
         ("id,id\ns,t\n", "id", "2 columns"),
         ("sess_1 sess_2\n", None, "--column"),
         ("{\n", "id", "jq -c ."),
-        ("PK\x03\x04...", "id", "workbook"),
+        ("PK\x03\x04...", "id", "spreadsheet"),
         ("id,b\ns\0,1\n", "id", "NUL"),
         ('id,agent\ns_1,"Mozilla\ns_2,x\ns_3,y\n', "id", "line 4"),
         ('[{"id": "s_1"}]\n', "id", "jq -c"),
@@ -403,7 +403,7 @@ def test_a_deadline_stops_the_run(cli: InProcess, tmp_path: Path) -> None:
     ended = cli("revoke", "--from", str(path), "-y", "--rate", "4/60", "--deadline", "1s")
     assert ended.code == 1
     assert "Stopped: 4 of 60 done, 56 left" in ended.err
-    assert "the time was up" in ended.err
+    assert "the deadline passed" in ended.err
     assert f"revoke --from {path} -y --rate 4/60 --deadline 1s --journal" in ended.err
 
 

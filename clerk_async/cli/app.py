@@ -1,4 +1,4 @@
-"""The commands as a table, the options that all share, and where errors become exit codes."""
+"""The table of commands, the global options, and the mapping from errors to exit codes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
     "In an incident": {
         "revoke": ("revoke", "Revoke sessions by their ids, one or a million."),
         "revoke-all": ("revoke", "Revoke every live session of users."),
-        "deny": ("denying", "Sign out in every process at once, without asking the service."),
+        "deny": ("denying", "Refuse tokens in every process at once, without asking the service."),
         "allow": ("denying", "Take a denial back."),
     },
     "Check tokens": {
@@ -36,17 +36,17 @@ COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "verify": ("tokens", "Verify a token over the network (deprecated by Clerk)."),
     },
     "Set up": {
-        "doctor": ("set_up", "Check the key, the network, the clock and the pace."),
-        "shared-status": ("denying", "Show what the processes of a key share."),
+        "doctor": ("set_up", "Check the key, the network, the clock and the pace of runs."),
+        "shared-status": ("denying", "Show what the processes on a key share."),
         "completion": ("set_up", "Print the script that completes commands in your shell."),
-        "help": ("set_up", "Show this, or the help of a command."),
+        "help": ("set_up", "Show this text, or the help of a command."),
     },
     "Try it": {
-        "demo": ("try_it", "See the main job done on this machine, in under a minute."),
+        "demo": ("try_it", "Watch a bulk revocation on this machine, in under a minute."),
         "fake-server": ("try_it", "Run a Clerk Sessions service to test against."),
     },
 }
-"""By heading: each command's module and what it does in a line, so that help imports none."""
+"""By heading: each command's module and summary, so that help imports none of the modules."""
 
 
 COMPLETION_VARIABLE: Final = "_CLERK_ASYNC_COMPLETE"
@@ -54,7 +54,7 @@ COMPLETION_VARIABLE: Final = "_CLERK_ASYNC_COMPLETE"
 
 
 class Settings:
-    """What the global options say, what was typed in all, and what was made of it once."""
+    """The global options, all arguments, and what was made from them."""
 
     def __init__(self, arguments: Sequence[str] = ()) -> None:
         self.arguments = arguments
@@ -89,7 +89,7 @@ def _note(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
 
 
 def _shared_options(*, hidden: bool) -> list[click.Option]:
-    """Make the global options; commands take them too, so that nobody has to mind the order."""
+    """Make the global options; commands take them too, so the order doesn't matter."""
     rows: list[tuple[tuple[str, ...], str, dict[str, Any]]] = [
         (
             ("--key-file",),
@@ -97,8 +97,8 @@ def _shared_options(*, hidden: bool) -> list[click.Option]:
             {
                 "type": click.Path(),
                 "metavar": "FILE",
-                "help": "Read the secret key from FILE, which holds it alone or in a "
-                "CLERK_SECRET_KEY= line, as .env does.",
+                "help": "Read the secret key from FILE, which contains nothing else, or has a "
+                "CLERK_SECRET_KEY= line, as .env files do.",
             },
         ),
         (
@@ -106,19 +106,19 @@ def _shared_options(*, hidden: bool) -> list[click.Option]:
             "base_url",
             {
                 "metavar": "URL",
-                "help": "The API, with its version path; default: CLERK_API_URL, else Clerk's.",
+                "help": "URL of the API, including /v1; default: CLERK_API_URL, or Clerk's own.",
             },
         ),
         (("--json",), "is_json", {"is_flag": True, "help": "Print results as JSON lines."}),
         (
             ("--quiet", "-q"),
             "is_quiet",
-            {"is_flag": True, "help": "Print results and errors only."},
+            {"is_flag": True, "help": "Print only results and errors."},
         ),
         (
             ("--verbose", "-v"),
             "is_verbose",
-            {"is_flag": True, "help": "Print on stderr what is sent, and what becomes of it."},
+            {"is_flag": True, "help": "Log each request and its outcome on stderr."},
         ),
     ]
     return [
@@ -128,7 +128,7 @@ def _shared_options(*, hidden: bool) -> list[click.Option]:
 
 
 _SHARED: Final = (
-    "--key-file, --base-url, --json and --quiet may stand here too, and so may --verbose: see "
+    "The global options --key-file, --base-url, --json, --quiet and --verbose work here too: see "
     "clerk-async --help."
 )
 
@@ -175,7 +175,7 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., Any]], click.
 
 
 class _App(click.Group):
-    """The program: a group that imports a command when it is called."""
+    """The program: a group that imports each command on first use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
@@ -209,13 +209,13 @@ class _App(click.Group):
                 formatter.write_dl([(name.ljust(width), text) for name, (_, text) in rows.items()])
 
 
-_HELP = """Clerk sessions from the command line: list them, revoke them, check their tokens.
+_HELP = """List and revoke Clerk sessions, and verify their tokens.
 
-The secret key comes from CLERK_SECRET_KEY or from --key-file, never from an option, which would
-show in the list of processes.
+The secret key comes from CLERK_SECRET_KEY or --key-file. No option takes the key itself, because it
+would be visible in the process list.
 """
-_EPILOG = """Exit codes: 0 done, 1 some sessions failed or nothing matched, 2 usage or not
-confirmed, 3 key refused, 4 service or network out of reach, 130 interrupted."""
+_EPILOG = """Exit codes: 0 done; 1 some sessions failed, or nothing matched; 2 wrong usage, or not
+confirmed; 3 key refused; 4 service or network unreachable; 130 interrupted."""
 
 
 def _version(context: click.Context, _: click.Parameter, value: bool) -> None:

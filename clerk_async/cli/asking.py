@@ -143,7 +143,7 @@ def confirm(
     answers = _answers(out, is_stdin_taken=is_stdin_taken)
     if answers is None:
         out.err.write(told)
-        raise Refused(f"{what}: nobody can be asked here, so say --yes if you mean it{hint}")
+        raise Refused(f"{what}: nobody can be asked here, so pass --yes to confirm{hint}")
     with _ctrl_c_ends_it():
         out.err.write(f"{what}\n{told}Go on? [y/N] ")
         answer = answers.readline()

@@ -78,8 +78,8 @@ def secret_key(settings: Settings) -> str:
             settings.secret_key = os.environ.get(KEY_VARIABLE, "").strip()
             if not settings.secret_key:
                 raise Refused(
-                    "no secret key: set CLERK_SECRET_KEY, or give --key-file FILE "
-                    '(you find the key under "API keys" in the Clerk Dashboard)'
+                    "no secret key: set CLERK_SECRET_KEY, or pass --key-file FILE "
+                    '(the key is under "API keys" in the Clerk Dashboard)'
                 )
     return settings.secret_key
 
@@ -216,13 +216,13 @@ def _read_key(path: str) -> str:
         keys = {_value(match[2]) for match in settings if match[1] == KEY_VARIABLE}
         if len(keys) != 1:
             found = "several different" if keys else "no"
-            raise Refused(f"the key file {path} holds {found} {KEY_VARIABLE}= lines")
+            raise Refused(f"the key file {path} has {found} {KEY_VARIABLE}= lines")
         return keys.pop()
     if len(lines) != 1:
         found = "several lines" if lines else "nothing"
         raise Refused(
-            f"the key file {path} must hold the key alone, or a {KEY_VARIABLE}= line; "
-            f"it holds {found}"
+            f"the key file {path} must contain nothing but the key, or a {KEY_VARIABLE}= line; "
+            f"it contains {found}"
         )
     return lines[0]
 

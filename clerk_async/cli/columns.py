@@ -125,8 +125,8 @@ def _only_id(text: str, number: int, source: str) -> str:
         text = cell[1].replace('""', '"')
     if text.startswith(_OF_A_STRUCTURE) or _NOT_IN_AN_ID.search(text):
         raise Refused(
-            f"line {number} of {source} holds more than one id: for CSV or JSON lines, "
-            "say with --column NAME where the ids are"
+            f"line {number} of {source} contains more than one id: for CSV or JSON lines, "
+            "name the column of the ids with --column NAME"
         )
     return text
 
@@ -151,8 +151,8 @@ def column_ids(
             continue
         if line.lstrip().startswith("["):
             raise Refused(
-                f"{source} is a JSON array; what is read are JSON lines, one object a line: "
-                "jq -c '.[]' makes them of it"
+                f"{source} is a JSON array, but JSON lines are needed, one object per line: "
+                "jq -c '.[]' converts it"
             )
         if line.lstrip().startswith("{"):
             yield from _of_json(chain([line], lines), lines, source, column, tally)
@@ -173,8 +173,8 @@ def _of_json(
             row = None
         if not isinstance(row, dict):
             raise Refused(
-                f"line {lines.number} of {source} is not a JSON object; what is read are JSON "
-                "lines, one object a line: jq -c . makes them of it"
+                f"line {lines.number} of {source} is not a JSON object; JSON lines are needed, "
+                "one object per line: jq -c . converts the file"
             )
         fields = cast(dict[str, Any], row)
         names = list(fields)
@@ -207,8 +207,8 @@ def _of_csv(first: str, lines: Lines, source: str, column: str, tally: Tally) ->
         for row in rows:
             if any(cell.strip() for cell in row[len(header) :]):
                 raise Refused(
-                    f"line {lines.number} of {source} has more cells than the header: a cell with "
-                    f"{delimiter!r} in it has to stand in quotation marks"
+                    f"line {lines.number} of {source} has more cells than the header: a cell that "
+                    f"contains {delimiter!r} must be in quotation marks"
                 )
             value = row[place].strip() if place < len(row) else ""
             if value:

@@ -156,7 +156,7 @@ class Doctor:
     async def _name(self, where: Endpoint) -> str:
         host, port = _address(where.base_url)
         if (proxy := _proxy(where)) is not None:
-            return f"{host} is looked up by the proxy {proxy}"
+            return f"the proxy {proxy} looks up {host}"
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(PATIENCE):
@@ -173,7 +173,7 @@ class Doctor:
     async def _tls(self, where: Endpoint) -> str:
         host, port = _address(where.base_url)
         if where.base_url.startswith("http://"):
-            return f"none, http to {host}, which is this machine"
+            return f"none: http to {host}, which is this machine"
         if _proxy(where) is not None:
             return "through the proxy"
         try:
@@ -186,8 +186,7 @@ class Doctor:
         except ssl.SSLError as error:
             why = getattr(error, "verify_message", None) or error.reason or str(error)
             raise _FailedError(
-                f"{why} (if your network has its own certificate authority, name it with "
-                "SSL_CERT_FILE)",
+                f"{why} (if your network has its own certificate authority, set SSL_CERT_FILE)",
                 OUT_OF_REACH,
             ) from None
         except OSError as error:
@@ -228,7 +227,7 @@ class Doctor:
         elif abs(ahead) <= CLOCK_OFF:
             self._add("clock", f"{abs(ahead):.0f} s {side} the service's")
         else:
-            told = f"{duration(abs(ahead))} {side} the service's: tokens may be misjudged"
+            told = f"{duration(abs(ahead))} {side} the service's: valid tokens may be refused"
             self._add("clock", told, FAILED)
 
     async def _pace(self, where: Endpoint) -> str:
@@ -253,7 +252,7 @@ class Doctor:
         try:
             await connection.command("PING")
         except AwayError as error:
-            told = f"{SHARED_STATE_VARIABLE} is set, but Redis is away: {error}"
+            told = f"{SHARED_STATE_VARIABLE} is set, but Redis is unreachable: {error}"
             raise _FailedError(told, OUT_OF_REACH) from None
         finally:
             await connection.close()

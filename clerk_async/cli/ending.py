@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 _STOPS: Final = {
     "authentication": "the service refused the secret key",
     "max_failures": "too many failures",
-    "deadline": "the time was up",
+    "deadline": "the deadline passed",
     "should_stop": "interrupted",
 }
-_OUT_OF_REACH: Final = "the service was out of reach for too long, so the run gave up early"
+_OUT_OF_REACH: Final = "the service was unreachable for too long, so the run gave up"
 
 
 @attrs.frozen

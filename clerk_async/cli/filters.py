@@ -70,21 +70,21 @@ def age_options(function: F) -> F:
             "--older-than",
             callback=read_age,
             metavar="AGE",
-            help="Only sessions created longer ago than AGE, such as 30d, 12h or 2w.",
+            help="Only sessions created more than AGE ago, such as 30d, 12h or 2w.",
         ),
         click.option(
             "--idle",
             callback=read_age,
             metavar="AGE",
-            help="Only sessions last active longer ago than AGE.",
+            help="Only sessions last active more than AGE ago.",
         ),
         click.option(
             "--actor",
             is_flag=False,
             flag_value=ANY,
             metavar="[USER]",
-            help="Only sessions in which somebody impersonates the user: anybody, or USER. With "
-            "`none`, only the others.",
+            help="Only sessions in which anybody, or USER, impersonates the user; `none` selects "
+            "the others.",
         ),
     )
     for option in reversed(options):
@@ -151,9 +151,9 @@ def filters_of(
         click.UsageError: If two options say the same.
     """
     if older_than is not None and created_before is not None:
-        raise click.UsageError("--older-than and --created-before say the same: give one")
+        raise click.UsageError("--older-than and --created-before mean the same: pass one of them")
     if idle is not None and last_active_before is not None:
-        raise click.UsageError("--idle and --last-active-before say the same: give one")
+        raise click.UsageError("--idle and --last-active-before mean the same: pass one of them")
     now = datetime.now(UTC)
     return Filters(
         created_before if older_than is None else now - older_than,

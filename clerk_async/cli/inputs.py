@@ -125,7 +125,7 @@ class Ids:
         why = (
             f": {empty:,} {'row has' if empty == 1 else 'rows have'} an empty cell" if empty else ""
         )
-        raise Refused(f"{self.source} holds no {self.wanted.name}{why}")
+        raise Refused(f"{self.source} contains no {self.wanted.name}{why}")
 
     def left_after(self, done: Collection[str]) -> int | None:
         """Count the ids that an earlier run has not done; None if they must be read to know."""
@@ -256,12 +256,12 @@ def ids_from(
     wanted = _WANTED[option]
     lookalikes = Lookalikes(wanted)
     if arguments and path is not None:
-        raise click.UsageError(f"give {what} or with {option}, not both")
+        raise click.UsageError(f"pass {what} or with {option}, not both")
     if path is None:
         if column is not None:
-            raise click.UsageError(f"--column goes with {option}")
+            raise click.UsageError(f"--column needs {option}")
         if not arguments:
-            raise click.UsageError(f"give {what}, or with {option} FILE (- is stdin)")
+            raise click.UsageError(f"pass {what}, or with {option} FILE (- is stdin)")
         return Ids(
             arguments,
             source="the arguments",
@@ -334,9 +334,9 @@ def read_secret_lines(out: Output, *names: str) -> list[str]:
     secrets: list[str] = []
     for name in names:
         if os.isatty(0):
-            out.note(f"the {name}, in one line:")
+            out.note(f"Type the {name}, on one line:")
         secret = next(lines, "").strip()
         if not secret:
-            raise Refused(f"stdin holds no {name}")
+            raise Refused(f"stdin contains no {name}")
         secrets.append(secret)
     return secrets

@@ -86,14 +86,18 @@ class Interrupts:
     def _tell(self) -> None:
         if self._asked is not None:
             self._asked.set()
-        self._out.error("stopping: what is in flight is finished first (Ctrl-C again: at once)")
+        self._out.error(
+            "stopping once the requests in flight have ended (Ctrl-C again stops at once)"
+        )
 
     def _leave_at_once(self) -> None:
         if self._out.err.is_direct:  # a third time, while nobody reads the last messages
             os._exit(INTERRUPTED)
         self._out.err.is_direct = True
         self._out.clear_live()
-        self._out.error("interrupted at once: what was in flight may or may not have happened")
+        self._out.error(
+            "interrupted at once: the requests in flight may or may not have taken effect"
+        )
         if self._resume is not None:
             self._resume()
         os._exit(INTERRUPTED)  # the journal already has each outcome

@@ -53,8 +53,8 @@ def new_journal(out: Output, kind: RunKind) -> Journal | None:
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
         why = getattr(error, "strerror", None) or str(error)
         out.error(
-            f"no journal is kept, because its folder can't be used ({why}): a run that is "
-            "interrupted starts from the beginning; --journal FILE names another place"
+            f"no journal is kept, because its folder can't be used ({why}): an interrupted run "
+            "would start from the beginning; --journal FILE names another place"
         )
         return None
     name = f"{kind}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}"
@@ -72,7 +72,7 @@ def done_by(journal: Journal, *, instance: str, run: RunKind, dry_run: bool) -> 
     if not dry_run and not os.path.lexists(path):  # Path's own methods raise without permission
         folder = path.parent
         if not os.access(folder, os.W_OK | os.X_OK):
-            why = "is no folder that can be written" if os.path.exists(folder) else "doesn't exist"  # noqa: PTH110
+            why = "is no writable folder" if os.path.exists(folder) else "doesn't exist"  # noqa: PTH110
             raise JournalError(f"the journal {path} can't be made: {folder} {why}")
         return set()
     opened = open_file(
@@ -134,8 +134,8 @@ class Resume:
             how = "To go on where this run ended, run"
         else:
             how = (
-                "To go on, run this again (without a journal, sessions that are done are sent "
-                "once more, which does no harm)"
+                "To go on, run this again (without a journal, finished sessions are sent once "
+                "more, which does no harm)"
             )
         if self.is_stdin:
             how += ", with the same ids on stdin"

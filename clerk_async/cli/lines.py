@@ -65,8 +65,8 @@ class Lines(Iterator[str]):
         self.number += 1
         if b"\0" in line:
             raise Refused(
-                f"line {self.number} of {self._source} holds NUL characters: it is not text, or "
-                "in an encoding that is not known here; save it as UTF-8"
+                f"line {self.number} of {self._source} contains NUL characters: it isn't text, or "
+                "is in an unknown encoding; save it as UTF-8"
             )
         try:
             return line.decode()
@@ -88,7 +88,7 @@ class Lines(Iterator[str]):
             try:
                 chunk = self._decoder.decode(chunk, self._is_ended).encode()
             except UnicodeError:
-                raise Refused(f"{self._source} is not whole UTF-16 or UTF-32 text") from None
+                raise Refused(f"{self._source} is not valid UTF-16 or UTF-32 text") from None
         self._split(chunk)
 
     def _begin(self, head: bytes) -> bytes:
@@ -96,7 +96,7 @@ class Lines(Iterator[str]):
         self._is_begun = True
         if head.startswith(_ZIP):
             raise Refused(
-                f"{self._source} is a workbook or another zip file: save the sheet as CSV"
+                f"{self._source} is a spreadsheet or another zip file: save the sheet as CSV"
             )
         mark, encoding = next(
             (row for row in _BYTE_ORDER_MARKS if head.startswith(row[0])), (b"", _guess(head))
@@ -121,7 +121,7 @@ class Lines(Iterator[str]):
     def _keep(self, part: bytes) -> None:
         self._rest_size += len(part)
         if self._rest_size > LONGEST_LINE:
-            raise Refused(f"{self._source} holds no lines of ids")
+            raise Refused(f"{self._source} contains no lines of ids")
         if part:
             self._rest.append(part)
 

@@ -105,7 +105,7 @@ async def _list_page(settings: Settings, query: Query, printer: _Printer) -> int
     before = query.offset or 0
     if page.total_count is not None and before + shown < page.total_count:
         all_of_them = number(page.total_count)
-        settings.out.note(f"{number(shown)} of {all_of_them} sessions; --all lists all")
+        settings.out.note(f"{number(shown)} of {all_of_them} sessions; --all lists them all")
     elif not shown:
         settings.out.note(_no_sessions(query))
     return FAILED if page.unreadable else DONE
@@ -177,7 +177,7 @@ class _Printer:
     def put_unreadable(self, item: UnreadableItem) -> None:
         """Report an entry that can't be shown."""
         self.unreadable += 1
-        self.out.error(f"entry {item.index} of the list is no session: {item.error}")
+        self.out.error(f"entry {item.index} of the list isn't a session: {item.error}")
 
     def close(self) -> None:
         """Print what is left."""
@@ -186,7 +186,9 @@ class _Printer:
         if self.form in _LINES and not self.count:
             self.out.result(_LINES[self.form][0])  # so that reading it back finds the column
         if self.has_marks:
-            self.out.note(f"{rows.MARK} impersonated: somebody else acts as the user (see get ID)")
+            self.out.note(
+                f"{rows.MARK} impersonated: somebody else acts as the user (see `get ID`)"
+            )
 
     def _draw(self) -> None:
         self.out.out.write(rows.table(self._rows, self.out, now=datetime.now(UTC)))

@@ -103,4 +103,4 @@ class Lookalikes:
             return " (revoke-all --user takes users)"
         if kind == "session ids":
             return " (revoke takes sessions)"
-        return f" (those of {self.wanted.owner} begin with {self.wanted.prefix})"
+        return f" (ids of {self.wanted.owner} begin with {self.wanted.prefix})"

@@ -39,7 +39,7 @@ _TYPED: Final[Mapping[str, str]] = {
 _AT_THE_START: Final = re.compile(rf"\A(?:{'|'.join(_TYPED)})(?= (?:is|must|holds|contains)\b)")
 _ELSEWHERE: Final = (
     (", or pass allow_insecure=True if you must", ""),
-    ("pass Journal(path, accept_other_key=True)", "give --rotated-key"),
+    ("pass Journal(path, accept_other_key=True)", "pass --rotated-key"),
     ("with AsyncTokenVerifier or TokenVerifier", "with clerk-async verify-token"),
 )
 

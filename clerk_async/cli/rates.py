@@ -35,7 +35,7 @@ def read_rate(
 
     match = _FORM.fullmatch(value.strip())
     if match is None:
-        told = f"{value!r} isn't requests per seconds, such as 800/10 or 50/s"
+        told = f"{value!r} isn't a rate such as 800/10 or 50/s"
         raise click.BadParameter(told, context, option)
     try:
         return RateLimit(int(match[1]), per=float(match[2] or 1))
@@ -52,7 +52,7 @@ def read_share(
         click.BadParameter: If it isn't greater than 0 and at most 1.
     """
     if value is not None and not 0 < value <= 1:  # which a NaN isn't either
-        told = f"{value:g} isn't a part of the rate: above 0, up to 1"
+        told = f"{value:g} isn't a share: it must be above 0 and at most 1"
         raise click.BadParameter(told, context, option)
     return value
 

@@ -78,7 +78,7 @@ def revoke_all(
     if user_ids or path is not None or client_id is None:
         ids = ids_from(user_ids, path, column, what="users with --user", option="--users-from")
     elif column is not None:
-        raise click.UsageError("--column goes with --users-from")
+        raise click.UsageError("--column needs --users-from")
     spared = Lookalikes(SESSIONS)
     for one in except_ids:
         spared.note(one)
@@ -168,7 +168,7 @@ class _ByIds:
         if options.journal is not None and options.no_journal:
             raise click.UsageError("--journal and --no-journal exclude each other")
         if options.rotated_key and options.journal is None:
-            raise click.UsageError("--rotated-key goes with --journal")
+            raise click.UsageError("--rotated-key needs --journal")
         where = endpoint(self.settings)
         if options.journal is not None:
             self.journal = Journal(options.journal, accept_other_key=options.rotated_key)

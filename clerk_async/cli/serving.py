@@ -202,7 +202,7 @@ def _time(name: str, value: object) -> datetime | int:
     try:
         return datetime.fromisoformat(cast("str", value))
     except (TypeError, ValueError):
-        raise ValueError(f"{name} is no time, such as 2026-01-31T12:00:00.000Z") from None
+        raise ValueError(f"{name} isn't a time such as 2026-01-31T12:00:00.000Z") from None
 
 
 def _claims_in(file: str) -> dict[str, Any]:
@@ -213,7 +213,7 @@ def _claims_in(file: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise Refused(f"{file} isn't JSON") from None
     if not isinstance(claims, dict):
-        raise Refused(f"{file} holds no claims (a JSON object)")
+        raise Refused(f"{file} contains no claims (a JSON object)")
     return cast("dict[str, Any]", claims)
 
 
@@ -271,7 +271,7 @@ def read_latency(context: click.Context, option: click.Parameter, value: str | N
         return 0.0
     match = re.fullmatch(r"(\d*\.?\d+)(?:-(\d*\.?\d+))?", value)
     if match is None or (match[2] and float(match[2]) < float(match[1])):
-        told = f"{value!r} isn't seconds, such as 0.05, or a range of them, such as 0.005-0.15"
+        told = f"{value!r} isn't a number of seconds such as 0.05, or a range such as 0.005-0.15"
         raise click.BadParameter(told, context, option)
     return float(match[1]) if match[2] is None else (float(match[1]), float(match[2]))
 
@@ -302,5 +302,5 @@ def how_to_reach(fake: FakeClerk) -> Iterator[str]:
     yield f"export CLERK_SECRET_KEY={fake.secret_key}"
     users = users_of(fake)
     if users:
-        yield f"# {len(fake.sessions)} sessions of {len(users)} users, from {users[0]}"
-    yield "# Ctrl-C ends it"
+        yield f"# {len(fake.sessions)} sessions of {len(users)} users; the first is {users[0]}"
+    yield "# Ctrl-C stops it"

@@ -1,4 +1,4 @@
-"""`clerk-async demo`: the main job, told as a story, on a Clerk service made up on this machine."""
+"""`clerk-async demo`: a bulk revocation, told as a story, against a fake Clerk service."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ async def _play(
         findings = _check(fake, story, report)
         if not out.is_json:
             _tell_report(out, fake, report)
-            out.result(out.strong("3. Check") + " against the service's own books")
+            out.result(out.strong("3. Check") + " the result in the service's own state")
             _tell_findings(out, findings)
         locked_out = await _lock_out_unless(interrupts, out, fake, story)
     if interrupts.is_asked:
@@ -154,12 +154,12 @@ async def _play(
         out.result("  clerk-async revoke-all --users-from leaked.txt --dry-run")
         out.result("  clerk-async revoke-all --users-from leaked.txt")
     else:
-        out.result(out.bad("Something that had to hold does not: this is a bug in clerk-async."))
+        out.result(out.bad("A check failed: this is a bug in clerk-async."))
     return DONE if is_good else FAILED
 
 
 def _tell_interrupted(out: Output) -> int:
-    out.error("interrupted; nothing is left behind, the service of the demo ends with it")
+    out.error("interrupted; the service of the demo has ended as well")
     return INTERRUPTED
 
 
@@ -171,16 +171,16 @@ def _introduce(out: Output, fake: FakeClerk, story: Story) -> None:
     users = len({session.user_id for session in fake.sessions.values()})
     must_go = len(story.targets(dict(fake.sessions)))
     company = (
-        f"A company has {number(total)} sessions of {users} users at Clerk; {number(live)} are "
-        f"live, the others have ended. The passwords of {len(story.leaked)} users have leaked, so "
-        f"their {number(must_go)} live sessions must go, now. The other "
-        f"{users - len(story.leaked)} users must notice nothing, and the operator at this keyboard "
+        f"A company has {users} users with {number(total)} sessions at Clerk; {number(live)} are "
+        f"live, and the others have ended. The passwords of {len(story.leaked)} users have leaked, "
+        f"so their {number(must_go)} live sessions must be revoked now. The other "
+        f"{users - len(story.leaked)} users must not notice, and the operator at this keyboard "
         "wants to stay signed in."
     )
     service = (
-        f"Clerk is played by a server on this machine ({fake.base_url}) with the rate limit of a "
-        "production instance, 1,000 requests per 10 seconds. It makes trouble on purpose: 6 % of "
-        "its answers are errors, cut connections or garbage, some after it has acted."
+        f"A server on this machine ({fake.base_url}) stands in for Clerk, with the rate limit of a "
+        "production instance: 1,000 requests per 10 seconds. It makes trouble on purpose: 6 % of "
+        "its answers are errors, cut connections or garbage, sometimes after it has acted."
     )
     out.result(out.strong("The story"))
     for paragraph in (company, service):
@@ -215,7 +215,7 @@ async def _list(
     if not out.is_json:
         out.result(
             f"   {number(report.planned)} to revoke, found in {report.elapsed:.1f} s; "
-            "nothing was changed yet"
+            "nothing has changed yet"
         )
         out.result()
     return planned
@@ -228,7 +228,7 @@ def _sign_some_out(out: Output, fake: FakeClerk, planned: list[str], seed: int) 
     for session_id in gone:
         fake.sessions[session_id].status = "ended"
     if not out.is_json:
-        out.result(out.faint(f"   (Meanwhile {len(gone)} users sign out by themselves.)"))
+        out.result(out.faint(f"   (Meanwhile {len(gone)} users sign out themselves.)"))
         out.result()
 
 
@@ -241,8 +241,8 @@ async def _revoke(
 ) -> RevocationReport:
     if not out.is_json:
         out.result(
-            out.strong("2. Revoke") + " them, many at once, leaving a fifth of the rate limit "
-            "to the product"
+            out.strong("2. Revoke") + " them, many at once, and leave a fifth of the rate limit to "
+            "the product"
         )
     view = progress_view(progress, out, len(planned))
     try:
@@ -268,8 +268,8 @@ def _tell_report(out: Output, fake: FakeClerk, report: RevocationReport) -> None
         if count:
             out.result(f"   {number(count):>6} {word}")
     out.result(
-        f"   in {report.elapsed:.1f} s; {trouble} requests met trouble and were dealt with "
-        f"(answered 429: {report.throttled})"
+        f"   in {report.elapsed:.1f} s; {trouble} requests failed and were tried again "
+        f"({report.throttled} of them because of the rate limit)"
     )
     for outcome in report.failures[:LOUDEST]:
         out.result(out.bad(f"   {outcome.session_id}: {outcome.error}"))
@@ -290,17 +290,17 @@ def _check(fake: FakeClerk, story: Story, report: RevocationReport) -> list[tupl
     return [
         (
             gone == len(targets),
-            f"{number(gone)} of {number(len(targets))} sessions that had to go are gone",
+            f"{number(gone)} of {number(len(targets))} leaked sessions have ended",
         ),
         (
             untouched == len(others),
-            f"{number(untouched)} of {number(len(others))} others are as they were",
+            f"{number(untouched)} of {number(len(others))} other sessions are unchanged",
         ),
         (now.get(story.operator) == "active", "the operator's own session is still active"),
-        (strays == 0, f"{strays} requests named a session that was none of our business"),
+        (strays == 0, f"{strays} requests were about any other session"),
         (
             report.ok and told == len(targets),
-            f"the report says the same: {number(told)} done, {report.failed} failed",
+            f"the report agrees: {number(told)} done, {report.failed} failed",
         ),
     ]
 
@@ -336,17 +336,17 @@ def _tell_lock_out(out: Output, locked_out: LockOut) -> None:
     out.result()
     out.result(out.strong("4. Lock out") + " a user who signs in again with a leaked password")
     where = (
-        "A second process verifies it all the time. The two share a Redis, which was started for "
-        "this (shared_state=)."
+        "A second process keeps verifying it. The two share a Redis, which was started for this "
+        "(shared_state=)."
     )
     if locked_out.alone_because:
         where = (
-            f"Here this one process verifies it, because {locked_out.alone_because}. With a Redis "
+            f"This process alone verifies it, because {locked_out.alone_because}. With a Redis "
             "(shared_state=) every process would refuse it."
         )
     out.result(
         _wrapped(
-            f"Their new token is good for a minute, and nobody asks the service about it. {where}"
+            f"Their new token is valid for a minute, and nobody asks the service about it. {where}"
         )
     )
     _tell_findings(out, [locked_out.finding])

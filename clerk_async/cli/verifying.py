@@ -71,8 +71,8 @@ async def _verify(
         return await AsyncTokenVerifier(jwt_key=jwt_key, **rules).verify(token)
     if not has_secret_key:
         raise Refused(
-            "no key to verify with: give --jwt-key-file FILE, or set CLERK_JWT_KEY, or have it "
-            "fetched with CLERK_SECRET_KEY, or from the --issuer URL"
+            "no key to verify with: pass --jwt-key-file FILE or --issuer URL, or set CLERK_JWT_KEY "
+            "or CLERK_SECRET_KEY"
         )
     async with make_client(settings) as sessions:
         return await AsyncTokenVerifier(sessions=sessions, **rules).verify(token)

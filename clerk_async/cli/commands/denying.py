@@ -1,4 +1,4 @@
-"""`deny`, `allow` and `shared-status`: what all processes on a key refuse, and what they share."""
+"""`deny`, `allow` and `shared-status`: what all processes on a key refuse and share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _NEEDED = (
     "set CLERK_ASYNC_SHARED_STATE to the Redis that your processes share, such as "
-    "redis://cache:6379/0: without it, nobody but this command would know"
+    "redis://cache:6379/0: without it, no other process would hear of this"
 )
 
 
@@ -43,9 +43,9 @@ def _subjects(function: Callable[..., Any]) -> Callable[..., Any]:
     "--signed-in-before",
     callback=_read_moment,
     metavar="TIME",
-    help="Refuse whoever signed in before TIME (or now), until `allow`.",
+    help="Refuse everyone who signed in before TIME (or `now`), until `allow`.",
 )
-@click.option("--yes", "-y", is_flag=True, help="Don't ask before everyone is denied.")
+@click.option("--yes", "-y", is_flag=True, help="Don't ask before denying everyone.")
 @pass_settings
 def deny_command(
     settings: Settings,
@@ -57,20 +57,20 @@ def deny_command(
     signed_in_before: datetime | None,
     yes: bool,
 ) -> int:
-    """Sign out sessions, a user or everyone, in every process at once.
+    """Refuse the tokens of sessions, of a user or of everyone, in every process at once.
 
-    Verifiers refuse their tokens within milliseconds, through the Redis of
-    CLERK_ASYNC_SHARED_STATE; the service is not asked, and the sessions stay alive there. A live
-    session gets a new token each minute, so end it as well: `revoke`, `revoke-all`.
+    Verifiers refuse them within milliseconds, because they share the Redis in
+    CLERK_ASYNC_SHARED_STATE. The service isn't asked, and the sessions stay live there: a live
+    session gets a new token each minute, so end it as well, with `revoke` or `revoke-all`.
     """
     _check(session_ids, user_id, everyone=everyone)
     if session_ids and signed_in_before is not None:
-        raise click.UsageError("--signed-in-before goes with --user or --everyone")
+        raise click.UsageError("--signed-in-before needs --user or --everyone")
     if everyone and not yes:
         from clerk_async.cli.asking import confirm  # noqa: PLC0415 - not for help
 
         since = "" if signed_in_before is None else f" who signed in before {signed_in_before}"
-        confirm(settings.out, f"Sign out everyone{since}, in every process")
+        confirm(settings.out, f"Refuse the tokens of everyone{since}, in every process")
     return _change("deny", settings, session_ids, user_id, signed_in_before)
 
 
@@ -80,9 +80,9 @@ def deny_command(
 def allow_command(
     settings: Settings, /, *, session_ids: tuple[str, ...], user_id: str | None, everyone: bool
 ) -> int:
-    """Take denials of sessions, a user or everyone back, in every process.
+    """Take back denials of sessions, of a user or of everyone, in every process.
 
-    Sessions that were revoked stay revoked.
+    Revoked sessions stay revoked.
     """
     _check(session_ids, user_id, everyone=everyone)
     return _change("allow", settings, session_ids, user_id, None)
@@ -93,7 +93,7 @@ def allow_command(
 def shared_status_command(settings: Settings, /) -> int:
     """Show how many processes share the key's rate limit, and how much of it is used.
 
-    Exits with 4 if Redis is out of reach.
+    Exits with 4 if Redis is unreachable.
     """
     import attrs  # noqa: PLC0415 - not for help
 
@@ -119,7 +119,7 @@ def shared_status_command(settings: Settings, /) -> int:
 
 def _check(session_ids: tuple[str, ...], user_id: str | None, *, everyone: bool) -> None:
     if bool(session_ids) + (user_id is not None) + everyone != 1:
-        raise click.UsageError("name sessions, or --user ID, or --everyone: exactly one of them")
+        raise click.UsageError("pass exactly one of session ids, --user ID and --everyone")
     _require_shared_state()
 
 
@@ -152,9 +152,10 @@ def _change(
         return bool(sessions.shared_status().connected)
 
     if not call(settings, change):
-        settings.out.error("Redis is out of reach: nothing has changed in other processes")
+        settings.out.error("Redis is unreachable: nothing has changed in other processes")
         return OUT_OF_REACH
-    subject = f"{len(session_ids)} sessions" if session_ids else user_id or "everyone"
+    count = len(session_ids)
+    subject = f"{count} session{'s' * (count != 1)}" if count else user_id or "everyone"
     done = "denied" if what == "deny" else "allowed again"
     settings.out.note(f"Done: {subject} {done}, in every process that shares this key.")
     return DONE

@@ -1,4 +1,4 @@
-"""`revoke` and `revoke-all`: what they take; what they do is in `revoking`."""
+"""The arguments of `revoke` and `revoke-all`; `revoking` does the work."""
 
 from __future__ import annotations
 
@@ -18,35 +18,40 @@ F = TypeVar("F", bound="Callable[..., Any]")
 
 _RUN_OPTIONS = (
     click.option(
-        "--dry-run", is_flag=True, help="Revoke nothing; print which sessions would be revoked."
+        "--dry-run", is_flag=True, help="Revoke nothing; print the sessions that would be revoked."
     ),
-    click.option("--yes", "-y", is_flag=True, help=f"Don't ask above {ASK_ABOVE} sessions."),
+    click.option(
+        "--yes",
+        "-y",
+        is_flag=True,
+        help=f"Don't ask before revoking more than {ASK_ABOVE} sessions.",
+    ),
     click.option(
         "--journal",
         type=click.Path(),
         metavar="FILE",
-        help="Note each session that is done in FILE, and skip what it says is done: "
-        f"starts or resumes. Default: a new file for each run of more than {ASK_ABOVE}.",
+        help="Record each finished session in FILE, and skip those that it already has. "
+        f"Default: a new file for each run of more than {ASK_ABOVE} sessions.",
     ),
-    click.option("--no-journal", is_flag=True, help="Note nothing in a file."),
+    click.option("--no-journal", is_flag=True, help="Keep no journal."),
     click.option(
         "--rotated-key",
         is_flag=True,
-        help="Go on with a --journal from before the secret key was rotated.",
+        help="Accept a --journal from before the secret key was rotated.",
     ),
     click.option(
         "--rate",
         callback=read_rate,
         metavar="N/S",
-        help="At most N requests in any S seconds, such as 800/10; default: by the key's kind.",
+        help="Send at most N requests in any S seconds, such as 800/10; default: see --share.",
     ),
     click.option(
         "--share",
         type=float,
         callback=read_share,
         metavar="F",
-        help="Use this part of the rate, 0 to 1; default: 0.8 of the key's own limit, so that "
-        "the live product keeps the rest.",
+        help="Use this share of --rate, or of the key's own limit, 0 to 1; default: 0.8 of the "
+        "key's limit, so that the live product keeps the rest.",
     ),
     click.option(
         "--max-failures",
@@ -58,7 +63,7 @@ _RUN_OPTIONS = (
         "--deadline",
         callback=read_age,
         metavar="TIME",
-        help="Stop after so long, such as 90s, 10m or 1h.",
+        help="Stop after this time, such as 90s, 10m or 1h.",
     ),
     click.option(
         "--progress",
@@ -81,7 +86,7 @@ def _run_options(function: F) -> F:
     "source",
     type=click.Path(),
     metavar="FILE",
-    help="Read ids from FILE, one a line; - is stdin.",
+    help="Read ids from FILE, one per line; - is stdin.",
 )
 @click.option(
     "--column",
@@ -101,9 +106,9 @@ def revoke_command(
 ) -> int:
     """Revoke sessions by their ids.
 
-    Each is told as revoked, already inactive, not found or failed. Above 25 sessions it asks
-    first, and where nobody can be asked it wants --yes. The first Ctrl-C lets what is in flight
-    finish and prints how to go on; the second ends it at once.
+    Each is reported as revoked, already inactive, not found or failed. Before it revokes more than
+    25 sessions it asks; if nobody can answer, it needs --yes. The first Ctrl-C lets requests in
+    flight finish and prints the command that resumes; the second stops at once.
 
     \b
       clerk-async revoke sess_1 sess_2
@@ -116,13 +121,13 @@ def revoke_command(
 
 
 @command("revoke-all", greedy=("--user", "--except"))
-@click.option("--user", "user_ids", metavar="ID...", multiple=True, help="A user, or several.")
+@click.option("--user", "user_ids", metavar="ID...", multiple=True, help="One or more users.")
 @click.option(
     "--users-from",
     "source",
     type=click.Path(),
     metavar="FILE",
-    help="Read users from FILE, one a line; - is stdin.",
+    help="Read users from FILE, one per line; - is stdin.",
 )
 @click.option(
     "--column",
@@ -134,13 +139,13 @@ def revoke_command(
     "except_ids",
     metavar="ID...",
     multiple=True,
-    help="Sessions to leave alone, such as your own.",
+    help="Sessions to spare, such as your own.",
 )
 @click.option(
     "--keep-newest",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Leave each user's N newest sessions alone, of those that are meant.",
+    help="Spare each user's N newest sessions, of those that the other options select.",
 )
 @click.option(
     "--client",
@@ -182,8 +187,8 @@ def revoke_all_command(
 ) -> int:
     """Revoke every live session of users: active ones and pending ones.
 
-    A user's sessions are listed, revoked, and listed again until none is left. Above 25 sessions
-    it asks first, and where nobody can be asked it wants --yes.
+    A user's sessions are listed, revoked, and listed again until none is left. Before it revokes
+    more than 25 sessions it asks; if nobody can answer, it needs --yes.
 
     \b
       clerk-async revoke-all --user user_1 --except sess_mine

@@ -1,4 +1,4 @@
-"""`list`, `get` and `create`: what they take; what they show is in `listing`."""
+"""The arguments of `list`, `get` and `create`; `listing` has their output."""
 
 from __future__ import annotations
 
@@ -21,30 +21,35 @@ def _statuses(_: click.Context, __: click.Parameter, typed: str) -> list[str]:
 
 
 @command("list")
-@click.option("--user", "user_id", metavar="ID", help="The sessions of this user.")
+@click.option("--user", "user_id", metavar="ID", help="Only sessions of this user.")
 @click.option(
-    "--client", "client_id", metavar="ID", help="Those of this client (a browser or device)."
+    "--client",
+    "client_id",
+    metavar="ID",
+    help="Only sessions of this client (a browser or device).",
 )
 @click.option(
     "--status",
     metavar="S",
     shell_complete=_statuses,
-    help="Those with this status, such as active.",
+    help="Only sessions with this status, such as active.",
 )
 @click.option(
     "--limit",
     type=click.IntRange(1, 500),
     metavar="N",
-    help="At most so many, 1 to 500; default: 10, the service's own.",
+    help="List at most N, 1 to 500; default: 10, as the service does.",
 )
-@click.option("--offset", type=click.IntRange(min=0), metavar="N", help="Skip so many.")
-@click.option("--all", "is_all", is_flag=True, help="All pages; a program gets them anyway.")
+@click.option("--offset", type=click.IntRange(min=0), metavar="N", help="Skip the first N.")
+@click.option(
+    "--all", "is_all", is_flag=True, help="List all pages; this is the default in a pipe."
+)
 @age_options
 @click.option(
     "--format",
     "form",
     type=click.Choice(["table", "json", "csv", "ids"]),
-    help="How to print them; json is one object a line. Each can be read back by revoke.",
+    help="The output format; json prints one object per line. `revoke` reads all of them.",
 )
 @pass_settings
 def list_command(
@@ -64,9 +69,9 @@ def list_command(
 ) -> int:
     """List the sessions of a user or a client, newest first.
 
-    On a terminal: one page, as a table. In a pipe or with --format: all of them, in a pipe as lines
-    with tabs, with --json as JSON lines, with --quiet the ids alone. What it prints can be piped
-    into `revoke --from -`.
+    On a terminal it prints one page, as a table. In a pipe or with --format it prints all sessions:
+    in a pipe as tab-separated lines, with --json as JSON lines, with --quiet only the ids. The
+    output can be piped into `revoke --from -`.
 
     \b
       clerk-async list --user user_1
@@ -74,11 +79,11 @@ def list_command(
       clerk-async list --user user_1 --format csv > sessions.csv
     """  # noqa: D301 - a control character of click, not a backslash
     if user_id is None and client_id is None:
-        raise click.UsageError("say whose sessions: --user ID or --client ID")
+        raise click.UsageError("whose sessions? Pass --user ID or --client ID")
     if is_all and (limit is not None or offset is not None):
-        raise click.UsageError("--all goes with neither --limit nor --offset")
+        raise click.UsageError("--all can't be combined with --limit or --offset")
     if form is not None and form != "json" and settings.is_json:
-        raise click.UsageError(f"--json and --format {form} exclude each other")
+        raise click.UsageError(f"--json can't be combined with --format {form}")
     import asyncio  # noqa: PLC0415 - not for help
 
     from clerk_async.cli.listing import Query, list_sessions  # noqa: PLC0415 - not for help
@@ -109,9 +114,9 @@ def get_command(settings: Settings, /, *, session_ids: tuple[str, ...]) -> int:
 
 
 @command("create")
-@click.option("--user", "user_id", metavar="ID", required=True, help="Whose session.")
+@click.option("--user", "user_id", metavar="ID", required=True, help="The user.")
 @click.option(
-    "--organization", metavar="ID", help="The organization to make active in the session."
+    "--organization", metavar="ID", help="The organization that is active in the session."
 )
 @pass_settings
 def create_command(settings: Settings, /, *, user_id: str, organization: str | None) -> int:

@@ -18,13 +18,13 @@ from clerk_async.cli.exits import DONE
 @command("doctor")
 @pass_settings
 def doctor_command(settings: Settings, /) -> int:
-    """Check all that a run needs, one line each, without revoking anything.
+    """Check everything that a run needs, one line per check, without revoking anything.
 
-    The key and where it came from, the base URL, its name and TLS, whether the key is accepted, the
-    instance, this machine's clock, the pace of bulk runs, and the shared state if one is set. The
-    key itself is never printed. Exits with the code of the first check that fails: 2 for a setting,
-    3 for a refused key, 4 where the network or the service is out of reach, 1 for a clock that is
-    more than 5 seconds off.
+    It checks the key and where it came from, the base URL, its host name and TLS, whether the
+    service accepts the key, the instance, this machine's clock, the pace of bulk runs, and the
+    shared state if one is set. It never prints the key. Exits with the code of the first check that
+    fails: 2 for a setting, 3 for a refused key, 4 if the network or the service is unreachable, 1
+    for a clock that is more than 5 seconds off.
     """
     import asyncio  # noqa: PLC0415 - not for help
 
@@ -57,7 +57,7 @@ def completion_command(settings: Settings, /, *, shell: str) -> int:
 @click.argument("name", metavar="[COMMAND]", required=False)
 @pass_settings
 def help_command(settings: Settings, /, *, name: str | None) -> int:
-    """Show what this program can do, or the help of one command."""
+    """Show all commands, or the help of one."""
     context = click.Context(app, info_name=program_name(), **app.context_settings)
     if name is None:
         settings.out.result(app.get_help(context))

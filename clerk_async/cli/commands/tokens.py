@@ -1,4 +1,4 @@
-"""`token`, `refresh`, `verify`, `verify-token`: what they take; tokens stay hidden by default."""
+"""The arguments of `token`, `refresh`, `verify` and `verify-token`."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 MASKED: Final = "[hidden: --show-token shows it]"
 
 _show_token = click.option(
-    "--show-token", "is_shown", is_flag=True, help="Print the token itself; it lets people in."
+    "--show-token",
+    "is_shown",
+    is_flag=True,
+    help="Print the token itself: whoever has it is signed in.",
 )
 
 
 @command("token")
 @click.argument("session_id", metavar="ID")
-@click.option("--template", metavar="NAME", help="Make it from this JWT template.")
+@click.option("--template", metavar="NAME", help="Use this JWT template.")
 @click.option(
     "--expires-in",
     type=click.IntRange(30, 315_360_000),
@@ -46,8 +49,8 @@ def token_command(
 ) -> int:
     """Create a session token, or one from a JWT template.
 
-    On a terminal it stays hidden without --show-token. In a pipe or with --json nobody could use a
-    hidden one: there --show-token is needed.
+    On a terminal the token is hidden unless you pass --show-token. In a pipe or with --json a
+    hidden token would be useless, so --show-token is required.
     """
     from clerk_async.cli.client import call  # noqa: PLC0415 - not for help
     from clerk_async.http import operations  # noqa: PLC0415 - likewise
@@ -57,9 +60,7 @@ def token_command(
     else:
         operations.template_token_request(session_id, template, expires_in)
     if not is_shown and (settings.is_json or not settings.out.out.is_terminal):
-        raise click.UsageError(
-            "the token would be hidden, and of no use to a program: give --show-token"
-        )
+        raise click.UsageError("a hidden token would be of no use to a program: pass --show-token")
 
     def create(sessions: AsyncSessionsApi) -> Awaitable[Token]:
         if template is None:
@@ -85,7 +86,7 @@ def token_command(
     "--refresh-token",
     metavar="TOKEN|-",
     default=STDIN,
-    help="From the __refresh cookie; - (the default) reads the next line from stdin.",
+    help="The refresh token, from the __refresh cookie; - (the default) reads the next line.",
 )
 @click.option(
     "--origin",
@@ -93,14 +94,14 @@ def token_command(
     "origin",
     metavar="URL",
     required=True,
-    help="The origin of the request; must equal the azp of the token.",
+    help="The origin of the request; must equal the azp claim of the token.",
 )
-@click.option("--originating-ip", metavar="IP", help="Where that request came from.")
+@click.option("--originating-ip", metavar="IP", help="The IP address that the request came from.")
 @click.option(
     "--suffixed-cookies/--no-suffixed-cookies",
     default=None,
-    help="Whether the cookies of that request had a suffix (__session_…), so that the new ones get "
-    "it too; default: up to the service.",
+    help="Whether the request's cookies had a suffix (__session_…), so that the new ones get it "
+    "too; default: the service decides.",
 )
 @click.option(
     "--format",
@@ -108,7 +109,7 @@ def token_command(
     type=click.Choice(["token", "cookie"]),
     default="token",
     show_default=True,
-    help="What to ask for.",
+    help="Whether to return a token or Set-Cookie lines.",
 )
 @_show_token
 @pass_settings
@@ -127,7 +128,7 @@ def refresh_command(
 ) -> int:
     """Exchange an expired session token and its refresh token for a new one.
 
-    Tokens on the command line show in the list of processes: hand them over on stdin, one a line.
+    Tokens on the command line are visible in the process list: pass them on stdin, one per line.
     """
     from clerk_async.cli.client import call  # noqa: PLC0415 - not for help
     from clerk_async.cli.inputs import read_secret_lines  # noqa: PLC0415 - asyncio, not for help
@@ -158,7 +159,7 @@ def refresh_command(
 def verify_command(settings: Settings, /, *, session_id: str, token: str) -> int:
     """Verify a session token over the network: deprecated by Clerk, use verify-token.
 
-    With - the token is read from stdin, so that it does not show in the list of processes.
+    With - the token is read from stdin, so that it isn't visible in the process list.
     """
     import warnings  # noqa: PLC0415 - not for help
 
@@ -188,48 +189,50 @@ def verify_command(settings: Settings, /, *, session_id: str, token: str) -> int
     "--jwt-key-file",
     type=click.Path(),
     metavar="FILE",
-    help="The instance's public key (PEM); default: CLERK_JWT_KEY, else fetched with the secret "
-    "key, or from the --issuer.",
+    help="The instance's public key (PEM); default: CLERK_JWT_KEY, or else the key is fetched with "
+    "the secret key, or from the --issuer.",
 )
 @click.option(
     "--issuer",
     "issuers",
     metavar="URL",
     multiple=True,
-    help="The instance's Frontend API URL, to be checked; several times with satellite domains.",
+    help="The instance's Frontend API URL, which the token must name; repeat it for satellite "
+    "domains.",
 )
 @click.option(
     "--authorized-party",
     "parties",
     metavar="URL",
     multiple=True,
-    help="An origin that the token may be made for, once or several times; without it any is "
-    "accepted.",
+    help="An origin that the token may be made for; can be repeated. Default: any.",
 )
 @click.option(
     "--audience",
     metavar="NAME",
     multiple=True,
-    help="An accepted audience, once or several times.",
+    help="An accepted audience; can be repeated.",
 )
 @click.option(
     "--allow-missing-azp",
     is_flag=True,
-    help="With --authorized-party, accept a token that names no origin too.",
+    help="With --authorized-party, also accept a token without an origin.",
 )
-@click.option("--accept-pending", is_flag=True, help="Let in sessions that have tasks left.")
+@click.option(
+    "--accept-pending", is_flag=True, help="Accept sessions whose user still has tasks to do."
+)
 @click.option(
     "--clock-skew",
     type=click.FloatRange(min=0),
     default=5.0,
     show_default=True,
     metavar="S",
-    help="Seconds by which this machine's clock and the service's may differ.",
+    help="How many seconds this machine's clock and the service's may differ.",
 )
 @click.option(
     "--check-session",
     is_flag=True,
-    help="Also ask the service whether the session is alive; needs the secret key.",
+    help="Also ask the service whether the session is live; needs the secret key.",
 )
 @pass_settings
 def verify_token_command(
@@ -246,10 +249,10 @@ def verify_token_command(
     clock_skew: float,
     check_session: bool,
 ) -> int:
-    """Verify a session token with the instance's public key, and show what it says.
+    """Verify a session token with the instance's public key, and show its claims.
 
-    With - the token is read from stdin, so that it does not show in the list of processes. Exits
-    with 0 if the token is valid, with 1 if it is refused, and says why.
+    With - the token is read from stdin, so that it isn't visible in the process list. Exits with 0
+    if the token is valid, and with 1 and the reason if it is refused.
     """
     from clerk_async.cli.verifying import verify_token  # noqa: PLC0415 - not for help
 

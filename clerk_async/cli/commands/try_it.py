@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from clerk_async.cli.progress import Mode
 
 _NOT_OURS: Final = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM}
-"""How the system says that a port is somebody else's."""
+"""The errors of a port that is in use or not allowed."""
 
 
 def _later(reader: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
-    """Read an option with a function of `serving`, which help does without."""
+    """Read an option with a function of `serving`, which help doesn't need to import."""
 
     def read(context: click.Context, option: click.Parameter, value: Any) -> Any:
         from clerk_async.cli import serving  # noqa: PLC0415 - see above
@@ -44,23 +44,28 @@ def _later(reader: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
     help="How many sessions the made-up company has.",
 )
 @click.option(
-    "--seed", type=int, default=1, show_default=True, metavar="N", help="Repeats a run exactly."
+    "--seed",
+    type=int,
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="The same seed repeats a run exactly.",
 )
 @click.option(
     "--progress",
     type=click.Choice(["none", "bar", "text"]),
-    help="How to show progress on stderr; default: bar on a terminal, text elsewhere.",
+    help="How to show progress on stderr; default: bar on a terminal, otherwise text.",
 )
 @pass_settings
 def demo_command(settings: Settings, /, sessions: int, seed: int, progress: Mode | None) -> int:
-    """See the main job done, on this machine, without a Clerk account.
+    """Watch a bulk revocation on this machine, without a Clerk account.
 
-    Starts a Clerk Sessions service on a free port, with the rate limit of a production instance,
+    It starts a fake Clerk service on a free port, with the rate limit of a production instance,
     about two thousand sessions, and trouble on purpose: errors, cut connections, 429s. Then it
-    lists the sessions of leaked accounts, revokes them, and checks with the service's own books
-    that all of them are gone and no other was touched. Last, it locks out a user whose token a
-    second process verifies, through a Redis that it starts if there is a redis-server. Exits with
-    0 only if all of that holds.
+    lists the sessions of leaked accounts, revokes them, and checks in the service's own state that
+    all of them are gone and no other was touched. Finally it locks out a user whose token a second
+    process verifies, through a Redis that it starts if redis-server is installed. Exits with 0 only
+    if every check passes.
     """
     from clerk_async.cli.story import tell  # noqa: PLC0415 - not for help
 
@@ -69,7 +74,7 @@ def demo_command(settings: Settings, /, sessions: int, seed: int, progress: Mode
 
 @command("fake-server")
 @click.option(
-    "--port", type=click.IntRange(0, 65_535), default=0, metavar="N", help="Default: a free one."
+    "--port", type=click.IntRange(0, 65_535), default=0, metavar="N", help="Default: a free port."
 )
 @click.option(
     "--sessions",
@@ -77,23 +82,23 @@ def demo_command(settings: Settings, /, sessions: int, seed: int, progress: Mode
     default=0,
     show_default=True,
     metavar="N",
-    help="How many sessions it starts with, four to a user.",
+    help="How many sessions it starts with, four per user.",
 )
 @click.option(
     "--seed-file",
     type=click.File(encoding="utf-8-sig"),
     metavar="FILE",
-    help="Start with these sessions: JSON lines as `list --json` prints them; - is stdin.",
+    help="Start with these sessions: JSON lines as printed by `list --json`; - is stdin.",
 )
-@click.option("--write-users", metavar="FILE", help="Write the users' ids, one a line.")
-@click.option("--write-ids", metavar="FILE", help="Write the sessions' ids, one a line.")
+@click.option("--write-users", metavar="FILE", help="Write the users' ids, one per line.")
+@click.option("--write-ids", metavar="FILE", help="Write the sessions' ids, one per line.")
 @click.option(
     "--template",
     "templates",
     multiple=True,
     callback=_later("read_template"),
     metavar="NAME=FILE",
-    help="A JWT template, its claims as JSON in a file; may be repeated.",
+    help="A JWT template whose claims are in a JSON file; can be repeated.",
 )
 @click.option(
     "--fault",
@@ -101,18 +106,23 @@ def demo_command(settings: Settings, /, sessions: int, seed: int, progress: Mode
     multiple=True,
     callback=_later("read_fault"),
     metavar="OPERATION:STATUS[:PROBABILITY]",
-    help="Answer an operation (or any) with an error, always or by chance: revoke:503:0.1; may be "
-    "repeated.",
+    help="Answer an operation (or any) with an error, always or with a probability, such as "
+    "revoke:503:0.1; can be repeated.",
 )
 @click.option(
     "--latency",
     callback=_later("read_latency"),
     metavar="S[-S]",
-    help="Seconds that each answer takes, such as 0.05 or 0.005-0.15.",
+    help="How many seconds each answer takes, such as 0.05 or 0.005-0.15.",
 )
-@click.option("--rate", metavar="N/S", callback=read_rate, help="Its rate limit, such as 1000/10.")
-@click.option("--seed", type=int, default=0, metavar="N", help="Makes the same ids each time.")
-@click.option("--production", is_flag=True, help="Behave as a production instance does.")
+@click.option(
+    "--rate",
+    metavar="N/S",
+    callback=read_rate,
+    help="Its rate limit: N requests in S seconds, such as 1000/10.",
+)
+@click.option("--seed", type=int, default=0, metavar="N", help="The same seed makes the same ids.")
+@click.option("--production", is_flag=True, help="Behave like a production instance.")
 @pass_settings
 def fake_server_command(
     settings: Settings,
@@ -123,10 +133,10 @@ def fake_server_command(
     port: int,
     **options: Any,
 ) -> int:
-    """Run a Clerk Sessions service on this machine, to test against, until Ctrl-C.
+    """Run a fake Clerk Sessions service on this machine, to test against, until Ctrl-C.
 
-    It prints the two lines that point this program, and any Clerk SDK, at it. Its sessions are
-    those of a made-up company: devices, places, organizations, impersonators, and some that have
+    It prints the two variables that point this program, and any Clerk SDK, to it. Its sessions
+    belong to a made-up company, with devices, places, organizations and impersonators; some have
     ended.
     """
     from clerk_async.cli import serving  # noqa: PLC0415 - not for help
