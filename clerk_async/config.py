@@ -249,7 +249,10 @@ class LateEndpoint:
             found = self._find(os.environ)
             self._endpoint = found if found.secret_key else self._endpoint
             if not self._endpoint.secret_key:
-                raise _no_key()
+                raise ConfigurationError(
+                    "no secret key: pass secret_key or set CLERK_SECRET_KEY "
+                    '(find it under "API keys" in the Clerk Dashboard)'
+                )
             self._is_settled = True
         return self._endpoint
 
@@ -259,35 +262,6 @@ class LateEndpoint:
         with suppress(ConfigurationError):
             return (self._endpoint if self._is_settled else self._find(os.environ)).base_url
         return self._endpoint.base_url
-
-
-def resolve_endpoint(
-    secret_key: str | None,
-    base_url: str | None,
-    api_version: str,
-    *,
-    allow_insecure: bool,
-    environ: Mapping[str, str] | None = None,
-) -> Endpoint:
-    """Combine arguments and environment into an endpoint.
-
-    Raises:
-        ConfigurationError: If the key is missing or unusable, or the URL can't be used safely.
-    """
-    environ = os.environ if environ is None else environ
-    endpoint = _find_endpoint(
-        secret_key, base_url, api_version, environ, allow_insecure=allow_insecure
-    )
-    if not endpoint.secret_key:
-        raise _no_key()
-    return endpoint
-
-
-def _no_key() -> ConfigurationError:
-    return ConfigurationError(
-        "no secret key: pass secret_key or set CLERK_SECRET_KEY "
-        '(find it under "API keys" in the Clerk Dashboard)'
-    )
 
 
 @sealed

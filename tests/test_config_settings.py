@@ -19,7 +19,7 @@ from clerk_async import (
     SessionsApi,
     Timeouts,
 )
-from clerk_async.config import DEFAULT_BASE_URL, is_loopback, resolve_endpoint
+from clerk_async.config import DEFAULT_BASE_URL, LateEndpoint, is_loopback
 from clerk_async.http.settings import parse_proxy
 
 KEY = "sk_test_abc"
@@ -61,10 +61,12 @@ def test_an_argument_overrides_the_environment_and_that_the_default(
         ("", DEFAULT_BASE_URL),
     ],
 )
-def test_an_address_in_the_environment_gets_v1_if_it_has_no_path(value: str, expected: str) -> None:
+def test_an_address_in_the_environment_gets_v1_if_it_has_no_path(
+    value: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """This is Clerk's own convention."""
-    environ = {"CLERK_API_URL": value}
-    endpoint = resolve_endpoint(KEY, None, "2026-05-12", allow_insecure=False, environ=environ)
+    monkeypatch.setenv("CLERK_API_URL", value)
+    endpoint = LateEndpoint(KEY, None, "2026-05-12", allow_insecure=False).settled()
     assert endpoint.base_url == expected
 
 
@@ -72,11 +74,13 @@ def test_an_address_in_the_environment_gets_v1_if_it_has_no_path(value: str, exp
 @pytest.mark.parametrize(
     "value", ["http://api.clerk.com", "http://10.0.0.1/v1", "https://user@api.clerk.com", "api.x"]
 )
-def test_the_address_in_the_environment_is_checked_too(value: str) -> None:
+def test_the_address_in_the_environment_is_checked_too(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Above all, no key is sent in plain text; the error names the variable."""
-    environ = {"CLERK_API_URL": value}
+    monkeypatch.setenv("CLERK_API_URL", value)
     with pytest.raises(ConfigurationError, match="CLERK_API_URL"):
-        resolve_endpoint(KEY, None, "2026-05-12", allow_insecure=False, environ=environ)
+        LateEndpoint(KEY, None, "2026-05-12", allow_insecure=False)
 
 
 @pytest.mark.promise("settings")

@@ -166,19 +166,27 @@ class Selection:
         """Return whether a session is live and passes the filters other than `where`."""
         if not session.status.is_live or session.id in self.except_session_ids:
             return False
-        if self.created_before is not None:
-            created = session.created_at
-            if created is not None and created >= self.created_before:
-                return False
-        if self.last_active_before is not None:
-            active = session.last_active_at
-            if active is not None and active >= self.last_active_before:
-                return False
-        if self.actor is None:
-            return True
-        if isinstance(self.actor, bool):
-            return (session.actor is not None) is self.actor
-        return session.actor is not None and session.actor.get("sub") == self.actor
+        return is_within(session, self.created_before, self.last_active_before, self.actor)
+
+
+def is_within(
+    session: Session,
+    created_before: datetime | None,
+    last_active_before: datetime | None,
+    actor: str | bool | None,
+) -> bool:
+    """Return whether a session passes these filters of `Selection`."""
+    for before, time in (
+        (created_before, session.created_at),
+        (last_active_before, session.last_active_at),
+    ):
+        if before is not None and time is not None and time >= before:
+            return False
+    if actor is None:
+        return True
+    if isinstance(actor, bool):
+        return (session.actor is not None) is actor
+    return session.actor is not None and session.actor.get("sub") == actor
 
 
 class Sweep(Work):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
@@ -80,50 +81,34 @@ pass_settings: Callable[[Callable[..., Any]], Callable[..., Any]] = click.make_p
 )
 
 
-def _note(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
-    def note(context: click.Context, _: click.Parameter, value: Any) -> None:
-        if value is not None and value is not False:
-            setattr(context.ensure_object(Settings), name, value)
-
-    return note
+def _note(context: click.Context, option: click.Parameter, value: Any) -> None:
+    if value is not None and value is not False:
+        setattr(context.ensure_object(Settings), str(option.name), value)
 
 
 def _shared_options(*, hidden: bool) -> list[click.Option]:
     """Make the global options; commands take them too, so the order doesn't matter."""
-    rows: list[tuple[tuple[str, ...], str, dict[str, Any]]] = [
-        (
-            ("--key-file",),
-            "key_file",
-            {
-                "type": click.Path(),
-                "metavar": "FILE",
-                "help": "Read the secret key from FILE, which contains nothing else, or has a "
-                "CLERK_SECRET_KEY= line, as .env files do.",
-            },
-        ),
-        (
-            ("--base-url",),
-            "base_url",
-            {
-                "metavar": "URL",
-                "help": "URL of the API, including /v1; default: CLERK_API_URL, or Clerk's own.",
-            },
-        ),
-        (("--json",), "is_json", {"is_flag": True, "help": "Print results as JSON lines."}),
-        (
-            ("--quiet", "-q"),
-            "is_quiet",
-            {"is_flag": True, "help": "Print only results and errors."},
-        ),
-        (
-            ("--verbose", "-v"),
-            "is_verbose",
-            {"is_flag": True, "help": "Log each request and its outcome on stderr."},
-        ),
-    ]
+    option = partial(click.Option, expose_value=False, callback=_note, hidden=hidden)
     return [
-        click.Option(flags, expose_value=False, callback=_note(name), hidden=hidden, **settings)
-        for flags, name, settings in rows
+        option(
+            ["--key-file"],
+            type=click.Path(),
+            metavar="FILE",
+            help="Read the secret key from FILE, which contains nothing else, or has a "
+            "CLERK_SECRET_KEY= line, as .env files do.",
+        ),
+        option(
+            ["--base-url"],
+            metavar="URL",
+            help="URL of the API, including /v1; default: CLERK_API_URL, or Clerk's own.",
+        ),
+        option(["--json", "is_json"], is_flag=True, help="Print results as JSON lines."),
+        option(["--quiet", "-q", "is_quiet"], is_flag=True, help="Print only results and errors."),
+        option(
+            ["--verbose", "-v", "is_verbose"],
+            is_flag=True,
+            help="Log each request and its outcome on stderr.",
+        ),
     ]
 
 

@@ -18,7 +18,6 @@ from clerk_async.http.error_bodies import refuses_key
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from types import TracebackType
 
     from clerk_async.bulk.report import RevocationOutcome, RevocationProgress
     from clerk_async.cli.lookalikes import Lookalikes
@@ -114,12 +113,7 @@ class BulkRun:
         self._stack.enter_context(self.interrupts)
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool:
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> bool:
         with self._stack:
             self._view.close()
             if self._lines is not None:

@@ -57,11 +57,11 @@ def endpoint(settings: Settings) -> Endpoint:
         ConfigurationError: If the key or the URL is invalid.
     """
     if settings.endpoint is None:
-        from clerk_async.config import DEFAULT_API_VERSION, resolve_endpoint  # noqa: PLC0415
+        from clerk_async.config import DEFAULT_API_VERSION, LateEndpoint  # noqa: PLC0415
 
-        settings.endpoint = resolve_endpoint(
+        settings.endpoint = LateEndpoint(
             secret_key(settings), settings.base_url, DEFAULT_API_VERSION, allow_insecure=False
-        )
+        ).settled()
     return settings.endpoint
 
 

@@ -225,21 +225,15 @@ def _place(names: Sequence[str], column: str, source: str) -> int | None:
     Raises:
         Refused: If several columns have that name.
     """
-    for in_any_case in (False, True):
+    for same in (str, str.casefold):
         places = [
-            place
-            for place, name in enumerate(names)
-            if _folded(name, in_any_case=in_any_case) == _folded(column, in_any_case=in_any_case)
+            place for place, name in enumerate(names) if same(name.strip()) == same(column.strip())
         ]
         if len(places) > 1:
             raise Refused(f"{source} has {len(places)} columns {column!r}")
         if places:
             return places[0]
     return None
-
-
-def _folded(name: str, *, in_any_case: bool) -> str:
-    return name.strip().casefold() if in_any_case else name.strip()
 
 
 def _delimiter(header: str, column: str) -> str:

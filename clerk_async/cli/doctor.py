@@ -74,18 +74,12 @@ class Finding:
         return "ok" if self.code == DONE else "failed"
 
 
+@attrs.define
 class _FailedError(Exception):
-    """A check failed.
+    """A check failed; attributes as in `Finding`."""
 
-    Attributes:
-        told: What was found.
-        code: The exit code.
-    """
-
-    def __init__(self, told: str, code: int) -> None:
-        super().__init__(told)
-        self.told = told
-        self.code = code
+    told: str
+    code: int
 
 
 @attrs.define

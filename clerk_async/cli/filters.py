@@ -107,17 +107,9 @@ class Filters(NamedTuple):
 
     def has(self, session: Session) -> bool:
         """Return whether a session is selected."""
-        for before, time in (
-            (self.created_before, session.created_at),
-            (self.last_active_before, session.last_active_at),
-        ):
-            if before is not None and time is not None and time >= before:
-                return False
-        if self.actor is None:
-            return True
-        if isinstance(self.actor, bool):
-            return (session.actor is not None) is self.actor
-        return session.actor is not None and session.actor.get("sub") == self.actor
+        from clerk_async.bulk.sweep import is_within  # noqa: PLC0415 - not for help
+
+        return is_within(session, *self)
 
     def __bool__(self) -> bool:
         return any(value is not None for value in self)

@@ -70,6 +70,7 @@ class Ids:
         is_stdin: Whether they come from stdin, so that nothing else can.
         tally: What was read besides ids.
         lookalikes: What the counted ids look like.
+        whole: All ids, to be read any number of times; None if that is impossible.
         was_cut_short: Whether reading ended because the run was asked to stop.
         trouble: Why reading ended early: a malformed line of a pipe, whose lines can't be checked
             in advance.
@@ -85,7 +86,7 @@ class Ids:
         tally: Tally | None = None,
         is_stdin: bool = False,
         lookalikes: Lookalikes | None = None,
-        again: Reread | None = None,
+        whole: Reread | None = None,
     ) -> None:
         self.source = source
         self.wanted = wanted
@@ -96,7 +97,7 @@ class Ids:
         self.was_cut_short: bool = False
         self.trouble: Refused | None = None
         self._ids = iter(ids)
-        self._again = again
+        self.whole = whole
         self._ahead: deque[str] = deque()
 
     @property
@@ -131,15 +132,10 @@ class Ids:
         """Count the ids that an earlier run has not done; None if they must be read to know."""
         if self.total is None or not done:
             return self.total
-        if self._again is None:
+        if self.whole is None:
             return None
-        left = (one for one in self._again if one not in done)
+        left = (one for one in self.whole if one not in done)
         return _count(left, Lookalikes(self.wanted))[0]
-
-    @property
-    def whole(self) -> Reread | None:
-        """All ids, to be read any number of times; None if that is impossible."""
-        return self._again
 
     def all(self) -> list[str]:
         """Read all ids ahead, if they are known to be few; nothing is lost."""
@@ -268,7 +264,7 @@ def ids_from(
             total=_count(iter(arguments), lookalikes)[0],
             wanted=wanted,
             lookalikes=lookalikes,
-            again=Reread(lambda: iter(arguments), len(arguments)),
+            whole=Reread(lambda: iter(arguments), len(arguments)),
         )
     tally = Tally()
     if path == STDIN:
@@ -283,12 +279,12 @@ def ids_from(
         finally:
             os.close(second)
 
-    total, again = None, None
+    total, whole = None, None
     status = os.fstat(descriptor)
     is_counted = stat.S_ISREG(status.st_mode) and status.st_size <= COUNTED_AT_MOST
     if is_counted:
         total, size = _count(_parse(descriptor, path, column, wanted, tally), lookalikes)
-        again = Reread(read, size)
+        whole = Reread(read, size)
         os.lseek(descriptor, 0, os.SEEK_SET)
     return Ids(
         _parse(descriptor, path, column, wanted, Tally() if is_counted else tally),
@@ -297,7 +293,7 @@ def ids_from(
         wanted=wanted,
         tally=tally,
         lookalikes=lookalikes,
-        again=again,
+        whole=whole,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, ClassVar, TypedDict
 
 import attrs
 import click
@@ -102,6 +102,7 @@ class _ByIds:
     """A run of `revoke`.
 
     Attributes:
+        kind: The kind of run, for the journal.
         settings: The global options.
         options: The options of the run.
         ids: The source of the ids; None if there are none to read.
@@ -112,6 +113,8 @@ class _ByIds:
         left: How many sessions are left; None while that is unknown.
     """
 
+    kind: ClassVar[RunKind] = "revoke_many"
+
     settings: Settings
     options: RunOptions
     ids: Ids | None
@@ -121,11 +124,6 @@ class _ByIds:
     done: set[str] = attrs.field(factory=set[str], init=False)
     left: int | None = attrs.field(default=None, init=False)
     _lookalikes: Lookalikes = attrs.field(factory=lambda: Lookalikes(SESSIONS), init=False)
-
-    @property
-    def kind(self) -> RunKind:
-        """The kind of run, for the journal."""
-        return "revoke_many"
 
     @property
     def total(self) -> int | None:
@@ -272,14 +270,11 @@ class _OfUsers(_ByIds):
         keep_newest: How many of each user's newest sessions to leave alone as well.
     """
 
+    kind: ClassVar[RunKind] = "revoke_all"
+
     client_id: str | None
     except_ids: Sequence[str]
     keep_newest: int | None
-
-    @property
-    def kind(self) -> RunKind:
-        """See `_ByIds`."""
-        return "revoke_all"
 
     @property
     def total(self) -> int | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from clerk_async.cli.columns import SESSIONS, USERS
 from clerk_async.cli.output import cell, paint, terminal_width
+from clerk_async.redaction import json_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,36 +89,18 @@ def tsv_row(session: Session) -> str:
 
 def csv_row(session: Session) -> str:
     """Return a session as a line of CSV, with every field, and times in ISO 8601."""
-    activity = session.latest_activity
-    place = () if activity is None else (activity.city, activity.country, activity.ip_address)
-    browser = () if activity is None else (activity.browser_name, activity.browser_version)
-    device = (None, None) if activity is None else (activity.device_type, activity.is_mobile)
-    return _written(
-        (
-            session.id,
-            session.status.value,
-            session.user_id,
-            session.client_id,
-            actor(session),
-            session.last_active_organization_id,
-            *(
-                _iso(time)
-                for time in (
-                    session.last_active_at,
-                    session.created_at,
-                    session.updated_at,
-                    session.expire_at,
-                    session.abandon_at,
-                )
-            ),
-            # A browser's description of itself must not become a formula in a spreadsheet.
-            *(_no_formula(text) for text in place or (None, None, None)),
-            *(_no_formula(text) for text in browser or (None, None)),
-            _no_formula(device[0]),
-            None if device[1] is None else str(device[1]).lower(),
-        ),
-        ",",
-    )
+    return _written([_csv_cell(session, name) for name in CSV_HEADER], ",")
+
+
+def _csv_cell(session: Session, name: str) -> str | None:
+    if name == "actor":
+        return actor(session)
+    if hasattr(session, name):
+        told: str | None = json_of(getattr(session, name))
+        return told
+    value = getattr(session.latest_activity, name, None)
+    # A browser's description of itself must not become a formula in a spreadsheet.
+    return str(value).lower() if isinstance(value, bool) else _no_formula(value)
 
 
 def _written(cells: Sequence[str | None], delimiter: str) -> str:
@@ -234,9 +217,3 @@ def ago(time: datetime | None, now: datetime) -> str:
 
 def _utc(time: datetime | None) -> str:
     return "-" if time is None else time.astimezone(UTC).strftime("%Y-%m-%d %H:%M")
-
-
-def _iso(time: datetime | None) -> str | None:
-    if time is None:
-        return None
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")

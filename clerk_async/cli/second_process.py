@@ -32,7 +32,6 @@ from clerk_async.tokens.verifier import AsyncTokenVerifier
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
-    from types import TracebackType
 
     from clerk_async.testing import FakeClerk, FakeSession
 
@@ -112,12 +111,7 @@ class SecondProcess:
             raise
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._end()
 
     async def watch(self, token: str, party: str) -> None:
@@ -157,13 +151,8 @@ class SecondProcess:
                     code = await process.wait()
         finally:
             if code != 0:
-                _kill_group(process.pid)
-
-
-def _kill_group(leader: int) -> None:
-    """Kill a process and the Redis that it may have left."""
-    with suppress(OSError):
-        os.killpg(leader, signal.SIGKILL)
+                with suppress(OSError):  # it may have left its Redis
+                    os.killpg(process.pid, signal.SIGKILL)
 
 
 def _server() -> str:

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias, cast
 
 import attrs
 
+from clerk_async.redaction import json_of
 from clerk_async.tokens.access import (
     granted_permissions,
     is_entitled,
@@ -187,12 +188,8 @@ class SessionClaims:
         Times are ISO 8601 in UTC with milliseconds and `Z`; permissions are sorted; `raw` holds
         the claims as they are in the token.
         """
-        ages, actor, organization = self.factor_verification_age, self.actor, self.organization
-        return {name: getattr(self, name) for name in _JSON_PROPERTIES} | {
-            "issued_at": _iso(self.issued_at),
-            "expires_at": _iso(self.expires_at),
-            "not_before": _iso(self.not_before),
-            "factor_verification_age": None if ages is None else list(ages),
+        actor, organization = self.actor, self.organization
+        return {name: json_of(getattr(self, name)) for name in _JSON_PROPERTIES} | {
             "actor": None if actor is None else attrs.asdict(actor),
             "organization": None
             if organization is None
@@ -200,7 +197,6 @@ class SessionClaims:
                 **attrs.asdict(organization),
                 "permissions": sorted(organization.permissions),
             },
-            "features": list(self.features),
             "raw": self._thawed_raw(),
         }
 
@@ -303,12 +299,6 @@ _JSON_PROPERTIES: Final[dict[str, dict[str, Any]]] = {
     "features": _STRINGS,
     "raw": {"type": "object", "additionalProperties": True},
 }
-
-
-def _iso(moment: datetime | None) -> str | None:
-    if moment is None:
-        return None
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _moment(seconds: object) -> datetime:
