@@ -38,18 +38,16 @@ _VERSION = re.compile(r"\d{4}-\d{2}-\d{2}")
 _OLD_IPV4 = re.compile(r"(?:0[xX][0-9a-fA-F]+|[0-9]+)(?:\.(?:0[xX][0-9a-fA-F]+|[0-9]+)){0,3}")
 
 
-def check_number(
-    name: str, value: object, *, low: float = 0.0, low_is_allowed: bool = True
-) -> float:
-    """Return a finite number that isn't below `low`; reject anything else, booleans too."""
+def check_number(name: str, value: object, *, zero_is_allowed: bool = True) -> float:
+    """Return a finite number that isn't negative; reject anything else, booleans too."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidArgumentError(f"{name} must be a number, not {type(value).__name__}")
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
-    if not math.isfinite(number) or number < low or (number == low and not low_is_allowed):
-        bound = f"at least {low:g}" if low_is_allowed else f"more than {low:g}"
+    if not math.isfinite(number) or number < 0 or (number == 0 and not zero_is_allowed):
+        bound = "at least 0" if zero_is_allowed else "more than 0"
         raise InvalidArgumentError(f"{name} must be a finite number, {bound}")
     return number
 
@@ -76,7 +74,7 @@ def checked(
 
 
 _SECONDS = checked(check_number)
-_POSITIVE_SECONDS = checked(check_number, low_is_allowed=False)
+_POSITIVE_SECONDS = checked(check_number, zero_is_allowed=False)
 _POSITIVE_SECONDS_OR_NONE: Any = optional(_POSITIVE_SECONDS)
 _POSITIVE_INTEGER = checked(check_integer, low=1)
 
@@ -153,7 +151,7 @@ class RateLimit:
         Raises:
             InvalidArgumentError: If `fraction` is outside that range.
         """
-        part = check_number("fraction", fraction, low_is_allowed=False)
+        part = check_number("fraction", fraction, zero_is_allowed=False)
         if part > 1:
             raise InvalidArgumentError("fraction must be at most 1")
         return RateLimit(max(1, int(self.count * part + 1e-9)), self.per)
@@ -191,7 +189,7 @@ def check_timeouts(timeout: object) -> Timeouts:
     """Return `Timeouts`, made from seconds for one attempt if need be."""
     if isinstance(timeout, Timeouts):
         return timeout
-    return Timeouts(attempt=check_number("timeout", timeout, low_is_allowed=False))
+    return Timeouts(attempt=check_number("timeout", timeout, zero_is_allowed=False))
 
 
 def check_policy(policy: object) -> RetryPolicy:

@@ -52,8 +52,6 @@ class Denials:
 
     Args:
         keep: Seconds until a denial expires, except for sign-ins; kept as an attribute.
-        clock: A monotonic clock, in seconds.
-        now: The wall clock, in Unix seconds.
 
     Attributes:
         has_cuts: Whether anything but whole sessions is denied.
@@ -63,21 +61,13 @@ class Denials:
         untried: For each bulk run, the sessions that it has denied and not yet tried to revoke.
     """
 
-    def __init__(
-        self,
-        keep: float = DEFAULT_KEEP,
-        *,
-        clock: Callable[[], float] = monotonic,
-        now: Callable[[], float] = wall_clock,
-    ) -> None:
+    def __init__(self, keep: float = DEFAULT_KEEP) -> None:
         self.keep: float = keep
         self.is_watched: bool = False
         self.untried: list[dict[str, None]] = []
         self.on_act: Callable[[Change], object] | None = None
         self._keep = int(keep * _MICRO)
-        self._clock = clock
-        self._wall = now
-        self._zero = int((now() - clock()) * _MICRO)
+        self._zero = int((wall_clock() - monotonic()) * _MICRO)
         self._latest = 0
         self._latest_is_allowed = False
         self.has_cuts: bool = False
@@ -179,7 +169,7 @@ class Denials:
 
     def deny_revoked(self, session_id: str) -> None:
         """Do what `deny_sessions` does for one session, but faster: each `revoke` calls it."""
-        at = self._zero + int(self._clock() * _MICRO)
+        at = self._zero + int(monotonic() * _MICRO)
         if self.on_act is not None or at >= self._tidy_at:
             self.deny_sessions((session_id,))
             return
@@ -251,7 +241,7 @@ class Denials:
     def _stamp(self, happened_at: float | None = None) -> int:
         now = self.time()
         if happened_at is not None:
-            return now - max(0, int((self._wall() - happened_at) * _MICRO))
+            return now - max(0, int((wall_clock() - happened_at) * _MICRO))
         if now <= self._latest:  # not before any change seen; simultaneous denials share a time
             now = self._latest + self._latest_is_allowed
         return max(self._latest, now)
@@ -261,7 +251,7 @@ class Denials:
 
     def time(self) -> int:
         """The current time on the clock that orders changes, in microseconds."""
-        return self._zero + int(self._clock() * _MICRO)
+        return self._zero + int(monotonic() * _MICRO)
 
     def set_time(self, now: int, *, is_first: bool) -> int:
         """Adopt the time that all processes share, and return how far this process's changes moved.

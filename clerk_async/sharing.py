@@ -55,9 +55,11 @@ class AsyncSharing:
         """
         self._late_endpoint, self._own_limit = endpoint, rate_limit
         if shared_state is not None or os.environ.get(SHARED_STATE_VARIABLE):
-            from clerk_async.shared.link import link_to  # noqa: PLC0415 - only if state is shared
+            from clerk_async.shared.link import Link  # noqa: PLC0415 - only if state is shared
+            from clerk_async.shared.state import resolve_shared_state  # noqa: PLC0415 - likewise
 
-            self._link = link_to(shared_state, partial(_in_common, endpoint, rate_limit))
+            state = resolve_shared_state(shared_state)
+            self._link = Link(state, partial(_in_common, endpoint, rate_limit))
             self._denials = self._link.denials
             self._gates = Gates(make=self._link.gate)
         else:

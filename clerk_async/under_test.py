@@ -112,14 +112,15 @@ async def sleep(seconds: float) -> None:
 
     loop = asyncio.get_running_loop()
     over: asyncio.Future[None] = loop.create_future()
-    timer = call_later(loop, seconds, partial(_settle, over))
+    timer = call_later(loop, seconds, partial(settle, over))
     try:
         await over
     finally:
         timer.cancel()
 
 
-def _settle(over: asyncio.Future[None]) -> None:
+def settle(over: asyncio.Future[None]) -> None:
+    """Complete a future, unless it is done or cancelled."""
     if not over.done():
         over.set_result(None)
 

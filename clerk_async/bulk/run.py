@@ -33,6 +33,7 @@ from clerk_async.http.paging import is_async
 from clerk_async.http.retry import is_passing
 from clerk_async.pacing.gate import RunPacer
 from clerk_async.pacing.window import SendRefused
+from clerk_async.under_test import settle
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -202,8 +203,8 @@ class BulkRun:
             self._abort(asyncio.CancelledError())
         elif is_ours and task.done() and (error := task.exception()) is not None:
             self._abort(error)
-        if not self._workers and self._ended is not None and not self._ended.done():
-            self._ended.set_result(None)
+        if not self._workers and self._ended is not None:
+            settle(self._ended)
 
     def _abort(self, error: BaseException) -> None:
         if self._trouble is None:
@@ -257,8 +258,7 @@ class BulkRun:
     def _wake(self) -> None:
         idle, self._idle = self._idle, []
         for change in idle:
-            if not change.done():
-                change.set_result(None)
+            settle(change)
 
     def _most_deferred(self) -> int:
         most = self._options.max_failures

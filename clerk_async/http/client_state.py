@@ -66,6 +66,8 @@ class ClientState:
         settings: The settings of its aiohttp sessions.
         endpoint: Provides the key with the first call; None if the settings are complete.
         peers: The other processes that use the key.
+
+    Attributes:
         clock: The clock of deadlines and pauses.
         now: The wall clock.
         sleep: Sleeps for a number of seconds.
@@ -78,10 +80,6 @@ class ClientState:
         endpoint: LateEndpoint | None = None,
         *,
         peers: Peers | None = None,
-        clock: Callable[[], float] = monotonic,
-        now: Callable[[], float] = wall_clock,
-        sleep: Callable[[float], Awaitable[None]] = sleep,
-        draw: Callable[[], float] = random.random,
     ) -> None:
         self.settings: WireSettings = settings
         self.peers: Peers | None = peers
@@ -90,10 +88,10 @@ class ClientState:
         self.secrets: tuple[str, ...] = ()
         self.reader: Reader = Reader()
         self._endpoint = endpoint
-        self.clock = clock
-        self.now = now
-        self.sleep = sleep
-        self.draw = draw
+        self.clock: Callable[[], float] = monotonic
+        self.now: Callable[[], float] = wall_clock
+        self.sleep: Callable[[float], Awaitable[None]] = sleep
+        self.draw: Callable[[], float] = random.random
         self.quota: RetryQuota = RetryQuota()
         self.paused_until: float = 0.0
         self.is_closed: bool = False

@@ -234,8 +234,8 @@ class Reader:
         losses: The fields that could not be read.
     """
 
-    def __init__(self, secrets: tuple[str, ...] = ()) -> None:
-        self.secrets = secrets
+    def __init__(self) -> None:
+        self.secrets: tuple[str, ...] = ()
         self.losses: Losses = Losses()
 
     def value(self, decode: Callable[[bytes, Losses], T], answer: Answer, request: Request) -> T:

@@ -103,7 +103,6 @@ class Request:
         path: str,
         query: str = "",
         body: Mapping[str, Any] | None = None,
-        secrets: tuple[str, ...] = (),
         *,
         session_id: object = None,
     ) -> None:
@@ -111,7 +110,7 @@ class Request:
         self.path: str = path
         self.query: str = query
         self.body: Mapping[str, Any] | None = body
-        self.secrets: tuple[str, ...] = secrets
+        self.secrets: tuple[str, ...] = ()
         # The response must be about these, if it names any.
         self.session_id: object = session_id
         self.user_id: object = None
@@ -170,7 +169,7 @@ def for_session(operation: Operation, session_id: object, **body: Any) -> Reques
     return Request(
         operation,
         f"{operation.head}{segment}{operation.tail}",
-        body=_given(body) or None,
+        body={name: value for name, value in body.items() if value is not None} or None,
         session_id=session_id,
     )
 
@@ -301,10 +300,6 @@ def check_text(name: str, value: object) -> str:
     if not value.isprintable():
         raise InvalidArgumentError(f"{name} contains control characters")
     return value
-
-
-def _given(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in parameters.items() if value is not None}
 
 
 def _headers(headers: object) -> Mapping[str, list[str]] | None:

@@ -20,7 +20,7 @@ from clerk_async.pacing.window import (
     Ticket,
     asks_to_wait,
 )
-from clerk_async.under_test import call_later, clock_of, on_reset
+from clerk_async.under_test import call_later, clock_of, on_reset, settle
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -40,7 +40,7 @@ class Gate:
     def __init__(self, limit: RateLimit, *, clock: Callable[[], float] | None = None) -> None:
         self.limit = limit
         self._clock = clock
-        self._now: Callable[[], float] = clock or _no_clock
+        self._now: Callable[[], float] = clock or (lambda: 0.0)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._window = SendWindow(limit.per)
         self._ramp = Ramp(limit.count, limit.per)
@@ -347,19 +347,10 @@ class Lane:
             raise SendRefused
         loop = asyncio.get_running_loop()
         over: asyncio.Future[None] = loop.create_future()
-        timer = call_later(loop, seconds, partial(_end, over))
+        timer = call_later(loop, seconds, partial(settle, over))
         run.pauses.add(over)
         try:
             await over
         finally:
             timer.cancel()
             run.pauses.discard(over)
-
-
-def _end(over: asyncio.Future[None]) -> None:
-    if not over.done():
-        over.set_result(None)
-
-
-def _no_clock() -> float:
-    return 0.0

@@ -263,7 +263,9 @@ class KeyWindow:
         self._asked = []
         for claim in self._claims:
             wanted = 0 if is_last else claim.wanted(now)
-            self._give_back(claim, claim.in_hand - wanted)
+            if claim.in_hand > wanted:
+                self._books[claim.kind].in_flight -= claim.in_hand - wanted
+                claim.in_hand = wanted
             if wanted > claim.in_hand and not is_joining:
                 self._asked.append((claim, wanted - claim.in_hand))
         limit = self.limit
@@ -285,7 +287,10 @@ class KeyWindow:
             "least": max(1, int(limit.count * LEAST_SHARE)),
             "allowed": int(self.ramp.allowance(now)),
             "held": {kind: each.in_flight for kind, each in self._books.items() if each.in_flight},
-            "done": self._done_now(now),
+            "done": [
+                {"kind": kind, "count": count, "age": int((now - self._done_at) * 1000)}
+                for kind, count in self._done.items()
+            ],
             "wants": [
                 {"kind": claim.kind, "count": count, "cap": claim.cap}
                 for claim, count in self._asked
@@ -307,19 +312,6 @@ class KeyWindow:
         self._is_changed = False
         self._last_at = now
         return json.dumps(told).encode()
-
-    def _give_back(self, claim: Claim, count: int) -> None:
-        if count > 0:
-            claim.in_hand -= count
-            self._books[claim.kind].in_flight -= count
-
-    def _done_now(self, now: float) -> list[dict[str, Any]]:
-        age = int((now - self._done_at) * 1000)
-        return [
-            {"kind": kind, "count": count, "age": age}
-            for kind, count in self._done.items()
-            if count
-        ]
 
     def heard(self, text: bytes | str, sent_at: float, now: float) -> bool:
         """Apply the reply to the last message, and tell whether Redis has lost its state."""

@@ -22,8 +22,8 @@ from clerk_async.pacing.shared_gate import SharedGate
 from clerk_async.redaction import redact
 from clerk_async.shared.connection import AwayError, RedisConnection
 from clerk_async.shared.feed import Feed
-from clerk_async.shared.state import SharedStatus, resolve_shared_state
-from clerk_async.under_test import WeakCallback, monotonic
+from clerk_async.shared.state import SharedStatus
+from clerk_async.under_test import WeakCallback, monotonic, settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -294,8 +294,7 @@ class Link:
                 self.feed.check()
         finally:
             for each in told:
-                if not each.done():
-                    each.set_result(None)
+                settle(each)
         if not self._is_connected and window.mode == "together":
             self._has_tried.set()
             if self._has_been_away:
@@ -351,17 +350,6 @@ class Link:
             paused_for=paused_for,
             denied=len(self.denials),
         )
-
-
-def link_to(
-    shared_state: str | SharedState | None, in_common: Callable[[], tuple[str, RateLimit]]
-) -> Link:
-    """Create a client's link to the shared state that its argument or the environment names.
-
-    Raises:
-        ConfigurationError: If the shared state can't be used.
-    """
-    return Link(resolve_shared_state(shared_state), in_common)
 
 
 def _tell_of_bug(task: asyncio.Task[None]) -> None:

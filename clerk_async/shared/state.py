@@ -16,8 +16,6 @@ from clerk_async.errors import ConfigurationError
 from clerk_async.redaction import sealed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from redis.asyncio import Redis
 
 DEFAULT_TIMEOUT: Final = 0.25
@@ -89,8 +87,8 @@ class SharedState:
         self._url = url
         self._client: Any = client
         self.namespace: str | None = namespace
-        self.timeout: float = check_number("timeout", timeout, low_is_allowed=False)
-        self.keep: float = check_number("keep", keep, low_is_allowed=False)
+        self.timeout: float = check_number("timeout", timeout, zero_is_allowed=False)
+        self.keep: float = check_number("keep", keep, zero_is_allowed=False)
 
     def __repr__(self) -> str:
         where = "client=…" if self._url is None else repr(_without_secrets(self._url))
@@ -132,9 +130,7 @@ class SharedStatus:
     denied: int
 
 
-def resolve_shared_state(
-    shared_state: str | SharedState | None, environ: Mapping[str, str] | None = None
-) -> SharedState:
+def resolve_shared_state(shared_state: str | SharedState | None) -> SharedState:
     """Return the shared state that the argument or, if it is None, the environment names.
 
     Raises:
@@ -143,7 +139,7 @@ def resolve_shared_state(
     if isinstance(shared_state, SharedState):
         return shared_state
     if shared_state is None:
-        shared_state = (os.environ if environ is None else environ).get(SHARED_STATE_VARIABLE)
+        shared_state = os.environ.get(SHARED_STATE_VARIABLE)
     if not isinstance(shared_state, str):
         kind = type(shared_state).__name__
         raise ConfigurationError(f"shared_state must be a URL or a SharedState, not {kind}")

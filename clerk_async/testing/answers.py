@@ -58,9 +58,9 @@ def usual_refusal(status: int, code: str | None = None, **headers: str) -> Refus
     return Refusal(status, code or usual, message, headers=headers)
 
 
-def encode(value: Any, *, status: int = 200) -> Answer:
+def encode(value: Any) -> Answer:
     """Return a response with a JSON value."""
-    return Answer(status, msgspec.json.encode(value))
+    return Answer(200, msgspec.json.encode(value))
 
 
 def refuse(refusal: Refusal, trace_id: str) -> Answer:

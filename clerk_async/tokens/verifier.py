@@ -13,6 +13,7 @@ from clerk_async.tokens.key_set import LOOK_AGAIN, Flight, KeysNeeded
 from clerk_async.tokens.settings import Verifier
 from clerk_async.tokens.sources import AsyncSessionsSource, fetch_published
 from clerk_async.tokens.verification import Need, RefreshNeeded, SessionNeeded, Steps
+from clerk_async.under_test import settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -239,7 +240,7 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
 
         def wake() -> None:
             with suppress(RuntimeError):  # this loop has ended in the meantime
-                loop.call_soon_threadsafe(_settle, landed)
+                loop.call_soon_threadsafe(settle, landed)
 
         flight.landed.tell(wake)
         left = float("inf") if need.patience is None else need.patience
@@ -261,8 +262,3 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
             self._fetched.fail(flight, error)
         else:
             self._fetched.land(flight, body)
-
-
-def _settle(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
