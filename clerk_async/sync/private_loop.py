@@ -107,7 +107,7 @@ class Crossing(Generic[T]):
     def start(self, loop: asyncio.AbstractEventLoop, under_way: set[Crossing[Any]]) -> None:
         """Start in the caller's context, unless withdrawn; it leaves `under_way` when it ends."""
         if self._claim.acquire(blocking=False):
-            self.task = _start(self._carry(under_way), loop, self._context)
+            self.task = _task_of(self._carry(under_way), loop, self._context)
         else:
             under_way.discard(self)
 
@@ -166,12 +166,12 @@ class Crossing(Generic[T]):
         return cast("T", self._result)
 
 
-def _start(
+def _task_of(
     coroutine: Coroutine[Any, Any, None],
     loop: asyncio.AbstractEventLoop,
     context: contextvars.Context,
 ) -> asyncio.Task[None]:
-    """Make a task, and from Python 3.12 on run it up to its first wait, not an iteration later."""
+    """Make a task; from Python 3.12 on, it runs to its first wait at once."""
     if sys.version_info >= (3, 12):
         return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)
     return loop.create_task(coroutine, context=context)
