@@ -211,6 +211,7 @@ def test_an_endless_list_is_given_up(told: str) -> None:
     count, problem = requests_until_refused(Walk(500), answer, 2000)
     assert count <= (201 if told in {"nothing", "10"} else 1203)
     assert "doesn't end: it returned" in problem
+    assert ("reported no total" in problem) is (told == "nothing")
 
 
 def unreadable(index: int, session_id: str | None) -> UnreadableItem:

@@ -108,7 +108,7 @@ def test_a_failed_tls_connection_is_tried_once_and_gives_the_reason(
     assert (error.attempts, accepted) == (1, 1)
     assert fake.requests == []
     assert words in str(error)
-    assert "SSL_CERT_FILE" in str(error)
+    assert "load it into the ssl_context" in str(error)
     assert error.__cause__ is None
     assert fake.secret_key not in "".join(traceback.format_exception(error)) + repr(error)
 
@@ -166,16 +166,20 @@ def test_an_authority_that_strict_checks_reject_is_reported(
 def test_ssl_cert_file_is_not_advised_if_it_is_set(
     fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The message says that the authority isn't in that file."""
+    """The message says that the authority isn't in that file, unless it does not apply."""
     monkeypatch.setenv("SSL_CERT_FILE", "/etc/ssl/certs/mine.pem")
     stranger = server_context(trustme.CA().issue_cert("localhost"))
-    with Refusing(stranger) as front:
-        options: dict[str, Any] = {"base_url": front.base_url, "ssl_context": client_context()}
-        error = run("async", fake, "get", **options).error
-    assert isinstance(error, ConnectError)
-    assert "CERTIFICATE_VERIFY_FAILED" in str(error)
-    assert "SSL_CERT_FILE" not in str(error)
-    assert "the certificate file that this program uses" in str(error)
+    for context, advice in (
+        (None, "the certificate file that this program uses"),
+        (client_context(), "load it into the ssl_context that the client was given"),
+    ):
+        with Refusing(stranger) as front:
+            options: dict[str, Any] = {"base_url": front.base_url, "ssl_context": context}
+            error = run("async", fake, "get", **options).error
+        assert isinstance(error, ConnectError)
+        assert "CERTIFICATE_VERIFY_FAILED" in str(error)
+        assert "SSL_CERT_FILE" not in str(error)
+        assert advice in str(error)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import pytest
+from attrs import evolve
 from fastapi import FastAPI
 from programs import run_program
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -124,6 +125,13 @@ def test_each_value_is_ready_for_json(value: Any) -> None:
     assert adapter.validate_python(value) is value
     with pytest.raises(ValidationError):
         adapter.validate_python(told)
+
+
+def test_progress_and_report_tell_how_many_users_were_listed() -> None:
+    """A dashboard of `revoke_all` can show both, as the command line does."""
+    assert evolve(PROGRESS, users=3).to_dict()["users"] == 3
+    told = evolve(REPORT, users=3, users_without_sessions=1).to_dict()
+    assert (told["users"], told["users_without_sessions"]) == (3, 1)
 
 
 class Answer(BaseModel):

@@ -174,6 +174,7 @@ class RevocationProgress(JsonValue):
             "eta": None if self.eta is None else round(self.eta, 3),
             "pause": json_of(self.pause),
             "elapsed": round(self.elapsed, 3),
+            "users": self.users,
         }
 
     @classmethod
@@ -188,6 +189,7 @@ class RevocationProgress(JsonValue):
             "eta": float | None,
             "pause": RevocationPause | None,
             "elapsed": float,
+            "users": int,
         }
 
     users: int = 0
@@ -270,6 +272,8 @@ class RevocationReport(JsonValue):
             "elapsed": round(self.elapsed, 3),
             "stopped_by": self.stopped_by,
             "exhausted": self.exhausted,
+            "users": self.users,
+            "users_without_sessions": self.users_without_sessions,
             "ok": self.ok,
         }
 
@@ -284,6 +288,8 @@ class RevocationReport(JsonValue):
             "elapsed": float,
             "stopped_by": str | None,
             "exhausted": bool,
+            "users": int,
+            "users_without_sessions": int,
             "ok": bool,
         }
 

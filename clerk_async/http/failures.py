@@ -35,13 +35,14 @@ _KNOWING_OUR_HEADERS: Final = frozenset({"aiohttp", "aiosignal", "clerk_async"})
 
 
 def translated(  # noqa: PLR0911 - a table
-    error: Exception, *, is_connecting: bool
+    error: Exception, *, is_connecting: bool, has_own_trust: bool
 ) -> TransportError | ResponseDecodeError:
     """Translate a low-level exception into our own error.
 
     Args:
         error: The exception that aiohttp raised.
         is_connecting: Whether nothing of the request can have been sent.
+        has_own_trust: Whether the user's own `ssl_context` decides which certificates are trusted.
     """
     if isinstance(error, ResponseDecodeError):
         error.__traceback__ = error.__context__ = None  # they refer to aiohttp's response
@@ -51,7 +52,8 @@ def translated(  # noqa: PLR0911 - a table
     if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError):
         return RequestTimeoutError("no complete response in the allowed time", phase="response")
     if isinstance(error, aiohttp.ClientSSLError) or _refuses_us(error):
-        return ConnectError(f"TLS failed: {_told(error)} ({_remedy(error)})", is_final=True)
+        remedy = _remedy(error, has_own_trust=has_own_trust)
+        return ConnectError(f"TLS failed: {_told(error)} ({remedy})", is_final=True)
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return ConnectError(
             f"the proxy refused to connect: {error.status}",
@@ -79,13 +81,18 @@ def _refuses_us(error: Exception) -> bool:
     return isinstance(cause, ssl.SSLError) and bool(_REFUSAL.search(cause.reason or ""))
 
 
-def _remedy(error: Exception) -> str:
+def _remedy(error: Exception, *, has_own_trust: bool) -> str:
     """Return advice on a TLS failure."""
     refused = getattr(error, "certificate_error", None)
     if getattr(refused, "verify_code", 0) in _STRICT_CODES:
         return (
             "Python 3.13 and later check certificates strictly, and this authority's don't pass: "
             "have them reissued, or pass an ssl_context without ssl.VERIFY_X509_STRICT"
+        )
+    if has_own_trust:
+        return (
+            "if your network has its own certificate authority, load it into the ssl_context that "
+            "the client was given"
         )
     if "SSL_CERT_FILE" in os.environ:
         return (

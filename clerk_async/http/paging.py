@@ -112,7 +112,7 @@ class Walk:
         self._passes = 0
         self._met_again: set[str] = set()
         self._newer: set[str] = set()
-        self._told = 0
+        self._told: int | None = None
         self._idle = 0
         self._begin()
 
@@ -141,7 +141,8 @@ class Walk:
         """
         start, entries = self.offset, _in_order(page)
         size = self.size = len(entries)
-        self._told = max(self._told, page.total_count or 0)
+        if page.total_count is not None:
+            self._told = max(self._told or 0, page.total_count)
         self._idle += 1
         if not size:
             self._note_end(start)
@@ -253,8 +254,9 @@ class Walk:
 
     def _check_end(self) -> None:
         seen = len(self._seen)
-        if seen > min(self._told, BELIEVED) + MORE_THAN_TOLD:
-            problem = f"it returned {seen:,} sessions but reported a total of {self._told:,}"
+        if seen > min(self._told or 0, BELIEVED) + MORE_THAN_TOLD:
+            told = "no total" if self._told is None else f"a total of {self._told:,}"
+            problem = f"it returned {seen:,} sessions but reported {told}"
         elif self._repeats > REPEATS_AT_MOST or self._idle > IDLE_AT_MOST + 4 * seen // max(
             1, self._longest - 1
         ):

@@ -143,6 +143,7 @@ class Wire:
         self._session = session
         self._is_ours = is_ours
         self._root = URL(settings.base_url, encoded=True)
+        self._has_own_trust = settings.ssl_context is not None
         self._prefix = self._root.raw_path.rstrip("/")
         self._headers = settings.headers
         self._has_headers = is_ours and proxy is None  # if so, the session sends them by itself
@@ -241,7 +242,9 @@ class Wire:
         """Return our own error for a failed attempt, and distrust the pool if need be."""
         if isinstance(failure, RuntimeError | ValueError) and not isinstance(failure, _OF_THE_WIRE):
             return self._theirs(failure)
-        told = translated(failure, is_connecting=attempt.is_connecting)
+        told = translated(
+            failure, is_connecting=attempt.is_connecting, has_own_trust=self._has_own_trust
+        )
         if _tells_of_a_dead_pool(told):
             distrust(self._session.connector, self._root)
         return told
