@@ -313,13 +313,32 @@ async def test_two_secrets_are_accepted_during_a_rotation(
     await receiver.receive(headers, BODY)
 
 
-@pytest.mark.parametrize("secret", [None, "", "whsec_", "whsec_@@@", [], [""], "whsec_==", [None]])
+@pytest.mark.parametrize("secret", ["", "whsec_", "whsec_@@@", [], [""], "whsec_==", [None]])
 def test_an_unusable_secret_is_rejected_at_construction(
     secret: Any, client: AsyncSessionsApi
 ) -> None:
     """Anybody could sign with an empty key."""
     with pytest.raises(ConfigurationError):
         AsyncWebhookReceiver(sessions=client, signing_secret=secret)
+
+
+async def test_a_missing_secret_is_an_error_with_the_first_webhook(
+    client: AsyncSessionsApi, fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that an app can be imported without secrets; the environment is read then, once."""
+    receiver = AsyncWebhookReceiver(sessions=client)
+    sync_receiver = WebhookReceiver(sessions=sync_client_of(fake))
+    with pytest.raises(ConfigurationError, match="CLERK_WEBHOOK_SIGNING_SECRET"):
+        await receiver.receive(signed(BODY), BODY)
+    with pytest.raises(ConfigurationError, match="CLERK_WEBHOOK_SIGNING_SECRET"):
+        sync_receiver.receive(signed(BODY), BODY)
+    monkeypatch.setenv("CLERK_WEBHOOK_SIGNING_SECRET", SECRET)
+    await receiver.receive(signed(BODY), BODY)
+    monkeypatch.setenv("CLERK_WEBHOOK_SIGNING_SECRET", OTHER)
+    await receiver.receive(signed(BODY), BODY)
+    monkeypatch.setenv("CLERK_WEBHOOK_SIGNING_SECRET", "whsec_@@@")
+    with pytest.raises(ConfigurationError):
+        AsyncWebhookReceiver(sessions=client)
 
 
 @pytest.mark.parametrize("body", ["text", {"type": "a"}, None, 7])

@@ -11,6 +11,7 @@ import binascii
 import os
 import re
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from clerk_async.errors import (
@@ -46,12 +47,24 @@ class _Receiver:
     """The verification that both receivers share; it never blocks."""
 
     def __init__(self, signing_secret: str | Sequence[str] | None) -> None:
+        _require_extra()
         self._losses = Losses()
-        self._signers = tuple(_signer(secret) for secret in _secrets(signing_secret))
+        self._is_settled = signing_secret is not None
+        self._signers = _signers(signing_secret)
+
+    def _settled(self) -> tuple[Webhook, ...]:
+        """Return what checks signatures; secrets in the environment are read here, once."""
+        if not self._is_settled:
+            signers = _signers(None) or self._signers
+            if not signers:
+                raise _no_secret()
+            self._signers, self._is_settled = signers, True
+        return self._signers
 
     def _verified(self, headers_or_request: object, body: object) -> WebhookEvent:
         if not isinstance(body, bytes | bytearray | memoryview):
             raise InvalidArgumentError(f"{_HOW_TO_GET_THE_BODY}; not {type(body).__name__}")
+        signers = self._settled()
         raw = bytes(cast("bytes", body))
         headers = read_credentials(headers_or_request).headers()
         delivery_id, sent_at, signatures = (
@@ -67,7 +80,7 @@ class _Receiver:
             "webhook-signature": " ".join(wellformed),
         }
         reason = "no signature of the supported kind (v1)" if not wellformed else ""
-        for signer in self._signers if wellformed else ():
+        for signer in signers if wellformed else ():
             reason = _refusal(signer, raw, signed)
             if not reason:
                 break
@@ -101,11 +114,12 @@ class AsyncWebhookReceiver(_Receiver):
     Args:
         sessions: The client whose denials the events change.
         signing_secret: `whsec_…` from the Clerk Dashboard, or a list of two while you rotate it.
-            Default: `CLERK_WEBHOOK_SIGNING_SECRET`, with a space between two secrets.
+            Default: `CLERK_WEBHOOK_SIGNING_SECRET`, with a space between two secrets; it is read
+            with the first webhook, and a missing one is a `ConfigurationError` then.
 
     Raises:
-        ConfigurationError: If there is no secret, if one isn't base64 or decodes to nothing, or if
-            the extra `webhooks` isn't installed.
+        ConfigurationError: If a secret isn't base64 or decodes to nothing, or if the extra
+            `webhooks` isn't installed.
     """
 
     @sealed
@@ -160,11 +174,12 @@ class WebhookReceiver(_Receiver):
     Args:
         sessions: The client whose denials the events change.
         signing_secret: `whsec_…` from the Clerk Dashboard, or a list of two while you rotate it.
-            Default: `CLERK_WEBHOOK_SIGNING_SECRET`, with a space between two secrets.
+            Default: `CLERK_WEBHOOK_SIGNING_SECRET`, with a space between two secrets; it is read
+            with the first webhook, and a missing one is a `ConfigurationError` then.
 
     Raises:
-        ConfigurationError: If there is no secret, if one isn't base64 or decodes to nothing, or if
-            the extra `webhooks` isn't installed.
+        ConfigurationError: If a secret isn't base64 or decodes to nothing, or if the extra
+            `webhooks` isn't installed.
     """
 
     @sealed
@@ -220,25 +235,36 @@ def _refusal(signer: Webhook, body: bytes, headers: dict[str, str]) -> str:
     return ""
 
 
-def _secrets(given: str | Sequence[str] | None) -> list[str]:
+def _signers(given: str | Sequence[str] | None) -> tuple[Webhook, ...]:
+    """Return one for each secret; none if none is given and the environment has none."""
     values = os.environ.get(SECRET_VARIABLE, "") if given is None else given
     secrets = values.split() if isinstance(values, str) else list(values)
-    if not secrets or not all(isinstance(each, str) for each in secrets):  # pyright: ignore[reportUnnecessaryIsInstance] - of untyped callers
-        raise ConfigurationError(
-            f"no signing secret: set {SECRET_VARIABLE} or pass signing_secret (you find it under "
-            '"Webhooks" in the Clerk Dashboard; it begins with whsec_)'
-        )
-    return secrets
+    is_missing = given is not None and not secrets
+    if is_missing or not all(isinstance(each, str) for each in secrets):  # pyright: ignore[reportUnnecessaryIsInstance] - of untyped callers
+        raise _no_secret()
+    return tuple(map(_signer, secrets))
 
 
-def _signer(secret: str) -> Webhook:
+def _no_secret() -> ConfigurationError:
+    return ConfigurationError(
+        f"no signing secret: set {SECRET_VARIABLE} or pass signing_secret (you find it under "
+        '"Webhooks" in the Clerk Dashboard; it begins with whsec_)'
+    )
+
+
+def _require_extra() -> None:
     try:
-        from standardwebhooks import Webhook  # noqa: PLC0415 - an extra
+        import_module("standardwebhooks")
     except ModuleNotFoundError:
         raise ConfigurationError(
             "webhooks need the extra `webhooks`, which is not installed: "
             "pip install 'clerk-async[webhooks]'"
         ) from None
+
+
+def _signer(secret: str) -> Webhook:
+    from standardwebhooks import Webhook  # noqa: PLC0415 - an extra
+
     encoded = secret.strip().removeprefix("whsec_")
     try:
         key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
