@@ -119,10 +119,19 @@ async def sleep(seconds: float) -> None:
         timer.cancel()
 
 
-def settle(over: asyncio.Future[None]) -> None:
-    """Complete a future, unless it is done or cancelled."""
-    if not over.done():
-        over.set_result(None)
+def settle(waiting: asyncio.Future[Any], result: object = None) -> bool:
+    """Give a future its result; return false if it has one, or was cancelled.
+
+    Trying is the only safe way: between a look at the future and this step, a signal handler may
+    cancel it, as asyncio's does on Ctrl-C.
+    """
+    import asyncio  # noqa: PLC0415 - heavy
+
+    try:
+        waiting.set_result(result)
+    except asyncio.InvalidStateError:
+        return False
+    return True
 
 
 class WeakCallback:

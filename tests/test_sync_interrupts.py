@@ -73,7 +73,8 @@ def test_ctrl_c_works_at_any_line(scenario: str, fake: FakeClerk) -> None:
 @pytest.mark.parametrize("scenario", ["get", "first_call", "close", *VERIFYING])
 def test_ctrl_c_works_between_any_two_steps(scenario: str, fake: FakeClerk) -> None:
     """Even between two bytecode steps within a line."""
-    assert strike(fake, scenario, "steps", at_most=80) > 40
+    # In a round that pauses its tracing, Python 3.13 and later trace only some of the steps.
+    assert strike(fake, scenario, "steps", at_most=80) > (4 if scenario in MAKING else 40)
 
 
 @pytest.mark.promise("interruptions")

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from clerk_async.errors import InvalidArgumentError
+from clerk_async.under_test import settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -147,8 +148,7 @@ class Input(Generic[T]):
     def _wake_next(self) -> None:
         while self._waiting:
             turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
+            if settle(turn):
                 return
 
     def _go_on(self) -> None:

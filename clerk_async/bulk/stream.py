@@ -7,6 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from clerk_async.http.daemon import running_loop, shielded
+from clerk_async.under_test import settle
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -64,8 +65,8 @@ class OutcomeStream:
 
 
 def _resolve(waiting: asyncio.Future[None] | None) -> None:
-    if waiting is not None and not waiting.done():
-        waiting.set_result(None)
+    if waiting is not None:
+        settle(waiting)
 
 
 async def told_by(

@@ -36,6 +36,7 @@ from clerk_async.http.connections import (
 )
 from clerk_async.http.failures import drop_frames, translated
 from clerk_async.http.settings import proxy_to_use, refuse_their_proxy
+from clerk_async.under_test import settle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -110,8 +111,7 @@ class Slots:
         """Pass the slot to the first waiting attempt, or mark it as free."""
         while self._waiting:
             turn = self._waiting.popleft()
-            if not turn.done():  # cancelled meanwhile
-                turn.set_result(None)
+            if settle(turn):  # otherwise it was cancelled meanwhile
                 return
         self.free += 1
 

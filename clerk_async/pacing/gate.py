@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -94,8 +95,9 @@ class Gate:
     def turn_away(self, run: RunPacer) -> None:
         """End the waits of one run with `SendRefused`."""
         for place, owner in self._waiting:
-            if owner is run and not place.done():
-                place.set_exception(SendRefused)
+            if owner is run:
+                with suppress(asyncio.InvalidStateError):
+                    place.set_exception(SendRefused)
         self._waiting = deque(entry for entry in self._waiting if not entry[0].done())
 
     def used(self) -> int:
@@ -174,7 +176,9 @@ class Gate:
                 return
             place, _ = self._waiting.popleft()
             if not place.done():
-                place.set_result(self._grant(now))
+                ticket = self._grant(now)
+                if not settle(place, ticket):
+                    self.answered(ticket, None, None)
 
 
 class Gates:
@@ -245,7 +249,7 @@ class RunPacer:
         self.is_stopped = True
         self.gate.turn_away(self)
         for over in self.pauses:
-            if not over.done():
+            with suppress(asyncio.InvalidStateError):
                 over.set_exception(SendRefused)
 
     def note(self, status: int | None) -> None:

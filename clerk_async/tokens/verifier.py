@@ -212,7 +212,13 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
             # A separate task, because a caller that gives up must not end it for the others.
             task = loop.create_task(ask(), name="clerk_async: asking the service")
             under_way[key] = task
-            task.add_done_callback(lambda _: under_way.pop(key, None))
+
+            def end(ended: asyncio.Task[T]) -> None:
+                under_way.pop(key, None)
+                if not ended.cancelled():
+                    ended.exception()  # retrieved, because all callers may have given up
+
+            task.add_done_callback(end)
         return await asyncio.shield(task)
 
     async def _refresh(self, need: RefreshNeeded, sessions: AsyncSessionsSource) -> Sequence[str]:
