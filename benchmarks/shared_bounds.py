@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from benchmarks.bounds import RUN, Bound, go, print_all, result_of, start
 from clerk_async import AsyncSessionsApi
-from clerk_async.denials import Denials
+from clerk_async.denials.table import Denials
 from clerk_async.testing import FakeClerk
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from clerk_async.redaction import sealed
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
-    from clerk_async.denials import Denials
+    from clerk_async.denials.table import Denials
     from clerk_async.http.calls import Calls
     from clerk_async.http.shapes import Losses
     from clerk_async.models import (

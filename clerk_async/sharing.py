@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from clerk_async.config import SHARE_ALONE, SHARE_TOGETHER, SHARED_STATE_VARIABLE
-from clerk_async.denials import Denials
+from clerk_async.denials.table import Denials
 from clerk_async.errors import InvalidArgumentError
 from clerk_async.http.operations import check_session_id, path_segment
 from clerk_async.pacing.gate import Gates

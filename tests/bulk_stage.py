@@ -13,7 +13,7 @@ from clerk_async.bulk import revoke as run
 from clerk_async.bulk.options import RunOptions
 from clerk_async.bulk.verdict import RevocationTarget
 from clerk_async.config import RateLimit
-from clerk_async.denials import Denials
+from clerk_async.denials.table import Denials
 from clerk_async.errors import RateLimitedError
 from clerk_async.models import ApiResponse, Session, SessionPage, SessionStatus
 from clerk_async.pacing.gate import Gates

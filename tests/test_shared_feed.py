@@ -21,7 +21,7 @@ from clerk_async import (
     SharedState,
     TokenVerificationError,
 )
-from clerk_async.denials import Denials
+from clerk_async.denials.table import Denials
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable

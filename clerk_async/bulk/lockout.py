@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from clerk_async.denials import KEPT_UNWATCHED
+from clerk_async.denials.table import KEPT_UNWATCHED
 from clerk_async.errors import InvalidArgumentError
 from clerk_async.http.operations import check_session_id
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from clerk_async.denials import Denials
+    from clerk_async.denials.table import Denials
 
 _BREATH: Final = 1000
 

@@ -34,7 +34,7 @@ from clerk_async.pacing.window import SendRefused
 if TYPE_CHECKING:
     from clerk_async.bulk.work import Job
     from clerk_async.config import RateLimit
-    from clerk_async.denials import Denials
+    from clerk_async.denials.table import Denials
     from clerk_async.http.calls import Calls
     from clerk_async.models import ApiResponse, Session, SessionPage
     from clerk_async.pacing.gate import Gates, Lane

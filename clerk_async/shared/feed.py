@@ -3,7 +3,7 @@
 A process reads the stream from where it stopped, so a lost connection loses nothing. A new process
 reads it from the start before its denials count as current. A process adds its own changes, and
 adds them again until it has read them back. Entries may come in any order and more than once,
-because each change has its own time (see `clerk_async.denials`).
+because each change has its own time (see `clerk_async.denials.table`).
 
 Sign-in cut-offs must last, but the stream is trimmed, so `standing.lua` keeps them in a hash beside
 the stream. When Redis has lost its data, each process waits a moment, reads what others have added
@@ -26,14 +26,14 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import msgspec
 
-from clerk_async.changes import EVERYONE, Change
-from clerk_async.denials import Denials
+from clerk_async.denials.changes import EVERYONE, Change
+from clerk_async.denials.table import Denials
 from clerk_async.shared.connection import AwayError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from clerk_async.changes import Subject
+    from clerk_async.denials.changes import Subject
     from clerk_async.shared.connection import RedisConnection
 
 SCRIPT: Final = files("clerk_async.shared").joinpath("standing.lua").read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from clerk_async.denials import Denials
+from clerk_async.denials.table import Denials
 from clerk_async.pacing.key_window import SCRIPT, KeyWindow
 from clerk_async.pacing.shared_gate import SharedGate
 from clerk_async.redaction import redact

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from clerk_async.config import SHARED_STATE_VARIABLE, check_number
-from clerk_async.denials import DEFAULT_KEEP
+from clerk_async.denials.table import DEFAULT_KEEP
 from clerk_async.errors import ConfigurationError
 from clerk_async.redaction import sealed
 

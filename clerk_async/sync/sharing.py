@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from clerk_async.denials import Denials
+    from clerk_async.denials.table import Denials
     from clerk_async.models import Token
     from clerk_async.sessions import AsyncSessionsApi
     from clerk_async.shared.link import Link

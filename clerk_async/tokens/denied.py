@@ -17,7 +17,7 @@ from clerk_async.under_test import on_reset
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from clerk_async.denials import Denials
+    from clerk_async.denials.table import Denials
     from clerk_async.shared.link import Link
 
 GONE: Final = ""  # the status of a session that the service doesn't know

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Mapping
 
-    from clerk_async.denials import Denials
+    from clerk_async.denials.table import Denials
     from clerk_async.shared.link import Link
     from clerk_async.tokens.keys import VerificationKey
     from clerk_async.tokens.refreshing import Recent

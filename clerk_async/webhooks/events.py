@@ -16,7 +16,7 @@ from clerk_async.http.shapes import UnreadableError
 from clerk_async.models import LAST_MILLISECOND, Session
 
 if TYPE_CHECKING:
-    from clerk_async.denials import Denials
+    from clerk_async.denials.table import Denials
     from clerk_async.http.shapes import Losses
 
 _LOGGER: Final = logging.getLogger("clerk_async.webhooks")

@@ -17,7 +17,7 @@ from itertools import groupby, islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
-from clerk_async.changes import (
+from clerk_async.denials.changes import (
     EVERYONE,
     Change,
     Cuts,
