@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from chaos_proxy import ChaosProxy
 
     from clerk_async.testing import FakeClerk
-    from clerk_async.testing.record import ReceivedRequest
+    from clerk_async.testing.exchange import ReceivedRequest
 
 SLACK: Final = 0.1
 """Seconds that a call may end late on a slow machine, besides the loop's measured lateness."""

@@ -23,10 +23,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .exchange import ReceivedRequest
     from .fake import FakeClerk
     from .faults import Fault, Injected
     from .keys import SigningKey
-    from .record import ReceivedRequest
     from .state import FakeSession
     from .tokens import make_claims
     from .webhooks import Delivery
@@ -48,7 +48,7 @@ _HOMES = {
     "FakeSession": "state",
     "Fault": "faults",
     "Injected": "faults",
-    "ReceivedRequest": "record",
+    "ReceivedRequest": "exchange",
     "SigningKey": "keys",
     "make_claims": "tokens",
 }

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime
 
-    from .record import ReceivedRequest
+    from .exchange import ReceivedRequest
     from .settings import Latency, LimitLike
     from .state import FakeSession
 

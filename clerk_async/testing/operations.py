@@ -12,8 +12,8 @@ from urllib.parse import parse_qsl, unquote
 import msgspec
 from attrs import frozen
 
-from .answers import Answer, Refusal, encode, usual_refusal
 from .claims import is_of_session
+from .exchange import Answer, Refusal, encode, usual_refusal
 from .refresh import (
     check_refresh,
     check_refresh_body,

@@ -10,8 +10,8 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from .answers import Refusal
 from .claims import is_of_session
+from .exchange import Refusal
 from .state import LIVE
 
 if TYPE_CHECKING:

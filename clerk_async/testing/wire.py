@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 from aiohttp import web
 
-from .answers import Answer, Refusal, refuse, usual_refusal
+from .exchange import Answer, ReceivedRequest, Refusal, refuse, usual_refusal
 from .keys import CryptographyMissingError
 from .operations import Call, Route, check_key, check_version, find_route
-from .record import ReceivedRequest
 
 if TYPE_CHECKING:
     import random
