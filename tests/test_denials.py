@@ -9,8 +9,8 @@ from typing import Final
 import attrs
 import pytest
 
-from clerk_async.changes import Change
-from clerk_async.denials import Denials
+from clerk_async.denials.changes import Change
+from clerk_async.denials.table import Denials
 
 KEEP: Final = 100
 SKEW: Final = 5.0
