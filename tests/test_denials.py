@@ -106,7 +106,7 @@ def test_the_list_agrees_with_a_plain_model(seed: int, monkeypatch: pytest.Monke
     """Whatever order changes come in and however often; and so does a list that is sent whole."""
     chance, clock, model = random.Random(seed), Clock(), Model()
     for name in ("monotonic", "wall_clock"):
-        monkeypatch.setattr(f"clerk_async.denials.{name}", clock)
+        monkeypatch.setattr(f"clerk_async.denials.table.{name}", clock)
     one, other = Denials(KEEP), Denials(KEEP)
     one.is_watched = other.is_watched = True
     drawn = [draw(chance) for _ in range(chance.randint(1, 6))]
