@@ -99,9 +99,11 @@ def _verifier_of(client: str, public: Any, pem: str) -> Callable[[str], object]:
         case "joserfc":
             from joserfc import jwt as jose  # noqa: PLC0415
             from joserfc.jwk import RSAKey  # noqa: PLC0415
+            from joserfc.jws import JWSRegistry  # noqa: PLC0415
 
             key = RSAKey.import_key(pem)
-            return lambda token: jose.decode(token, key, algorithms=["RS256"])
+            lenient = JWSRegistry(algorithms=["RS256"], strict_check_header=False)  # Clerk's `cat`
+            return lambda token: jose.decode(token, key, registry=lenient)
         case _:
             return _bare_check(public)
 
