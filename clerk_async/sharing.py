@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from clerk_async.config import SHARE_ALONE, SHARE_TOGETHER, SHARED_STATE_VARIABLE
 from clerk_async.denials.table import Denials
@@ -123,11 +123,8 @@ class AsyncSharing:
             InvalidArgumentError: If not exactly one of the three is given, if an argument can't be
                 used, or if `signed_in_before` is passed with a session.
         """
-        subject = _subject(session_id, user_id, everyone=everyone)
-        before = _moment(signed_in_before)
+        before = _checked(session_id, user_id, signed_in_before, everyone=everyone)
         if before is not None:
-            if subject == "session":
-                raise InvalidArgumentError("signed_in_before needs user_id or everyone=True")
             self._denials.cut_off_sign_ins(user_id, before=before)
         elif session_id is not None:
             self._denials.deny_sessions((session_id,))
@@ -159,9 +156,7 @@ class AsyncSharing:
             InvalidArgumentError: If not exactly one of the three is given, if an argument can't be
                 used, or if `signed_in_before` is passed with a session.
         """
-        subject = _subject(session_id, user_id, everyone=everyone)
-        if _moment(signed_in_before) is not None and subject == "session":
-            raise InvalidArgumentError("signed_in_before needs user_id or everyone=True")
+        _checked(session_id, user_id, signed_in_before, everyone=everyone)
         if session_id is not None:
             self._denials.allow_sessions((session_id,))
         else:
@@ -211,25 +206,26 @@ def _in_common(endpoint: LateEndpoint, limit: RateLimit | None) -> tuple[str, Ra
     return settled.fingerprint, limit or settled.key_limit.share(SHARE_TOGETHER)
 
 
-def _subject(
-    session_id: str | None, user_id: str | None, *, everyone: bool
-) -> Literal["session", "user", "everyone"]:
+def _checked(
+    session_id: str | None,
+    user_id: str | None,
+    signed_in_before: datetime | None,
+    *,
+    everyone: bool,
+) -> float | None:
+    """Check the arguments of `deny` or `allow`; return the time of `signed_in_before`, if any."""
     if not isinstance(everyone, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - of untyped callers
         raise InvalidArgumentError(f"everyone must be True or False, not {everyone!r}")
     if (session_id is not None) + (user_id is not None) + everyone != 1:
         raise InvalidArgumentError("pass exactly one of session_id, user_id and everyone=True")
     if session_id is not None:
         check_session_id(session_id)
-        return "session"
     if user_id is not None:
         path_segment("user_id", user_id)
-        return "user"
-    return "everyone"
-
-
-def _moment(signed_in_before: datetime | None) -> float | None:
     if signed_in_before is None:
         return None
     if not isinstance(signed_in_before, datetime) or signed_in_before.tzinfo is None:  # pyright: ignore[reportUnnecessaryIsInstance] - of untyped callers
         raise InvalidArgumentError("signed_in_before must be a datetime with a time zone")
+    if session_id is not None:
+        raise InvalidArgumentError("signed_in_before needs user_id or everyone=True")
     return signed_in_before.timestamp()

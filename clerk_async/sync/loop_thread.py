@@ -153,7 +153,7 @@ def check_threads() -> None:
         ConfigurationError: If gevent or eventlet has replaced the threads of this process, or the
             modules that an event loop waits with, or if this interpreter allows no daemon threads.
     """
-    if not getattr(_thread, "daemon_threads_allowed", _always)():
+    if not getattr(_thread, "daemon_threads_allowed", lambda: True)():
         raise ConfigurationError(_NO_THREAD)
     remedy = None
     monkey = sys.modules.get("gevent.monkey")
@@ -167,10 +167,6 @@ def check_threads() -> None:
             "SessionsApi needs real threads, but gevent or eventlet has patched them: "
             f"use {remedy}, or real threads"
         )
-
-
-def _always() -> bool:
-    return True
 
 
 _NOT_TO_BE_PATCHED: Final = ("threading", "selectors", "queue")

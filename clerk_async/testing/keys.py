@@ -47,28 +47,20 @@ class SigningKey:
     private: Any = field(repr=False)
 
 
-class _KeyPairs:
-    """Key pairs that are generated once per process and reused, because that takes 0.1 seconds.
-
-    Two fakes that exist at the same time never share one, because they are different instances.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._free: dict[str, list[PrivateKeyTypes]] = {name: [] for name in ALGORITHMS}
-
-    def lend(self, algorithm: str, borrower: object) -> PrivateKeyTypes:
-        with self._lock:
-            free = self._free[algorithm]
-            pair = free.pop() if free else None
-        if pair is None:
-            pair = _generate(algorithm)
-        finalizer = weakref.finalize(borrower, self._free[algorithm].append, pair)
-        finalizer.atexit = False
-        return pair
+_FREE: dict[str, list[PrivateKeyTypes]] = {name: [] for name in ALGORITHMS}
+"""Key pairs are generated once per process and reused, because that takes 0.1 seconds. Two fakes
+that exist at the same time never share one, because they are different instances."""
+_FREE_LOCK = threading.Lock()
 
 
-_PAIRS = _KeyPairs()
+def _lend(algorithm: str, borrower: object) -> PrivateKeyTypes:
+    free = _FREE[algorithm]
+    with _FREE_LOCK:
+        pair = free.pop() if free else None
+    if pair is None:
+        pair = _generate(algorithm)
+    weakref.finalize(borrower, free.append, pair).atexit = False
+    return pair
 
 
 def make_key(kid: str | None, algorithm: str, borrower: object) -> SigningKey:
@@ -90,7 +82,7 @@ def make_key(kid: str | None, algorithm: str, borrower: object) -> SigningKey:
             "FakeClerk's tokens and keys need cryptography: pip install 'clerk-async[jwt]'"
         ) from None
 
-    private = _PAIRS.lend(algorithm, borrower)
+    private = _lend(algorithm, borrower)
     public = private.public_key()
     pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode("ascii")
     if kid is None:

@@ -223,15 +223,7 @@ class TokenVerifier(Verifier[SessionsSource]):
         return errand.result()
 
     def _refresh(self, need: RefreshNeeded, sessions: SessionsSource) -> Sequence[str]:
-        answer = sessions.refresh(
-            need.session_id,
-            expired_token=need.expired_token,
-            refresh_token=need.refresh_token,
-            request_origin=need.request_origin,
-            request_headers=need.request_headers,
-            format="cookie",
-            suffixed_cookies=need.suffixed_cookies,
-        )
+        answer = need.sent_by(sessions.refresh)
         return self._recent.keep(need.shared_by, answer)
 
     def _meet_keys(self, need: KeysNeeded) -> None:

@@ -78,6 +78,18 @@ class RefreshNeeded(NamedTuple):
     def __repr__(self) -> str:
         return f"RefreshNeeded({self.session_id!r})"  # the tokens are secret
 
+    def sent_by(self, refresh: Callable[..., T]) -> T:
+        """Call a client's `refresh` with these arguments."""
+        return refresh(
+            self.session_id,
+            expired_token=self.expired_token,
+            refresh_token=self.refresh_token,
+            request_origin=self.request_origin,
+            request_headers=self.request_headers,
+            format="cookie",
+            suffixed_cookies=self.suffixed_cookies,
+        )
+
     @property
     def shared_by(self) -> tuple[str, str, str]:
         """The key of requests that can share one refresh."""

@@ -222,15 +222,7 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
         return await asyncio.shield(task)
 
     async def _refresh(self, need: RefreshNeeded, sessions: AsyncSessionsSource) -> Sequence[str]:
-        answer = await sessions.refresh(
-            need.session_id,
-            expired_token=need.expired_token,
-            refresh_token=need.refresh_token,
-            request_origin=need.request_origin,
-            request_headers=need.request_headers,
-            format="cookie",
-            suffixed_cookies=need.suffixed_cookies,
-        )
+        answer = await need.sent_by(sessions.refresh)
         return self._recent.keep(need.shared_by, answer)
 
     async def _meet_keys(self, need: KeysNeeded) -> None:
