@@ -136,13 +136,6 @@ def column_ids(
 ) -> Iterator[str]:
     """Read ids from a column of CSV with a header, or from a field of JSON lines.
 
-    Args:
-        lines: The lines.
-        source: The name of their source in messages.
-        column: The column's name, in any case.
-        tally: Where to count what is left out.
-        first: A line that was already read.
-
     Raises:
         Refused: If there is no such column, or a line can't be read.
     """

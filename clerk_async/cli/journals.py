@@ -91,14 +91,7 @@ def done_by(journal: Journal, *, instance: str, run: RunKind, dry_run: bool) -> 
 
 
 def remove_small(out: Output, journal: Journal, report: RevocationReport, *, most: int) -> None:
-    """Remove the journal that we named if the run was small and all of it is done.
-
-    Args:
-        out: Where to print its path, if it stays.
-        journal: The journal.
-        report: The run.
-        most: The most sessions of a small run.
-    """
+    """Remove the journal that we named if all of a run of at most `most` sessions is done."""
     if report.ok and report.total <= most:
         with suppress(OSError):
             journal.path.unlink()

@@ -30,12 +30,8 @@ def verify_token(
 ) -> int:
     """Verify a token, print its claims, and return the exit code.
 
-    Args:
-        settings: The global options.
-        token: The token; `-` reads it from stdin.
-        jwt_key_file: The file with the public key; None for CLERK_JWT_KEY, or to fetch it.
-        rules: The verifier's other arguments.
-        is_looked_up: Whether to ask the service if the session is alive.
+    The public key comes from a file, or else from CLERK_JWT_KEY, or is fetched. `rules` are the
+    verifier's other arguments.
 
     Raises:
         Refused: If a key or an option is invalid.

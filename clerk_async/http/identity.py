@@ -33,12 +33,7 @@ _CLIENT: Final = attrgetter("client_id")
 
 
 def confirm(value: object, request: Request, body: bytes) -> None:
-    """Check that a decoded response belongs to this request.
-
-    Args:
-        value: The decoded value.
-        request: The request.
-        body: The raw response body, for list entries that can't be read.
+    """Check that a decoded response belongs to this request; entries that can't be read, too.
 
     Raises:
         ResponseDecodeError: If the response is about another session, user or client.

@@ -59,14 +59,7 @@ class Losses:
         self._count_at: dict[tuple[str, str], int] = {}
 
     def note(self, cls: type, name: str, what: str, where: str = "") -> None:
-        """Record that a field could not be read.
-
-        Args:
-            cls: The model.
-            name: The field.
-            what: What was wrong with it.
-            where: The path below the field.
-        """
+        """Record that a field of a model could not be read, and what was wrong with it."""
         field = (cls.__name__, name)
         count = self._counts[field] = self._counts.get(field, 0) + 1
         if count == 1:

@@ -6,14 +6,14 @@ Protocols describe the parts of a client that a verifier uses, so no client is i
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from clerk_async.errors import ConfigurationError
 from clerk_async.tokens.key_set import FetchedKeys, KeySetStatus
 from clerk_async.tokens.refusals import Counter, mismatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Coroutine, Generator
 
     from clerk_async.models import Session
     from clerk_async.tokens.key_set import KeysNeeded
@@ -141,17 +141,8 @@ class AsyncSessionsSource(Protocol):
         """Fetch a session."""
         ...
 
-    async def refresh(
-        self,
-        session_id: str,
-        *,
-        expired_token: str,
-        refresh_token: str,
-        request_origin: str,
-        request_headers: Mapping[str, Any] | None,
-        format: Literal["cookie"],  # noqa: A002 - the service's name
-        suffixed_cookies: bool | None,
-    ) -> object:
+    @property
+    def refresh(self) -> Callable[..., Coroutine[Any, Any, object]]:
         """Exchange an expired token for a new one."""
         ...
 
@@ -165,16 +156,7 @@ class SessionsSource(Protocol):
         """Fetch a session."""
         ...
 
-    def refresh(
-        self,
-        session_id: str,
-        *,
-        expired_token: str,
-        refresh_token: str,
-        request_origin: str,
-        request_headers: Mapping[str, Any] | None,
-        format: Literal["cookie"],  # noqa: A002 - the service's name
-        suffixed_cookies: bool | None,
-    ) -> object:
+    @property
+    def refresh(self) -> Callable[..., object]:
         """Exchange an expired token for a new one."""
         ...

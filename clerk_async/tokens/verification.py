@@ -80,15 +80,9 @@ class RefreshNeeded(NamedTuple):
 
     def sent_by(self, refresh: Callable[..., T]) -> T:
         """Call a client's `refresh` with these arguments."""
-        return refresh(
-            self.session_id,
-            expired_token=self.expired_token,
-            refresh_token=self.refresh_token,
-            request_origin=self.request_origin,
-            request_headers=self.request_headers,
-            format="cookie",
-            suffixed_cookies=self.suffixed_cookies,
-        )
+        arguments = self._asdict()
+        del arguments["user_id"]
+        return refresh(format="cookie", **arguments)
 
     @property
     def shared_by(self) -> tuple[str, str, str]:
