@@ -34,13 +34,7 @@ from clerk_async.tokens.token_source import AsyncTokenSources
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import (
-        AsyncGenerator,
-        Callable,
-        Coroutine,
-        Mapping,
-        Sequence,
-    )
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 
     import aiohttp
 

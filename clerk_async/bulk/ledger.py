@@ -160,12 +160,7 @@ class Ledger:
             await self.stream.put(outcome)
 
     def report(
-        self,
-        *,
-        work: Work,
-        throttled: int,
-        elapsed: float,
-        stopped_by: StopReason | None,
+        self, *, work: Work, throttled: int, elapsed: float, stopped_by: StopReason | None
     ) -> RevocationReport:
         """Return the report."""
         self._failures.sort(key=lambda entry: entry[0])

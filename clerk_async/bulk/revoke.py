@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 
 async def revoke_many(
-    target: RevocationTarget,
-    session_ids: Iterable[str] | AsyncIterable[str],
-    options: RunOptions,
+    target: RevocationTarget, session_ids: Iterable[str] | AsyncIterable[str], options: RunOptions
 ) -> RevocationReport:
     """Revoke each of these sessions, and return the report.
 
@@ -37,9 +35,7 @@ async def revoke_many(
 
 
 def revoke_stream(
-    target: RevocationTarget,
-    session_ids: Iterable[str] | AsyncIterable[str],
-    options: RunOptions,
+    target: RevocationTarget, session_ids: Iterable[str] | AsyncIterable[str], options: RunOptions
 ) -> AsyncGenerator[RevocationOutcome, None]:
     """Revoke each of these sessions, and yield each outcome as it becomes known.
 

@@ -18,13 +18,7 @@ from clerk_async.bulk.ledger import Callbacks, Ledger, Meter
 from clerk_async.bulk.lockout import Lockout
 from clerk_async.bulk.report import RevocationOutcome, RevocationReport, RevocationStatus
 from clerk_async.bulk.stream import OutcomeStream, told_by
-from clerk_async.bulk.verdict import (
-    Verdict,
-    cut_off,
-    is_answer,
-    let_go_of_frames,
-    revoke_one,
-)
+from clerk_async.bulk.verdict import Verdict, cut_off, is_answer, let_go_of_frames, revoke_one
 from clerk_async.bulk.work import RunEnded
 from clerk_async.errors import JournalError, RateLimitedError
 from clerk_async.http.daemon import running_loop, shielded

@@ -119,9 +119,7 @@ class Verdict:
         return self.obstacle or self.error
 
 
-def is_answer(
-    error: BaseException,
-) -> TypeGuard[ApiError | TransportError | ResponseDecodeError]:
+def is_answer(error: BaseException) -> TypeGuard[ApiError | TransportError | ResponseDecodeError]:
     """Whether an error concerns this request alone, rather than a client that is unusable."""
     return isinstance(error, ApiError | TransportError | ResponseDecodeError)
 

@@ -22,14 +22,7 @@ from clerk_async.cli.client import (
     make_client,
     secret_key,
 )
-from clerk_async.cli.exits import (
-    DONE,
-    FAILED,
-    KEY_REFUSED,
-    OUT_OF_REACH,
-    USAGE,
-    exit_code_of,
-)
+from clerk_async.cli.exits import DONE, FAILED, KEY_REFUSED, OUT_OF_REACH, USAGE, exit_code_of
 from clerk_async.cli.messages import error_text
 from clerk_async.cli.output import cell
 from clerk_async.cli.progress import duration, number

@@ -151,11 +151,7 @@ def table(sessions: Sequence[Session], out: Output, *, now: datetime) -> str:
 
 def _fit(widths: dict[str, int], room: int) -> None:
     """Narrow or drop columns until a row fits."""
-    least = {
-        "STATUS": _LEAST_OF_STATUS,
-        "USER": _LEAST_OF_USER,
-        "WHERE": _LEAST_OF_WHERE,
-    }
+    least = {"STATUS": _LEAST_OF_STATUS, "USER": _LEAST_OF_USER, "WHERE": _LEAST_OF_WHERE}
 
     def excess() -> int:
         return sum(widths.values()) + len(_GAP) * (len(widths) - 1) - room

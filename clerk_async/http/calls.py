@@ -27,12 +27,7 @@ from clerk_async.errors import (
     WrongLoopError,
 )
 from clerk_async.http.error_bodies import api_error
-from clerk_async.http.retry import (
-    backoff,
-    is_retryable,
-    parse_retry_after,
-    pauses_client,
-)
+from clerk_async.http.retry import backoff, is_retryable, parse_retry_after, pauses_client
 from clerk_async.pacing.window import TOO_MANY_REQUESTS, UNAVAILABLE, SendRefused
 from clerk_async.redaction import redact
 
@@ -206,10 +201,7 @@ class _Call:
                     is_counted = True
                 self.attempts += 1
                 answer = await self.wire.send(
-                    request,
-                    task=self.task,
-                    limit=limit,
-                    connect=timeouts.connect,
+                    request, task=self.task, limit=limit, connect=timeouts.connect
                 )
             except (TransportError, ResponseDecodeError) as error:
                 return error

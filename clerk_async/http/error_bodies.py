@@ -168,9 +168,4 @@ def _detail(entry: dict[str, Any]) -> ErrorDetail:
         return value if isinstance(value, str) else ""
 
     meta = entry.get("meta")
-    return ErrorDetail(
-        text("message"),
-        text("long_message"),
-        text("code"),
-        object_of(meta),
-    )
+    return ErrorDetail(text("message"), text("long_message"), text("code"), object_of(meta))

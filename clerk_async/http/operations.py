@@ -181,12 +181,7 @@ def revoke_request(session_id: object) -> Request:
 
 
 def list_request(
-    *,
-    client_id: object,
-    user_id: object,
-    status: object,
-    limit: object,
-    offset: object,
+    *, client_id: object, user_id: object, status: object, limit: object, offset: object
 ) -> Request:
     """Build the request of `list`, in the form whose response includes the total count."""
     query: list[str] = []

@@ -109,10 +109,7 @@ def wire_settings(
                 "ssl_context and trace_configs must be set on the client_session that you pass"
             )
     extra = check_headers(headers)
-    own = {
-        "Accept": "application/json",
-        "Accept-Encoding": "gzip, deflate",
-    }
+    own = {"Accept": "application/json", "Accept-Encoding": "gzip, deflate"}
     if "user-agent" not in {name.lower() for name in extra}:
         own["User-Agent"] = USER_AGENT
     return WireSettings(

@@ -18,14 +18,7 @@ from clerk_async.sync.private_loop import Crossing, in_a_loop_thread
 from clerk_async.under_test import monotonic
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        AsyncGenerator,
-        Callable,
-        Coroutine,
-        Generator,
-        Iterable,
-        Iterator,
-    )
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Iterator
 
     from clerk_async.bulk.options import RunOptions
     from clerk_async.sync.loop_thread import LoopThread

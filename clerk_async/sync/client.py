@@ -30,12 +30,7 @@ from clerk_async.sync.sharing import Sharing, TokenSources
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import (
-        Callable,
-        Iterator,
-        Mapping,
-        Sequence,
-    )
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import aiohttp
 

@@ -9,20 +9,10 @@ from clerk_async.http_info import VERIFY_ADVICE
 from clerk_async.redaction import sealed
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        Mapping,
-        Sequence,
-    )
+    from collections.abc import Mapping, Sequence
 
     from clerk_async.http_info import AsyncSessionsWithHttpInfo
-    from clerk_async.models import (
-        ApiResponse,
-        Cookies,
-        Session,
-        SessionPage,
-        SessionStatus,
-        Token,
-    )
+    from clerk_async.models import ApiResponse, Cookies, Session, SessionPage, SessionStatus, Token
     from clerk_async.sync.loop_thread import LoopThread
 
 

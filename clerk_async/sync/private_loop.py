@@ -17,12 +17,7 @@ import contextvars
 import sys
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
-from clerk_async.errors import (
-    ClientClosedError,
-    ConfigurationError,
-    ConnectError,
-    WrongLoopError,
-)
+from clerk_async.errors import ClientClosedError, ConfigurationError, ConnectError, WrongLoopError
 from clerk_async.http.errand import SLICE, Errand, past_here
 from clerk_async.under_test import new_event_loop
 

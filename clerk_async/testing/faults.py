@@ -204,10 +204,7 @@ class Fault:
     ) -> Fault:
         """Respond as usual, but late: wait before or, with `process_first`, after acting on it."""
         return cls(
-            kind="answer",
-            seconds=seconds,
-            stage="after" if process_first else "before",
-            **where,
+            kind="answer", seconds=seconds, stage="after" if process_first else "before", **where
         )
 
     @classmethod

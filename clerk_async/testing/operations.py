@@ -29,14 +29,7 @@ if TYPE_CHECKING:
     from .settings import Settings
     from .tokens import Tokens
 
-API_VERSIONS = (
-    "2021-02-05",
-    "2024-10-01",
-    "2025-03-12",
-    "2025-04-10",
-    "2025-11-10",
-    "2026-05-12",
-)
+API_VERSIONS = ("2021-02-05", "2024-10-01", "2025-03-12", "2025-04-10", "2025-11-10", "2026-05-12")
 _LAST_WITH_VERIFY = "2025-03-12"
 _MAX_LIMIT = 500
 _DEFAULT_LIMIT = 10

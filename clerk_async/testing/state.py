@@ -153,11 +153,7 @@ class FakeSession:
     plan: str | None = field(default=None, repr=False, validator=validator(_plan))
     authorized_party: str | None = field(default=None, repr=False, validator=of(str, None))
     claims: dict[str, Any] = field(factory=dict[str, Any], repr=False, converter=_claims)
-    token_lifetime: int = field(
-        default=60,
-        repr=False,
-        validator=within(int, least=1),
-    )
+    token_lifetime: int = field(default=60, repr=False, validator=within(int, least=1))
     refresh_token: str = field(default="", repr=False, validator=of(str))
     _on_status: Callable[[FakeSession], None] | None = field(default=None, init=False, repr=False)
 

@@ -193,10 +193,7 @@ class SessionClaims:
             "actor": None if actor is None else attrs.asdict(actor),
             "organization": None
             if organization is None
-            else {
-                **attrs.asdict(organization),
-                "permissions": sorted(organization.permissions),
-            },
+            else {**attrs.asdict(organization), "permissions": sorted(organization.permissions)},
             "raw": self._thawed_raw(),
         }
 

@@ -5,11 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from clerk_async.errors import (
-    ConfigurationError,
-    DenialsUnavailableError,
-    InvalidArgumentError,
-)
+from clerk_async.errors import ConfigurationError, DenialsUnavailableError, InvalidArgumentError
 from clerk_async.reasons import TokenVerificationReason as Reason
 from clerk_async.tokens.refusals import refused
 from clerk_async.under_test import on_reset

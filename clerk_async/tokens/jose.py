@@ -188,10 +188,7 @@ def read_header(segment: bytes) -> Header:
     if kid is not None and not (isinstance(kid, str) and len(kid) <= _MAX_KID_CHARS):
         raise malformed("its kid is not a string of reasonable length")
     if kid == "":
-        raise refused(
-            TokenVerificationReason.JWK_KID_MISMATCH,
-            "The token's kid is empty.",
-        )
+        raise refused(TokenVerificationReason.JWK_KID_MISMATCH, "The token's kid is empty.")
     is_session = category is _ABSENT or (
         isinstance(category, str) and category in _SESSION_CATEGORIES
     )

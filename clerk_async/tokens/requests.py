@@ -31,13 +31,7 @@ from clerk_async.tokens.denied import max_age_of
 from clerk_async.tokens.refreshing import failure_of, refresh_for
 from clerk_async.tokens.refusals import refused
 from clerk_async.tokens.rules import check_flag
-from clerk_async.tokens.verification import (
-    Examined,
-    RefreshNeeded,
-    Steps,
-    Verification,
-    reason_of,
-)
+from clerk_async.tokens.verification import Examined, RefreshNeeded, Steps, Verification, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -234,10 +228,7 @@ def _irrelevance(refusal: _Refusal) -> int:
 
 
 def _refresh_any(
-    verification: Verification,
-    credentials: Credentials,
-    refusals: Sequence[_Refusal],
-    asked: Asked,
+    verification: Verification, credentials: Credentials, refusals: Sequence[_Refusal], asked: Asked
 ) -> Steps[RequestState | None]:
     """Refresh the first token that can be refreshed; return None if none can.
 

@@ -161,10 +161,7 @@ class Rules:
         return bool(answer)
 
 
-_STARTS: Final = (
-    ("nbf", Reason.TOKEN_NOT_ACTIVE_YET),
-    ("iat", Reason.TOKEN_IAT_IN_THE_FUTURE),
-)
+_STARTS: Final = (("nbf", Reason.TOKEN_NOT_ACTIVE_YET), ("iat", Reason.TOKEN_IAT_IN_THE_FUTURE))
 
 
 def check_flag(name: str, value: object, *, error: type[ClerkError] = ConfigurationError) -> None:

@@ -14,11 +14,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from clerk_async.errors import (
-    ConfigurationError,
-    InvalidArgumentError,
-    WebhookVerificationError,
-)
+from clerk_async.errors import ConfigurationError, InvalidArgumentError, WebhookVerificationError
 from clerk_async.http.shapes import Losses
 from clerk_async.redaction import sealed
 from clerk_async.tokens.credentials import read_credentials

@@ -208,10 +208,7 @@ def verify_command(settings: Settings, /, *, session_id: str, token: str) -> int
     help="An origin that the token may be made for; can be repeated. Default: any.",
 )
 @click.option(
-    "--audience",
-    metavar="NAME",
-    multiple=True,
-    help="An accepted audience; can be repeated.",
+    "--audience", metavar="NAME", multiple=True, help="An accepted audience; can be repeated."
 )
 @click.option(
     "--allow-missing-azp",
