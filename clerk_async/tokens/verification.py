@@ -94,19 +94,15 @@ Need: TypeAlias = KeysNeeded | SessionNeeded | RefreshNeeded
 Steps: TypeAlias = Generator[Need, Any, T]
 
 
+@attrs.define(eq=False, repr=False)
 class Examined:
     """A genuine token that passed all rules except expiry and access; some are cached."""
 
-    __slots__ = ("claims", "is_session", "key", "payload", "token")
-
-    def __init__(
-        self, token: str, key: VerificationKey, payload: dict[str, Any], *, is_session: bool
-    ) -> None:
-        self.token: str = token
-        self.key: VerificationKey = key
-        self.payload: dict[str, Any] = payload
-        self.is_session: bool = is_session
-        self.claims: SessionClaims | None = None
+    token: str
+    key: VerificationKey
+    payload: dict[str, Any]
+    is_session: bool = attrs.field(kw_only=True)
+    claims: SessionClaims | None = None
 
 
 class TokenCache:
