@@ -109,7 +109,7 @@ def test_ctrl_c_leaves_sessions_that_wait_for_their_second_look(
     with Terminal(fake, "revoke", "--from", write(tmp_path / "ids", made), "-y", *FAST) as terminal:
         fake.wait_for(lambda: fake.held >= 16, timeout=20)
         terminal.type("\x03")
-        terminal.wait_for("finished first")
+        terminal.wait_for("requests in flight have ended")
         fake.inject(Fault.status(500, operation="get", count=None))
         fake.release()
         assert terminal.end() == 130, terminal.text

@@ -312,7 +312,7 @@ def test_a_signal_without_a_terminal_is_the_same_as_ctrl_c(
         fake.wait_for(lambda: fake.held == 4, timeout=20)
         program.send_signal(number)
         assert program.stderr is not None
-        assert any("finished first" in line for line in program.stderr)
+        assert any("requests in flight have ended" in line for line in program.stderr)
         fake.release()
         out, err = program.communicate(timeout=20)
     assert program.returncode == 130
@@ -344,7 +344,7 @@ async def test_with_a_shared_state_a_whole_file_is_locked_out_before_it_is_revok
         assert live(fake) == 300
         program.send_signal(signal.SIGINT)
         assert program.stderr is not None
-        while b"finished first" not in await program.stderr.readline():
+        while b"requests in flight have ended" not in await program.stderr.readline():
             assert not program.stderr.at_eof()
         fake.release()
         told = await program.stderr.read()

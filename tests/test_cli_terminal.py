@@ -144,7 +144,7 @@ def test_the_first_ctrl_c_finishes_requests_in_flight_and_prints_how_to_resume(
     with Terminal(fake, *arguments, "--rate", "20/60") as terminal:
         fake.wait_for(lambda: fake.held == 4, timeout=20)
         terminal.type("\x03")
-        terminal.wait_for("what is in flight is finished first")
+        terminal.wait_for("stopping once the requests in flight have ended")
         fake.release()
         assert terminal.end() == 130, terminal.text
         assert f"clerk_async revoke --from {ids} --yes --journal {journal}" in terminal.text

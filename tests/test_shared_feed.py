@@ -17,18 +17,18 @@ from programs import run_program
 from clerk_async import (
     AsyncSessionsApi,
     AsyncTokenVerifier,
+    AsyncWebhookReceiver,
     DenialsUnavailableError,
     SharedState,
     TokenVerificationError,
 )
 from clerk_async.denials.table import Denials
+from clerk_async.testing import FakeClerk, Fault
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
     from redis_servers import RedisServer
-
-    from clerk_async.testing import FakeClerk
 
 KEY = "sk_test_feed"
 
@@ -96,6 +96,55 @@ async def test_a_denial_of_one_client_applies_to_the_others(redis_server: RedisS
             await one.allow(**arguments)
             await until(lambda refused=refused: not refused())  # type: ignore[misc]
         assert other.shared_status().denied == one.shared_status().denied == 0
+
+
+@pytest.mark.promise("shared-denials")
+@pytest.mark.parametrize("other_does", ["nothing", "deny", "late event", "run"])
+async def test_a_stopped_run_takes_back_no_denial_of_another_process(
+    other_does: str, redis_server: RedisServer, fake: FakeClerk
+) -> None:
+    """Not what it denied, nor what a run of its own is still going to revoke."""
+    found = [fake.add_session(user_id="user_1") for _ in range(3)]
+    ids, early = [each.id for each in found], fake.webhook("session.ended", found[2])
+    stopped: list[bool] = []
+    state, url = SharedState(redis_server.url), fake.base_url
+    async with (
+        AsyncSessionsApi(fake.secret_key, base_url=url, shared_state=state) as one,
+        AsyncSessionsApi(fake.secret_key, base_url=url, shared_state=state) as other,
+    ):
+        for each in (one, other):
+            AsyncTokenVerifier(sessions=each, jwt_key=fake.jwt_key, authorized_parties=["x"])
+            await each._start_link()
+            await each._catch_up()
+        fake.inject(Fault.hold(operation="revoke", count=2))
+        ask = partial(bool, stopped)
+        first = asyncio.create_task(one.revoke_many(ids, concurrency=1, should_stop=ask))
+        await fake.until(lambda: fake.held == 1)
+        await until(lambda: all(refuses(other, each) for each in ids))
+        second: asyncio.Task[Any] | None = None
+        if other_does == "run":
+            second = asyncio.create_task(other.revoke_many(ids[1:], concurrency=1))
+            await fake.until(lambda: fake.held == 2)
+        elif other_does == "deny":
+            await other.deny(session_id=ids[2])
+        elif other_does == "late event":
+            receiver = AsyncWebhookReceiver(sessions=other, signing_secret=fake.webhook_secret)
+            await receiver.receive(*early)
+        await other.deny(session_id="sess_marker")
+        await until(lambda: refuses(one, "sess_marker"))
+        fake.clear_faults()
+        fake.inject(Fault.hold(operation="revoke", count=None))
+        stopped.append(True)
+        fake.release()
+        assert (await first).not_attempted == 2
+        await one.deny(session_id="sess_end")
+        await until(lambda: refuses(other, "sess_end"))
+        for each in (one, other):
+            assert refuses(each, ids[2]) is (other_does != "nothing")
+        fake.clear_faults()
+        fake.release()
+        if second is not None:
+            assert (await second).ok
 
 
 @pytest.mark.promise("shared-denials")

@@ -63,18 +63,18 @@ class Lockout:
         count = len(self._untried) + len(session_ids)
         if self._is_dry or not (self._denials.is_watched or count <= KEPT_UNWATCHED):
             return
-        # What was denied already is not ours to withdraw, unless it is only another run's.
+        # What was denied already is not ours to withdraw, unless it is only another run's. It is
+        # denied again, because it may be that of a run in another process, which may withdraw it.
         ours = [
             each
             for each in session_ids
             if not self._denials.denies(each) or self._is_anothers(each)
         ]
-        if ours:
-            if not self._has_begun:
-                self._has_begun = True
-                self._denials.untried.append(self._untried)
-            self._denials.deny_untried(ours)
-            self._untried.update(dict.fromkeys(ours))
+        if not self._has_begun:
+            self._has_begun = True
+            self._denials.untried.append(self._untried)
+        self._denials.deny_untried(session_ids)
+        self._untried.update(dict.fromkeys(ours))
 
     def _is_anothers(self, session_id: str) -> bool:
         return any(

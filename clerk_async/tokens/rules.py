@@ -152,7 +152,7 @@ class Rules:
         answer = parties(party)
         if inspect.isawaitable(answer) or isinstance(answer, Generator | AsyncGenerator):
             # It is always truthy and would let everyone in.
-            close = getattr(answer, "close", None)
+            close = getattr(cast("object", answer), "close", None)
             if close is not None:
                 close()
             raise ConfigurationError(
