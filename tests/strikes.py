@@ -379,7 +379,7 @@ class AtLines(Striker):
     def __init__(self, *, steps: bool = False) -> None:
         super().__init__()
         self._event = "opcode" if steps else "line"
-        if steps:  # since Python 3.13, a step that a thread takes untraced is traced in none
+        if steps:  # since Python 3.13, a step that one thread runs untraced is traced in no thread
             threading.settrace(self._enter_elsewhere)
         self._number = 0
 
@@ -515,7 +515,7 @@ def places(world: World, name: str, striker: Striker, at_most: int | None) -> It
         return range(at_most or 300)
     if at_most is None:
         return count(1)
-    for _ in range(2):  # since Python 3.13, the first traces no steps yet
+    for _ in range(2):  # since Python 3.13, the first round traces no steps
         with striker.round(-1):
             SCENARIOS[name](world)
     step = max(1, striker.passed // at_most)

@@ -1,4 +1,4 @@
-"""The list of denials against a plain model of it: any changes, in any order, at any time."""
+"""The list of denials compared with a plain model: any changes, in any order, at any time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ USERS: Final = ("user_1", "user_2")
 
 @attrs.frozen
 class Token:
-    """What the list looks at in a token."""
+    """The parts of a token that the list checks."""
 
     session: str | None
     user: str
@@ -38,13 +38,13 @@ TOKENS: Final = [
 
 
 class Model:
-    """Remembers every change, and looks through all of them for each token."""
+    """A model that keeps every change, and checks all of them for each token."""
 
     def __init__(self) -> None:
         self.changes: list[Change] = []
 
     def refuses(self, token: Token, now: float) -> bool:
-        """Return whether any change that is in force rejects a token."""
+        """Return whether a change that is in force rejects a token."""
         return any(self._rejects(change, token, now) for change in self.changes)
 
     def _rejects(self, change: Change, token: Token, now: float) -> bool:
@@ -71,7 +71,7 @@ class Model:
 
 
 def draw(chance: random.Random) -> Change:
-    """Draw a change, with times and moments that meet those of tokens exactly."""
+    """Draw a change whose times and moments often equal those of tokens."""
     at = chance.choice([1000, 1001, 1001, 1002, 1012]) * SECOND
     of = chance.choice(["session", "session", "user", "everyone"])
     if of == "session":
@@ -103,7 +103,7 @@ class Clock:
 @pytest.mark.promise("denied-at-once")
 @pytest.mark.parametrize("seed", range(60))
 def test_the_list_agrees_with_a_plain_model(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever order changes come in and however often; and so does a list that is sent whole."""
+    """In whatever order changes arrive, and however often; also after the whole list is sent."""
     chance, clock, model = random.Random(seed), Clock(), Model()
     for name in ("monotonic", "wall_clock"):
         monkeypatch.setattr(f"clerk_async.denials.table.{name}", clock)
@@ -120,7 +120,7 @@ def test_the_list_agrees_with_a_plain_model(seed: int, monkeypatch: pytest.Monke
     whole = Model()
     whole.changes = [each for each in model.changes if each.of == "session" and each.until is None]
     for clock.now in (1012.0, 1099.0, 1105.0, 1112.0, 1200.0):
-        if chance.random() < 0.3:  # each change tidies up
+        if chance.random() < 0.3:  # each change cleans up
             one.apply(Change(1, "session", ("sess_other",)))
         for token in TOKENS:
             expected = model.refuses(token, clock.now)

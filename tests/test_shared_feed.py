@@ -103,7 +103,7 @@ async def test_a_denial_of_one_client_applies_to_the_others(redis_server: RedisS
 async def test_a_stopped_run_takes_back_no_denial_of_another_process(
     other_does: str, redis_server: RedisServer, fake: FakeClerk
 ) -> None:
-    """Not what it denied, nor what a run of its own is still going to revoke."""
+    """Neither its denials, nor those of sessions that its own run will still revoke."""
     found = [fake.add_session(user_id="user_1") for _ in range(3)]
     ids, early = [each.id for each in found], fake.webhook("session.ended", found[2])
     stopped: list[bool] = []

@@ -408,13 +408,13 @@ def test_a_generator_function_accepts_nobody() -> None:
 
 @pytest.mark.parametrize("name", ["accept_pending", "allow_missing_azp", "check_denials"])
 @pytest.mark.parametrize("verifier", [TokenVerifier, AsyncTokenVerifier])
-def test_a_flag_that_is_no_bool_is_rejected(verifier: Any, name: str) -> None:
+def test_a_flag_that_is_not_a_bool_is_rejected(verifier: Any, name: str) -> None:
     """The text "false", from an environment variable, would count as true."""
     with pytest.raises(ConfigurationError, match=f"{name} must be True or False"):
         verifier(jwt_key=OURS.jwk, authorized_parties=[PARTY], **{name: "false"})
 
 
-async def test_an_option_of_a_call_that_is_no_bool_is_rejected() -> None:
+async def test_an_option_of_a_call_that_is_not_a_bool_is_rejected() -> None:
     """Before anything is checked, in both verifiers."""
     pending, wrong = token(claims(sts="pending")), cast("Any", "false")
     verifier = verifier_of(SyncStub())

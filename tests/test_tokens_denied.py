@@ -92,7 +92,7 @@ async def test_a_revocation_applies_to_the_verifiers_of_its_client(
 async def test_a_denied_session_has_no_pending_claims(
     fake: FakeClerk, client: AsyncSessionsApi
 ) -> None:
-    """They say whose tasks are left, and a denied user must not get that far."""
+    """Pending claims name the user for the remaining tasks, which a denied user must not reach."""
     session = fake.add_session(user_id="user_1", status="pending")
     verifier, request = verifier_of(client), {"authorization": f"Bearer {fake.mint(session)}"}
     assert (await verifier.authenticate_request(request)).pending_claims is not None

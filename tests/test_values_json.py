@@ -127,7 +127,7 @@ def test_each_value_is_ready_for_json(value: Any) -> None:
         adapter.validate_python(told)
 
 
-def test_progress_and_report_tell_how_many_users_were_listed() -> None:
+def test_progress_and_report_have_the_number_of_listed_users() -> None:
     """A dashboard of `revoke_all` can show both, as the command line does."""
     assert evolve(PROGRESS, users=3).to_dict()["users"] == 3
     told = evolve(REPORT, users=3, users_without_sessions=1).to_dict()

@@ -322,10 +322,10 @@ def test_an_unusable_secret_is_rejected_at_construction(
         AsyncWebhookReceiver(sessions=client, signing_secret=secret)
 
 
-async def test_a_missing_secret_is_an_error_with_the_first_webhook(
+async def test_a_missing_secret_raises_at_the_first_webhook(
     client: AsyncSessionsApi, fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that an app can be imported without secrets; the environment is read then, once."""
+    """An app can be imported without secrets; the environment is read then, once."""
     receiver = AsyncWebhookReceiver(sessions=client)
     sync_receiver = WebhookReceiver(sessions=sync_client_of(fake))
     with pytest.raises(ConfigurationError, match="CLERK_WEBHOOK_SIGNING_SECRET"):
