@@ -129,7 +129,10 @@ class _Call:
             if isinstance(outcome, ClerkError):
                 failure: _Failure = outcome
             elif outcome.status in _SUCCESS:
-                return self._succeeded(outcome)
+                if self.pacer is None:
+                    self.shared.quota.give_back(self.paid)
+                outcome.attempts = self.attempts
+                return outcome
             else:
                 if outcome.status < _FIRST_REFUSAL:  # the real response may still follow
                     outcome.distrust()
@@ -264,12 +267,6 @@ class _Call:
         return self._annotated(
             RequestTimeoutError("no free connection before the deadline", phase="queue")
         )
-
-    def _succeeded(self, answer: Answer) -> Answer:
-        if self.pacer is None:
-            self.shared.quota.give_back(self.paid)
-        answer.attempts = self.attempts
-        return answer
 
     def _final(self, failure: ClerkError) -> ClerkError:
         """Return the call's error; if the deadline cut off the last attempt, the one before."""

@@ -24,7 +24,7 @@ from .refresh import (
 from .state import FILTERS, LIVE, FakeSession, State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from .settings import Settings
     from .tokens import Tokens
@@ -69,33 +69,26 @@ class Call:
 
 def find_route(method: str, path: str) -> Route | Refusal:
     """Return the route for a method and a path (as sent, with `/v1`), or why there is none."""
-    if path in {"/v1/jwks", "/.well-known/jwks.json"}:
-        return _only("GET", method, Route("jwks"))
+    allowed = "POST"
     match [unquote(part) for part in path.split("/")]:
+        case _ if path in {"/v1/jwks", "/.well-known/jwks.json"}:
+            route, allowed = Route("jwks"), "GET"
+        case ["", "v1", "sessions"] if method == "GET":
+            route, allowed = Route("list"), "GET"
         case ["", "v1", "sessions"]:
-            return Route("list") if method == "GET" else _only("POST", method, Route("create"))
-        case ["", "v1", "sessions", session_id, *rest] if session_id:
-            return _session_route(method, session_id, rest)
-        case _:
-            return usual_refusal(404)
-
-
-def _session_route(method: str, session_id: str, rest: list[str]) -> Route | Refusal:
-    match rest:
-        case []:
-            return _only("GET", method, Route("get", session_id))
-        case ["refresh" | "revoke" | "verify" as operation]:
-            return _only("POST", method, Route(operation, session_id))
-        case ["tokens"]:
-            return _only("POST", method, Route("create_token", session_id))
-        case ["tokens", template] if template:
+            route = Route("create")
+        case ["", "v1", "sessions", session_id] if session_id:
+            route, allowed = Route("get", session_id), "GET"
+        case ["", "v1", "sessions", session_id, "refresh" | "revoke" | "verify" as name]:
+            route = Route(name, session_id)
+        case ["", "v1", "sessions", session_id, "tokens"]:
+            route = Route("create_token", session_id)
+        case ["", "v1", "sessions", session_id, "tokens", template] if template:
             route = Route("create_token_from_template", session_id, template)
-            return _only("POST", method, route)
         case _:
             return usual_refusal(404)
-
-
-def _only(allowed: str, method: str, route: Route) -> Route | Refusal:
+    if route.session_id == "":
+        return usual_refusal(404)
     return route if method == allowed else usual_refusal(405, Allow=allowed)
 
 
@@ -153,24 +146,18 @@ class Operations:
         Raises:
             Refusal: If the service would refuse it.
         """
-        match call.route.operation:
-            case "list":
-                answer = self._list(call)
-            case "create":
-                answer = self._create(call)
-            case "get":
-                answer = encode(self._session(call).as_json())
-            case "refresh":
-                answer = self._refresh(call)
-            case "revoke":
-                answer = self._revoke(call)
-            case "verify":
-                answer = self._verify(call)
-            case "create_token" | "create_token_from_template":
-                answer = self._create_token(call)
-            case _:
-                answer = encode(self._tokens.jwk_set)
-        return answer
+        operations: dict[str, Callable[[Call], Answer]] = {
+            "list": self._list,
+            "create": self._create,
+            "get": lambda call: encode(self._session(call).as_json()),
+            "refresh": self._refresh,
+            "revoke": self._revoke,
+            "verify": self._verify,
+            "create_token": self._create_token,
+            "create_token_from_template": self._create_token,
+            "jwks": lambda _: encode(self._tokens.jwk_set),
+        }
+        return operations[call.route.operation](call)
 
     def _list(self, call: Call) -> Answer:
         query = dict(parse_qsl(call.query, keep_blank_values=True))

@@ -285,7 +285,8 @@ def _origins(request: object, headers: Mapping[str, list[str]]) -> Iterator[str]
     if host is not None:
         if scheme is None:
             scheme = "http" if is_loopback(_hostname(host)) else "https"
-        yield _without_default_port(f"{scheme}://{host}".lower())
+        url = f"{scheme}://{host}".lower()
+        yield url.removesuffix(":443" if url.startswith("https://") else ":80")
     origin = first("origin")
     if origin is not None and origin != "null":
         yield origin
@@ -296,9 +297,3 @@ def _hostname(host: str) -> str:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:  # a Host header may be invalid
         return ""
-
-
-def _without_default_port(origin: str) -> str:
-    if origin.startswith("https://"):
-        return origin.removesuffix(":443")
-    return origin.removesuffix(":80")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple, cast
 
+import attrs
 import msgspec
 
 from clerk_async.reasons import TokenVerificationReason
@@ -60,16 +61,14 @@ class Header(NamedTuple):
     """Whether it has a category that session tokens have."""
 
 
+@attrs.define(eq=False, repr=False)
 class Compact:
     """A token split into its segments; don't trust them before the signature is verified."""
 
-    __slots__ = ("header_segment", "payload_segment", "signature_segment", "signing_input")
-
-    def __init__(self, header: bytes, signing_input: bytes, payload: bytes, sig: bytes) -> None:
-        self.header_segment: bytes = header
-        self.signing_input: bytes = signing_input
-        self.payload_segment: bytes = payload
-        self.signature_segment: bytes = sig
+    header_segment: bytes
+    signing_input: bytes
+    payload_segment: bytes
+    signature_segment: bytes
 
 
 def plain(token: object) -> str:

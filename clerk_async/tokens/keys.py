@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, Final, NamedTuple, cast
 
+import attrs
 import msgspec
 
 from clerk_async.errors import ConfigurationError
@@ -48,22 +49,14 @@ Check = Callable[[bytes, bytes], bool]
 """Returns whether a signature (first) by this key over the data (second) is valid."""
 
 
+@attrs.define(eq=False, repr=False)
 class VerificationKey:
     """A public key, ready to check signatures; compared by identity, because it is parsed once."""
 
-    __slots__ = ("algorithm", "is_signed_by", "kid", "source")
-
-    def __init__(
-        self,
-        kid: str | None,
-        algorithm: str,
-        is_signed_by: Check,
-        source: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.kid: str | None = kid
-        self.algorithm: str = algorithm
-        self.is_signed_by: Check = is_signed_by
-        self.source: Mapping[str, Any] | None = source
+    kid: str | None
+    algorithm: str
+    is_signed_by: Check
+    source: Mapping[str, Any] | None = None
 
 
 class UnusableKey(NamedTuple):
