@@ -88,7 +88,7 @@ def test_without_a_redis_server_the_demo_uses_one_process(fake: FakeClerk, tmp_p
     ended = run(fake, "demo", "--sessions", "3", env={"PATH": str(tmp_path)})
     assert ended.code == 0, ended.err
     told = " ".join(ended.out.split())
-    assert "one process verifies it, because there is no redis-server on this machine" in told
+    assert "process alone verifies it, because there is no redis-server on this machine" in told
     assert "✓ this process refused the token" in told
 
 

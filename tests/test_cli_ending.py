@@ -63,7 +63,7 @@ def test_a_run_stopped_by_failures_reports_done_left_and_failed(
     assert failed >= 2
     assert left == 1600 - done - failed
     assert "too many failures" in ended.err
-    assert "To go on where this run ended, run:" in ended.err
+    assert "To resume where this run stopped, run:" in ended.err
 
 
 def test_a_key_rejected_during_a_run_leaves_sessions_and_fails_none(

@@ -83,7 +83,7 @@ def running(*arguments: str, stdin: str | None = None) -> Generator[Running]:
         finally:
             program.send_signal(signal.SIGINT)
             _, err = program.communicate(timeout=20)
-    assert (program.returncode, without_slowness(err)) == (0, ""), err
+    assert (program.returncode, without_slowness(err).strip()) == (0, ""), err
 
 
 @pytest.mark.slow
@@ -98,7 +98,7 @@ class TestCompany:
             sessions = server.of(names)
             assert {session.id for session in sessions} == set(ids.read_text().split())
             assert (len(names), len(sessions)) == (100, 400)
-            assert f"# 400 sessions of 100 users, from {names[0]}" in server.told
+            assert f"# 400 sessions of 100 users; the first is {names[0]}" in server.told
             assert {"active", "pending", "ended", "expired"} < {s.status for s in sessions}
             live = [session for session in sessions if session.status in LIVE]
             assert len(live) > 300

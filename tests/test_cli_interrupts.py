@@ -88,7 +88,7 @@ def test_a_signal_stops_a_run_and_prints_how_to_resume(
         told = program.communicate(timeout=40)[1]
     assert program.returncode == 130, told
     assert "stopping once the requests in flight have ended" in told
-    assert "To go on" in told
+    assert "To resume" in told
 
 
 DRAWING = """

@@ -209,13 +209,13 @@ def test_a_prompt_asks_for_keyboard_input(fake: FakeClerk) -> None:
     session = fake.add_session()
     arguments = ("refresh", session.id, "--origin", "http://localhost:3000")
     with Terminal(fake, *arguments) as terminal:
-        terminal.wait_for("the expired token, in one line:")
+        terminal.wait_for("the expired token, on one line:")
         terminal.type(f"{fake.expired_token(session)}\n")
-        terminal.wait_for("the refresh token, in one line:")
+        terminal.wait_for("the refresh token, on one line:")
         terminal.type(f"{fake.refresh_token_for(session)}\n")
         assert terminal.end() == 0, terminal.text
     with Terminal(fake, "verify-token", "-") as terminal:
-        terminal.wait_for("the token, in one line:")
+        terminal.wait_for("the token, on one line:")
         terminal.type("\x03")
         assert terminal.end() == 130, terminal.text
 

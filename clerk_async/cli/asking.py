@@ -31,7 +31,7 @@ _NAMED_AT_MOST: Final = 3
 _LISTS_A_USER: Final = 2
 """A user's sessions are listed before the first is revoked, and again after the last."""
 _REQUESTS_A_USER: Final = 3
-"""So many requests it takes to find all sessions of a user, if a page holds them."""
+"""The requests that it takes to list all sessions of a user, if they fit on one page."""
 _TERMINALS: Final = ("CONIN$",) if sys.platform == "win32" else ("/dev/tty",)
 
 
@@ -81,12 +81,12 @@ class Question:
             self._facts.append(("except", "; ".join(spared)))
 
     def about_pace(self, count: int | None, *, users: int | None = None, listed: int = 0) -> None:
-        """Say how fast it goes, and how long it takes if that can be told.
+        """State how fast the run is, and how long it takes if that can be estimated.
 
         Args:
-            count: How many sessions are left to do.
-            users: How many users are to be listed, where their sessions can't be told yet.
-            listed: How many users have been listed a moment ago, and will be again by the run.
+            count: How many sessions are left.
+            users: How many users are to be listed, if their sessions can't be counted yet.
+            listed: How many users were just listed and will be listed again by the run.
         """
         limit = self._limit
         pace = f"at most {number(limit.count)} requests in {limit.per:g} s"
@@ -145,7 +145,7 @@ def confirm(
         out.err.write(told)
         raise Refused(f"{what}: nobody can be asked here, so pass --yes to confirm{hint}")
     with _ctrl_c_ends_it():
-        out.err.write(f"{what}\n{told}Go on? [y/N] ")
+        out.err.write(f"{what}\n{told}Continue? [y/N] ")
         answer = answers.readline()
     if answers is not sys.stdin:
         answers.close()

@@ -206,7 +206,7 @@ class Doctor:
         ahead = instance.clock_ahead
         self.facts["clock_ahead"] = None if ahead is None else round(ahead, 1)
         if ahead is None:
-            self._add("clock", "the service's answer has no date", None)
+            self._add("clock", "the service's response has no date", None)
             return
         side = "ahead of" if ahead > 0 else "behind"
         if abs(ahead) <= 1:  # the response's date has whole seconds

@@ -123,13 +123,13 @@ class Ending:
             if self.ids is None:
                 whose, ids = "this client has not", "a client"
             warnings.append(
-                f"{whose} a session of any status: are these ids of {ids}, and of the instance of "
+                f"{whose} a session of any status: are these ids of {ids} from the instance of "
                 "this key?"
             )
         others = report.revoked or report.already_inactive or report.failed or report.resumed
         if report.not_found and not others:
             warnings.append(
-                "not one was found: are these ids of sessions, and of the instance of this key?"
+                "not one was found: are these ids of sessions from the instance of this key?"
             )
         return warnings
 
@@ -188,7 +188,7 @@ class Ending:
         parts = ", ".join(counts)
         if not self.is_stopped:
             mark, style = ("Done:", "green") if code == DONE else ("Not done:", "red")
-            if self.is_dry:  # which has done nothing, so nothing is green
+            if self.is_dry:  # it has done nothing, so nothing is green
                 mark, style = "Dry run:", "cyan" if code == DONE else "red"
             told = f"{paint(out.err, mark, style)} {parts or 'no sessions'}, {took}"
         else:
@@ -197,7 +197,7 @@ class Ending:
             told += f" ({parts})" if len(counts) > 1 else ""
             told += f": {why}" if why else ""
         if report.throttled:
-            told += f"; {number(report.throttled)} requests were answered 429 and sent again"
+            told += f"; {number(report.throttled)} requests got a 429 and were retried"
         out.note(told, is_painted=True)
         if 0 < report.users_without_sessions < report.users:
             none, users = number(report.users_without_sessions), number(report.users)

@@ -72,8 +72,8 @@ def done_by(journal: Journal, *, instance: str, run: RunKind, dry_run: bool) -> 
     if not dry_run and not os.path.lexists(path):  # Path's own methods raise without permission
         folder = path.parent
         if not os.access(folder, os.W_OK | os.X_OK):
-            why = "is no writable folder" if os.path.exists(folder) else "doesn't exist"  # noqa: PTH110
-            raise JournalError(f"the journal {path} can't be made: {folder} {why}")
+            why = "is not a writable folder" if os.path.exists(folder) else "doesn't exist"  # noqa: PTH110
+            raise JournalError(f"the journal {path} can't be created: {folder} {why}")
         return set()
     opened = open_file(
         path,
@@ -124,10 +124,10 @@ class Resume:
             end = arguments.index("--") if "--" in arguments else len(arguments)
             arguments[end:end] = ["--journal", str(self.journal.path)]
         if self.journal is not None:
-            how = "To go on where this run ended, run"
+            how = "To resume where this run stopped, run"
         else:
             how = (
-                "To go on, run this again (without a journal, finished sessions are sent once "
+                "To continue, run this again (without a journal, finished sessions are sent once "
                 "more, which does no harm)"
             )
         if self.is_stdin:

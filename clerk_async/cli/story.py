@@ -73,7 +73,7 @@ class Story:
 
 def tell(settings: Settings, *, count: int, seed: int, progress: Mode | None) -> int:
     """Tell the story, and return the exit code."""
-    shared = os.environ.pop(SHARED_STATE_VARIABLE, None)  # which is no place for what is made up
+    shared = os.environ.pop(SHARED_STATE_VARIABLE, None)  # made-up data must not get there
     try:
         with FakeClerk(
             production=True, rate_limit=PRODUCTION_LIMIT, seed=seed, latency=LATENCY
