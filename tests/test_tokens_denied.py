@@ -18,6 +18,7 @@ from clerk_async import (
     ConfigurationError,
     InvalidArgumentError,
     NotFoundError,
+    RateLimit,
     ServerError,
     TokenVerificationError,
     TokenVerifier,
@@ -178,6 +179,17 @@ async def test_a_stopped_run_allows_what_it_never_attempted(
     assert (report.failed, report.not_attempted) == (2, 28)
     refused = [each for each, token in tokens.items() if await reason(verifier, token) is not None]
     assert sorted(refused) == sorted([found[0].id, found[1].id, found[-1].id])
+
+
+async def test_a_stopped_run_allows_what_still_waited_for_the_rate_limit(
+    fake: FakeClerk, client: AsyncSessionsApi
+) -> None:
+    """It was about to be revoked and never was."""
+    client._denials.is_watched = True
+    ids = [fake.add_session(user_id="user_1").id for _ in range(3)]
+    report = await client.revoke_many(ids, rate_limit=RateLimit(1, per=60.0), deadline=0.3)
+    assert (report.revoked, report.not_attempted) == (1, 2)
+    assert [client._denials.denies(each) for each in ids] == [True, False, False]
 
 
 @pytest.mark.promise("denied-at-once")
@@ -368,10 +380,13 @@ async def test_denying_a_user_rejects_tokens_issued_until_then(
         ([4, -1], 5, True),  # it may have been 4 minutes 59 seconds: we take a minute earlier
         ([-1, -1], 5, True),
         (None, 5, True),
+        ([1.5, -1], 5, True),  # no whole minutes: it can't be believed
+        ([True, -1], 5, True),
+        ([], 5, True),
     ],
 )
 async def test_signed_in_before_compares_the_time_of_the_sign_in(
-    fva: list[int] | None,
+    fva: list[float] | None,
     minutes_ago: int,
     is_refused: bool,
     fake: FakeClerk,

@@ -112,7 +112,8 @@ async def test_a_deleted_user_is_denied_whatever_the_tokens_iat(
     """Even for tokens with a later iat: nobody can sign in as a deleted user."""
     session = fake.add_session(user_id="user_1")
     receiver = AsyncWebhookReceiver(sessions=client, signing_secret=SECRET)
-    body = event("user.deleted", {"id": "user_1", "object": "user", "deleted": True})
+    deleted = {"id": "user_1", "object": "user", "deleted": True}
+    body = event("user.deleted", deleted, at=time.time() - 60)
     received = await receiver.receive(signed(body), body)
     assert received.session is None
     assert await refusal(client, fake.mint(session)) == "session-revoked"
@@ -273,6 +274,25 @@ async def test_whatever_a_forger_sends_raises_our_error(
         await receiver.receive(headers, body)
     assert caught.value.__cause__ is None
     assert SECRET not in str(caught.value) + repr(receiver)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"Svix-Id": "msg_2"}, "svix-id comes with several values"),
+        ({"SVIX-TIMESTAMP": "1"}, "svix-timestamp comes with several values"),
+        ({"svix-id": ""}, "svix-id is missing"),
+        ({"svix-timestamp": "1.5"}, "not a Unix time in seconds"),
+        ({"svix-timestamp": "+17"}, "not a Unix time in seconds"),
+    ],
+)
+async def test_the_message_names_the_header(
+    changes: dict[str, str], told: str, client: AsyncSessionsApi
+) -> None:
+    """Two values of one header are ambiguous, even if one of them is right."""
+    receiver = AsyncWebhookReceiver(sessions=client, signing_secret=SECRET)
+    with pytest.raises(WebhookVerificationError, match=told):
+        await receiver.receive({**signed(BODY), **changes}, BODY)
 
 
 @pytest.mark.parametrize(
