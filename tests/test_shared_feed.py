@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import random
 import time
 from datetime import UTC, datetime
 from functools import partial
@@ -256,6 +257,81 @@ async def test_cut_connections_lose_no_denial(redis_server: RedisServer) -> None
             if number % 10 == 0:
                 redis_server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         await until(lambda: other.shared_status().denied == 300)
+
+
+@pytest.mark.promise("shared-denials")
+async def test_two_keys_share_nothing_on_one_redis_unless_they_share_a_name(
+    redis_server: RedisServer,
+) -> None:
+    """Neither denials nor the window; with one `namespace` they do, as during a rotation."""
+    for namespace, is_shared in ((None, False), ("production", True)):
+        state = SharedState(redis_server.url, namespace=namespace)
+        async with (
+            AsyncSessionsApi("sk_test_old", shared_state=state) as old,
+            AsyncSessionsApi("sk_test_new", shared_state=state) as new,
+        ):
+            await old._catch_up()
+            await new._catch_up()
+            await old.deny(session_id="sess_1")
+            await new.deny(session_id="sess_2")
+            count = 2 if is_shared else 1
+            for each in (old, new):
+                await until(partial(_has_read_back, each))
+                await until(lambda each=each, count=count: each.shared_status().denied == count)  # type: ignore[misc]
+            await until(lambda old=old, count=count: old.shared_status().processes == count)  # type: ignore[misc]
+            assert refuses(old, "sess_2") is refuses(new, "sess_1") is is_shared
+
+
+def _has_read_back(sessions: AsyncSessionsApi) -> bool:
+    assert sessions._link is not None
+    return not sessions._link.feed._waiting and not sessions._link.feed._pending
+
+
+async def _trouble(server: RedisServer, chance: random.Random) -> None:
+    what = chance.choice(["freeze", "flush", "restart", "cut", "evict", "evict"])
+    if what == "freeze":
+        server.freeze()
+        await asyncio.sleep(chance.uniform(0.05, 0.8))
+        server.thaw()
+    elif what == "flush":
+        server.command("FLUSHALL")
+    elif what == "restart":
+        await asyncio.to_thread(server.restart)
+    elif what == "cut":
+        server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    elif keys := server.command("KEYS", "*"):
+        server.command("DEL", chance.choice(keys))
+
+
+@pytest.mark.slow
+@pytest.mark.promise("shared-denials")
+@pytest.mark.parametrize("seed", range(3))
+async def test_all_agree_in_the_end_whatever_befalls_redis(
+    redis_server: RedisServer, seed: int
+) -> None:
+    """Cuts, restarts, losses of all or some of it, and stops, in any order, under many changes."""
+    chance = random.Random(seed)
+    last: dict[str, bool] = {}
+    async with clients(redis_server.url, 3) as three:
+        for _ in range(40):
+            session_id, who = f"sess_{chance.randrange(8)}", chance.choice(three)
+            what = chance.choice(["deny", "deny", "allow", "trouble", "trouble"])
+            if what == "trouble":
+                await _trouble(redis_server, chance)
+            else:
+                last[session_id] = what == "deny"
+                await getattr(who, what)(session_id=session_id)
+            await asyncio.sleep(chance.choice([0, 0.001, 0.01, 0.1]))
+
+        def agrees(one: AsyncSessionsApi) -> bool:
+            return all(one._denials.denies(each) is expected for each, expected in last.items())
+
+        await until(lambda: all(map(agrees, three)), 20.0)
+        for each in three:  # the next look at what Redis has, without the wait for it
+            assert each._link is not None
+            each._link.feed.check()
+        async with clients(redis_server.url, 1) as (new,):
+            await until(lambda: agrees(new), 20.0)
 
 
 async def test_many_denials_are_sent_in_few_entries(redis_server: RedisServer) -> None:
