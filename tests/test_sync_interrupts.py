@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from programs import environment, without_slowness
+from programs import environment, run_program, without_slowness
 
 if TYPE_CHECKING:
     from clerk_async.testing import FakeClerk
@@ -114,3 +114,62 @@ def test_a_signal_handler_may_use_a_client_at_any_instant(action: str, fake: Fak
 def test_a_signal_handler_may_use_a_verifier(scenario: str, kind: str, fake: FakeClerk) -> None:
     """The same one that the main thread is using, while its keys are being fetched."""
     assert strike(fake, scenario, kind, "verify_too") > 0
+
+
+LOGGING = """
+import faulthandler, logging, os, signal, sys
+from clerk_async import SessionsApi
+
+faulthandler.dump_traceback_later(20, exit=True)
+one = sys.argv[1]
+
+
+class Struck:
+    is_armed = False
+
+    def write(self, text):  # called with the lock of the handler held
+        if self.is_armed:
+            self.is_armed = False
+            os.kill(os.getpid(), signal.SIGUSR1)
+            for _ in range(9):  # the signal comes between two of these steps
+                pass
+            print("still logging")
+
+    def flush(self):
+        pass
+
+
+def act(_, __):
+    {action}
+    print("acted")
+
+
+client = SessionsApi()
+client.get(one)
+signal.signal(signal.SIGUSR1, act)
+stream = Struck()
+logging.basicConfig(stream=stream, level=logging.DEBUG)
+stream.is_armed = True
+logging.warning("a line")
+client.close()
+"""
+
+
+@pytest.mark.promise("signal-handlers")
+@pytest.mark.parametrize(
+    "action",
+    [
+        "client.get(one)",
+        "client.revoke_many([one])",
+        "list(client.iterate(user_id='user_1'))",
+        "SessionsApi().get(one)",
+        "client.close()",
+    ],
+)
+def test_a_signal_handler_may_use_a_client_in_the_middle_of_a_log_line(
+    action: str, fake: FakeClerk
+) -> None:
+    """The client logs too, and its loop's thread waits for no lock that the main thread holds."""
+    session = fake.add_session(user_id="user_1")
+    ended = run_program(LOGGING.replace("{action}", action), fake, session.id)
+    assert (ended.code, ended.out) == (0, "acted\nstill logging\n"), ended.err

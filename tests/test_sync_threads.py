@@ -8,6 +8,7 @@ import contextlib
 import contextvars
 import gc
 import itertools
+import logging
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -411,3 +412,33 @@ def test_async_only_inputs_are_rejected(fake: FakeClerk) -> None:
     with sync_client_of(fake) as client, pytest.raises(ValueError, match="iterable"):
         client.revoke_many(ids())  # type: ignore[arg-type]
     assert fake.requests == []
+
+
+def test_a_call_logs_in_the_thread_of_its_caller(fake: FakeClerk) -> None:
+    """Its lines are there, in order, when it returns: also a bulk run's, and those of an error."""
+    lines: list[tuple[int, str]] = []
+
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append((threading.get_ident(), record.getMessage().partition(":")[0]))
+
+    one = fake.add_session(user_id="user_1").id
+    handler = Kept(logging.DEBUG)
+    logger = logging.getLogger("clerk_async")
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        with SessionsApi(fake.secret_key, base_url=fake.base_url) as client:
+            client.get(one)
+            client.revoke_many([one])
+            with pytest.raises(NotFoundError):
+                client.get("sess_unknown")
+            lines_of_calls = lines.copy()
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+    assert lines_of_calls == [
+        (threading.get_ident(), f"GET /sessions/{one}"),
+        (threading.get_ident(), f"POST /sessions/{one}/revoke"),
+        (threading.get_ident(), "GET /sessions/sess_unknown"),
+    ]

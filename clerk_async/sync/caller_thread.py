@@ -82,6 +82,9 @@ class CallerThread:
             if private.call_off(crossing):
                 self._work_until_settled(crossing, grace)
             raise
+        finally:
+            crossing.lines.is_over = True
+            crossing.lines.write()
         return crossing.outcome()
 
     def finish(self, items: AsyncGenerator[Any, None]) -> None:
@@ -106,6 +109,7 @@ class CallerThread:
             while inbox:
                 inbox[0].do()
                 inbox.popleft()
+            crossing.lines.write()
             if crossing.is_settled or waited >= seconds:
                 return
             try:

@@ -97,6 +97,10 @@ class LoopThread:
             if private.call_off(crossing):
                 crossing.wait(GRACE)
             raise
+        finally:
+            crossing.lines.is_over = True
+            if crossing.lines:
+                crossing.lines.write()
         return crossing.outcome()
 
     def close(self, grace: float = CLOSE_GRACE) -> None:
