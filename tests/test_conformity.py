@@ -11,6 +11,8 @@ from clients import ONCE, ORIGIN, client_of, sync_client_of
 from clerk_async import AuthenticationError, InvalidArgumentError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from clerk_async.testing import FakeClerk
 
 
@@ -52,14 +54,22 @@ async def test_a_rejected_refresh_does_not_blame_the_key(fake: FakeClerk) -> Non
     assert "expired_session_token_invalid" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["should_stop", "on_outcome", "on_progress"])
-def test_the_sync_client_rejects_coroutine_functions(fake: FakeClerk, name: str) -> None:
-    """Nothing would await them: outcomes would be lost, and `should_stop` would always be true."""
-    session = fake.add_session(user_id="user_1")
+async def _callback(*_: object) -> bool:
+    raise AssertionError
 
-    async def callback(*_: object) -> bool:
+
+class _Callback:
+    async def __call__(self, *_: object) -> bool:
         raise AssertionError
 
+
+@pytest.mark.parametrize("name", ["should_stop", "on_outcome", "on_progress"])
+@pytest.mark.parametrize("callback", [_callback, _Callback()], ids=["function", "object"])
+def test_the_sync_client_rejects_coroutine_functions(
+    fake: FakeClerk, name: str, callback: Callable[..., object]
+) -> None:
+    """Nothing would await them: outcomes would be lost, and `should_stop` would always be true."""
+    session = fake.add_session(user_id="user_1")
     options: dict[str, Any] = {name: callback}
     with sync_client_of(fake) as sessions:
         for call in (

@@ -7,7 +7,9 @@ calls. It also keeps its threads until the loop is closed.
 from __future__ import annotations
 
 import asyncio
-import encodings.idna  # noqa: F401 - else `socket.getaddrinfo` would import it in its thread
+
+# Now, because `socket.getaddrinfo` would import it in its thread.
+import encodings.idna  # noqa: F401  # pyright: ignore[reportUnusedImport]
 import socket
 import sys
 import threading
