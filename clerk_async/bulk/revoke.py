@@ -31,7 +31,7 @@ async def revoke_many(
         InvalidArgumentError: If the ids are not iterable; nothing was sent.
         JournalError: If the journal can't be used (nothing was sent), or fails during the run.
     """
-    return await BulkRun(target, options, IdWork(session_ids), "revoke_many").report()
+    return await BulkRun(target, options, IdWork(session_ids)).report()
 
 
 def revoke_stream(
@@ -46,7 +46,7 @@ def revoke_stream(
         InvalidArgumentError: If the ids are not iterable; nothing was sent.
         JournalError: As in `revoke_many`, from the iteration.
     """
-    return BulkRun(target, options, IdWork(session_ids), "revoke_many").outcomes()
+    return BulkRun(target, options, IdWork(session_ids)).outcomes()
 
 
 async def revoke_all(
@@ -58,4 +58,4 @@ async def revoke_all(
         JournalError: As in `revoke_many`.
     """
     work = Sweep(target, selection, dry_run=options.dry_run)
-    return await BulkRun(target, options, work, "revoke_all").report()
+    return await BulkRun(target, options, work).report()

@@ -32,7 +32,6 @@ from clerk_async.under_test import settle
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from clerk_async.bulk.journal_file import RunKind
     from clerk_async.bulk.options import RunOptions
     from clerk_async.bulk.report import StopReason
     from clerk_async.bulk.verdict import RevocationTarget
@@ -60,16 +59,12 @@ class BulkRun:
         target: What sends the requests.
         options: The options of the run.
         work: Where the jobs come from.
-        kind: Which kind of run it is, for the journal.
     """
 
-    def __init__(
-        self, target: RevocationTarget, options: RunOptions, work: Work, kind: RunKind
-    ) -> None:
+    def __init__(self, target: RevocationTarget, options: RunOptions, work: Work) -> None:
         self._target = target
         self._options = options
         self._work = work
-        self._kind: RunKind = kind
         limit = options.rate_limit or target.default_rate_limit
         ask = options.should_stop
         may_send = None if ask is None else self._may_send
@@ -107,7 +102,7 @@ class BulkRun:
             self._ledger.journal = await open_journal(
                 options.journal,
                 instance=self._target.key_fingerprint,
-                run=self._kind,
+                run=self._work.kind,
                 for_writing=not options.dry_run,
             )
             self._work.journal = self._ledger.journal
@@ -133,7 +128,7 @@ class BulkRun:
             with shielded():
                 if (trouble := await self._ledger.close()) is not None:
                     self._abort(trouble)
-                await self._pacer.end()
+                await self._pacer.gate.told()  # this run needs no places any more
         if self._trouble is not None:
             raise self._trouble
         return self._ledger.report(

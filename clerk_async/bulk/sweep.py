@@ -198,6 +198,8 @@ class Sweep(Work):
         dry_run: Whether nothing is revoked, so that there are no stragglers to look for.
     """
 
+    kind = "revoke_all"
+
     def __init__(self, target: RevocationTarget, selection: Selection, *, dry_run: bool) -> None:
         super().__init__([selection.user_id] if selection.user_ids is None else selection.user_ids)
         self._target = target

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable
 
     from clerk_async.bulk.journal import OpenJournal
+    from clerk_async.bulk.journal_file import RunKind
     from clerk_async.bulk.lockout import Lockout
     from clerk_async.errors import ClerkError
     from clerk_async.http.paging import Walk
@@ -102,7 +103,10 @@ class Work:
         index: How many jobs have a place in the order of the report.
         users: How many users were listed.
         users_without_sessions: How many of these users have no session of any status.
+        kind: The kind of run, for the journal.
     """
+
+    kind: RunKind = "revoke_many"
 
     def __init__(self, items: Iterable[object] | AsyncIterable[object]) -> None:
         self._input = Input(items)

@@ -270,10 +270,6 @@ class RunPacer:
             return pause
         return 0.0, "unreachable" if self._last_status is None else "failing"
 
-    async def end(self) -> None:
-        """Tell the other processes that this run no longer needs its places."""
-        await self.gate.told()
-
 
 class Lane:
     """One worker's way through the gate, for one request at a time.
