@@ -12,8 +12,10 @@ aiohttp), `http.connections` (the connection pool), `http.decode` (how responses
 - `sync` wraps the same client for code without an event loop.
 - `pacing` decides when the requests of a bulk run are sent; `bulk` is the run itself.
 - `tokens` verifies session tokens without the network.
+- `denials` lists what verifiers reject early; `shared` sends it between processes, through Redis;
+  `webhooks` turns Clerk's events into denials.
 - `cli` is the command line, and `testing` is a fake Clerk Sessions service for tests.
-- All of them build on `errors`, `models`, `config`, `reasons` and `redaction`.
+- All of them build on the modules `errors`, `models`, `config`, `reasons` and `redaction`.
 """
 
 from __future__ import annotations

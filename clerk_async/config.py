@@ -102,8 +102,8 @@ class RetryPolicy:
     """When and how often to retry a failed call; all times in seconds.
 
     The wait before retry n is random, uniform between 0 and `base_delay * 2 ** (n - 1)`, capped at
-    `max_delay` (full jitter). If the service sends `Retry-After`, the client waits that long and up
-    to a tenth longer, never shorter.
+    `max_delay` (full jitter). If the service sends `Retry-After`, the client waits that long or up
+    to a tenth longer, never less.
 
     Attributes:
         attempts: The most requests per call, including the first; 1 turns retries off.

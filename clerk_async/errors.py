@@ -306,7 +306,7 @@ class ConnectError(TransportError):
 
 
 class ConnectionLostError(TransportError):
-    """The connection broke after the request may have arrived, so it may have taken effect."""
+    """The connection broke, perhaps after the request arrived: it may have taken effect."""
 
 
 class RequestTimeoutError(TransportError, TimeoutError):
@@ -336,7 +336,7 @@ class RequestTimeoutError(TransportError, TimeoutError):
 class ResponseDecodeError(_CallError):
     """A response without an error status can't be decoded as the requested value.
 
-    Raised also for a response about another session, user or client than the requested one. The
+    Also raised for a response about a session, user or client other than the requested one. The
     client never retries after this error, because the service has responded.
 
     Attributes:
@@ -373,7 +373,7 @@ class ClientClosedError(ClerkError):
 class WrongLoopError(ClerkError):
     """The client is in use in another running event loop: each loop needs its own client.
 
-    Raised also if no asyncio loop is running, for example under trio.
+    Also raised if no asyncio loop is running, for example under trio.
     """
 
 
@@ -381,7 +381,7 @@ class TokenVerificationError(ClerkError):
     """A session token was rejected.
 
     Attributes:
-        reason: Why it was rejected; the same values as in Clerk's own SDKs, if they have one.
+        reason: Why it was rejected; the same value as in Clerk's own SDKs, if they have one.
     """
 
     reason: TokenVerificationReason
@@ -410,7 +410,7 @@ class KeysUnavailableError(TokenVerificationError):
 
 
 class DenialsUnavailableError(TokenVerificationError):
-    """The list of denials is too old to accept a token.
+    """The list of denials is too old for a token to be accepted.
 
     Only a verifier with `denials_max_age` raises this error: its copy of the denials of other
     processes is older than that. This says nothing about the user: respond with 503.

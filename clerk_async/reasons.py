@@ -46,7 +46,7 @@ class TokenVerificationReason(StrEnum):
     SESSION_TOKEN_IAT_BEFORE_CLIENT_UAT = "session-token-iat-before-client-uat"
     """This browser has signed in again, elsewhere, since the token was issued."""
     SESSION_REVOKED = "session-revoked"
-    """The token was denied by any process: its session was revoked, or `deny` was called."""
+    """Some process denied the token: its session was revoked, or `deny` was called."""
     DENIALS_UNAVAILABLE = "denials-unavailable"
     """The denials of other processes aren't known, so the token can't be accepted."""
     SESSION_PENDING = "session-pending"

@@ -80,7 +80,7 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing, AsyncTokenSources):
         api_version: The `Clerk-API-Version` to request.
         timeout: Seconds for one attempt, body included, or a `Timeouts`.
         retry: When and how often to retry.
-        pool_size: The most connections, and so requests, at once; further requests wait.
+        pool_size: The most connections, and so requests, at a time; further requests wait.
         rate_limit: The limit for bulk runs, used as given; default: four fifths of the key's own
             limit, or nine tenths with shared state, which counts single calls too.
         client_session: Your own `aiohttp.ClientSession`, which the client uses and never closes.
@@ -155,7 +155,7 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing, AsyncTokenSources):
         Args:
             client_id: List the sessions of this client.
             user_id: List the sessions of this user.
-            status: List sessions with this status, sent as given; the filter lacks `pending`.
+            status: List sessions with this status, sent as given; `pending` is not supported.
             limit: The most sessions to return, 1 to 500; the service's default is 10.
             offset: How many sessions to skip; default: 0.
 
@@ -241,7 +241,7 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing, AsyncTokenSources):
         Args:
             session_id: The session's id, such as `sess_…`.
             user_id: Revoke only if the session belongs to this user, which a `get` checks first; if
-                it doesn't, nothing is revoked and `NotFoundError` is raised. None: don't check.
+                it doesn't, nothing is revoked and `NotFoundError` is raised. None skips this.
         """
         if user_id is not None:
             return (await self.with_http_info.revoke(session_id, user_id=user_id)).data
@@ -265,7 +265,7 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing, AsyncTokenSources):
             token: The session token, as a string or as the `Token` that `create_token` returned.
 
         Warns:
-            DeprecationWarning: Always; `AsyncTokenVerifier` does it better without the network.
+            DeprecationWarning: Always; `AsyncTokenVerifier` does this without the network.
         """
         warnings.warn(VERIFY_ADVICE, DeprecationWarning, stacklevel=2)
         return self._verify(session_id, token)
@@ -314,15 +314,15 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing, AsyncTokenSources):
         """Iterate over all matching sessions, page by page.
 
         Yields each session that is in the list at the start exactly once, unless it leaves the list
-        before its turn. Sessions may begin, end or be revoked while you iterate, even by your loop;
-        new sessions may be yielded too. To make sure, pages overlap and the end of the list is read
-        twice, so a list takes at least two more requests than it has pages.
+        before its turn. Sessions may begin, end or be revoked while you iterate, even by your code;
+        new sessions may be yielded too. To ensure this, pages overlap and the end of the list is
+        read twice, so a list takes at least two more requests than it has pages.
 
         Args:
             client_id: Yield the sessions of this client.
             user_id: Yield the sessions of this user.
             status: Yield sessions with this status.
-            where: Yield sessions that this function is true for; if it raises, the iteration ends.
+            where: Yield sessions for which this returns true; if it raises, the iteration ends.
             page_size: Sessions per request, 1 to 500; 1 counts as 2, because pages overlap.
             on_unreadable: Called with each entry that isn't a session; default: log such entries.
 
@@ -353,7 +353,7 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing, AsyncTokenSources):
         retry: RetryPolicy | None = None,
         rate_limit: RateLimit | None = None,
     ) -> Self:
-        """Return a view of this client with other options; None keeps the present value.
+        """Return a view of this client with other options; None keeps the current value.
 
         The view shares the client's pool, limits and pauses. Closing a view has no effect.
 

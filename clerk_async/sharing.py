@@ -140,17 +140,17 @@ class AsyncSharing:
         everyone: bool = False,
         signed_in_before: datetime | None = None,
     ) -> None:
-        """Take back all denials made until now for a session, a user or everyone.
+        """Withdraw all denials made so far for a session, a user or everyone.
 
-        A revoked session stays revoked. If you allow everyone, the denials of single users and
-        sessions stay in force.
+        A revoked session stays revoked. If you allow everyone, the denials of individual users
+        and sessions stay in force.
 
         Args:
             session_id: The session.
             user_id: The user.
-            everyone: Whether to take back a denial of all users.
+            everyone: Whether to withdraw a denial of all users.
             signed_in_before: Checked but otherwise ignored, so that you can pass the arguments of a
-                `deny` call: both kinds of denial are taken back.
+                `deny` call: both kinds of denial are withdrawn.
 
         Raises:
             InvalidArgumentError: If not exactly one of the three is given, if an argument can't be
@@ -183,7 +183,7 @@ class AsyncSharing:
     def shared_status(self) -> SharedStatus:
         """Return what this process knows about the shared state; does no I/O.
 
-        Without `shared_state`, the status says not connected and covers this process alone.
+        Without `shared_state`, `connected` is False and the rest covers this process alone.
         """
         from clerk_async.shared.state import SharedStatus  # noqa: PLC0415 - on first use
 

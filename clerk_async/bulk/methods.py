@@ -42,7 +42,7 @@ class AsyncBulkRevocation:
         Args:
             session_ids: Any iterable or async iterable; it may be infinite.
             concurrency: Maximum number of concurrent requests; default: adapted to the latency.
-            rate_limit: Used as given; default: the client's, else four fifths of the key's limit.
+            rate_limit: The limit, used as given; default: the client's, else a share of the key's.
             journal: A file that keeps the outcomes, so that a second run continues where this one
                 ended; a path, or a `Journal`.
             dry_run: Whether to revoke nothing and only report what would be revoked.
@@ -91,7 +91,7 @@ class AsyncBulkRevocation:
         Args:
             session_ids: Any iterable or async iterable; it may be infinite.
             concurrency: Maximum number of concurrent requests; default: adapted to the latency.
-            rate_limit: Used as given; default: the client's, else four fifths of the key's limit.
+            rate_limit: The limit, used as given; default: the client's, else a share of the key's.
             journal: A file that keeps the outcomes, so that a second run continues where this one
                 ended; a path, or a `Journal`.
             dry_run: Whether to revoke nothing and only report what would be revoked.
@@ -155,8 +155,8 @@ class AsyncBulkRevocation:
             except_session_ids: Spare these sessions.
             created_before: Revoke only sessions created before this aware datetime.
             last_active_before: Revoke only sessions last active before this aware datetime.
-            actor: Revoke only sessions that this user id impersonates; True means any impersonator,
-                False means only sessions without one.
+            actor: Revoke only sessions whose impersonator has this user id; True means any
+                impersonator, False means only sessions without one.
             where: Revoke only sessions for which this function returns true. It is called once for
                 each live session that passes the other filters. If it raises, the run ends with
                 that error. With `where`, all users are listed before the first session is revoked,
@@ -164,7 +164,7 @@ class AsyncBulkRevocation:
             keep_newest: Spare this many of each user's newest sessions, counted among those that
                 pass the other filters.
             concurrency: Maximum number of concurrent requests; default: adapted to the latency.
-            rate_limit: Used as given; default: the client's, else four fifths of the key's limit.
+            rate_limit: The limit, used as given; default: the client's, else a share of the key's.
             journal: A file that keeps the outcomes, so that a second run continues where this one
                 ended; a path, or a `Journal`.
             dry_run: Whether to revoke nothing and only report what would be revoked.

@@ -2,11 +2,11 @@
 
 The rules follow Clerk's reference (https://clerk.com/docs/reference/backend-api) as far as it goes:
 a 200 confirms the revocation, whatever final status the session has in the response. The reference
-doesn't say what a second revocation returns, so after a 400 the session is looked up once; so it is
-after a 404 that has no error message from Clerk, after a 200 that says that the session is live,
-and after a 200 that can't be read. A session that has ended is `revoked` if a request of this run
-may have done it, but only `already_inactive` if the response was not about this session: that says
-nothing about the request, which may have gone to nobody.
+doesn't say what a second revocation returns, so the session is looked up once after a 400, after a
+404 without an error message from Clerk, after a 200 that says that the session is live, and after a
+200 that can't be read. A session that has ended is `revoked` if a request of this run may have done
+it. If the response was about another session, it is only `already_inactive`, because the request
+may never have arrived.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class SharedState:
     never contains a secret key, token or cookie, only ids of sessions and users, and a hash of the
     key that tells instances apart.
 
-    While Redis is away, nothing hangs and nothing is lost: each process continues with its share of
+    While Redis is down, nothing hangs and nothing is lost: each process continues with its share of
     the limit and the denials that it knows, and informs the others when Redis is back.
 
     Example:
@@ -43,14 +43,14 @@ class SharedState:
 
     Args:
         url: A `redis://`, `rediss://` (TLS) or `unix://` URL, with any options that redis-py
-            understands; None if a `client` is given. Never shown again.
+            understands; None if a `client` is given. Never shown in full.
         namespace: The name of the instance in Redis; default: a hash of the secret key. Set it if
             processes with an old and a new key should share state during a key rotation.
-        timeout: Seconds that a command may take; Redis counts as away after two that took longer.
+        timeout: Seconds that a command may take; after two that take longer, Redis counts as down.
         keep: Seconds that a denial is kept, which must be longer than any token lives. Use the same
             value in all processes.
-        client: Your own client of `redis.asyncio`, if a URL is not enough: a `RedisCluster`, or a
-            Redis of Sentinel's `master_for`. It must belong to the event loop that makes the calls.
+        client: Your own client of `redis.asyncio`, if a URL is not enough: a `RedisCluster`, or
+            one from Sentinel's `master_for`. It must belong to the event loop that makes the calls.
             We never close it.
 
     Raises:
@@ -115,7 +115,7 @@ class SharedStatus:
         connected: Whether Redis answers. Always False without `shared_state`.
         age: Seconds since Redis last answered; None if it never has.
         processes: How many processes use the key, including this one, as far as it knows.
-        used: How many places of the window all processes use together.
+        used: How many places of the window are taken, by all processes together.
         limit: How many places there are for all processes, for bulk runs and single calls together.
         paused_for: Seconds until calls go out again after a 429; 0 if they are not paused.
         denied: How many denials this process knows.

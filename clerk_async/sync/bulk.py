@@ -55,7 +55,7 @@ class BulkRevocation:
         Args:
             session_ids: Any iterable; it may be infinite.
             concurrency: Maximum number of concurrent requests; default: adapted to the latency.
-            rate_limit: Used as given; default: the client's, else four fifths of the key's limit.
+            rate_limit: The limit, used as given; default: the client's, else a share of the key's.
             journal: A file that keeps the outcomes, so that a second run continues where this one
                 ended; a path, or a `Journal`.
             dry_run: Whether to revoke nothing and only report what would be revoked.
@@ -108,7 +108,7 @@ class BulkRevocation:
         Args:
             session_ids: Any iterable; it may be infinite.
             concurrency: Maximum number of concurrent requests; default: adapted to the latency.
-            rate_limit: Used as given; default: the client's, else four fifths of the key's limit.
+            rate_limit: The limit, used as given; default: the client's, else a share of the key's.
             journal: A file that keeps the outcomes, so that a second run continues where this one
                 ended; a path, or a `Journal`.
             dry_run: Whether to revoke nothing and only report what would be revoked.
@@ -177,8 +177,8 @@ class BulkRevocation:
             except_session_ids: Spare these sessions.
             created_before: Revoke only sessions created before this aware datetime.
             last_active_before: Revoke only sessions last active before this aware datetime.
-            actor: Revoke only sessions that this user id impersonates; True means any impersonator,
-                False means only sessions without one.
+            actor: Revoke only sessions whose impersonator has this user id; True means any
+                impersonator, False means only sessions without one.
             where: Revoke only sessions for which this function returns true. It is called once for
                 each live session that passes the other filters. If it raises, the run ends with
                 that error. With `where`, all users are listed before the first session is revoked,
@@ -186,7 +186,7 @@ class BulkRevocation:
             keep_newest: Spare this many of each user's newest sessions, counted among those that
                 pass the other filters.
             concurrency: Maximum number of concurrent requests; default: adapted to the latency.
-            rate_limit: Used as given; default: the client's, else four fifths of the key's limit.
+            rate_limit: The limit, used as given; default: the client's, else a share of the key's.
             journal: A file that keeps the outcomes, so that a second run continues where this one
                 ended; a path, or a `Journal`.
             dry_run: Whether to revoke nothing and only report what would be revoked.

@@ -76,17 +76,17 @@ class Sharing:
         everyone: bool = False,
         signed_in_before: datetime | None = None,
     ) -> None:
-        """Take back all denials made until now for a session, a user or everyone.
+        """Withdraw all denials made so far for a session, a user or everyone.
 
-        A revoked session stays revoked. If you allow everyone, the denials of single users and
-        sessions stay in force.
+        A revoked session stays revoked. If you allow everyone, the denials of individual users
+        and sessions stay in force.
 
         Args:
             session_id: The session.
             user_id: The user.
-            everyone: Whether to take back a denial of all users.
+            everyone: Whether to withdraw a denial of all users.
             signed_in_before: Checked but otherwise ignored, so that you can pass the arguments of a
-                `deny` call: both kinds of denial are taken back.
+                `deny` call: both kinds of denial are withdrawn.
 
         Raises:
             InvalidArgumentError: If not exactly one of the three is given, if an argument can't be
@@ -103,7 +103,7 @@ class Sharing:
     def shared_status(self) -> SharedStatus:
         """Return what this process knows about the shared state; does no I/O.
 
-        Without `shared_state`, the status says not connected and covers this process alone.
+        Without `shared_state`, `connected` is False and the rest covers this process alone.
         """
         return self._async.shared_status()
 
@@ -145,7 +145,7 @@ class TokenSource:
 
         Raises:
             NotFoundError: If the session no longer exists.
-            ClerkError: As `create_token` and `create_token_from_template` raise it.
+            ClerkError: As for `create_token` and `create_token_from_template`.
         """
         return self._source._fresh() or self._thread.call(self._source.token)  # noqa: SLF001 - wraps it
 

@@ -112,7 +112,7 @@ class SessionClaims:
         """Return whether the user has this role in the active organization.
 
         Args:
-            role: The role, such as `org:admin` or `admin`, which are the same.
+            role: The role, such as `org:admin` or `admin`, which mean the same.
         """
         return (
             self.organization is not None

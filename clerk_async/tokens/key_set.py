@@ -1,7 +1,7 @@
 """The key set of one verifier: its keys, their age, and when to fetch them again.
 
 It makes the decisions and keeps the counts; the verifier fetches (`Flight`). Each verifier has its
-own key set: in a cache shared by the process, keyed by key id alone, one instance's keys let in
+own key set: in a process-wide cache, keyed by key id alone, one instance's keys would let in
 another's tokens. Threads share it without a lock, which a signal handler or a forked child could
 find held; `dict.setdefault` ensures that at most one fetch is in flight (`_take_off`).
 

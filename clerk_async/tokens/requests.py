@@ -46,7 +46,7 @@ class RequestState:
             keys, the service or the shared denials are unavailable): respond to those with 503
             rather than 401.
         reason: Why the request is not signed in; None if it is.
-        message: The same as text for people, with what to do; None if signed in.
+        message: The reason in words, and what to do about it; None if signed in.
         token: The session token, if signed in; after a refresh, the new one.
         claims: The token's claims, if signed in.
         set_cookies: After a refresh, the Set-Cookie lines to add to the response, each as a

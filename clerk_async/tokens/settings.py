@@ -79,7 +79,7 @@ class Verifier(Generic[SourceT]):
             jwt_key: The instance's public key, as a PEM (from the dashboard's API keys page) or
                 a JWK dict; with it, the verifier never fetches keys. Without `jwt_key`, `sessions`
                 and `issuer`, the environment variable `CLERK_JWT_KEY` is read when the first token
-                is verified; if it is missing then, that raises a `ConfigurationError`.
+                is verified; if it is missing, a `ConfigurationError` is raised then.
             sessions: An `AsyncSessionsApi`, or a `SessionsApi` for the sync verifier. The verifier
                 fetches keys through it (GET /jwks, with its pool and retries). With `jwt_key`, it
                 is only used for `check_session` and `refresh_if_expired`. The verifier does not
@@ -98,7 +98,7 @@ class Verifier(Generic[SourceT]):
                 `azp` that is not authorized is still rejected.
             audience: The accepted values of `aud`; None ignores that claim.
             clock_skew: By how much this machine's clock and the service's may differ.
-            accept_pending: Whether to accept sessions with tasks left, unless a call overrides it.
+            accept_pending: Whether sessions with unfinished tasks are accepted by default.
             key_ttl: How long fetched keys count as fresh; they are renewed earlier, in the
                 background.
             key_max_age: How long keys may be used while fetches fail.
@@ -107,8 +107,8 @@ class Verifier(Generic[SourceT]):
             check_denials: Whether to reject tokens (`session-revoked`) that the client passed as
                 `sessions` has denied: by `revoke`, a bulk run, `deny` or a webhook, in this process
                 or, with shared state, in another one.
-            denials_max_age: With shared state, the maximum age of what is known of other
-                processes' denials. If Redis is unavailable for longer, the verifier raises
+            denials_max_age: With shared state, how old the known denials of other processes may
+                be. If Redis is unavailable for longer, the verifier raises
                 `DenialsUnavailableError`, and `RequestState.status` is `unknown`. None keeps using
                 what is known.
             clock: The wall clock, in Unix time; None for the system's.
@@ -241,7 +241,7 @@ def _issuers(issuer: str | Iterable[str] | None) -> tuple[str, ...] | None:
         return None
     issuers = [issuer] if isinstance(issuer, str) else _listed(issuer)
     if not issuers:
-        raise ConfigurationError("issuer must be a URL such as https://clerk.example.com, or some.")
+        raise ConfigurationError("issuer must be one or more URLs like https://clerk.example.com.")
     if len(issuers) > 1 and isinstance(issuer, AbstractSet):
         raise ConfigurationError("issuer must be a list: keys are fetched from its first entry.")
     return tuple(map(_checked_issuer, issuers))

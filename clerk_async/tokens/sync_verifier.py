@@ -60,16 +60,16 @@ class TokenVerifier(Verifier[SessionsSource]):
             check_session: Whether to look up the session too (one `get`), for paths that must see
                 a revocation at once, because a token stays valid for up to a minute after it. True
                 asks the service each time; a number asks it only if this verifier has not done so
-                in that many seconds. A session that has been found ended stays rejected.
-            accept_pending: Whether to accept a session with tasks left; None for the verifier's
-                setting.
+                in that many seconds. A session once found to have ended stays rejected.
+            accept_pending: Whether to accept a session with unfinished tasks; None uses the
+                verifier's setting.
 
         Raises:
             TokenVerificationError: If the token is rejected; `reason` says why, and the message
                 what to do.
             KeysUnavailableError: If the token could not be checked because the keys can't be
                 fetched.
-            DenialsUnavailableError: If what is known of denials is older than `denials_max_age`.
+            DenialsUnavailableError: If the known denials are older than `denials_max_age`.
             ConfigurationError: If `check_session` is set and the verifier has no `sessions`.
             InvalidArgumentError: If `check_session` or `accept_pending` is invalid.
             ClerkError: With `check_session`, if the session could not be looked up.
@@ -109,7 +109,7 @@ class TokenVerifier(Verifier[SessionsSource]):
         signed in again since the token was issued.
 
         Args:
-            request: A request of any framework, its headers, a WSGI environ or an ASGI scope.
+            request: A request from any framework, its headers, a WSGI environ or an ASGI scope.
             check_session: As in `verify`.
             refresh_if_expired: Whether to exchange an expired token for a new one, if the request
                 is a GET with the `__refresh` cookie. The state then has the new token, and

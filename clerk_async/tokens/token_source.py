@@ -108,7 +108,7 @@ class AsyncTokenSource:
 
         Raises:
             NotFoundError: If the session no longer exists.
-            ClerkError: As `create_token` and `create_token_from_template` raise it.
+            ClerkError: As for `create_token` and `create_token_from_template`.
         """
         fresh = self._fresh()
         if fresh is not None:
