@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-from clerk_async.bulk import revoke as run
 from clerk_async.bulk.options import RunOptions
+from clerk_async.bulk.run import BulkRun
 from clerk_async.bulk.verdict import RevocationTarget
+from clerk_async.bulk.work import IdWork
 from clerk_async.config import RateLimit
 from clerk_async.denials.table import Denials
 from clerk_async.errors import RateLimitedError
@@ -165,7 +166,7 @@ class Client(RevocationTarget):
 
 async def revoke_many(client: Client, session_ids: Any, **options: Any) -> RevocationReport:
     """Revoke sessions through the bulk engine alone."""
-    return await run.revoke_many(client, session_ids, RunOptions(**options))
+    return await BulkRun(client, RunOptions(**options), IdWork(session_ids)).report()
 
 
 def latency(low: float, high: float, seed: int) -> Callable[[], float]:

@@ -108,7 +108,8 @@ def test_a_run_killed_at_50_random_moments_and_resumed_revokes_every_session(
 MEMORY = """
 import asyncio, pathlib, sys
 from clerk_async.bulk.options import RunOptions
-from clerk_async.bulk.revoke import revoke_many, revoke_stream
+from clerk_async.bulk.run import BulkRun
+from clerk_async.bulk.work import IdWork
 from bulk_stage import Client, Service
 def peak():  # ru_maxrss would be that of pytest, which we were forked from
     return int(pathlib.Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
@@ -117,10 +118,11 @@ class Forgetful(list):
 async def run(count, streamed):
     service = Service(arrivals=Forgetful(), revocations=Forgetful())
     ids = (f"sess_2abcDEFghiJKLmnoPQRstuVWX{number:07d}" for number in range(count))
+    run = BulkRun(Client(service), RunOptions(), IdWork(ids))
     if streamed:
-        async for _ in revoke_stream(Client(service), ids, RunOptions()): pass
+        async for _ in run.outcomes(): pass
     else:
-        assert (await revoke_many(Client(service), ids, RunOptions())).revoked == count
+        assert (await run.report()).revoked == count
 streamed = sys.argv[1] == "stream"
 asyncio.run(run(10_000, streamed))
 before = peak()

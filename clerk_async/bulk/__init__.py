@@ -1,9 +1,8 @@
 """Bulk revocation: many sessions, paced, journaled, with one outcome each.
 
-To read the code, begin with `methods` (what users call), then `revoke` (how a run starts), `run`
-(the engine), `work` and `sweep` (where its jobs come from), `verdict` (what a response means),
-`ledger` (who is notified), and `journal`. The rest of this text explains why a run behaves the way
-it does.
+To read the code, begin with `methods` (what users call), then `run` (the engine), `work` and
+`sweep` (where its jobs come from), `verdict` (what a response means), `ledger` (who is notified),
+and `journal`. The rest of this text explains why a run behaves the way it does.
 
 The limit
 ---------

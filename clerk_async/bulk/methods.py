@@ -57,7 +57,8 @@ class AsyncBulkRevocation:
             JournalError: If the journal can't be used, or can no longer be written.
         """
         from clerk_async.bulk.options import RunOptions  # noqa: PLC0415 - on first use
-        from clerk_async.bulk.revoke import revoke_many  # noqa: PLC0415 - likewise
+        from clerk_async.bulk.run import BulkRun  # noqa: PLC0415 - likewise
+        from clerk_async.bulk.work import IdWork  # noqa: PLC0415 - likewise
 
         options = RunOptions(
             concurrency=concurrency,
@@ -70,7 +71,7 @@ class AsyncBulkRevocation:
             on_outcome=on_outcome,
             on_progress=on_progress,
         )
-        return await revoke_many(self._target(), session_ids, options)
+        return await BulkRun(self._target(), options, IdWork(session_ids)).report()
 
     def revoke_stream(
         self,
@@ -106,7 +107,8 @@ class AsyncBulkRevocation:
             JournalError: If the journal can't be used, or can no longer be written.
         """
         from clerk_async.bulk.options import RunOptions  # noqa: PLC0415 - on first use
-        from clerk_async.bulk.revoke import revoke_stream  # noqa: PLC0415 - likewise
+        from clerk_async.bulk.run import BulkRun  # noqa: PLC0415 - likewise
+        from clerk_async.bulk.work import IdWork  # noqa: PLC0415 - likewise
 
         options = RunOptions(
             concurrency=concurrency,
@@ -119,7 +121,7 @@ class AsyncBulkRevocation:
             on_outcome=on_outcome,
             on_progress=on_progress,
         )
-        return revoke_stream(self._target(), session_ids, options)
+        return BulkRun(self._target(), options, IdWork(session_ids)).outcomes()
 
     async def revoke_all(
         self,
@@ -180,8 +182,8 @@ class AsyncBulkRevocation:
             JournalError: If the journal can't be used, or can no longer be written.
         """
         from clerk_async.bulk.options import RunOptions  # noqa: PLC0415 - on first use
-        from clerk_async.bulk.revoke import revoke_all  # noqa: PLC0415 - likewise
-        from clerk_async.bulk.sweep import Selection  # noqa: PLC0415 - likewise
+        from clerk_async.bulk.run import BulkRun  # noqa: PLC0415 - likewise
+        from clerk_async.bulk.sweep import Selection, Sweep  # noqa: PLC0415 - likewise
 
         selection = Selection(
             user_id=user_id,
@@ -205,7 +207,9 @@ class AsyncBulkRevocation:
             on_outcome=on_outcome,
             on_progress=on_progress,
         )
-        return await revoke_all(self._target(), selection, options)
+        target = self._target()
+        work = Sweep(target, selection, dry_run=dry_run)
+        return await BulkRun(target, options, work).report()
 
     def _target(self) -> RevocationTarget:
         raise NotImplementedError

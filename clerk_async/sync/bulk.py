@@ -70,7 +70,8 @@ class BulkRevocation:
             JournalError: If the journal can't be used, or can no longer be written.
         """
         from clerk_async.bulk.options import RunOptions  # noqa: PLC0415 - on first use
-        from clerk_async.bulk.revoke import revoke_many  # noqa: PLC0415 - likewise
+        from clerk_async.bulk.run import BulkRun  # noqa: PLC0415 - likewise
+        from clerk_async.bulk.work import IdWork  # noqa: PLC0415 - likewise
 
         options = RunOptions(
             concurrency=concurrency,
@@ -85,7 +86,8 @@ class BulkRevocation:
         )
         caller = CallerThread(self._thread)
         ids = read_in_caller_thread(caller, "session_ids", session_ids)
-        return caller.serve(BULK_GRACE, revoke_many, self._target(), ids, told_in(caller, options))
+        run = BulkRun(self._target(), told_in(caller, options), IdWork(ids))
+        return caller.serve(BULK_GRACE, run.report)
 
     def revoke_stream(
         self,
@@ -123,7 +125,8 @@ class BulkRevocation:
             JournalError: If the journal can't be used, or can no longer be written.
         """
         from clerk_async.bulk.options import RunOptions  # noqa: PLC0415 - on first use
-        from clerk_async.bulk.revoke import revoke_stream  # noqa: PLC0415 - likewise
+        from clerk_async.bulk.run import BulkRun  # noqa: PLC0415 - likewise
+        from clerk_async.bulk.work import IdWork  # noqa: PLC0415 - likewise
 
         options = RunOptions(
             concurrency=concurrency,
@@ -138,8 +141,8 @@ class BulkRevocation:
         )
         caller = CallerThread(self._thread)
         ids = read_in_caller_thread(caller, "session_ids", session_ids)
-        outcomes = revoke_stream(self._target(), ids, told_in(caller, options))
-        return iterated(caller, outcomes)
+        run = BulkRun(self._target(), told_in(caller, options), IdWork(ids))
+        return iterated(caller, run.outcomes())
 
     def revoke_all(
         self,
@@ -202,8 +205,8 @@ class BulkRevocation:
             JournalError: If the journal can't be used, or can no longer be written.
         """
         from clerk_async.bulk.options import RunOptions  # noqa: PLC0415 - on first use
-        from clerk_async.bulk.revoke import revoke_all  # noqa: PLC0415 - likewise
-        from clerk_async.bulk.sweep import Selection  # noqa: PLC0415 - likewise
+        from clerk_async.bulk.run import BulkRun  # noqa: PLC0415 - likewise
+        from clerk_async.bulk.sweep import Selection, Sweep  # noqa: PLC0415 - likewise
 
         caller = CallerThread(self._thread)
         selection = Selection(
@@ -231,9 +234,10 @@ class BulkRevocation:
             on_outcome=on_outcome,
             on_progress=on_progress,
         )
-        return caller.serve(
-            BULK_GRACE, revoke_all, self._target(), selection, told_in(caller, options)
-        )
+        target = self._target()
+        work = Sweep(target, selection, dry_run=dry_run)
+        run = BulkRun(target, told_in(caller, options), work)
+        return caller.serve(BULK_GRACE, run.report)
 
     def _target(self) -> RevocationTarget:
         raise NotImplementedError
