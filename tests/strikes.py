@@ -563,6 +563,7 @@ def main(name: str, kind: str, action: str = "interrupt", at_most: str | None = 
     current.act = lambda: ACTIONS[action](world)
     if name not in WITH_A_NEW_CLIENT:
         world.client.get(ids[0])
+        world.client.revoke_all(user_id="user_1", dry_run=True)  # Python reports a struck import
         world.neighbour.start()
     strike_again_and_again(world, name, current, None if at_most is None else int(at_most))
     threading.settrace(None)
