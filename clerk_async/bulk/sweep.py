@@ -32,6 +32,7 @@ from clerk_async.http.paging import Trust, Walk, check_where, is_meant
 from clerk_async.models import Session, UnreadableItem
 
 if TYPE_CHECKING:
+    from clerk_async.bulk.journal_file import RunKind
     from clerk_async.bulk.verdict import RevocationTarget
     from clerk_async.models import SessionPage
     from clerk_async.pacing.gate import Lane
@@ -198,7 +199,9 @@ class Sweep(Work):
         dry_run: Whether nothing is revoked, so that there are no stragglers to look for.
     """
 
-    kind = "revoke_all"
+    kind: RunKind = "revoke_all"
+    users: int
+    users_without_sessions: int
 
     def __init__(self, target: RevocationTarget, selection: Selection, *, dry_run: bool) -> None:
         super().__init__([selection.user_id] if selection.user_ids is None else selection.user_ids)

@@ -174,6 +174,8 @@ class IdWork(Work):
         InvalidArgumentError: If they are not iterable.
     """
 
+    resumed: int
+
     def __init__(self, session_ids: Iterable[str] | AsyncIterable[str]) -> None:
         check_input("session_ids", session_ids)
         super().__init__(session_ids)
