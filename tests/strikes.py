@@ -400,11 +400,13 @@ class AtLines(Striker):
         frame.f_trace_opcodes = self._event == "opcode"
         return self._at
 
+    def _ignore(self, *_: object) -> None: ...
+
     def _enter_elsewhere(self, frame: FrameType, _: str, __: object) -> Any:
         if not frame.f_code.co_filename.startswith(PACKAGE):
             return None
         frame.f_trace_opcodes = True
-        return lambda *_: None
+        return self._ignore
 
     def _at(self, frame: FrameType, event: str, _: object) -> Any:
         if event == self._event:
