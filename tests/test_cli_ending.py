@@ -102,7 +102,7 @@ def test_ctrl_c_leaves_sessions_that_wait_for_their_second_look(
     fake: FakeClerk, tmp_path: Path
 ) -> None:
     """A 400 may mean that a session has ended; only a look can tell, and there was none."""
-    made = add(fake, 60)
+    made = add(fake, 400)
     for one in made[30:]:
         fake.sessions[one].status = "ended"
     fake.inject(Fault.hold(operation="get", count=None))
@@ -114,7 +114,7 @@ def test_ctrl_c_leaves_sessions_that_wait_for_their_second_look(
         fake.release()
         assert terminal.end() == 130, terminal.text
     done, total, left, failed = numbers(terminal.text)
-    assert (total, done + left, failed) == (60, 60, 0)
+    assert (total, done + left, failed) == (400, 400, 0)
     assert "failed" not in terminal.text
 
 
