@@ -291,8 +291,14 @@ def test_a_response_is_read_into_a_small_buffer(*, is_encrypted: bool) -> None:
         assert _run(lambda: peak(url)) < 2**18
 
 
+LEAK = 20_000  # bytes that some hundred calls may leave
+
+
 async def _left_behind(call: Callable[[], Coroutine[Any, Any, object]], times: int) -> int:
-    """Return the memory that calls use permanently, each in its own task as in a server."""
+    """Return the memory that calls use permanently, each in its own task as in a server.
+
+    A leak grows in each of three measurements; what other threads of the tests allocate does not.
+    """
 
     async def make(count: int) -> int:
         for _ in range(count):
@@ -304,8 +310,11 @@ async def _left_behind(call: Callable[[], Coroutine[Any, Any, object]], times: i
     await make(50)
     tracemalloc.start()
     try:
-        before = await make(50)
-        return await make(times) - before
+        grown: list[int] = []
+        while len(grown) < 3 and min(grown, default=LEAK) >= LEAK:
+            before = await make(50)
+            grown.append(await make(times) - before)
+        return min(grown)
     finally:
         tracemalloc.stop()
 
@@ -321,7 +330,7 @@ def test_calls_leak_no_memory(static_url: str) -> None:
         async with AsyncSessionsApi("sk_test_x", base_url=static_url) as sessions:
             return await _left_behind(lambda: sessions.revoke("sess_1"), 1000)
 
-    assert _run(grown) < 20_000
+    assert _run(grown) < LEAK
 
 
 @pytest.mark.promise("nothing-grows")
@@ -343,7 +352,7 @@ def test_failed_calls_leak_no_memory() -> None:
 
             return await _left_behind(fail, 300)
 
-    assert _run(grown) < 20_000
+    assert _run(grown) < LEAK
 
 
 def test_a_bulk_run_has_a_constant_cost_per_id(static_url: str) -> None:
