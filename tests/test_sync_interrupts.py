@@ -122,10 +122,10 @@ def test_a_signal_handler_may_use_a_verifier(scenario: str, kind: str, fake: Fak
 
 LOGGING = """
 import faulthandler, logging, os, signal, sys
-from clerk_async import SessionsApi
+from clerk_async import SessionsApi, TokenVerifier
 
 faulthandler.dump_traceback_later(20, exit=True)
-one = sys.argv[1]
+one, token = sys.argv[1:]
 
 
 class Struck:
@@ -149,6 +149,7 @@ def act(_, __):
 
 
 client = SessionsApi()
+verifier = TokenVerifier(sessions=client, authorized_parties=["http://localhost:3000"])
 client.get(one)
 signal.signal(signal.SIGUSR1, act)
 stream = Struck()
@@ -168,12 +169,15 @@ client.close()
         "list(client.iterate(user_id='user_1'))",
         "SessionsApi().get(one)",
         "client.close()",
+        "verifier.verify(token)",
+        "verifier.verify(token, check_session=True)",
     ],
 )
 def test_a_signal_handler_may_use_a_client_in_the_middle_of_a_log_line(
     action: str, fake: FakeClerk
 ) -> None:
-    """The client logs too, and its loop's thread waits for no lock that the main thread holds."""
+    """Clients and verifiers log too; their threads wait for no lock that the main thread holds."""
     session = fake.add_session(user_id="user_1")
-    ended = run_program(LOGGING.replace("{action}", action), fake, session.id)
+    program = LOGGING.replace("{action}", action)
+    ended = run_program(program, fake, session.id, fake.mint(session))
     assert (ended.code, ended.out) == (0, "acted\nstill logging\n"), ended.err

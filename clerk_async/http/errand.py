@@ -11,7 +11,10 @@ from __future__ import annotations
 import _thread
 import collections
 import contextlib
+import contextvars
+import logging
 import math
+import os
 import threading
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
 
@@ -25,6 +28,9 @@ SLICE: Final = 0.1
 `_thread.interrupt_main` wakes it, and the thread that should wake it may have been interrupted."""
 _JOIN: Final = 1.0
 """Seconds that a thread may take to exit after its work is done."""
+
+_awaited: Final[set[int]] = set()
+"""The threads of errands, for which other threads may wait."""
 
 
 def past_here(error: BaseException) -> BaseException:
@@ -159,9 +165,69 @@ class Errand(Generic[T]):
 
     def _do(self) -> None:
         work, self._work = self._work, None  # it may refer to an object that refers to this errand
+        me = _thread.get_ident()
+        _awaited.add(me)
         try:
             self._result = None if work is None else work()
         except BaseException as error:  # noqa: BLE001 - raised in all threads that wait
             self._error = past_here(error)
         finally:
+            _awaited.discard(me)
             self._done.open()
+
+
+class Lines(collections.deque[logging.LogRecord]):
+    """The log records of one call, on their way to its caller's thread.
+
+    A thread for which others wait must wait for no lock of a log handler: a signal may strike the
+    main thread while it holds that lock, and the signal's handler may wait for this thread.
+    """
+
+    is_over = False
+    """Whether the caller reads no more: later records are written in a thread of their own."""
+
+    def add(self, record: logging.LogRecord) -> None:
+        """Keep a record for the caller's thread."""
+        self.append(record)
+        if self.is_over:
+            Errand("clerk_async log", self._write_apart).send(or_here=False)
+
+    def write(self) -> None:
+        """Hand what has come so far to the log handlers, in this thread."""
+        while self:
+            with contextlib.suppress(IndexError):  # another thread was faster
+                record = self.popleft()
+                logging.getLogger(record.name).handle(record)
+
+    def _write_apart(self) -> None:
+        _awaited.discard(_thread.get_ident())  # no thread waits for this one
+        self.write()
+
+
+lines_of_this_call: Final[contextvars.ContextVar[Lines | None]] = contextvars.ContextVar(
+    "lines_of_this_call", default=None
+)
+
+
+def _is_to_be_written_here(record: logging.LogRecord) -> bool:
+    if _thread.get_ident() not in _awaited:
+        return True
+    lines = lines_of_this_call.get()
+    if lines is None:  # of nobody's call
+        lines = Lines()
+        lines.is_over = True
+    with contextlib.suppress(RuntimeError):  # the interpreter exits: no thread can start
+        lines.add(record)
+    return False
+
+
+for _name in ("clerk_async", "clerk_async.tokens", "asyncio"):  # all that log in such a thread
+    logging.getLogger(_name).addFilter(_is_to_be_written_here)
+
+
+def _in_child() -> None:
+    _awaited.intersection_update({_thread.get_ident()})  # the others don't exist in the child
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

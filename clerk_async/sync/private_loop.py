@@ -14,12 +14,11 @@ import asyncio
 import collections
 import contextlib
 import contextvars
-import logging
 import sys
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from clerk_async.errors import ClientClosedError, ConfigurationError, ConnectError, WrongLoopError
-from clerk_async.http.errand import SLICE, Errand, past_here
+from clerk_async.http.errand import SLICE, Errand, Lines, lines_of_this_call, past_here
 from clerk_async.under_test import new_event_loop
 
 if TYPE_CHECKING:
@@ -36,49 +35,6 @@ _loop_threads: Final[set[int]] = set()
 def in_a_loop_thread() -> bool:
     """Whether this thread runs the private loop of any client: it shouldn't wait for another."""
     return _thread.get_ident() in _loop_threads
-
-
-class Lines(collections.deque[logging.LogRecord]):
-    """The log records of one call, on their way to its caller's thread.
-
-    The loop's thread must wait for no lock of a log handler: a signal may strike the main thread
-    while that holds it, and the signal's handler may make a call, which waits for the loop.
-    """
-
-    is_over = False
-    """Whether the caller reads no more: what still comes is written in a thread of its own."""
-
-    def add(self, record: logging.LogRecord) -> None:
-        """Keep a record for the caller's thread, in the loop's."""
-        self.append(record)
-        if self.is_over:
-            Errand("clerk_async log", self.write).send(or_here=False)
-
-    def write(self) -> None:
-        """Hand what has come so far to the log handlers, in this thread."""
-        while self:
-            with contextlib.suppress(IndexError):  # another thread was faster
-                record = self.popleft()
-                logging.getLogger(record.name).handle(record)
-
-
-_lines: Final[contextvars.ContextVar[Lines | None]] = contextvars.ContextVar("lines", default=None)
-
-
-def _is_to_be_written_here(record: logging.LogRecord) -> bool:
-    if not in_a_loop_thread():
-        return True
-    lines = _lines.get()
-    if lines is None:  # of nobody's call
-        lines = Lines()
-        lines.is_over = True
-    with contextlib.suppress(RuntimeError):  # the interpreter exits: no thread can start
-        lines.add(record)
-    return False
-
-
-for _name in ("clerk_async", "clerk_async.tokens", "asyncio"):  # all that log in a loop
-    logging.getLogger(_name).addFilter(_is_to_be_written_here)
 
 
 class Crossing(Generic[T]):
@@ -155,7 +111,7 @@ class Crossing(Generic[T]):
     async def _carry(self, under_way: set[Crossing[Any]]) -> None:
         """Run the coroutine and wake the caller at once, not one loop iteration later."""
         self._is_running = True
-        _lines.set(self.lines)
+        lines_of_this_call.set(self.lines)
         try:
             if self._is_refused:
                 raise asyncio.CancelledError  # noqa: TRY301 - as if cancelled one step later
