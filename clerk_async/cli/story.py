@@ -179,7 +179,7 @@ def _introduce(out: Output, fake: FakeClerk, story: Story) -> None:
     )
     service = (
         f"A server on this machine ({fake.base_url}) stands in for Clerk, with the rate limit of a "
-        "production instance: 1,000 requests per 10 seconds. It makes trouble on purpose: 6 % of "
+        "production instance: 1,000 requests per 10 seconds. It injects faults on purpose: 6 % of "
         "its answers are errors, cut connections or garbage, sometimes after it has acted."
     )
     out.result(out.strong("The story"))
