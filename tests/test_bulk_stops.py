@@ -341,11 +341,9 @@ async def test_a_cancelled_run_finishes_and_reports_requests_in_flight(
     assert sum(sends(fake).values()) == 4
 
 
-async def test_a_cancelled_run_cuts_off_requests_after_the_grace_period(
-    fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.slow
+async def test_a_cancelled_run_cuts_off_requests_after_the_grace_period(fake: FakeClerk) -> None:
     """Such a session may be revoked, and its outcome says so."""
-    monkeypatch.setattr("clerk_async.bulk.run.CANCEL_GRACE", 0.05)
     ids = add_sessions(fake, 10)
     fake.inject(Fault.hold(operation="revoke", count=None))
     outcomes: list[RevocationOutcome] = []
@@ -460,18 +458,17 @@ async def _swallows_cancellations(ids: list[str]) -> AsyncIterator[str]:
             await asyncio.Event().wait()
 
 
+@pytest.mark.slow
 @pytest.mark.promise("stops")
 @pytest.mark.parametrize("source", [_hangs_in_its_end, _swallows_cancellations])
 @pytest.mark.parametrize("how", ["deadline", "should_stop", "max_failures", "cancel", "stream"])
 async def test_an_input_that_never_closes_is_abandoned(
-    source: Any, how: str, fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
+    source: Any, how: str, fake: FakeClerk
 ) -> None:
     """For example, its clean-up waits for a pool that is gone.
 
     Each outcome and the report arrive.
     """
-    monkeypatch.setattr("clerk_async.bulk.run.CANCEL_GRACE", 0.05)
-    monkeypatch.setattr("clerk_async.bulk.intake.LAST_GRACE", 0.05)
     ids = add_sessions(fake, 3)
     told: list[RevocationOutcome] = []
     every: dict[str, dict[str, Any]] = {
