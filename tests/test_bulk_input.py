@@ -131,12 +131,18 @@ def test_duplicates_are_detected_up_to_50000_ids_back(between: int, *, is_known:
 async def test_a_journal_detects_duplicates_from_farther_back(
     fake: FakeClerk, tmp_path: Path
 ) -> None:
-    """It contains everything that was done."""
-    (session_id,) = add_sessions(fake, 1)
-    ids = [session_id, *(f"not an id {number}" for number in range(50_000)), session_id]
+    """It contains everything that was done, here by an earlier run."""
+    earlier, session_id = add_sessions(fake, 2)
+    done = [f"sess_{number}" for number in range(50_000)]
+    journal = tmp_path / "job.jsonl"
     async with bulk_client(fake) as client:
-        report = await client.revoke_many(ids, journal=tmp_path / "job.jsonl", concurrency=1)
-    assert (report.total, report.revoked) == (50_001, 1)
+        await client.revoke_many([earlier], journal=journal)
+        line = journal.read_text("utf-8").splitlines()[-1]
+        with journal.open("a", encoding="utf-8") as file:
+            file.writelines(line.replace(earlier, other) + "\n" for other in done)
+        ids = [session_id, *done, session_id]
+        report = await client.revoke_many(ids, journal=journal, concurrency=1)
+    assert (report.total, report.revoked, report.resumed) == (50_001, 1, 50_000)
     assert sends(fake)[session_id] == 1
 
 
