@@ -120,7 +120,7 @@ async def sleep(seconds: float) -> None:
 
 
 def settle(waiting: asyncio.Future[Any], result: object = None) -> bool:
-    """Give a future its result; return false if it has one, or was cancelled.
+    """Set the result of a future; return false if it has one, or was cancelled.
 
     Trying is the only safe way: between a look at the future and this step, a signal handler may
     cancel it, as asyncio's does on Ctrl-C.

@@ -1,4 +1,4 @@
-"""A misbehaving TCP proxy, which stands for the network between client and service on a bad day.
+"""A misbehaving TCP proxy that imitates a bad network between the client and the service.
 
 It runs in its own thread and event loop. Each connection gets a `Way` when it is made, which says
 how slow it is and where it ends. The proxy keeps all bytes from the client, including those that it

@@ -37,7 +37,7 @@ _LIST: Final = b"GET /v1/sessions?"
 
 @attrs.frozen
 class Told:
-    """A response that was forwarded: whom it is about, whether it is a list, and its bytes."""
+    """A forwarded response: its subject, whether it is a list, and its bytes."""
 
     about: bytes
     is_list: bool

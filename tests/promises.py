@@ -47,7 +47,7 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
         "complete-iteration": "`iterate` yields every session once, even if sessions end, begin or are revoked meanwhile and totals are wrong; an endless list raises an error",
         "own-answers": "Each call gets the response to its own request: a connection that received unexpected data is not used again",
         "readable-answers": "Headers up to 64 KiB are read, and gzip and deflate in all their forms",
-        "unreadable-once": "A request whose response can't be parsed is sent once, and its error gives the reason; if an error status was read, it counts",
+        "unreadable-once": "A request whose response can't be parsed is sent once, and its error states the reason; an error status that was read counts",
         "bounded-answers": "No redirect is followed, no cookie is kept, and no body is read without a limit",
     },
     "Retries and time": {
@@ -120,7 +120,7 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
         "forgeries": "Every forgery is rejected, algorithms are pinned to keys, and two instances share nothing",
         "one-fetch": "All waiting callers share one fetch of the keys; unknown kids and bad signatures cause almost none",
         "browser": "In a real browser, a page that is left open stays signed in with one refresh, in two tabs; signing out in one tab signs out the other",
-        "key-outage": "In an outage the last good keys are used up to a stated age; after that the state is unknown, not signed out, and the error gives the cause",
+        "key-outage": "In an outage the last good keys are used up to a stated age; after that the state is unknown, not signed out, and the error names the cause",
         "token-cache": "A cached token is checked again each time, and is dropped with its key",
         "token-versions": "Both token versions produce the same claims, and claims can't be changed",
         "any-request": "Requests of any framework work, even with several session cookies",

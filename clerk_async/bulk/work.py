@@ -125,7 +125,7 @@ class Work:
 
     @property
     def exhausted(self) -> bool:
-        """Whether every session that the input stands for is known."""
+        """Whether all sessions of the input are known."""
         return self._input.exhausted
 
     @property

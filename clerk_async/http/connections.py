@@ -61,7 +61,7 @@ class UnparsableBodyError(aiohttp.ClientPayloadError):
 class _Protocol(ResponseHandler):
     """Remembers how a response begins, in case the rest of it can't be parsed.
 
-    In that case it also raises an error for the reader of the body, whom aiohttp would leave
+    In that case it also raises an error for the reader of the body, which aiohttp would leave
     waiting until the timeout.
     """
 

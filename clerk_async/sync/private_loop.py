@@ -200,7 +200,7 @@ class PrivateLoop:
         self._thread = Errand(name, self._run)
 
     def hand_over(self, crossing: Crossing[Any]) -> None:
-        """Give a crossing to the loop; one wake-up, which costs a system call, serves several.
+        """Hand a crossing to the loop. Several share one wake-up, which costs a system call.
 
         Raises:
             ConfigurationError: If this interpreter allows no threads.

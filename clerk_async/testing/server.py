@@ -66,7 +66,7 @@ class _Run:
         self.pid = os.getpid()
         self.is_ending = False
         self.wire: Wire | None = None
-        # Whoever takes the socket out must close it: the thread, or `end` if it never started.
+        # The thread takes the socket out and closes it, or `end` does if the thread never started.
         self._unclaimed: list[socket.socket] = []
         self._gauges = gauges
         self._tls = tls

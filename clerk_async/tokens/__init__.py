@@ -1,7 +1,7 @@
 """Networkless verification of session tokens.
 
 - `jose` parses tokens, `keys` checks signatures, and `rules` checks the claims.
-- `claims` gives the claims types, and `access` decides what they permit.
+- `claims` turns claims into typed values, and `access` decides what they permit.
 - `key_set` decides when to fetch keys, and `sources` where to fetch them from.
 - `verification` combines all of these without any I/O and caches verified tokens; `denied` rejects
   tokens that were revoked, and `refusals` builds and counts the errors.

@@ -393,7 +393,7 @@ class Verification:
 
 
 _alive: weakref.WeakSet[Verification] = weakref.WeakSet()
-"""Whom a fork concerns; there is only one hook, because a registered hook can't be removed."""
+"""To reset after a fork. There is only one hook, because a registered hook can't be removed."""
 
 
 def _in_child() -> None:

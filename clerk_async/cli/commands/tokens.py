@@ -23,7 +23,7 @@ _show_token = click.option(
     "--show-token",
     "is_shown",
     is_flag=True,
-    help="Print the token itself: whoever has it is signed in.",
+    help="Print the token itself. Anyone who has it is signed in.",
 )
 
 
