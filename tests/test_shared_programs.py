@@ -218,6 +218,6 @@ def test_a_product_beside_bulk_runs_is_neither_rejected_nor_delayed(
             assert workers.refused == 0
     times = json.loads(ended.out)
     assert len(times) > 100
-    # A call that waited for the window would take seconds; a busy machine takes tenths of a second.
-    # `python -m benchmarks.shared_bounds` measures the rest.
-    assert len([each for each in times if each > 1.0]) <= len(times) / 100, times
+    # Calls that waited for the window would take up to ten seconds. A machine that stalls delays
+    # some calls by a second or two. `python -m benchmarks.shared_bounds` measures the rest.
+    assert len([each for each in times if each > 3.0]) <= len(times) / 10, times
