@@ -201,7 +201,8 @@ class JsonValue:
     one.
     """
 
-    __slots__ = ()
+    # here and not in `Session`, so that a class with the same attributes has the same layout
+    __slots__ = ("__weakref__",)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the value as JSON-ready data, as `clerk-async --json` prints it.

@@ -409,7 +409,7 @@ def test_decoding_a_long_list_costs_two_calls_and_a_kilobyte_per_session() -> No
         with counted_calls() as calls:
             page = decode_page(raw)
         assert len(page) == 500
-        assert calls["all"] <= 500 * 3 + 30
+        assert calls["all"] <= 500 * 2 + 30
         del page
         gc.collect()
         tracemalloc.start()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
+import attrs
 import msgspec
 
 from clerk_async.errors import ResponseDecodeError
@@ -27,7 +28,7 @@ from clerk_async.models import (
     Token,
     UnreadableItem,
 )
-from clerk_async.redaction import ResponseHeaders, empty_frames, redact
+from clerk_async.redaction import JsonValue, ResponseHeaders, empty_frames, redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,30 +74,39 @@ _session_decoder = msgspec.json.Decoder(_SessionWire)
 _page_decoder = msgspec.json.Decoder(_PageWire)
 _rows_decoder = msgspec.json.Decoder(list[_SessionWire])
 
-_new: Any = Session.__new__
-_fill: Any = vars(Session)["__attrs_init__"]  # the values need no check and no conversion
+
+class _Blank(JsonValue):
+    """A session that can be written to; its layout is that of `Session`."""
+
+    __slots__ = tuple(field.name for field in attrs.fields(Session))
+
+
+_new: Any = object.__new__
 
 
 def _session_of(wire: _SessionWire) -> Session:
-    session: Session = _new(Session)
-    _fill(
-        session,
-        wire.id,
-        wire.status,
-        wire.user_id,
-        wire.client_id,
-        wire.actor,
-        wire.last_active_organization_id,
-        wire.latest_activity,
-        wire.tasks,
-        wire.object,
-        wire.last_active_at,
-        wire.expire_at,
-        wire.abandon_at,
-        wire.updated_at,
-        wire.created_at,
-    )
-    return session
+    """Return the session; the values need no check and no conversion.
+
+    A frozen class sets each attribute through a method, which takes half of the time of decoding a
+    list. So we write to a blank, and then make it a session.
+    """
+    session = _new(_Blank)
+    session.id = wire.id
+    session.status = wire.status
+    session.user_id = wire.user_id
+    session.client_id = wire.client_id
+    session.actor = wire.actor
+    session.last_active_organization_id = wire.last_active_organization_id
+    session.latest_activity = wire.latest_activity
+    session.tasks = wire.tasks
+    session.object = wire.object
+    session._last_active_at = wire.last_active_at  # noqa: SLF001 - ours
+    session._expire_at = wire.expire_at  # noqa: SLF001
+    session._abandon_at = wire.abandon_at  # noqa: SLF001
+    session._updated_at = wire.updated_at  # noqa: SLF001
+    session._created_at = wire.created_at  # noqa: SLF001
+    session.__class__ = Session
+    return session  # type: ignore[no-any-return]
 
 
 def decode_session(body: bytes, losses: Losses | None = None) -> Session:
