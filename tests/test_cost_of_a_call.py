@@ -72,9 +72,14 @@ def _answer(body: object) -> bytes:
     return head % len(raw) + raw
 
 
+LONG = _answer({**_session(1), "id": "sess_long", "padding": "x" * 900_000})
+
+
 def _reply_to(head: bytes) -> bytes:
     """Make a response that fits the request, head and body in one, so that counts never vary."""
     target = head.split()[1].decode()
+    if "/sess_long/" in target:
+        return LONG
     if head.startswith(b"GET"):
         user = target.partition("user_id=")[2].partition("&")[0]
         return _answer({"data": [{**_session(1), "user_id": user}], "total_count": 1})
@@ -289,6 +294,25 @@ def test_a_response_is_read_into_a_small_buffer(*, is_encrypted: bool) -> None:
 
     with serving(server) as url:
         assert _run(lambda: peak(url)) < 2**18
+
+
+def test_a_long_response_takes_its_memory_once(static_url: str) -> None:
+    """Its pieces aren't collected and joined: the memory for both would be new for each response.
+
+    Corresponds to "list of 500, of bare aiohttp".
+    """
+
+    async def peak() -> int:
+        async with AsyncSessionsApi("sk_test_x", base_url=static_url) as sessions:
+            await sessions.revoke("sess_1")
+            tracemalloc.start()
+            try:
+                await sessions.revoke("sess_long")
+                return tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+
+    assert _run(peak) < len(LONG) * 1.5
 
 
 LEAK = 20_000  # bytes that some hundred calls may leave
