@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 from aioresponses import aioresponses
 from blockbuster import blockbuster_ctx
+from hypothesis import HealthCheck, settings
 
 from clerk_async.testing import FakeClerk
 
@@ -33,6 +34,15 @@ _MAY_BLOCK = (
     ("linecache.py", "updatecache lazycache"),
 )
 _NUMBERS = itertools.count()
+
+# a machine may stall for seconds while an example is drawn or runs; and the fixtures of tests with
+# examples keep nothing between two of them
+settings.register_profile(
+    "any machine",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("any machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -280,7 +280,6 @@ def test_the_books_agree_in_any_order(
             settings=settings(
                 max_examples=ORDERS,
                 stateful_step_count=12,
-                deadline=None,
                 database=None,
                 phases=[Phase.generate, Phase.shrink],
                 suppress_health_check=EVERY_CHECK,

@@ -150,7 +150,7 @@ def test_names_in_a_legacy_encoding_do_not_disturb_ids(tmp_path: Path, encoding:
 def test_a_pipe_in_many_chunks_is_read_like_a_file() -> None:
     """A character, a CR LF or a byte order mark may be split."""
 
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     @given(
         sizes=st.lists(st.integers(1, 9), max_size=20),
         encoding=st.sampled_from(ENCODINGS),

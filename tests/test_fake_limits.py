@@ -7,7 +7,7 @@ import math
 import pytest
 from attrs import define, frozen
 from fake_calls import get
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clerk_async.testing import FakeClerk
@@ -49,7 +49,6 @@ class TestWindow:
         assert window.admit(10.0) is None
 
     @pytest.mark.promise("any-sdk")
-    @settings(suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
     @example(1, 10.0, [0.0, 9.999])
     @given(
         st.integers(1, 20),

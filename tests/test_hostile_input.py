@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 from unittest.mock import patch
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from clerk_async import (
@@ -53,12 +53,7 @@ if TYPE_CHECKING:
 
 SECONDS: Final = 20.0
 """The time limit: many times what any of it takes on a busy machine."""
-QUICK: Final = settings(
-    max_examples=150,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
+QUICK: Final = settings(max_examples=150, database=None)
 DEEP: Final = 100_000
 
 NAMES: Final = [

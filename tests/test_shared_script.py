@@ -7,7 +7,7 @@ import random
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from window_model import WindowModel
 
@@ -192,11 +192,7 @@ class Talk:
 
 @pytest.mark.slow
 @pytest.mark.promise("window-script")
-@settings(
-    max_examples=150,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@settings(max_examples=150)
 @given(st.lists(steps(), min_size=1, max_size=40))
 def test_the_script_agrees_with_the_model(scripted: Scripted, story: list[Any]) -> None:
     """For all messages: held and reported places, joins, leaves, late and repeated messages."""

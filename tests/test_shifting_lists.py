@@ -75,7 +75,7 @@ def revoked_all(mode: Mode, fake: FakeClerk, **options: Any) -> RevocationReport
 def test_iterate_skips_and_repeats_no_session(mode: Mode, shared: FakeClerk) -> None:
     """Sessions end, begin, are purged and revoked meanwhile; totals are wrong, pages are short."""
 
-    @settings(max_examples=40, derandomize=True, deadline=None)
+    @settings(max_examples=40, derandomize=True)
     @given(
         count=st.integers(0, 12),
         page_size=st.integers(1, 5),
@@ -116,7 +116,7 @@ def test_iterate_skips_and_repeats_no_session(mode: Mode, shared: FakeClerk) -> 
 def test_revoke_all_leaves_no_session_live(mode: Mode, shared: FakeClerk) -> None:
     """The same; sessions that ended by themselves are `already_inactive` or not found."""
 
-    @settings(max_examples=40, derandomize=True, deadline=None)
+    @settings(max_examples=40, derandomize=True)
     @given(
         count=st.integers(0, 12),
         ended=st.integers(0, 5),

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from token_samples import (
     EDWARDS,
@@ -446,24 +446,20 @@ JSON = st.recursive(
     max_leaves=8,
 )
 CLAIM_NAMES = st.sampled_from([*sorted(claims()), "o", "act", "fea", "pla", "org_id", "custom"])
-quickly = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-@quickly
 @given(st.text(max_size=400))
 def test_any_text_is_rejected_cleanly(text: str) -> None:
     """Any text raises a TokenVerificationError."""
     refusal(text)
 
 
-@quickly
 @given(st.binary(max_size=200), st.binary(max_size=200))
 def test_any_signed_bytes_are_rejected_cleanly(head: bytes, payload: bytes) -> None:
     """Even with a valid signature, bytes that are not a token raise a TokenVerificationError."""
     refusal(raw_token(head, payload))
 
 
-@quickly
 @given(st.dictionaries(CLAIM_NAMES, JSON, max_size=3))
 def test_claims_of_any_type_never_crash(changes: dict[str, Any]) -> None:
     """Signed claims of any type are accepted or rejected; no other error is raised."""
@@ -477,7 +473,6 @@ def test_claims_of_any_type_never_crash(changes: dict[str, Any]) -> None:
     assert accepted.expires_at.timestamp() > NOW - 5
 
 
-@quickly
 @given(st.dictionaries(st.sampled_from([*sorted(header()), "crit", "jwk", "x"]), JSON, max_size=3))
 def test_headers_of_any_type_never_crash(changes: dict[str, Any]) -> None:
     """Signed headers of any type are accepted only with our key, algorithm and kind."""
@@ -491,7 +486,6 @@ def test_headers_of_any_type_never_crash(changes: dict[str, Any]) -> None:
     assert not {"crit", "jwk"} & told.keys()
 
 
-@quickly
 @given(st.integers(0, len(GOOD) - 1), st.characters(max_codepoint=255))
 def test_a_token_with_one_replaced_character_is_rejected(place: int, character: str) -> None:
     """No other character in any position makes a second valid token."""
@@ -512,7 +506,6 @@ def test_nbf_and_iat_are_exact(offset: int, claim: str) -> None:
         assert refusal(made) is early[claim]
 
 
-@quickly
 @given(st.integers(-120, 120))
 def test_expiry_is_exact(offset: int) -> None:
     """A token is accepted until five seconds after `exp`, not a second longer."""

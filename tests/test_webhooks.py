@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from clients import client_of, sync_client_of
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clerk_async import (
@@ -369,9 +369,7 @@ async def test_a_parsed_body_is_rejected_with_a_hint(body: Any, client: AsyncSes
         await receiver.receive(signed(BODY), body)
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150)
 @given(
     headers=st.dictionaries(
         st.sampled_from(["svix-id", "svix-timestamp", "svix-signature", "Svix-Id"]),
