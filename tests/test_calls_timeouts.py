@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import socket
 from time import monotonic, sleep
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import aiohttp
 import pytest
 from clients import ONCE, Time, client_of, run
+from leaps import follow, leap, leaping
 
 from clerk_async import ClientClosedError, RequestTimeoutError, RetryPolicy, ServerError, Timeouts
 from clerk_async.testing import Fault
 
 if TYPE_CHECKING:
     from clerk_async.testing import FakeClerk
+
+FOREVER: Final = RetryPolicy(attempts=1, deadline=None)
 
 
 @pytest.mark.promise("deadline")
@@ -31,22 +34,26 @@ def test_the_deadline_covers_waits(fake: FakeClerk) -> None:
 
 
 @pytest.mark.promise("deadline")
+@leaping
 async def test_the_deadline_cuts_an_attempt_short(fake: FakeClerk) -> None:
     """No attempt continues past the deadline; an earlier error says more than the timeout."""
     session = fake.add_session().id
-    async with client_of(fake) as client:
+    retry = RetryPolicy(deadline=60.0, base_delay=0.0)
+    async with client_of(fake, retry=retry, timeout=Timeouts(attempt=600.0)) as client:
+        follow(client)
         for faults, expected in ([Fault.status(500)], ServerError), ([], RequestTimeoutError):
-            await client.get(session)  # so that no time is spent on connecting
             fake.requests.clear()
             fake.inject(*faults, Fault.hold(count=None))
-            view = client.with_options(retry=RetryPolicy(deadline=0.7, base_delay=0.0))
+            call = asyncio.create_task(client.get(session))
+            await fake.until(lambda: fake.held == 1)
+            leap(60.0)
             with pytest.raises(expected) as caught:
-                async with asyncio.timeout(10):  # long before the attempt's own timeout
-                    await view.get(session)
+                await call
             assert caught.value.attempts == len(fake.requests) == len(faults) + 1
             assert getattr(caught.value, "phase", "response") == "response"
             fake.clear_faults()
             fake.release()
+            await fake.until(lambda: not fake.held)
 
 
 @pytest.mark.promise("deadline")
@@ -69,6 +76,7 @@ async def test_a_late_attempt_has_only_the_rest_of_the_deadline(fake: FakeClerk)
 
 
 @pytest.mark.promise("pool-wait")
+@leaping
 async def test_each_call_in_flight_has_its_own_timeout(fake: FakeClerk) -> None:
     """However many there are, started in any order; no cancellation is left behind."""
 
@@ -79,10 +87,13 @@ async def test_each_call_in_flight_has_its_own_timeout(fake: FakeClerk) -> None:
         return -1 if task is None else task.cancelling()
 
     fake.inject(Fault.hold(count=None))
-    async with client_of(fake, retry=ONCE) as client:
-        *calls, patient = (asyncio.create_task(get(one)) for one in (0.3, 0.1, 0.2, 30.0))
-        async with asyncio.timeout(10):
-            assert await asyncio.gather(*calls) == [0, 0, 0]
+    async with client_of(fake, retry=FOREVER) as client:
+        *calls, patient = (asyncio.create_task(get(one)) for one in (300.0, 100.0, 200.0, 3000.0))
+        await fake.until(lambda: fake.held == 4)
+        for call in (calls[1], calls[2], calls[0]):
+            assert not call.done()
+            leap(100.0)
+            assert await call == 0
         assert not patient.done()
         patient.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -124,15 +135,40 @@ async def test_a_hanging_connect_has_its_own_phase(is_busy: bool, fake: FakeCler
 
 
 @pytest.mark.promise("pool-wait")
+@leaping
 async def test_waiting_for_the_pool_does_not_use_the_attempts_time(fake: FakeClerk) -> None:
-    """Six calls share one connection, each nearly as long as its timeout: none times out."""
+    """Six calls share one connection, each most of its timeout long: none times out."""
     session = fake.add_session().id
-    fake.latency = 0.1
-    try:
-        async with client_of(fake, pool_size=1, timeout=0.4, retry=ONCE) as client:
-            assert len(await asyncio.gather(*(client.get(session) for _ in range(6)))) == 6
-    finally:
-        fake.latency = 0.0
+    fake.inject(Fault.hold(count=None))
+    async with client_of(fake, pool_size=1, timeout=100.0, retry=FOREVER) as client:
+        calls = [asyncio.create_task(client.get(session)) for _ in range(6)]
+        for number in range(6):
+            await fake.until(lambda number=number: fake.held and len(fake.requests) == number + 1)  # type: ignore[misc]
+            leap(60.0)
+            await asyncio.sleep(0)
+            fake.release()
+        assert len(await asyncio.gather(*calls)) == 6
+
+
+@pytest.mark.may_block
+@leaping
+async def test_a_response_that_arrived_while_the_loop_was_blocked_counts(fake: FakeClerk) -> None:
+    """Afterwards a loop handles its timers first, and the response is no later than they are."""
+    session = fake.add_session().id
+    fake.inject(Fault.hold())
+    async with client_of(fake, timeout=60.0, retry=FOREVER) as client:
+        call = asyncio.create_task(client.get(session))
+        await fake.until(lambda: fake.held == 1)
+        fake.release()
+        fake.wait_for(lambda: not fake.in_flight)  # this blocks the loop
+        leap(61.0)
+        assert (await call).id == session
+        fake.inject(Fault.hold())
+        call = asyncio.create_task(client.get(session))
+        await fake.until(lambda: fake.held == 1)
+        leap(61.0)
+        with pytest.raises(RequestTimeoutError):
+            await call
 
 
 @pytest.mark.promise("deadline")
@@ -163,6 +199,7 @@ async def test_none_means_no_limit(fake: FakeClerk) -> None:
 
 
 @pytest.mark.promise("deadline")
+@leaping
 async def test_a_call_within_a_call_has_its_own_timeout(fake: FakeClerk) -> None:
     """A trace hook may make a call: each has its own timeout and its own end."""
     outer, inner, slow = (fake.add_session().id for _ in range(3))
@@ -173,21 +210,27 @@ async def test_a_call_within_a_call_has_its_own_timeout(fake: FakeClerk) -> None
             made.append("one")
             await client.get(inner)
             with pytest.raises(RequestTimeoutError):
-                await client.with_options(timeout=0.2).get(slow)
+                await client.with_options(timeout=60.0).get(slow)
             made.append("another")
 
     trace = aiohttp.TraceConfig()
     trace.on_request_start.append(call)
     fake.inject(*(Fault.hold(session_id=each, count=None) for each in (outer, slow)))
-    async with client_of(fake, trace_configs=[trace], retry=ONCE, timeout=1.0) as client:
-        async with asyncio.timeout(20):
-            with pytest.raises(RequestTimeoutError) as caught:
-                await client.get(outer)
+    async with client_of(fake, trace_configs=[trace], retry=FOREVER, timeout=600.0) as client:
+        pending = asyncio.create_task(client.get(outer))
+        await fake.until(lambda: fake.held == 1)
+        leap(60.0)
+        await fake.until(lambda: outer in {request.session_id for request in fake.requests})
+        assert not pending.done()
+        leap(540.0)
+        with pytest.raises(RequestTimeoutError) as caught:
+            await pending
         assert caught.value.phase == "response"
     assert made == ["one", "another"]
 
 
 @pytest.mark.promise("deadline")
+@leaping
 async def test_the_timeout_of_an_outer_call_ends_the_inner_one(fake: FakeClerk) -> None:
     """Its time includes its hooks, so the call that a hook is making ends with it."""
     outer, inner = fake.add_session().id, fake.add_session().id
@@ -197,7 +240,7 @@ async def test_the_timeout_of_an_outer_call_ends_the_inner_one(fake: FakeClerk) 
         if not ends:
             try:
                 ends.append(ValueError())
-                await client.with_options(timeout=30.0).get(inner)
+                await client.with_options(timeout=600.0).get(inner)
             except BaseException as error:
                 ends.append(error)
                 raise
@@ -205,15 +248,15 @@ async def test_the_timeout_of_an_outer_call_ends_the_inner_one(fake: FakeClerk) 
     trace = aiohttp.TraceConfig()
     trace.on_request_start.append(call)
     fake.inject(Fault.hold(session_id=inner, count=None))
-    async with client_of(fake, trace_configs=[trace], retry=ONCE, timeout=0.3) as client:
-        async with asyncio.timeout(20):
-            with pytest.raises(RequestTimeoutError):
-                await client.get(outer)
-            assert isinstance(ends[1], asyncio.CancelledError)
-            assert (await client.get(outer)).id == outer
-        task = asyncio.current_task()
-        assert task is not None
-        assert not task.cancelling()
+    async with client_of(fake, trace_configs=[trace], retry=FOREVER, timeout=60.0) as client:
+        pending = asyncio.create_task(client.get(outer))
+        await fake.until(lambda: fake.held == 1)
+        leap(60.0)
+        with pytest.raises(RequestTimeoutError):
+            await pending
+        assert isinstance(ends[1], asyncio.CancelledError)
+        assert not pending.cancelling()
+        assert (await client.get(outer)).id == outer
 
 
 @pytest.mark.promise("closing")

@@ -11,13 +11,13 @@ import json
 import pickle
 import threading
 import warnings
-from time import sleep
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import anyio
 import pytest
 from clients import ONCE, OPERATIONS, client_of, invoke, sync_client_of
+from leaps import leap, leaping
 
 from clerk_async import (
     AsyncSessionsApi,
@@ -388,15 +388,19 @@ async def test_a_call_cancelled_in_a_pause_loses_no_slot(fake: FakeClerk) -> Non
 
 
 @pytest.mark.promise("cancellation")
+@leaping
 async def test_a_cancellation_wins_over_our_timeout(fake: FakeClerk) -> None:
     """If the loop was blocked, both come in the same turn of it."""
     fake.inject(Fault.hold())
-    async with client_of(fake, timeout=0.1, retry=ONCE) as client:
+    policy = RetryPolicy(attempts=1, deadline=None)
+    async with client_of(fake, timeout=60.0, retry=policy) as client:
         task = asyncio.create_task(client.get("sess_1"))
-        asyncio.get_running_loop().call_later(0.15, task.cancel)
-        for _ in range(5):
-            await asyncio.sleep(0)
-        sleep(0.3)  # noqa: ASYNC251 - nothing else holds a loop up
+        await fake.until(lambda: fake.held == 1)
+        leap(70.0)
+        await asyncio.sleep(0)  # it is late, and gets a moment for its response
+        await asyncio.sleep(0)
+        asyncio.get_running_loop().call_later(5.0, task.cancel)
+        leap(10.0)
         with pytest.raises(asyncio.CancelledError):
             await task
 
