@@ -7,11 +7,12 @@ the event after which time shall be over, and leaps.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from typing import TYPE_CHECKING, ParamSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Generator
 
     from clerk_async import AsyncSessionsApi
 
@@ -22,9 +23,10 @@ class LeapingLoop(asyncio.SelectorEventLoop):
     """An event loop whose clock can leap ahead."""
 
     ahead = 0.0
+    stopped_at: float | None = None
 
     def time(self) -> float:
-        return super().time() + self.ahead
+        return super().time() + self.ahead if self.stopped_at is None else self.stopped_at
 
     def leap(self, seconds: float) -> None:
         """Let this time pass at once: what is due by then happens in the next turn."""
@@ -39,9 +41,26 @@ def here() -> LeapingLoop:
     return loop
 
 
+async def turns(count: int = 20) -> None:
+    """Let the running loop turn, without letting time pass."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 def leap(seconds: float) -> None:
     """Let this time pass at once in the running loop."""
     here().leap(seconds)
+
+
+@contextlib.contextmanager
+def time_stands_still() -> Generator[None]:
+    """Stop the running loop's clock: what ends within the block has waited for no timer."""
+    loop = here()
+    loop.stopped_at = loop.time()
+    try:
+        yield
+    finally:
+        loop.stopped_at = None
 
 
 def follow(client: AsyncSessionsApi) -> None:

@@ -7,10 +7,11 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bulk_client import add_sessions, bulk_client, sends
+from bulk_client import add_sessions, bulk_client, live, sends, until
 from bulk_stage import Client, Service, revoke_many, simulate
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from leaps import leap, leaping
 
 from clerk_async import InvalidArgumentError, RateLimit
 from clerk_async.bulk.intake import Duplicates, Input
@@ -182,6 +183,7 @@ async def test_an_input_that_raises_ends_the_run_after_requests_in_flight(fake: 
     assert revoked == set(sends(fake))
 
 
+@leaping
 async def test_a_waiting_async_input_does_not_delay_a_stop(fake: FakeClerk) -> None:
     """If nobody fills the queue, the deadline still ends the run."""
     session_id = add_sessions(fake, 1)[0]
@@ -190,8 +192,11 @@ async def test_a_waiting_async_input_does_not_delay_a_stop(fake: FakeClerk) -> N
         yield session_id
         await asyncio.Event().wait()
 
-    async with bulk_client(fake) as client:
-        report = await client.revoke_many(slow(), deadline=0.05)
+    async with bulk_client(fake, timeout=600.0) as client:
+        run = asyncio.create_task(client.revoke_many(slow(), deadline=60.0))
+        await until(lambda: not live(fake))
+        leap(60.0)
+        report = await run
     assert report.stopped_by == "deadline"
     assert report.revoked == 1
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bulk_client import add_sessions, bulk_client, live, sends
+from bulk_client import add_sessions, bulk_client, live, sends, until
+from leaps import leap, leaping
 
 from clerk_async import (
     BulkRevocationError,
@@ -178,14 +180,21 @@ async def test_an_unreadable_200_is_followed_by_a_look(fake: FakeClerk, fault: A
     assert outcome.status is RevocationStatus.REVOKED
 
 
+@leaping
 async def test_a_failed_look_keeps_the_error_of_the_revocation(fake: FakeClerk) -> None:
     """The look gets a 429, which as the outcome's error would imply that nothing was revoked."""
     session_id = add_sessions(fake, 1)[0]
     fake.inject(Fault.not_json(operation="revoke"))
     fake.inject(Fault.status(429, retry_after=30, operation="get", count=None))
     told: list[RevocationOutcome] = []
-    async with bulk_client(fake) as client:
-        report = await client.revoke_many([session_id], deadline=0.5, on_outcome=told.append)
+    async with bulk_client(fake, timeout=600.0) as client:
+        run = asyncio.create_task(
+            client.revoke_many([session_id], deadline=20.0, on_outcome=told.append)
+        )
+        await until(lambda: "get" in {seen.operation for seen in fake.requests})
+        await until(lambda: not fake.in_flight)
+        leap(20.0)
+        report = await run
     assert not live(fake)
     (left,) = told
     assert left.status == "not_attempted"

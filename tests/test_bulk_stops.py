@@ -12,6 +12,7 @@ import pytest
 from bulk_client import add_sessions, bulk_client, by_status, live, sends, until
 from bulk_stage import Client, Service, revoke_many, simulate
 from clients import logged
+from leaps import leap, leaping, time_stands_still, turns
 
 from clerk_async import (
     AuthenticationError,
@@ -111,16 +112,18 @@ async def test_max_failures_stops_an_outage_soon(fake: FakeClerk) -> None:
 
 
 @pytest.mark.promise("stops")
+@leaping
 async def test_the_deadline_stops_the_run_and_requests_in_flight_finish(
     fake: FakeClerk,
 ) -> None:
     """They are counted by their real outcomes."""
     ids = add_sessions(fake, 50)
     fake.inject(Fault.hold(operation="revoke", count=None))
-    async with bulk_client(fake) as client:
-        run = asyncio.create_task(client.revoke_many(ids, deadline=0.05, concurrency=5))
+    async with bulk_client(fake, timeout=600.0) as client:
+        run = asyncio.create_task(client.revoke_many(ids, deadline=60.0, concurrency=5))
         await _answered(fake, 5)
-        await asyncio.sleep(0.1)
+        leap(60.0)
+        await turns()
         assert not run.done()
         fake.clear_faults()
         fake.release()
@@ -315,6 +318,7 @@ def test_a_waiting_retry_is_abandoned_when_the_run_stops() -> None:
 
 
 @pytest.mark.promise("stops")
+@leaping
 async def test_a_cancelled_run_finishes_and_reports_requests_in_flight(
     fake: FakeClerk, tmp_path: Path
 ) -> None:
@@ -328,12 +332,13 @@ async def test_a_cancelled_run_finishes_and_reports_requests_in_flight(
             client.revoke_many(ids, concurrency=4, journal=journal, on_outcome=outcomes.append)
         )
         await _answered(fake, 4)
-        run.cancel()
-        await asyncio.sleep(0.02)
-        assert not run.done()
-        fake.release()
-        with pytest.raises(asyncio.CancelledError):
-            await run
+        with time_stands_still():  # the grace period does not end
+            run.cancel()
+            await turns()
+            assert not run.done()
+            fake.release()
+            with pytest.raises(asyncio.CancelledError):
+                await run
     assert run.cancelled()
     assert by_status(outcomes) == {"revoked": 4}
     text = journal.read_text()
@@ -361,52 +366,64 @@ async def test_a_cancelled_run_cuts_off_requests_after_the_grace_period(fake: Fa
         fake.release()
 
 
+@leaping
 async def test_a_second_cancellation_ends_the_run_at_once(fake: FakeClerk) -> None:
-    """It skips the grace period."""
+    """It skips the grace period, which would never end while time stands still."""
     ids = add_sessions(fake, 10)
     fake.inject(Fault.hold(operation="revoke", count=None))
     async with bulk_client(fake) as client:
         run = asyncio.create_task(client.revoke_many(ids, concurrency=3))
         await _answered(fake, 3)
-        started = asyncio.get_running_loop().time()
-        run.cancel()
-        await asyncio.sleep(0.01)
-        run.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await run
-        assert asyncio.get_running_loop().time() - started < 1.0
+        with time_stands_still():
+            run.cancel()
+            await turns()
+            assert not run.done()
+            run.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await run
         fake.release()
 
 
+@leaping
 async def test_an_anyio_cancel_scope_has_the_same_grace_period(fake: FakeClerk) -> None:
     """It cancels again and again, which must not shorten the grace period."""
     ids = add_sessions(fake, 20)
     fake.inject(Fault.hold(operation="revoke", count=None))
     outcomes: list[RevocationOutcome] = []
-    scope = anyio.move_on_after(0.05)
+    scope, has_ended = anyio.CancelScope(), asyncio.Event()
     async with bulk_client(fake) as client:
-        async with anyio.create_task_group() as tasks:
 
-            async def let_go() -> None:
-                await _answered(fake, 4)
-                with anyio.CancelScope(shield=True):
-                    await anyio.sleep(0.1)
-                    fake.release()
-
-            tasks.start_soon(let_go)
+        async def revoke() -> None:
             with scope:
                 await client.revoke_many(ids, concurrency=4, on_outcome=outcomes.append)
+            has_ended.set()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(revoke)
+            await _answered(fake, 4)
+            with time_stands_still():  # the grace period does not end
+                scope.cancel()
+                await turns(100)
+                fake.release()
+                await has_ended.wait()
         assert scope.cancelled_caught
     assert by_status(outcomes) == {"revoked": 4}
 
 
+@leaping
 async def test_a_timeout_around_a_run_raises_timeout_error(fake: FakeClerk) -> None:
     """The cancellation belongs to the caller, and is passed on to them."""
     ids = add_sessions(fake, 5)
-    fake.inject(Fault.delayed(0.1, operation="revoke", count=None))
-    async with bulk_client(fake) as client:
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(client.revoke_many(ids), 0.05)
+    fake.inject(Fault.hold(operation="revoke", count=None))
+    async with bulk_client(fake, timeout=600.0) as client:
+        run = asyncio.create_task(asyncio.wait_for(client.revoke_many(ids), 60.0))
+        await _answered(fake, 5)
+        leap(60.0)
+        await turns()
+        with time_stands_still():
+            fake.release()
+            with pytest.raises(TimeoutError):
+                await run
     assert not live(fake)
 
 
@@ -462,6 +479,7 @@ async def _swallows_cancellations(ids: list[str]) -> AsyncIterator[str]:
 @pytest.mark.promise("stops")
 @pytest.mark.parametrize("source", [_hangs_in_its_end, _swallows_cancellations])
 @pytest.mark.parametrize("how", ["deadline", "should_stop", "max_failures", "cancel", "stream"])
+@leaping
 async def test_an_input_that_never_closes_is_abandoned(
     source: Any, how: str, fake: FakeClerk
 ) -> None:
@@ -472,7 +490,7 @@ async def test_an_input_that_never_closes_is_abandoned(
     ids = add_sessions(fake, 3)
     told: list[RevocationOutcome] = []
     every: dict[str, dict[str, Any]] = {
-        "deadline": {"deadline": 0.3},
+        "deadline": {"deadline": 60.0},
         "should_stop": {"should_stop": lambda: len(told) == 3},
         "max_failures": {"max_failures": 1},
     }
@@ -484,7 +502,7 @@ async def test_an_input_that_never_closes_is_abandoned(
         """Ignore the loop's complaints about abandoned generators."""
 
     asyncio.get_running_loop().set_exception_handler(quiet)
-    async with bulk_client(fake) as client, asyncio.timeout(20):
+    async with bulk_client(fake) as client:
         if how == "stream":
             async for outcome in client.revoke_stream(source(ids)):
                 told.append(outcome)
@@ -495,6 +513,8 @@ async def test_an_input_that_never_closes_is_abandoned(
                 client.revoke_many(source(ids), on_outcome=told.append, **options)
             )
             await until(lambda: len(told) == 3)
+            if how == "deadline":
+                leap(60.0)
             if how == "cancel":
                 run.cancel()
                 with pytest.raises(asyncio.CancelledError):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from bulk_client import add_sessions, bulk_client, by_status, live, sends, until
+from leaps import leaping, time_stands_still, turns
 
 from clerk_async import InvalidArgumentError
 from clerk_async.errors import JournalError
@@ -126,6 +127,7 @@ async def test_a_dropped_stream_ends_by_itself(fake: FakeClerk) -> None:
     assert len(live(fake)) > 100
 
 
+@leaping
 async def test_cancelling_the_reader_ends_the_run_like_any_cancellation(
     fake: FakeClerk,
 ) -> None:
@@ -143,11 +145,12 @@ async def test_cancelling_the_reader_ends_the_run_like_any_cancellation(
 
         reader = asyncio.create_task(read())
         await until(lambda: sum(sends(fake).values()) >= 3)
-        reader.cancel()
-        await asyncio.sleep(0.02)
-        fake.release()
-        with pytest.raises(asyncio.CancelledError):
-            await reader
+        with time_stands_still():  # the grace period does not end
+            reader.cancel()
+            await turns()
+            fake.release()
+            with pytest.raises(asyncio.CancelledError):
+                await reader
         assert by_status(told) == {"revoked": 3}
         assert asyncio.all_tasks() == before
 
