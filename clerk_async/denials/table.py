@@ -39,9 +39,11 @@ _MICRO: Final = 1_000_000
 _TIDY_PARTS: Final = 16  # how often per `keep` period expired entries are removed
 _SAME_TIME: Final = 100_000  # two clocks that differ by fewer microseconds count as the same
 KEPT_UNWATCHED: Final = 10_000
-_MOST_UNWATCHED: Final = KEPT_UNWATCHED * 5 // 4
+_MOST_UNWATCHED: Final = 10_900  # CPython's dicts double their memory at 10,923
+_MOMENT: Final = 1000  # microseconds in which denials share their time, and so one int
 _IDS_PER_CHANGE: Final = 200
 _FVA_GRAIN: Final = 60.0  # seconds: `fva` counts whole minutes
+_plain: Final = str.__str__  # a subclass, such as an enum, may hash and compare as it likes
 
 
 class Denials:
@@ -72,12 +74,12 @@ class Denials:
         self._latest_is_allowed = False
         self.has_cuts: bool = False
         self._tidy_at = 0
-        # Bytes take less memory than a str, and denials made together share one int as their value.
-        self._sessions: dict[bytes, int] = {}
+        # Denials made together share one int as their value. A run shares its ids with the list.
+        self._sessions: dict[str, int] = {}
         self._session_cuts: dict[str, Cuts] = {}
         self._user_cuts: dict[str, Cuts] = {}
         self._sign_ins: dict[str, Cuts] = {}
-        self._allowed_sessions: dict[bytes, int] = {}
+        self._allowed_sessions: dict[str, int] = {}
         self._allowed_users: dict[str, int] = {}
 
     def forget(self) -> None:
@@ -110,7 +112,7 @@ class Denials:
         """
         sessions = self._sessions
         if session_id is not None and sessions:
-            at = sessions.get(session_id.encode())
+            at = sessions.get(session_id)
             if at is not None and not self._has_expired(at):
                 return True
         if not self.has_cuts:
@@ -135,7 +137,7 @@ class Denials:
 
     def denies(self, session_id: str) -> bool:
         """Return whether all tokens of a session are rejected."""
-        at = self._sessions.get(session_id.encode()) if self._sessions else None
+        at = self._sessions.get(session_id) if self._sessions else None
         return at is not None and not self._has_expired(at)
 
     def _is_old_sign_in(
@@ -173,12 +175,13 @@ class Denials:
         if self.on_act is not None or at >= self._tidy_at:
             self.deny_sessions((session_id,))
             return
-        at = at if at > self._latest else self._latest + self._latest_is_allowed
+        if at <= self._latest + _MOMENT:
+            at = self._latest + self._latest_is_allowed
         self._latest, self._latest_is_allowed = at, False
         if self.untried:
             self.settle((session_id,))
         sessions = self._sessions
-        sessions[session_id.encode()] = at
+        sessions[_plain(session_id)] = at
         if len(sessions) > _MOST_UNWATCHED and not self.is_watched:
             self._sessions = _last_of(sessions)
 
@@ -196,14 +199,14 @@ class Denials:
             issued_until: Unix seconds; None: no matter when they were issued.
             happened_at: The time of the denial in Unix seconds; None means now.
         """
-        at, ids = self._stamp(happened_at), tuple(session_ids)
+        at, ids = self._stamp(happened_at), tuple(map(_plain, session_ids))
         if issued_until is None:
             self.settle(ids)
         self._act(Change(at, "session", ids, until=issued_until))
 
     def deny_untried(self, session_ids: Iterable[str]) -> None:
         """Reject all tokens of sessions that a run in `untried` is going to revoke."""
-        self._act(Change(self._stamp(), "session", tuple(session_ids)))
+        self._act(Change(self._stamp(), "session", tuple(map(_plain, session_ids))))
 
     def settle(self, session_ids: Iterable[str]) -> None:
         """Keep these sessions denied even if a run that has denied them never tries them."""
@@ -227,7 +230,8 @@ class Denials:
 
     def allow_sessions(self, session_ids: Iterable[str]) -> None:
         """Take back the denials of these sessions."""
-        self._act(Change(self._stamp_after(), "session", tuple(session_ids), is_allowed=True))
+        ids = tuple(map(_plain, session_ids))
+        self._act(Change(self._stamp_after(), "session", ids, is_allowed=True))
 
     def allow_user(self, user_id: str | None) -> None:
         """Take back a user's denials, including those of sign-ins; None: those of everyone."""
@@ -242,7 +246,8 @@ class Denials:
         now = self.time()
         if happened_at is not None:
             return now - max(0, int((wall_clock() - happened_at) * _MICRO))
-        if now <= self._latest:  # not before any change seen; simultaneous denials share a time
+        # Not before any change seen. Shared times are exact, for the changes of other processes.
+        if now <= self._latest + (_MOMENT if self.on_act is None else 0):
             now = self._latest + self._latest_is_allowed
         return max(self._latest, now)
 
@@ -287,7 +292,7 @@ class Denials:
         is_denial = change.of == "session" and not change.is_allowed and change.until is None
         if self.untried and is_denial:
             known = self._sessions.get  # what a run here has denied comes back with its own time
-            self.settle([each for each in change.ids if known(each.encode()) != change.at])
+            self.settle([each for each in change.ids if known(each) != change.at])
         self._apply(change)
 
     def _apply(self, change: Change) -> None:
@@ -305,24 +310,22 @@ class Denials:
     def _deny_sessions(self, change: Change) -> None:
         at, sessions, allowed = change.at, self._sessions, self._allowed_sessions
         for session_id in change.ids:
-            key = session_id.encode()
-            if allowed and allowed.get(key, -1) >= at:
+            if allowed and allowed.get(session_id, -1) >= at:
                 continue
             if change.until is not None:
                 add_cut(self._session_cuts, session_id, at, change.until)
-            elif sessions.get(key, -1) < at:
-                sessions[key] = at
+            elif sessions.get(session_id, -1) < at:
+                sessions[session_id] = at
         if len(sessions) > _MOST_UNWATCHED and not self.is_watched:
             self._sessions = _last_of(sessions)
 
     def _allow_sessions(self, change: Change) -> None:
         at, sessions, allowed = change.at, self._sessions, self._allowed_sessions
         for session_id in change.ids:
-            key = session_id.encode()
-            if allowed.get(key, -1) < at:
-                allowed[key] = at
-            if sessions.get(key, at + 1) <= at:
-                del sessions[key]
+            if allowed.get(session_id, -1) < at:
+                allowed[session_id] = at
+            if sessions.get(session_id, at + 1) <= at:
+                del sessions[session_id]
             drop_cuts(self._session_cuts, session_id, at)
 
     def _change_user(self, user: str, change: Change) -> None:
@@ -359,7 +362,7 @@ class Denials:
         ):
             news = ((at, key) for key, at in list(here.items()) if there.get(key, -1) < at)
             for at, together in groupby(news, itemgetter(0)):
-                ids = (key.decode() for _, key in together)
+                ids = map(itemgetter(1), together)
                 while some := tuple(islice(ids, _IDS_PER_CHANGE)):
                     yield Change(at, "session", some, is_allowed)
         for cuts_here, cuts_there, make in (
@@ -375,14 +378,14 @@ class Denials:
                 yield of_user(user, allowed_at, is_allowed=True)
 
 
-def _last_of(table: dict[bytes, int]) -> dict[bytes, int]:
+def _last_of(table: dict[str, int]) -> dict[str, int]:
     """Drop many of the oldest at once, so that rebuilding the table costs next to nothing."""
-    return dict(list(table.items())[-KEPT_UNWATCHED:])
+    return dict(islice(table.items(), len(table) - KEPT_UNWATCHED, None))
 
 
-def _younger(table: dict[bytes, int], horizon: int) -> dict[bytes, int]:
+def _younger(table: dict[str, int], horizon: int) -> dict[str, int]:
     """Remove entries up to the horizon; rebuild the table if more than half of it is old."""
-    old: list[bytes] = []
+    old: list[str] = []
     for key, at in table.items():
         if at > horizon:
             break  # entries added later are hardly ever older
