@@ -15,7 +15,7 @@ from clerk_async.denials.table import Denials
 from clerk_async.errors import InvalidArgumentError
 from clerk_async.http.operations import check_session_id, path_segment
 from clerk_async.pacing.gate import Gates
-from clerk_async.under_test import on_reset, wall_clock
+from clerk_async.under_test import on_reset
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,7 +104,8 @@ class AsyncSharing:
         Pass exactly one of a session, a user and everyone:
 
         - A session: all of its tokens are rejected.
-        - A user, or everyone: tokens issued up to now are rejected.
+        - A user, or everyone: tokens issued up to now are rejected. A user's denial covers sessions
+          in which they impersonate others, which `revoke_all` doesn't list among the user's own.
         - A user, or everyone, with `signed_in_before`: tokens of older sign-ins are rejected, no
           matter when they were issued, until you call `allow`. Any other denial expires after an
           hour, or after the `keep` of the shared state.
@@ -129,7 +130,7 @@ class AsyncSharing:
         elif session_id is not None:
             self._denials.deny_sessions((session_id,))
         else:
-            self._denials.deny_user(user_id, issued_until=wall_clock())
+            self._denials.deny_user(user_id, issued_until=self._denials.now())
         await self._tell_denials()
 
     async def allow(

@@ -403,6 +403,26 @@ async def test_different_clocks_do_not_change_the_order(redis_server: RedisServe
             await until(lambda: not refuses(ahead, "sess_before"))
 
 
+@pytest.mark.parametrize("is_connected", [True, False])
+async def test_a_clock_that_is_behind_spares_no_token(
+    redis_server: RedisServer, *, is_connected: bool
+) -> None:
+    """A user's tokens are cut off by the later of the local clock and that of Redis."""
+    async with clients(redis_server.url, 1) as (one,):
+        behind = client(redis_server.url)
+        behind._denials._zero -= 3_600_000_000
+        behind._denials._wall_clock = lambda: time.time() - 3600
+        async with behind:
+            if is_connected:
+                await behind._catch_up()
+            issued_at = time.time() - 1
+            assert not refuses(one, "sess_1", issued_at=issued_at)
+            await behind.deny(user_id="user_1")
+            await until(lambda: refuses(one, "sess_1", issued_at=issued_at))
+            assert refuses(behind, "sess_1", issued_at=issued_at)
+            assert not refuses(one, "sess_1", issued_at=time.time() + 600)
+
+
 @pytest.mark.promise("closed-verifier")
 async def test_a_verifier_with_stale_denials_says_that_it_can_not_know(
     fake: FakeClerk, redis_server: RedisServer

@@ -395,6 +395,29 @@ async def test_denying_a_user_rejects_tokens_issued_until_then(
 
 
 @pytest.mark.promise("denied-at-once")
+@pytest.mark.parametrize("way", ["deny", "signed in before", "deleted"])
+async def test_denying_a_user_covers_sessions_in_which_they_impersonate_others(
+    way: str, fake: FakeClerk, client: AsyncSessionsApi
+) -> None:
+    """An attacker who took over an admin's account may act as any user."""
+    verifier = verifier_of(client)
+    tokens = [
+        fake.mint(fake.add_session(user_id="user_1", actor=actor))
+        for actor in ({"sub": "user_admin"}, {"sub": "user_helper"}, None)
+    ]
+    if way == "deleted":
+        receiver = AsyncWebhookReceiver(sessions=client, signing_secret=fake.webhook_secret)
+        await receiver.receive(*fake.webhook("user.deleted", user_id="user_admin"))
+    else:
+        before = datetime.now(UTC) if way == "signed in before" else None
+        await client.deny(user_id="user_admin", signed_in_before=before)
+    reasons = [await reason(verifier, token) for token in tokens]
+    assert reasons == [Reason.SESSION_REVOKED, None, None]
+    await client.allow(user_id="user_admin")
+    assert [await reason(verifier, token) for token in tokens] == [None, None, None]
+
+
+@pytest.mark.promise("denied-at-once")
 @pytest.mark.parametrize(
     ("fva", "minutes_ago", "is_refused"),
     [

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import copy
 import hashlib
 import hmac
 import json
+import pickle
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -183,18 +185,21 @@ async def test_other_events_are_returned(fake: FakeClerk, client: AsyncSessionsA
 
 
 @pytest.mark.promise("webhooks")
+@pytest.mark.parametrize("seconds", [-60, 30])
 async def test_a_late_or_repeated_event_undoes_no_later_allow(
-    fake: FakeClerk, client: AsyncSessionsApi
+    seconds: int, fake: FakeClerk, client: AsyncSessionsApi
 ) -> None:
-    """The event's own time counts, not that of its delivery."""
+    """The event's own time counts, not that of its delivery, even if our clock is behind."""
     session = fake.add_session(user_id="user_1")
     receiver = AsyncWebhookReceiver(sessions=client, signing_secret=SECRET)
-    body = event("session.revoked", of_session(session), at=time.time() - 60)
+    body = event("session.revoked", of_session(session), at=time.time() + seconds)
     await receiver.receive(signed(body), body)
     assert await refusal(client, fake.mint(session)) == "session-revoked"
     await client.allow(session_id=session.id)
     await receiver.receive(signed(body), body)
     assert await refusal(client, fake.mint(session)) is None
+    await client.deny(session_id=session.id)
+    assert await refusal(client, fake.mint(session)) == "session-revoked"
 
 
 def test_the_sync_receiver_works_the_same_way(fake: FakeClerk) -> None:
@@ -333,7 +338,9 @@ async def test_two_secrets_are_accepted_during_a_rotation(
     await receiver.receive(headers, BODY)
 
 
-@pytest.mark.parametrize("secret", ["", "whsec_", "whsec_@@@", [], [""], "whsec_==", [None]])
+@pytest.mark.parametrize(
+    "secret", ["", "whsec_", "whsec_@@@", [], [""], "whsec_==", [None], 7, SECRET.encode()]
+)
 def test_an_unusable_secret_is_rejected_at_construction(
     secret: Any, client: AsyncSessionsApi
 ) -> None:
@@ -359,6 +366,20 @@ async def test_a_missing_secret_raises_at_the_first_webhook(
     monkeypatch.setenv("CLERK_WEBHOOK_SIGNING_SECRET", "whsec_@@@")
     with pytest.raises(ConfigurationError):
         AsyncWebhookReceiver(sessions=client)
+
+
+async def test_an_event_can_be_pickled_and_copied(
+    fake: FakeClerk, client: AsyncSessionsApi
+) -> None:
+    """So that a queue can hand it to a worker; its data stays read-only."""
+    session = fake.add_session(user_id="user_1", actor={"sub": "user_2"})
+    receiver = AsyncWebhookReceiver(sessions=client, signing_secret=fake.webhook_secret)
+    received = await receiver.receive(*fake.webhook("session.created", session))
+    for one in (pickle.loads(pickle.dumps(received)), copy.deepcopy(received)):  # noqa: S301 - ours
+        assert one == received
+        assert one.session == received.session
+        with pytest.raises(TypeError):
+            one.data["actor"]["sub"] = "user_3"
 
 
 @pytest.mark.parametrize("body", ["text", {"type": "a"}, None, 7])

@@ -59,6 +59,14 @@ def of_user(user: str | None, at: int, **told: Any) -> Change:
     return Change(at, "user", (user,), **told)
 
 
+def shifted(change: Change, shift: int) -> Change:
+    """Return a change of this process by the shared clock, which is this far ahead of its own."""
+    at, until = change.at + shift, change.until
+    if until is not None and change.of != "session":
+        until = max(until, at / 1e6)  # it meant "up to now"
+    return attrs.evolve(change, at=at, until=until)
+
+
 def add_cut(table: dict[str, Cuts], key: str, at: int, moment: float) -> None:
     """Add a time, and drop those that another one makes redundant."""
     cuts = table.get(key, ())
@@ -78,3 +86,17 @@ def drop_cuts(table: dict[str, Cuts], key: str, at: int) -> None:
         table[key] = rest
     else:
         del table[key]
+
+
+def younger(table: dict[str, int], horizon: int) -> dict[str, int]:
+    """Remove entries up to the horizon; rebuild the table if more than half of it is old."""
+    old: list[str] = []
+    for key, at in table.items():
+        if at > horizon:
+            break  # entries added later are hardly ever older
+        old.append(key)
+    if 2 * len(old) > len(table):
+        return {key: at for key, at in table.items() if at > horizon}
+    for key in old:
+        del table[key]
+    return table

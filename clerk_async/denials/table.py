@@ -27,6 +27,7 @@ from clerk_async.denials.changes import (
     session_cut,
     sign_in_cut,
     user_cut,
+    younger,
 )
 from clerk_async.under_test import monotonic, wall_clock
 
@@ -38,6 +39,8 @@ DEFAULT_KEEP: Final = 3600.0  # seconds: longer than the lifetime of any session
 _MICRO: Final = 1_000_000
 _TIDY_PARTS: Final = 16  # how often per `keep` period expired entries are removed
 _SAME_TIME: Final = 100_000  # two clocks that differ by fewer microseconds count as the same
+_MOST_AHEAD: Final = 50 * _MICRO  # an event further ahead counts as this far; see `feed.FUTURE`
+_JITTER: Final = 1_000  # microseconds by which the same event may differ if it is read twice
 KEPT_UNWATCHED: Final = 10_000
 _MOST_UNWATCHED: Final = 10_900  # CPython's dicts double their memory at 10,923
 _MOMENT: Final = 1000  # microseconds in which denials share their time, and so one int
@@ -54,6 +57,8 @@ class Denials:
 
     Args:
         keep: Seconds until a denial expires, except for sign-ins; kept as an attribute.
+        monotonic: The clock for ages, in seconds.
+        wall_clock: The clock that tokens are compared with, in Unix seconds.
 
     Attributes:
         has_cuts: Whether anything but whole sessions is denied.
@@ -63,13 +68,21 @@ class Denials:
         untried: For each bulk run, the sessions that it has denied and not yet tried to revoke.
     """
 
-    def __init__(self, keep: float = DEFAULT_KEEP) -> None:
+    def __init__(
+        self,
+        keep: float = DEFAULT_KEEP,
+        *,
+        monotonic: Callable[[], float] = monotonic,
+        wall_clock: Callable[[], float] = wall_clock,
+    ) -> None:
         self.keep: float = keep
+        self._monotonic, self._wall_clock = monotonic, wall_clock
         self.is_watched: bool = False
         self.untried: list[dict[str, None]] = []
         self.on_act: Callable[[Change], object] | None = None
         self._keep = int(keep * _MICRO)
         self._zero = int((wall_clock() - monotonic()) * _MICRO)
+        self._is_shared_time = False
         self._latest = 0
         self._latest_is_allowed = False
         self.has_cuts: bool = False
@@ -97,6 +110,7 @@ class Denials:
         first_factor_age: int | None,
         skew: float,
         *,
+        actor: str | None = None,
         is_pending: bool = False,
     ) -> bool:
         """Return whether to reject an otherwise valid token.
@@ -108,6 +122,7 @@ class Denials:
             first_factor_age: The token's `fva[0]`, in minutes; None if it has none.
             skew: Seconds by which the issuer's clock may be ahead of ours, whose time cuts off
                 users; sessions are cut off by the issuer's own clock, when they become pending.
+            actor: The user who impersonates that user: the `sub` of the token's `act`, if any.
             is_pending: Whether the token says itself that its session is pending.
         """
         sessions = self._sessions
@@ -125,9 +140,14 @@ class Denials:
                 return True
         if of_users:
             cuts = (*of_users.get(user_id, ()), *of_users.get(EVERYONE, ()))
+            if actor is not None:
+                cuts += of_users.get(actor, ())
             if cuts and self._is_cut_off(issued - skew, cuts):
                 return True
-        return bool(self._sign_ins) and self._is_old_sign_in(user_id, issued_at, first_factor_age)
+        if not self._sign_ins:
+            return False
+        whose = (user_id, EVERYONE) if actor is None else (user_id, EVERYONE, actor)
+        return self._is_old_sign_in(whose, issued_at, first_factor_age)
 
     def _is_cut_off(self, issued: float, cuts: Cuts) -> bool:
         for at, until in cuts:  # noqa: SIM110 - takes half the time of a generator
@@ -141,12 +161,12 @@ class Denials:
         return at is not None and not self._has_expired(at)
 
     def _is_old_sign_in(
-        self, user_id: str, issued_at: float | None, first_factor_age: int | None
+        self, whose: tuple[str, ...], issued_at: float | None, first_factor_age: int | None
     ) -> bool:
         if issued_at is None or first_factor_age is None or first_factor_age < 0:
-            return EVERYONE in self._sign_ins or user_id in self._sign_ins
+            return any(who in self._sign_ins for who in whose)
         signed_in = issued_at - first_factor_age * 60.0 - _FVA_GRAIN
-        for who in (user_id, EVERYONE):
+        for who in whose:
             for _, before in self._sign_ins.get(who, ()):
                 if signed_in < before:
                     return True
@@ -171,7 +191,7 @@ class Denials:
 
     def deny_revoked(self, session_id: str) -> None:
         """Do what `deny_sessions` does for one session, but faster: each `revoke` calls it."""
-        at = self._zero + int(monotonic() * _MICRO)
+        at = self._zero + int(self._monotonic() * _MICRO)
         if self.on_act is not None or at >= self._tidy_at:
             self.deny_sessions((session_id,))
             return
@@ -245,18 +265,29 @@ class Denials:
     def _stamp(self, happened_at: float | None = None) -> int:
         now = self.time()
         if happened_at is not None:
-            return now - max(0, int((wall_clock() - happened_at) * _MICRO))
+            # An event ahead of our clock keeps its own time as well: its repeat may follow `allow`.
+            age = int((self._wall_clock() - happened_at) * _MICRO)
+            return now - max(-_MOST_AHEAD, age)
         # Not before any change seen. Shared times are exact, for the changes of other processes.
         if now <= self._latest + (_MOMENT if self.on_act is None else 0):
             now = self._latest + self._latest_is_allowed
         return max(self._latest, now)
 
     def _stamp_after(self) -> int:
-        return max(self.time(), self._latest + 1)
+        now = self.time()
+        return now if now > self._latest else self._latest + _JITTER
+
+    def now(self) -> float:
+        """The current time in Unix seconds, by this machine's clock or the shared one.
+
+        The later of the two counts, because a clock that is behind would spare the latest tokens.
+        """
+        here = self._wall_clock()
+        return max(here, self.time() / _MICRO) if self._is_shared_time else here
 
     def time(self) -> int:
         """The current time on the clock that orders changes, in microseconds."""
-        return self._zero + int(monotonic() * _MICRO)
+        return self._zero + int(self._monotonic() * _MICRO)
 
     def set_time(self, now: int, *, is_first: bool) -> int:
         """Adopt the time that all processes share, and return how far this process's changes moved.
@@ -265,6 +296,7 @@ class Denials:
             now: The shared time, in microseconds.
             is_first: Whether it was unknown until now: if so, the changes made here move with it.
         """
+        self._is_shared_time = True
         shift = now - self.time()
         if abs(shift) < _SAME_TIME:
             return 0
@@ -348,8 +380,8 @@ class Denials:
             return
         self._tidy_at = now + self._keep // _TIDY_PARTS
         horizon = now - self._keep
-        self._sessions = _younger(self._sessions, horizon)
-        self._allowed_sessions = _younger(self._allowed_sessions, horizon)
+        self._sessions = younger(self._sessions, horizon)
+        self._allowed_sessions = younger(self._allowed_sessions, horizon)
         for cuts in (self._session_cuts, self._user_cuts):
             for key in list(cuts):
                 drop_cuts(cuts, key, horizon)
@@ -381,17 +413,3 @@ class Denials:
 def _last_of(table: dict[str, int]) -> dict[str, int]:
     """Drop many of the oldest at once, so that rebuilding the table costs next to nothing."""
     return dict(islice(table.items(), len(table) - KEPT_UNWATCHED, None))
-
-
-def _younger(table: dict[str, int], horizon: int) -> dict[str, int]:
-    """Remove entries up to the horizon; rebuild the table if more than half of it is old."""
-    old: list[str] = []
-    for key, at in table.items():
-        if at > horizon:
-            break  # entries added later are hardly ever older
-        old.append(key)
-    if 2 * len(old) > len(table):
-        return {key: at for key, at in table.items() if at > horizon}
-    for key in old:
-        del table[key]
-    return table

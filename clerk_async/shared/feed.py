@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import msgspec
 
-from clerk_async.denials.changes import EVERYONE, Change
+from clerk_async.denials.changes import EVERYONE, Change, shifted
 from clerk_async.denials.table import Denials
 from clerk_async.shared.connection import AwayError
 
@@ -255,8 +255,7 @@ class Feed:
         seconds, micro = await connection.command("TIME")
         now = int(seconds) * 1_000_000 + int(micro)
         if shift := self._denials.set_time(now, is_first=not self._has_time):
-            moved = [attrs.evolve(each, at=each.at + shift) for each in self._waiting]
-            self._waiting = collections.deque(moved)
+            self._waiting = collections.deque(shifted(each, shift) for each in self._waiting)
         self._has_time = self._knows_time = True
         self._wake.set()
         stands = int(await connection.command("HLEN", self._standing))

@@ -41,7 +41,8 @@ class Sharing:
         Pass exactly one of a session, a user and everyone:
 
         - A session: all of its tokens are rejected.
-        - A user, or everyone: tokens issued up to now are rejected.
+        - A user, or everyone: tokens issued up to now are rejected. A user's denial covers sessions
+          in which they impersonate others, which `revoke_all` doesn't list among the user's own.
         - A user, or everyone, with `signed_in_before`: tokens of older sign-ins are rejected, no
           matter when they were issued, until you call `allow`. Any other denial expires after an
           hour, or after the `keep` of the shared state.

@@ -219,7 +219,7 @@ class SessionClaims:
         }
 
     def _thawed_raw(self) -> dict[str, Any]:
-        return cast("dict[str, Any]", _thawed(self.raw))
+        return cast("dict[str, Any]", thawed(self.raw))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A mappingproxy can't be pickled or copied, but the dict behind it can.
@@ -396,10 +396,11 @@ def _frozen(value: object) -> object:
     return value
 
 
-def _thawed(value: object) -> object:
+def thawed(value: object) -> object:
+    """Return a copy that can be changed, and pickled."""
     if isinstance(value, Mapping):
         members = cast("Mapping[str, object]", value)
-        return {name: _thawed(member) for name, member in members.items()}
+        return {name: thawed(member) for name, member in members.items()}
     if isinstance(value, tuple):
-        return [_thawed(item) for item in cast("tuple[object, ...]", value)]
+        return [thawed(item) for item in cast("tuple[object, ...]", value)]
     return value

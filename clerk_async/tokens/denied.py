@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from clerk_async.errors import ConfigurationError, DenialsUnavailableError, InvalidArgumentError
@@ -11,7 +12,7 @@ from clerk_async.tokens.refusals import refused
 from clerk_async.under_test import on_reset
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from clerk_async.denials.table import Denials
     from clerk_async.shared.link import Link
@@ -62,6 +63,7 @@ class DenialCheck:
             payload.get("iat"),
             _first_factor_age(payload),
             self._skew,
+            actor=_actor(payload),
             is_pending=payload.get("sts") == "pending",
         ):
             return
@@ -86,6 +88,12 @@ class DenialCheck:
                 f"{self._max_age:g}: the token could not be checked.",
                 reason=Reason.DENIALS_UNAVAILABLE,
             )
+
+
+def _actor(payload: Mapping[str, Any]) -> str | None:
+    act = payload.get("act")
+    actor = cast("Mapping[str, object]", act).get("sub") if isinstance(act, Mapping) else None
+    return actor if isinstance(actor, str) else None
 
 
 def _first_factor_age(payload: Mapping[str, Any]) -> int | None:

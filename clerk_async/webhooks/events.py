@@ -14,6 +14,7 @@ import msgspec
 from clerk_async.errors import WebhookVerificationError
 from clerk_async.http.shapes import UnreadableError
 from clerk_async.models import LAST_MILLISECOND, Session
+from clerk_async.tokens.claims import thawed
 
 if TYPE_CHECKING:
     from clerk_async.denials.table import Denials
@@ -49,6 +50,14 @@ class WebhookEvent:
     instance_id: str | None
     data: Mapping[str, Any] = attrs.field(repr=False)
     session: Session | None = attrs.field(repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        fields = attrs.asdict(self, recurse=False)
+        return {**fields, "data": thawed(self.data)}  # a read-only mapping can't be pickled
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in {**state, "data": _read_only(state["data"])}.items():
+            object.__setattr__(self, name, value)
 
 
 def read_event(body: bytes, delivery_id: str, sent_at: float, losses: Losses) -> WebhookEvent:

@@ -10,6 +10,7 @@ import base64
 import binascii
 import os
 import re
+from collections.abc import Iterable
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -234,9 +235,13 @@ def _refusal(signer: Webhook, body: bytes, headers: dict[str, str]) -> str:
 def _signers(given: str | Sequence[str] | None) -> tuple[Webhook, ...]:
     """Return one for each secret; none if none is given and the environment has none."""
     values = os.environ.get(SECRET_VARIABLE, "") if given is None else given
-    secrets = values.split() if isinstance(values, str) else list(values)
-    is_missing = given is not None and not secrets
-    if is_missing or not all(isinstance(each, str) for each in secrets):  # pyright: ignore[reportUnnecessaryIsInstance] - of untyped callers
+    if isinstance(values, str):
+        secrets: list[str] = values.split()
+    else:
+        secrets = list(values) if isinstance(values, Iterable) else [values]  # pyright: ignore[reportUnnecessaryIsInstance] - of untyped callers
+    if not all(isinstance(each, str) for each in secrets):  # pyright: ignore[reportUnnecessaryIsInstance] - likewise
+        raise ConfigurationError("signing_secret must be a str, or a list of them")
+    if given is not None and not secrets:
         raise _no_secret()
     return tuple(map(_signer, secrets))
 
