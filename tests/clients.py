@@ -165,5 +165,5 @@ def sync_client_of(fake: FakeClerk, **options: Any) -> SessionsApi:
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    """Return what the library logged, without asyncio's warnings of slow turns."""
+    """Return what the library logged, without what asyncio says in its debug mode."""
     return [record for record in caplog.records if record.name.startswith("clerk_async")]

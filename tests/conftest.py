@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import logging
 import os
 import signal
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,10 @@ settings.register_profile(
 settings.load_profile("any machine")
 
 
+def _is_no_slow_turn(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith("Executing %s took")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add options that let chaos and soak tests run longer."""
     group = parser.getgroup("clerk_async")
@@ -63,10 +68,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register our marks, and let Ctrl-C reach the programs that tests start.
 
     A shell without job control makes background processes ignore SIGINT, and the programs would
-    inherit that.
+    inherit that. In its debug mode asyncio also warns of slow turns of a loop, which are nobody's
+    fault on a busy machine.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    logging.getLogger("asyncio").addFilter(_is_no_slow_turn)
     config.addinivalue_line(
         "markers",
         "may_block: this test blocks its event loop on purpose, so the loop isn't watched",

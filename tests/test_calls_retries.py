@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from clients import MODES, ONCE, OPERATIONS, Mode, Time, client_of, invoke, logged, run
+from leaps import leap, leaping
 
 from clerk_async import (
     ApiError,
@@ -109,12 +110,21 @@ def test_a_cut_is_retried_if_a_repeat_is_harmless(
 
 @pytest.mark.promise("sent-once")
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_a_timeout_is_retried_if_a_repeat_is_harmless(operation: str, fake: FakeClerk) -> None:
+@leaping
+async def test_a_timeout_is_retried_if_a_repeat_is_harmless(
+    operation: str, fake: FakeClerk
+) -> None:
     """A request without a response is retried only by safe operations."""
+    attempts = 1 if operation in UNSAFE else 3
     fake.inject(Fault.hold(count=None))
-    error = attempt(operation, fake, timeout=0.15)
-    assert type(error) is RequestTimeoutError
-    assert len(fake.requests) == error.attempts == (1 if operation in UNSAFE else 3)
+    async with client_of(fake, timeout=60.0, retry=RetryPolicy(base_delay=0)) as client:
+        call = asyncio.ensure_future(invoke(client, operation, fake))
+        for sent in range(1, attempts + 1):
+            await fake.until(lambda sent=sent: len(fake.requests) == sent)  # type: ignore[misc]
+            leap(60.0)
+        with pytest.raises(RequestTimeoutError) as caught:
+            await call
+    assert len(fake.requests) == caught.value.attempts == attempts
 
 
 @pytest.mark.parametrize("mode", MODES)

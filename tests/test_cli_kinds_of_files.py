@@ -55,13 +55,12 @@ def through_a_pipe(content: bytes, column: str | None, sizes: list[int]) -> list
 
     def write() -> None:
         rest = content
-        try:
+        with open(write_end, "wb") as file:  # noqa: PTH123 - a descriptor
             for size in sizes:
-                os.write(write_end, rest[:size])
+                file.write(rest[:size])
+                file.flush()
                 rest = rest[size:]
-            os.write(write_end, rest)
-        finally:
-            os.close(write_end)
+            file.write(rest)
 
     writer = threading.Thread(target=write)
     writer.start()

@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 import trustme
 from clients import ONCE
+from leaps import here, leaping
 from talkative import Talkative, http, jwt_of, right, session
 
 from clerk_async import (
@@ -245,26 +246,28 @@ async def test_data_before_the_first_request_is_not_taken_for_a_response(
 @pytest.mark.promise("fresh-retries")
 @pytest.mark.parametrize("is_theirs", [False, True], ids=["ours", "theirs"])
 @pytest.mark.parametrize("how", ["silence", "the end"])
+@leaping
 async def test_after_a_call_without_a_response_the_pool_is_not_reused(
     how: str, *, is_theirs: bool
 ) -> None:
     """Ten connections die together: the first retry uses an eleventh, and so do later calls."""
     dead: set[int] = set()
+    loop = here()
 
     def answer(asked: Asked) -> bytes | None:
         if asked.connection in dead:
             if how == "silence":
+                loop.call_soon_threadsafe(loop.leap, 60.0)
                 return None
             raise OSError
         return right(asked)
 
     with Talkative(answer, together=10) as server:
-        options: dict[str, Any] = {"retry": RetryPolicy(attempts=2, base_delay=0)}
-        async with client_at(server, is_theirs=is_theirs, timeout=30.0, **options) as client:
+        options: dict[str, Any] = {"retry": RetryPolicy(attempts=2, base_delay=0, deadline=None)}
+        async with client_at(server, is_theirs=is_theirs, timeout=60.0, **options) as client:
             await asyncio.gather(*(client.get(f"sess_{number}") for number in range(10)))
             dead.update(range(1, 11))
-            hurried = client.with_options(timeout=0.5).with_http_info
-            found = [await hurried.get(name) for name in ("sess_A", "sess_B")]
+            found = [await client.with_http_info.get(name) for name in ("sess_A", "sess_B")]
     assert [(one.data.id, one.attempts) for one in found] == [("sess_A", 2), ("sess_B", 1)]
     assert [asked.connection for asked in server.asked][-2:] == [11, 11]
     assert server.connections == 11

@@ -224,7 +224,7 @@ class TestClocks:
     def test_monotonic_is_the_loops_own_clock(self) -> None:
         """It can be compared with the loop's time."""
         loop = asyncio.new_event_loop()
-        assert abs(loop.time() - monotonic()) < 0.5
+        assert monotonic() <= loop.time() <= monotonic()
         loop.close()
 
     def test_freezing_does_not_stop_it_and_the_wall_clock_follows(self) -> None:
@@ -250,5 +250,5 @@ class TestClocks:
         ours = new_event_loop()
         assert clock_of(ours) is monotonic
         with freeze_time(FROZEN):
-            assert abs(ours.time() - monotonic()) < 0.5
+            assert monotonic() <= ours.time() <= monotonic()
         ours.close()
