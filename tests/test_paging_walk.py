@@ -116,6 +116,24 @@ def test_an_iteration_ends_even_if_the_list_keeps_changing(count: int) -> None:
     assert set(shifting.ids) & shifting.was_there <= set(came)
 
 
+@pytest.mark.promise("complete-iteration")
+@pytest.mark.parametrize(
+    "each_time",
+    [[("end", 0)], [("end", 0)] * 3, [("appear", 0)], [("appear", 0)] * 3],
+    ids=["one ends", "three end", "one begins", "three begin"],
+)
+@pytest.mark.parametrize(("count", "page_size"), [(60, 100), (120, 100), (1500, 100), (1500, 500)])
+def test_an_iteration_ends_while_the_list_steadily_shrinks_or_grows(
+    count: int, page_size: int, each_time: list[Change]
+) -> None:
+    """Another process ends the user's sessions, or the user keeps signing in, at each request."""
+    shifting = Shifting(names(count), [list(each_time) for _ in range(3000)])
+    came = walk_over(shifting, page_size)
+    assert len(shifting.offsets) < 50 + 3 * count // page_size
+    assert len(came) == len(set(came))
+    assert set(shifting.ids) & shifting.was_there <= set(came)
+
+
 def test_an_iteration_steps_back_further_each_time() -> None:
     """A reader who revokes thousands at once costs a few requests, not one for each page."""
     shifting = Shifting(names(20_000), [])

@@ -47,6 +47,10 @@ TRUE_BEFORE: Final = 20
 """How many lists must end where the service said before we believe it for the next list."""
 REPEATS_AT_MOST: Final = 10
 """How often a page may repeat further down the list, pushed there by newer sessions."""
+PUSHED_AT_MOST: Final = 3
+"""How many probes may find known sessions before the walk looks further ahead each time."""
+PASSES_AT_MOST: Final = 10
+"""How often a list that keeps shrinking is read to its end before its short last page counts."""
 IDLE_AT_MOST: Final = 100
 """How many requests may bring nothing new, in addition to four per page of sessions."""
 
@@ -108,6 +112,7 @@ class Walk:
         self.has_lied: bool = False
         self._seen: set[str] = set()
         self._longest = 1
+        self._overlap = 1
         self._cuts_pages = False
         self._passes = 0
         self._met_again: set[str] = set()
@@ -122,6 +127,7 @@ class Walk:
         self._reached = 0
         self._ids: list[str | None] = []
         self._repeats = 0
+        self._pushed = 0
         self._failed: tuple[int, str | None] | None = None
 
     def begin_again(self) -> None:
@@ -154,6 +160,8 @@ class Walk:
         if start and last_known < 0 and not self._adjoins(entries[0].id):
             self._cuts_pages |= self._is_probe
             self._failed = start, entries[0].id
+            if not self._is_probe:  # the list shrinks: read more of it twice
+                self._overlap *= 2
             self._step_back(self._stride)
             return []
         new, goes_on = self._new(entries, last_known)
@@ -167,8 +175,13 @@ class Walk:
         elif self._is_proved(reached):
             self.is_over = True
             return new
+        is_pushed = self._is_probe and not goes_on and not self._cuts_pages
+        self._pushed = self._pushed + 1 if is_pushed else 0
         self._is_probe = size == 1 or (size < self.limit and not self._cuts_pages)
-        self.offset = reached if self._is_probe else reached - 1
+        if self._is_probe:  # past the sessions that newer ones keep pushing ahead of the walk
+            self.offset = reached + max(0, self._pushed - PUSHED_AT_MOST)
+        else:
+            self.offset = reached - min(self._overlap, max(1, size // 2))
         self._stride = 1 if self._is_probe else self._span
         ids = [entry.id for entry in entries]
         self._repeats = self._repeats + 1 if ids == self._ids and reached > self._reached else 0
@@ -199,7 +212,7 @@ class Walk:
             return True
         if self._cuts_pages or (self.end < self.limit and self._passes <= PASSES):
             return False
-        return self.size < self.limit and reached >= self.end
+        return self.size < self.limit and (reached >= self.end or self._passes > PASSES_AT_MOST)
 
     @property
     def _span(self) -> int:
