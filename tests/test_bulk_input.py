@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -127,6 +128,18 @@ def test_duplicates_are_detected_up_to_50000_ids_back(between: int, *, is_known:
     assert not window.saw("sess_first")
     assert not any(window.saw(f"sess_{number}") for number in range(between))
     assert window.saw("sess_first") is is_known
+
+
+def test_the_window_of_duplicates_stays_small_when_ids_leave_it() -> None:
+    """Its tables take no more memory after 150,000 ids than after the first 50,000."""
+    window = Duplicates()
+    ids = [f"sess_{number}" for number in range(150_000)]
+    for session_id in ids[:50_000]:
+        window.saw(session_id)
+    filled = sum(map(sys.getsizeof, window._seen))
+    for session_id in ids[50_000:]:
+        window.saw(session_id)
+    assert sum(map(sys.getsizeof, window._seen)) < filled * 1.2
 
 
 async def test_a_journal_detects_duplicates_from_farther_back(

@@ -17,8 +17,13 @@ if TYPE_CHECKING:
 
 DUPLICATES_WINDOW: Final = 50_000
 """How many ids back a duplicate is still recognized and not sent again."""
-PARTS: Final = 176
-"""Tables of 284 ids on average, which fill CPython's dicts of that size best."""
+PARTS: Final = 220
+"""Tables of 227 ids on average, which leave room in CPython's dicts for 341."""
+REBUILT_AFTER: Final = 60
+"""After this many evictions, the next table is rebuilt without the traces of what it has lost.
+
+That is before the traces fill the table, for which CPython would double it.
+"""
 BREATH: Final = 256
 """After this many items, whichever worker took them, the event loop gets its turn."""
 
@@ -36,12 +41,13 @@ class Duplicates:
     It uses many small tables, because one large table would need twice its memory while it grows.
     """
 
-    __slots__ = ("_again", "_order", "_seen", "_size")
+    __slots__ = ("_again", "_evicted", "_order", "_seen", "_size")
 
     def __init__(self, size: int = DUPLICATES_WINDOW) -> None:
         self._size = size
         self._order: deque[str] = deque()
-        self._seen: tuple[dict[str, None], ...] = tuple({} for _ in range(PARTS))
+        self._seen: list[dict[str, None]] = [{} for _ in range(PARTS)]
+        self._evicted = 0
         # how often an id came again; a count for every id would take twice the memory
         self._again: dict[str, int] = {}
 
@@ -63,6 +69,10 @@ class Duplicates:
                 del again[oldest]
             else:
                 again[oldest] -= 1
+            self._evicted += 1
+            if self._evicted % REBUILT_AFTER == 0:
+                part = self._evicted // REBUILT_AFTER % PARTS
+                self._seen[part] = dict(self._seen[part])
         return is_known
 
 
