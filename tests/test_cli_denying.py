@@ -83,10 +83,52 @@ def test_exit_codes_without_a_redis(arguments: list[str], fake: FakeClerk) -> No
     assert run(fake, *arguments, env=away).code == 4
 
 
+@pytest.mark.promise("cli-denials")
+def test_several_users_and_the_same_arguments_for_allow(
+    fake: FakeClerk, redis_server: RedisServer
+) -> None:
+    """Each user counts, and `allow` takes what was given to `deny`."""
+    env = {"CLERK_ASYNC_SHARED_STATE": redis_server.url}
+    subject = ["--user", "user_1", "--user", "user_2", "--signed-in-before", "now"]
+    for command, denied in ("deny", 2), ("allow", 0):
+        ended = run(fake, command, *subject, env=env)
+        assert (ended.code, ended.out) == (0, ""), ended.err
+        assert "Done: 2 users" in ended.err
+        told = json.loads(run(fake, "--json", "shared-status", env=env).out)
+        assert told["denied"] == denied
+
+
+@pytest.mark.promise("cli-denials")
+@pytest.mark.parametrize(
+    ("arguments", "cause"),
+    [
+        (["sess_1", "user_1"], "a user id: user_1 (deny --user takes users)"),
+        (["--user", "sess_1"], "a session id: sess_1 (deny takes sessions)"),
+        (["--user", "a@example.com"], "an e-mail address: a@example.com"),
+    ],
+)
+def test_an_id_of_something_else_is_never_reported_as_done(
+    arguments: list[str], cause: str, fake: FakeClerk, redis_server: RedisServer
+) -> None:
+    """It denies nobody, and the message says what it looks like."""
+    ended = run(fake, "deny", *arguments, env={"CLERK_ASYNC_SHARED_STATE": redis_server.url})
+    assert (ended.code, ended.out) == (1, "")
+    assert "Not done:" in ended.err
+    assert cause in ended.err
+
+
+def test_one_unusable_id_changes_nothing(fake: FakeClerk, redis_server: RedisServer) -> None:
+    """All ids are checked before the first one is denied."""
+    env = {"CLERK_ASYNC_SHARED_STATE": redis_server.url}
+    assert run(fake, "deny", "sess_1", "a/b", env=env).code == 2
+    assert json.loads(run(fake, "--json", "shared-status", env=env).out)["denied"] == 0
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         ["deny"],
+        ["allow", "sess_1", "--signed-in-before", "now"],
         ["allow"],
         ["deny", "sess_1", "--user", "user_1"],
         ["deny", "--everyone", "--user", "user_1", "--yes"],

@@ -60,9 +60,15 @@ def hint(value: str, wanted: Wanted) -> str:
 
 @attrs.define
 class Lookalikes:
-    """Counts the ids that look like something else, by what they look like."""
+    """Counts the ids that look like something else, by what they look like.
+
+    Attributes:
+        wanted: What the ids should be.
+        command: The command that takes them.
+    """
 
     wanted: Wanted
+    command: str = attrs.field(default="revoke", kw_only=True)
     _found: dict[tuple[str, str], tuple[int, str]] = attrs.field(
         factory=dict[tuple[str, str], tuple[int, str]]
     )
@@ -100,7 +106,8 @@ class Lookalikes:
 
     def _advice(self, kind: str) -> str:
         if kind == "user ids":
-            return " (revoke-all --user takes users)"
+            command = "revoke-all" if self.command == "revoke" else self.command
+            return f" ({command} --user takes users)"
         if kind == "session ids":
-            return " (revoke takes sessions)"
+            return f" ({self.command} takes sessions)"
         return f" (ids of {self.wanted.owner} begin with {self.wanted.prefix})"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from clerk_async.cli.app import Settings, command, pass_settings
-from clerk_async.cli.exits import DONE, OUT_OF_REACH, Refused
+from clerk_async.cli.exits import DONE, FAILED, OUT_OF_REACH, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,9 @@ def _read_moment(
 def _subjects(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.argument("session_ids", nargs=-1, metavar="[ID]..."),
-        click.option("--user", "user_id", metavar="ID", help="A user instead of sessions."),
+        click.option(
+            "--user", "user_ids", multiple=True, metavar="ID", help="Users instead of sessions."
+        ),
         click.option("--everyone", is_flag=True, help="All users instead of sessions."),
     ):
         function = option(function)
@@ -43,7 +45,7 @@ def _subjects(function: Callable[..., Any]) -> Callable[..., Any]:
     "--signed-in-before",
     callback=_read_moment,
     metavar="TIME",
-    help="Refuse everyone who signed in before TIME (or `now`), until `allow`.",
+    help="Refuse those who signed in before TIME (or `now`), until `allow`.",
 )
 @click.option("--yes", "-y", is_flag=True, help="Don't ask before denying everyone.")
 @pass_settings
@@ -52,40 +54,50 @@ def deny_command(
     /,
     *,
     session_ids: tuple[str, ...],
-    user_id: str | None,
+    user_ids: tuple[str, ...],
     everyone: bool,
     signed_in_before: datetime | None,
     yes: bool,
 ) -> int:
-    """Refuse the tokens of sessions, of a user or of everyone, in every process at once.
+    """Refuse the tokens of sessions, of users or of everyone, in every process at once.
 
     Verifiers refuse them within milliseconds, because they share the Redis in
     CLERK_ASYNC_SHARED_STATE. The service isn't asked, and the sessions stay live there: a live
     session gets a new token each minute, so end it as well, with `revoke` or `revoke-all`.
     """
-    _check(session_ids, user_id, everyone=everyone)
-    if session_ids and signed_in_before is not None:
-        raise click.UsageError("--signed-in-before needs --user or --everyone")
+    _check(session_ids, user_ids, signed_in_before, everyone=everyone)
     if everyone and not yes:
         from clerk_async.cli.asking import confirm  # noqa: PLC0415 - not for help
 
         since = "" if signed_in_before is None else f" who signed in before {signed_in_before}"
         confirm(settings.out, f"Refuse the tokens of everyone{since}, in every process")
-    return _change("deny", settings, session_ids, user_id, signed_in_before)
+    return _change("deny", settings, session_ids, user_ids, signed_in_before)
 
 
 @command("allow")
 @_subjects
+@click.option(
+    "--signed-in-before",
+    callback=_read_moment,
+    metavar="TIME",
+    help="As in `deny`; all denials of the users are taken back, whatever the time.",
+)
 @pass_settings
 def allow_command(
-    settings: Settings, /, *, session_ids: tuple[str, ...], user_id: str | None, everyone: bool
+    settings: Settings,
+    /,
+    *,
+    session_ids: tuple[str, ...],
+    user_ids: tuple[str, ...],
+    everyone: bool,
+    signed_in_before: datetime | None,
 ) -> int:
-    """Take back denials of sessions, of a user or of everyone, in every process.
+    """Take back denials of sessions, of users or of everyone, in every process.
 
     Revoked sessions stay revoked.
     """
-    _check(session_ids, user_id, everyone=everyone)
-    return _change("allow", settings, session_ids, user_id, None)
+    _check(session_ids, user_ids, signed_in_before, everyone=everyone)
+    return _change("allow", settings, session_ids, user_ids, signed_in_before)
 
 
 @command("shared-status")
@@ -117,9 +129,17 @@ def shared_status_command(settings: Settings, /) -> int:
     return DONE if status["connected"] else OUT_OF_REACH
 
 
-def _check(session_ids: tuple[str, ...], user_id: str | None, *, everyone: bool) -> None:
-    if bool(session_ids) + (user_id is not None) + everyone != 1:
+def _check(
+    session_ids: tuple[str, ...],
+    user_ids: tuple[str, ...],
+    signed_in_before: datetime | None,
+    *,
+    everyone: bool,
+) -> None:
+    if bool(session_ids) + bool(user_ids) + everyone != 1:
         raise click.UsageError("pass exactly one of session ids, --user ID and --everyone")
+    if session_ids and signed_in_before is not None:
+        raise click.UsageError("--signed-in-before needs --user or --everyone")
     _require_shared_state()
 
 
@@ -136,26 +156,39 @@ def _change(
     what: Literal["deny", "allow"],
     settings: Settings,
     session_ids: tuple[str, ...],
-    user_id: str | None,
+    user_ids: tuple[str, ...],
     signed_in_before: datetime | None,
 ) -> int:
     from clerk_async.cli.client import call  # noqa: PLC0415 - not for help
+    from clerk_async.cli.columns import SESSIONS, USERS  # noqa: PLC0415 - likewise
+    from clerk_async.cli.lookalikes import Lookalikes  # noqa: PLC0415 - likewise
+    from clerk_async.http.operations import path_segment  # noqa: PLC0415 - likewise
+
+    wanted, name = (SESSIONS, "session_id") if session_ids else (USERS, "user_id")
+    ids = session_ids or user_ids
+    lookalikes = Lookalikes(wanted, command=what)
+    for each in ids:
+        path_segment(name, each)  # all of them, before anything is changed
+        lookalikes.note(each)
+    subjects: list[dict[str, Any]] = [{name: each} for each in ids] or [{"everyone": True}]
+    if signed_in_before is not None:
+        subjects = [{**each, "signed_in_before": signed_in_before} for each in subjects]
 
     async def change(sessions: Any) -> bool:
         await sessions._catch_up()  # noqa: SLF001 - ours
-        act = sessions.deny if what == "deny" else sessions.allow
-        for session_id in session_ids:
-            await act(session_id=session_id)
-        if not session_ids:
-            whom = {"everyone": True} if user_id is None else {"user_id": user_id}
-            await act(**whom, signed_in_before=signed_in_before)
+        for subject in subjects:
+            await (sessions.deny if what == "deny" else sessions.allow)(**subject)
         return bool(sessions.shared_status().connected)
 
     if not call(settings, change):
         settings.out.error("Redis is unreachable: nothing has changed in other processes")
         return OUT_OF_REACH
-    count = len(session_ids)
-    subject = f"{count} session{'s' * (count != 1)}" if count else user_id or "everyone"
+    several = wanted.owner if len(ids) != 1 else wanted.owner.removesuffix("s")
+    subject = f"{len(ids)} {several}" if ids else "everyone"
     done = "denied" if what == "deny" else "allowed again"
-    settings.out.note(f"Done: {subject} {done}, in every process that shares this key.")
-    return DONE
+    warnings = lookalikes.warnings
+    mark = "Not done" if warnings else "Done"  # nobody has such an id
+    settings.out.note(f"{mark}: {subject} {done}, in every process that shares this key.")
+    for warning in warnings:
+        settings.out.error(warning)
+    return FAILED if warnings else DONE
