@@ -181,3 +181,39 @@ def test_a_signal_handler_may_use_a_client_in_the_middle_of_a_log_line(
     program = LOGGING.replace("{action}", action)
     ended = run_program(program, fake, session.id, fake.mint(session))
     assert (ended.code, ended.out) == (0, "acted\nstill logging\n"), ended.err
+
+
+CONFIGURING = """
+import faulthandler, logging.config, signal, sys
+from clerk_async import SessionsApi
+
+faulthandler.dump_traceback_later(20, exit=True)
+one = sys.argv[1]
+client = SessionsApi()
+client.get(one)
+signal.signal(signal.SIGUSR1, lambda *_: print(client.revoke_many([one], on_outcome=fail)))
+
+
+def fail(outcome):
+    raise ValueError
+
+
+class Struck(logging.Handler):
+    def __init__(self):  # called with logging's own lock held
+        super().__init__()
+        signal.raise_signal(signal.SIGUSR1)
+
+
+logging.config.dictConfig(
+    {"version": 1, "handlers": {"one": {"()": Struck}}, "root": {"handlers": ["one"]}}
+)
+client.close()
+"""
+
+
+def test_a_signal_handler_may_use_a_client_while_logging_is_configured(fake: FakeClerk) -> None:
+    """The first error that is logged waits for no lock of logging's that the main thread holds."""
+    session = fake.add_session(user_id="user_1")
+    ended = run_program(CONFIGURING, fake, session.id)
+    assert ended.code == 0, ended.err
+    assert "1 revoked" in ended.out

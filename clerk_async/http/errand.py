@@ -12,6 +12,7 @@ import _thread
 import collections
 import contextlib
 import contextvars
+import functools
 import logging
 import math
 import os
@@ -179,8 +180,9 @@ class Errand(Generic[T]):
 class Lines(collections.deque[logging.LogRecord]):
     """The log records of one call, on their way to its caller's thread.
 
-    A thread for which others wait must wait for no lock of a log handler: a signal may strike the
-    main thread while it holds that lock, and the signal's handler may wait for this thread.
+    A thread for which others wait must wait for no lock of logging or of a log handler: a signal
+    may strike the main thread while it holds that lock, and the signal's handler may wait for this
+    thread.
     """
 
     is_over = False
@@ -221,8 +223,15 @@ def _is_to_be_written_here(record: logging.LogRecord) -> bool:
     return False
 
 
+def _is_enabled_for(logger: logging.Logger, level: int) -> bool:
+    """Do what `Logger.isEnabledFor` does, without its cache, which waits for logging's own lock."""
+    return not logger.disabled and logger.manager.disable < level >= logger.getEffectiveLevel()
+
+
 for _name in ("clerk_async", "clerk_async.tokens", "asyncio"):  # all that log in such a thread
-    logging.getLogger(_name).addFilter(_is_to_be_written_here)
+    _logger = logging.getLogger(_name)
+    _logger.addFilter(_is_to_be_written_here)
+    vars(_logger)["isEnabledFor"] = functools.partial(_is_enabled_for, _logger)
 
 
 def _in_child() -> None:
