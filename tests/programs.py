@@ -6,10 +6,10 @@ import os
 import subprocess
 import sys
 import textwrap
-import time
 from typing import TYPE_CHECKING
 
 import attrs
+from running_time import RunningTime
 
 if TYPE_CHECKING:
     from clerk_async.testing import FakeClerk
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Finished:
-    """How a program ended."""
+    """How a program ended, and after how many seconds of a running machine."""
 
     code: int
     out: str
@@ -50,16 +50,18 @@ def start(code: str, fake: FakeClerk | None, *arguments: str) -> subprocess.Pope
     )
 
 
-def finish(program: subprocess.Popen[str], *, limit: float = 30.0) -> Finished:
+def finish(program: subprocess.Popen[str], *, limit: float = 50.0) -> Finished:
     """Wait for a program to end; one that hangs is killed and counts as failed."""
-    started = time.monotonic()
-    try:
-        out, err = program.communicate(timeout=limit)
-    except subprocess.TimeoutExpired:
-        program.kill()
-        out, err = program.communicate()
-        raise AssertionError(f"the program hung; so far it said:\n{out}\n{err}") from None
-    return Finished(program.returncode, out, without_slowness(err), time.monotonic() - started)
+    with RunningTime() as seconds:
+        started = seconds()
+        try:
+            out, err = program.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            program.kill()
+            out, err = program.communicate()
+            raise AssertionError(f"the program hung; so far it said:\n{out}\n{err}") from None
+        took = seconds() - started
+    return Finished(program.returncode, out, without_slowness(err), took)
 
 
 def without_slowness(text: str) -> str:
@@ -69,7 +71,7 @@ def without_slowness(text: str) -> str:
 
 
 def run_program(
-    code: str, fake: FakeClerk | None, *arguments: str, limit: float = 30.0
+    code: str, fake: FakeClerk | None, *arguments: str, limit: float = 50.0
 ) -> Finished:
     """Run a program to its end."""
     return finish(start(code, fake, *arguments), limit=limit)

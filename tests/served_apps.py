@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from clerk_async.testing.state import FakeSession
 
 APPS: Final = Path(__file__).parent / "apps"
-LIMIT: Final = 20.0
+LIMIT: Final = 40.0
 """Seconds after which anything here counts as hung."""
 TROUBLE: Final = re.compile(
     r"Traceback|never (?:awaited|retrieved)|was destroyed|[Uu]nclosed"

@@ -32,6 +32,8 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from running_time import RunningTime
+
 import clerk_async
 from clerk_async import (
     BadRequestError,
@@ -49,7 +51,6 @@ if TYPE_CHECKING:
 PACKAGE: Final = str(Path(clerk_async.__file__).parent)
 SOON: Final = 1.5
 """Seconds of a running machine; the client itself waits at least 2 for requests in flight."""
-LOOK_EVERY: Final = 0.005
 LIMIT: Final = 600.0
 """Seconds after which the program prints where it hangs."""
 PARTIES: Final = ["http://localhost:3000"]
@@ -70,33 +71,8 @@ def new_client() -> SessionsApi:
     return SessionsApi(pool_size=4, trust_env=False, rate_limit=RateLimit(10_000, per=1.0))
 
 
-class RunningTime:
-    """A clock that does not count the time for which the machine stalled.
-
-    A thread looks at the time every few milliseconds; what it misses, nobody had.
-    """
-
-    def __init__(self) -> None:
-        self._last = time.monotonic(), 0.0
-        threading.Thread(target=self._watch, daemon=True, name="running time").start()
-
-    def _watch(self) -> None:
-        while True:
-            time.sleep(LOOK_EVERY)
-            self._last = self._now()
-
-    def _now(self) -> tuple[float, float]:
-        seen, lost = self._last
-        now = time.monotonic()
-        return now, lost + (now - seen if now - seen > 10 * LOOK_EVERY else 0.0)
-
-    def __call__(self) -> float:
-        """Return its seconds."""
-        now, lost = self._now()
-        return now - lost
-
-
 running_time = RunningTime()
+"""Ended before the program looks for threads that are left."""
 
 
 class World:
@@ -611,8 +587,8 @@ def main(name: str, kind: str, action: str = "interrupt", at_most: str | None = 
     del wire, private
     world.client.close()
     gc.collect()
-    ours = {"MainThread", "running time"}
-    left = [thread.name for thread in threading.enumerate() if thread.name not in ours]
+    running_time.__exit__()
+    left = [thread.name for thread in threading.enumerate() if thread.name != "MainThread"]
     say("threads left:", left)
 
 

@@ -254,7 +254,7 @@ def test_a_large_run_without_network_ends_at_once(fake: FakeClerk, tmp_path: Pat
     ended = run(fake, "--base-url", url, "revoke", "--from", str(ids), "--yes")
     assert ended.code == 4
     assert "nothing was sent" in ended.err
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 35
 
 
 def test_losing_the_network_ends_a_run_with_how_to_resume(fake: FakeClerk, tmp_path: Path) -> None:

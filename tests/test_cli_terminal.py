@@ -165,7 +165,7 @@ def test_the_second_ctrl_c_exits_at_once(fake: FakeClerk, ids: Path) -> None:
         terminal.type("\x03")
         terminal.wait_for("Ctrl-C again")
         terminal.type("\x03")
-        assert terminal.end(timeout=5) == 130, terminal.text
+        assert terminal.end(timeout=20) == 130, terminal.text
         assert "may or may not" in terminal.text
         assert f"revoke --from {ids} --yes" in terminal.text
     fake.release()

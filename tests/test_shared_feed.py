@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 KEY = "sk_test_feed"
 
 
-async def until(holds: Callable[[], object], seconds: float = 10.0) -> None:
+async def until(holds: Callable[[], object], seconds: float = 40.0) -> None:
     """Wait until something holds."""
     async with asyncio.timeout(seconds):
         while not holds():  # noqa: ASYNC110 - it comes from another process
@@ -223,7 +223,7 @@ async def test_lost_data_is_noticed_even_if_others_have_added_since(
         added = json.dumps([{"at": 7, "of": "session", "ids": ["sess_2"]}])
         redis_server.command("XADD", stream(holder), "*", "from", "x", "number", "1", "all", added)
         await other.deny(user_id="user_2", signed_in_before=datetime.fromtimestamp(5, UTC))
-        await until(lambda: denied_in(redis_server, stream(holder), "sess_1"), 15.0)
+        await until(lambda: denied_in(redis_server, stream(holder), "sess_1"))
         async with clients(redis_server.url, 1) as (new,):
             await until(lambda: refuses(new, "sess_1"))
             await until(lambda: refuses(new, "sess_3", user_id="user_1", issued_at=6.0))
@@ -326,19 +326,19 @@ async def test_all_agree_in_the_end_whatever_befalls_redis(
         def agrees(one: AsyncSessionsApi) -> bool:
             return all(one._denials.denies(each) is expected for each, expected in last.items())
 
-        await until(lambda: all(map(agrees, three)), 20.0)
+        await until(lambda: all(map(agrees, three)))
         for each in three:  # the next look at what Redis has, without the wait for it
             assert each._link is not None
             each._link.feed.check()
         async with clients(redis_server.url, 1) as (new,):
-            await until(lambda: agrees(new), 20.0)
+            await until(lambda: agrees(new))
 
 
 async def test_many_denials_are_sent_in_few_entries(redis_server: RedisServer) -> None:
     """50,000 sessions are locked out elsewhere within moments."""
     async with clients(redis_server.url, 2) as (one, other):
         one._denials.deny_sessions(f"sess_{number}" for number in range(50_000))
-        await until(lambda: other.shared_status().denied == 50_000, 30.0)
+        await until(lambda: other.shared_status().denied == 50_000)
         assert int(redis_server.command("XLEN", stream(one))) == 250
 
 
@@ -423,6 +423,18 @@ async def test_a_clock_that_is_behind_spares_no_token(
             assert not refuses(one, "sess_1", issued_at=time.time() + 600)
 
 
+async def verified(verifier: AsyncTokenVerifier, token: str) -> None:
+    """Verify a token; on a machine that stalls, the denials may be old for a moment."""
+    async with asyncio.timeout(40):
+        while True:
+            try:
+                await verifier.verify(token)
+            except DenialsUnavailableError:
+                await asyncio.sleep(0.01)
+            else:
+                return
+
+
 @pytest.mark.promise("closed-verifier")
 async def test_a_verifier_with_stale_denials_says_that_it_can_not_know(
     fake: FakeClerk, redis_server: RedisServer
@@ -436,7 +448,7 @@ async def test_a_verifier_with_stale_denials_says_that_it_can_not_know(
         closed = AsyncTokenVerifier(sessions=sessions, denials_max_age=1.0)
         opened = AsyncTokenVerifier(sessions=sessions)
         await closed.warm_up()
-        await closed.verify(token)
+        await verified(closed, token)
         redis_server.freeze()
         await until(lambda: sessions._link is not None and sessions._link.age() > 1.0)
         with pytest.raises(DenialsUnavailableError) as caught:
@@ -452,7 +464,7 @@ async def test_a_verifier_with_stale_denials_says_that_it_can_not_know(
         redis_server.thaw()
         await until(lambda: sessions._link is not None and sessions._link.age() < 1.0)
         await sessions.allow(session_id=session.id)
-        await closed.verify(token)
+        await verified(closed, token)
 
 
 @pytest.mark.promise("shared-denials")
@@ -465,7 +477,7 @@ def test_a_forked_child_has_its_own_link(fake: FakeClerk, redis_server: RedisSer
         warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of forks beside threads
         sessions = SessionsApi(shared_state=sys.argv[1])
         def wait_for(session_id):
-            ends = time.monotonic() + 10
+            ends = time.monotonic() + 25
             while not sessions._async._denials.denies(session_id):
                 assert time.monotonic() < ends, session_id
                 time.sleep(0.01)

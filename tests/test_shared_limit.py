@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import math
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -47,7 +48,7 @@ async def clients(
         yield made
 
 
-async def until(holds: Callable[[], object], seconds: float = 10.0) -> None:
+async def until(holds: Callable[[], object], seconds: float = 40.0) -> None:
     """Wait until something holds."""
     async with asyncio.timeout(seconds):
         while not holds():  # noqa: ASYNC110 - it comes from another process
@@ -76,7 +77,7 @@ async def test_two_clients_share_one_window(fake: FakeClerk, redis_server: Redis
     assert [report.not_found for report in reports] == [75, 75]
     assert refused(fake) == 0
     assert most_at_once(fake, 0.98) <= 50
-    assert max(report.elapsed for report in reports) < 10.0
+    assert max(report.elapsed for report in reports) < 30.0
 
 
 @pytest.mark.promise("shared-limit")
@@ -125,36 +126,35 @@ async def test_single_calls_are_counted(fake: FakeClerk, redis_server: RedisServ
 
 @pytest.mark.promise("shared-limit")
 async def test_single_calls_wait_for_no_window(fake: FakeClerk, redis_server: RedisServer) -> None:
-    """Even beside a run that has filled it."""
-    loop = asyncio.get_running_loop()
-    async with clients(fake, redis_server.url, 2) as (product, operator):
+    """Even beside a run that has filled it for longer than this test may take."""
+    limit = RateLimit(50, per=600.0)
+    async with clients(fake, redis_server.url, 2, rate_limit=limit) as (product, operator):
         run = asyncio.create_task(operator.revoke_many(ids(100)))
         await until(lambda: product.shared_status().used == 50)
-        begun = loop.time()
         for number in range(20):
             with pytest.raises(NotFoundError):
                 await product.get(f"sess_{number}")
-        took = loop.time() - begun
-        assert (await run).not_found == 100
-    operations = [each.operation for each in fake.requests]
-    # the window is one second long; on a busy machine, calls were made while it was full
-    assert took < 0.5 or operations[50:53] == ["get"] * 3
+        assert not run.done()
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+    assert Counter(each.operation for each in fake.requests) == {"revoke": 50, "get": 20}
 
 
 @pytest.mark.promise("pauses-of-all")
 async def test_a_429_pauses_all_clients(fake: FakeClerk, redis_server: RedisServer) -> None:
     """Single calls of one client wait after another's 429; the status says how long."""
     async with clients(fake, redis_server.url, 2) as (one, other):
-        fake.inject(Fault.status(429, retry_after=3, operation="get"))
+        fake.inject(Fault.status(429, retry_after=5, operation="get"))
         met = asyncio.create_task(one.get("sess_1"))
-        await until(lambda: other.shared_status().paused_for > 0.5)
-        assert other.shared_status().paused_for <= 3.2
+        await until(lambda: other.shared_status().paused_for > 1)
+        assert other.shared_status().paused_for <= 5.5
         await other.list(user_id="user_1")
         with pytest.raises(NotFoundError):
             await met
     first, *rest = fake.requests
     assert len(rest) == 2
-    assert all(each.time - first.time >= 3.0 for each in rest)
+    assert all(each.time - first.time >= 5.0 for each in rest)
 
 
 @pytest.mark.promise("pauses-of-all")
@@ -242,7 +242,7 @@ async def test_closing_takes_bounded_time(
         await sessions.get("sess_1")
     begun = loop.time()
     await sessions.aclose()
-    assert loop.time() - begun < 3.0
+    assert loop.time() - begun < 20.0  # otherwise forever
     assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
 

@@ -276,10 +276,9 @@ async def test_a_hanging_fetch_does_not_block_the_loop(
     await verifier.warm_up()
     fake.inject(Fault.hold(operation="jwks"))
     ages.now = 250.0
-    started = time.perf_counter()
     for _ in range(100):
         await verifier.verify(fake.mint(session))
-    assert time.perf_counter() - started < 2.0
+    assert verifier.key_status().age == 250.0, "it has waited for the fetch"
     await fake.until(lambda: fake.held == 1)
     fake.release()
     await until(lambda: verifier.key_status().age == 0)
