@@ -113,15 +113,15 @@ async def test_a_cap_with_another_period_applies_besides_the_window(
 @pytest.mark.promise("shared-limit")
 async def test_single_calls_are_counted(fake: FakeClerk, redis_server: RedisServer) -> None:
     """A run of another client leaves them their places."""
-    fake.rate_limit = PER_SECOND
-    async with clients(fake, redis_server.url, 2) as (product, operator):
+    fake.rate_limit = limit = RateLimit(50, per=5.0)
+    async with clients(fake, redis_server.url, 2, rate_limit=limit) as (product, operator):
         calls = [product.get(f"sess_{number}") for number in range(30)]
         told = await asyncio.gather(*calls, return_exceptions=True)
         assert all(isinstance(each, NotFoundError) for each in told)
         await until(lambda: operator.shared_status().used >= 30)
-        await operator.revoke_many(ids(60))
+        await operator.revoke_many(ids(30))
     assert refused(fake) == 0
-    assert most_at_once(fake, 0.98) <= 50
+    assert most_at_once(fake, 4.9) <= 50
 
 
 @pytest.mark.promise("shared-limit")
