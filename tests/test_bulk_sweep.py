@@ -47,6 +47,19 @@ async def test_active_and_pending_sessions_of_the_user_are_revoked(fake: FakeCle
     assert sends(fake) == dict.fromkeys(mine, 1)
 
 
+async def test_a_status_that_may_be_live_is_logged(
+    fake: FakeClerk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, however many sessions have it: they are spared, so an operator must look at them."""
+    for status in ("ended", "quantum", "quantum", "active"):
+        fake.add_session(user_id="user_1", status=status)
+    report = await _run(fake, user_id="user_1")
+    assert (report.revoked, report.total) == (1, 1)
+    assert [line for line in caplog.messages if "quantum" in line] == [
+        "sessions with the unknown status quantum are not revoked: check whether they are live"
+    ]
+
+
 @pytest.mark.parametrize(("ended", "requests"), [(0, 1), (1, 3), (7, 3)])
 async def test_a_user_without_live_sessions_is_looked_at_once(
     fake: FakeClerk, ended: int, requests: int

@@ -80,6 +80,18 @@ def test_a_key_rejected_during_a_run_leaves_sessions_and_fails_none(
     assert re.search(r"\d+ of those left (was|were) tried: 401", ended.err)
 
 
+def test_the_json_summary_of_a_stopped_run_says_how_many_are_left(
+    cli: InProcess, tmp_path: Path
+) -> None:
+    """Its counts by status call a rejected request failed, but the next run tries it again."""
+    ids = write(tmp_path / "ids", add(cli.fake, 60))
+    cli.fake.inject(Fault.status(401, operation="revoke", after=20, count=None))
+    ended = cli("--json", "revoke", "--from", ids, "-y", *FAST)
+    summary = ended.records[-1]
+    assert (summary["done"], summary["left"], ended.code) == (20, 40, 3)
+    assert summary["failed"] + summary["not_attempted"] == 40
+
+
 @pytest.mark.slow
 def test_ctrl_c_leaves_sessions_that_wait_for_their_second_round(
     fake: FakeClerk, tmp_path: Path

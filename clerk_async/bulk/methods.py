@@ -150,6 +150,9 @@ class AsyncBulkRevocation:
         Active and pending sessions are live. The run lists a user's sessions before it revokes the
         first of them, and lists them again until none is left.
 
+        A session with a status that this version doesn't know is not revoked, and a warning is
+        logged: find such sessions with `iterate`, and pass their ids to `revoke_many`.
+
         Args:
             user_id: Revoke the sessions of this user.
             user_ids: Revoke the sessions of each of these users.

@@ -6,7 +6,9 @@ are revoked, then another look follows, until one finds nothing to revoke. Only 
 to be complete, and `clerk_async.http.paging` makes sure that it is. If a session is still listed as
 live after its revocation was confirmed, the run waits a little, because the list may lag behind.
 
-The list is authoritative: a session that it shows as live is sent, whatever a journal says.
+The list is authoritative: a session that it shows as live is sent, whatever a journal says. A
+session is live if it is active or pending. The service may add another status, live or not: such
+sessions are not sent, and a warning says so.
 
 Workers read the next user only when they have nothing else to do, so that memory use doesn't grow
 with the number of users.
@@ -15,6 +17,7 @@ with the number of users.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter, deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from datetime import UTC, datetime
@@ -29,7 +32,8 @@ from clerk_async.config import check_integer, checked
 from clerk_async.errors import ClerkError, InvalidArgumentError
 from clerk_async.http.operations import check_session_id, path_segment
 from clerk_async.http.paging import Trust, Walk, check_where, is_meant
-from clerk_async.models import Session, UnreadableItem
+from clerk_async.models import Session, SessionStatus, UnreadableItem
+from clerk_async.redaction import redact
 
 if TYPE_CHECKING:
     from clerk_async.bulk.journal_file import RunKind
@@ -43,7 +47,11 @@ LINGER_PAUSES: Final = (0.25, 0.5, 1.0)
 """Seconds before each new look at revoked sessions that are still listed as live."""
 LOOKS_AT_MOST: Final = 100
 """How many looks the run takes at a user who has a new session each time."""
+_KNOWN: Final = frozenset(SessionStatus)
+_SHOWN: Final = 100
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
+
+_log = logging.getLogger("clerk_async")
 
 
 def _exceptions(session_ids: Iterable[str]) -> frozenset[str]:
@@ -213,6 +221,7 @@ class Sweep(Work):
         self._unlisted = 0
         self._trust = Trust()
         self._undenied: list[str] = []
+        self._unknown: set[SessionStatus] = set()
 
     @property
     def _is_held_back(self) -> bool:
@@ -309,6 +318,7 @@ class Sweep(Work):
         """Add the selected sessions of a page; return those that should be gone by now."""
         selection = self._selection
         live = [session for session in page.data if selection.has(session)]
+        self._warn_of_unknown({session.status for session in page.data} - _KNOWN)
         lingering = {session.id for session in live if owner.handled.get(session.id)}
         await selection.judge([each for each in live if each.id not in owner.judged], owner.judged)
         for session in live:
@@ -326,6 +336,15 @@ class Sweep(Work):
                 owner.handled[session_id] = False
                 owner.broken.append((session_id, item.error))
         return lingering
+
+    def _warn_of_unknown(self, statuses: set[SessionStatus]) -> None:
+        """Log each status that may or may not be live once, because its sessions are spared."""
+        for status in statuses - self._unknown:
+            _log.warning(
+                "sessions with the unknown status %s are not revoked: check whether they are live",
+                redact(status.value)[:_SHOWN],
+            )
+        self._unknown |= statuses
 
     def _pick(self, owner: Owner) -> bool:
         """Create jobs for what a look has found; return whether there are any."""

@@ -161,7 +161,8 @@ class Ending:
         out = self.run.out
         code, warnings = self.code, self.warnings
         if out.is_json:
-            record = {**self.report.to_dict(), "exit_code": code, "warnings": warnings}
+            record = {**self.report.to_dict(), "done": self.done, "left": self.left}
+            record |= {"exit_code": code, "warnings": warnings}
             if self.ids is not None:
                 record["skipped"] = self.ids.tally.skipped
             out.record(record)

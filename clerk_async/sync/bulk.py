@@ -171,6 +171,9 @@ class BulkRevocation:
         Active and pending sessions are live. The run lists a user's sessions before it revokes the
         first of them, and lists them again until none is left.
 
+        A session with a status that this version doesn't know is not revoked, and a warning is
+        logged: find such sessions with `iterate`, and pass their ids to `revoke_many`.
+
         Iterables and callbacks run in the caller's thread. Ctrl-C waits for requests in flight.
 
         Args:
