@@ -292,6 +292,16 @@ async def test_a_truncated_response_is_a_lost_connection() -> None:
         assert len(server.asked) == 3
 
 
+async def test_a_response_cut_within_its_headers_is_not_quoted() -> None:
+    """They may contain a cookie."""
+    with Talkative() as server:
+        server.answer = once(b"HTTP/1.1 401 No\r\nSet-Cookie: a=PLANTED\r\nX-A: 1", server)
+        async with client_at(server) as client:
+            with pytest.raises(ConnectionLostError, match="in the middle of the headers") as caught:
+                await client.get("sess_A")
+    assert "PLANTED" not in repr(caught.value)
+
+
 @pytest.mark.promise("unreadable-once")
 @pytest.mark.parametrize("what", ["br", "a header of 70 kB"])
 async def test_a_rejected_key_stops_a_bulk_run(what: str) -> None:

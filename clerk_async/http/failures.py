@@ -109,6 +109,8 @@ def _told(error: Exception) -> str:
     """Return an exception's message, without anything it may quote of the request or response."""
     if isinstance(error, aiohttp.ClientResponseError):
         return f"the response isn't HTTP ({_unquoted(error.message)})"
+    if isinstance(error, aiohttp.ServerDisconnectedError) and not isinstance(error.message, str):
+        return "Server disconnected in the middle of the headers"  # which the message contains
     return redact(str(error)) or type(error).__name__
 
 
