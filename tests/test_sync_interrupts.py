@@ -14,7 +14,11 @@ from programs import environment, run_program, without_slowness
 if TYPE_CHECKING:
     from clerk_async.testing import FakeClerk
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.usefixtures("each_private_loop"),
+]
 
 STRIKES = Path(__file__).parent / "strikes.py"
 CALLS = (

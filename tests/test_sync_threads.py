@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from clerk_async.testing import FakeClerk
 
+pytestmark = pytest.mark.usefixtures("each_private_loop")
+
 
 def own_threads() -> list[threading.Thread]:
     """Return the live threads of sync clients."""
@@ -168,7 +170,8 @@ def test_a_call_that_arrives_as_the_loop_ends_is_rejected(fake: FakeClerk) -> No
         fake.wait_for(lambda: len(private._arrivals) == 2)
         may_go_on.set()
         for call in calls:
-            assert isinstance(call.exception(10), ClientClosedError)
+            error = call.exception(10)  # or the answer, if it came in that turn
+            assert isinstance(error, ClientClosedError | NotFoundError)
         private._thread.join(10)
     with pytest.raises(ClientClosedError):
         client.get("sess_1")

@@ -124,9 +124,14 @@ class RedisConnection:
         with contextlib.suppress(RuntimeError):
             if not is_gone:  # a writer that is collected before its transport would warn
                 self.loop.call_soon_threadsafe(writers.clear)
-        for transport in transports if is_gone else ():
-            with contextlib.suppress(AttributeError):  # another kind of event loop
-                transport._closing = True  # noqa: SLF001 - else its writer would use the loop
+        for writer in writers if is_gone else ():
+            if writer is not None:
+                writer._transport = _Closed()  # noqa: SLF001 - else it would use the loop, and warn
+
+
+class _Closed(asyncio.Transport):
+    def is_closing(self) -> bool:
+        return True
 
 
 @contextlib.asynccontextmanager

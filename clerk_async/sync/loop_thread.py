@@ -14,6 +14,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from clerk_async.errors import ClientClosedError, ConfigurationError, WrongLoopError
+from clerk_async.sync.fast_loop import loop_factory
 from clerk_async.sync.private_loop import Crossing, PrivateLoop
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class LoopThread:
     def __init__(self, name: str, on_close: Callable[[], Coroutine[Any, Any, None]]) -> None:
         check_threads()
         self._name = name
+        self._make = loop_factory()
         self._on_close = on_close
         self._privates: dict[int, PrivateLoop] = {}  # by process id; setdefault is atomic
         self._left_behind: list[PrivateLoop] = []
@@ -70,7 +72,9 @@ class LoopThread:
         if private is None:
             check_threads()
             self.forget_parents(but=pid)  # after a fork that Python can't see, such as uWSGI's
-            private = self._privates.setdefault(pid, PrivateLoop(self._name, self._on_close))
+            private = self._privates.setdefault(
+                pid, PrivateLoop(self._name, self._make, self._on_close)
+            )
         if self._is_closed:
             raise ClientClosedError("this client was closed")
         if _thread.get_ident() == private.ident:

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from clerk_async.errors import ClientClosedError, ConfigurationError, ConnectError, WrongLoopError
 from clerk_async.http.errand import SLICE, Errand, Lines, lines_of_this_call, past_here
-from clerk_async.under_test import new_event_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -180,16 +179,23 @@ class PrivateLoop:
 
     Args:
         name: The thread's name.
+        make: Makes the loop, in its thread.
         on_close: Awaited before the loop ends.
     """
 
-    def __init__(self, name: str, on_close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        make: Callable[[], asyncio.AbstractEventLoop],
+        on_close: Callable[[], Coroutine[Any, Any, None]],
+    ) -> None:
         self.ident: int | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self.is_closing: bool = False
         self.is_ending: bool = False
         self.is_over: bool = False
         self._name = name
+        self._make = make
         self._on_close = on_close
         self._grace = 0.0
         self._arrivals: collections.deque[Crossing[Any]] = collections.deque()
@@ -280,7 +286,7 @@ class PrivateLoop:
         self.ident = _thread.get_ident()
         _loop_threads.add(self.ident)
         try:
-            loop = new_event_loop()
+            loop = self._make()
         except Exception as error:  # noqa: BLE001 - no descriptors left, or the user's loop policy
             _loop_threads.discard(self.ident)
             self._thread = Errand(self._name, self._run)  # the next call tries again
@@ -294,6 +300,8 @@ class PrivateLoop:
                 self._begin_to_end()
             loop.run_forever()
             self.is_ending = True
+            if self._closing is None:  # a hook of the user has stopped the loop
+                loop.run_until_complete(self._close())
             loop.run_until_complete(_cut_off())
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
@@ -328,13 +336,17 @@ class PrivateLoop:
 
     async def _end(self) -> None:
         try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._grace):
-                    await self._on_close()
-                    if rest := [each.task for each in self._under_way if each.task is not None]:
-                        await asyncio.wait(rest)
+            await self._close()
         finally:
             cast("Any", self.loop).stop()
+
+    async def _close(self) -> None:
+        """Close the client, and wait for its calls to end, within the grace period."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._grace or CUT_OFF_GRACE):
+                await self._on_close()
+                if rest := [each.task for each in self._under_way if each.task is not None]:
+                    await asyncio.wait(rest)
 
 
 async def _cut_off() -> None:
