@@ -244,7 +244,7 @@ def test_defaults_are_the_documented_ones() -> None:
     client = AsyncSessionsApi(KEY)
     assert client._calls.timeouts == Timeouts()
     assert client._calls.policy == RetryPolicy()
-    assert client._shared.settings.pool_size == 100
+    assert client._shared.settings.pool_size == 128
 
 
 def test_a_share_of_a_limit_is_at_least_one_request() -> None:
