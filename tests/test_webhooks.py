@@ -95,12 +95,13 @@ async def test_the_end_of_a_session_denies_it(
     session = fake.add_session(user_id="user_1")
     token = fake.mint(session)
     receiver = AsyncWebhookReceiver(sessions=client, signing_secret=SECRET)
-    body = event(kind, of_session(session))
+    now = time.time()
+    body = event(kind, of_session(session), at=now)
     received = await receiver.receive(signed(body), body)
     assert (received.type, received.id, received.instance_id) == (kind, "msg_1", "ins_1")
     assert received.session is not None
     assert received.session.id == session.id
-    assert abs(received.time.timestamp() - time.time()) < 5
+    assert received.time.timestamp() == pytest.approx(now, abs=0.001)
     assert received.time.tzinfo is not None
     assert await refusal(client, token) == "session-revoked"
     with pytest.raises(TypeError):
@@ -130,9 +131,10 @@ async def test_a_pending_session_is_cut_off_and_not_locked(
     """No event says when its user has completed the task, so later tokens are accepted."""
     session = fake.add_session(user_id="user_1")
     receiver = AsyncWebhookReceiver(sessions=client, signing_secret=SECRET)
-    body = event("session.pending", of_session(session, "pending"), at=time.time() - 30)
+    now = time.time()
+    body = event("session.pending", of_session(session, "pending"), at=now - 30)
     await receiver.receive(signed(body), body)
-    before = fake.mint(session, issued_at=time.time() - 32)
+    before = fake.mint(session, issued_at=now - 32)
     assert await refusal(client, before) == "session-revoked"
     assert await refusal(client, fake.mint(session)) is None
 
@@ -144,9 +146,10 @@ async def test_a_token_after_a_pending_session_is_accepted_at_once(
     """The event and the tokens have the time of the same clock: no skew between them."""
     session = fake.add_session(user_id="user_1")
     receiver = AsyncWebhookReceiver(sessions=client, signing_secret=SECRET)
-    body = event("session.pending", of_session(session, "pending"), at=time.time() - 2)
+    now = time.time()
+    body = event("session.pending", of_session(session, "pending"), at=now - 2)
     await receiver.receive(signed(body), body)
-    assert await refusal(client, fake.mint(session, issued_at=time.time() - 4)) == "session-revoked"
+    assert await refusal(client, fake.mint(session, issued_at=now - 4)) == "session-revoked"
     assert await refusal(client, fake.mint(session)) is None
 
 
@@ -156,7 +159,8 @@ async def test_a_pending_token_is_not_cut_off_where_it_is_accepted(
 ) -> None:
     """It says itself that its session is pending: the event adds nothing."""
     session = fake.add_session(user_id="user_1", status="pending")
-    token, before = fake.mint(session), fake.add_session(user_id="user_1", session_id="sess_2")
+    before = fake.add_session(user_id="user_1", session_id="sess_2")
+    token, early = fake.mint(session), fake.mint(before)
     receiver = AsyncWebhookReceiver(sessions=client, signing_secret=SECRET)
     for whose in (session, before):
         body = event("session.pending", of_session(whose, "pending"), at=time.time() + 1)
@@ -164,7 +168,7 @@ async def test_a_pending_token_is_not_cut_off_where_it_is_accepted(
     verifier = AsyncTokenVerifier(sessions=client, authorized_parties=PARTIES, accept_pending=True)
     assert (await verifier.verify(token)).status == "pending"
     with pytest.raises(TokenVerificationError, match="revoked"):
-        await verifier.verify(fake.mint(before))
+        await verifier.verify(early)
     await client.deny(session_id=session.id)
     with pytest.raises(TokenVerificationError, match="revoked"):
         await verifier.verify(token)
@@ -310,7 +314,7 @@ async def test_an_unusable_signed_body_is_rejected(body: bytes, client: AsyncSes
         await receiver.receive(signed(body), body)
 
 
-@pytest.mark.parametrize("offset", [-301, 301])
+@pytest.mark.parametrize("offset", [-301, 330])
 async def test_a_delivery_more_than_five_minutes_off_is_rejected(
     offset: float, client: AsyncSessionsApi
 ) -> None:
