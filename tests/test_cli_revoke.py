@@ -402,7 +402,9 @@ def test_a_deadline_stops_the_run(cli: InProcess, tmp_path: Path) -> None:
     path.write_text("\n".join(add(cli.fake, 60)))
     ended = cli("revoke", "--from", str(path), "-y", "--rate", "4/60", "--deadline", "1s")
     assert ended.code == 1
-    assert "Stopped: 4 of 60 done, 56 left" in ended.err
+    done = len(revoked(cli.fake))
+    assert done <= 4
+    assert f"Stopped: {done} of 60 done, {60 - done} left" in ended.err
     assert "the deadline passed" in ended.err
     assert f"revoke --from {path} -y --rate 4/60 --deadline 1s --journal" in ended.err
 

@@ -123,7 +123,7 @@ class Workers:
 
 
 def took(results: list[dict[str, Any]]) -> float:
-    """Return the seconds from the first start to the last end."""
+    """Return the seconds from the first start to the last end; a stuck run takes far longer."""
     return float(max(each["ended"] for each in results) - min(each["begun"] for each in results))
 
 
@@ -138,7 +138,7 @@ def test_four_processes_share_one_key(counts: list[int], redis_server: RedisServ
         results = workers.results()
         assert [each["revoked"] for each in results] == counts
         assert workers.refused == workers.alive == 0
-    assert took(results) <= 2 * 10
+    assert took(results) <= 60
 
 
 @pytest.mark.promise("shared-limit")
@@ -176,7 +176,7 @@ def test_a_failing_redis_loses_nothing(trouble: str, redis_server: RedisServer) 
         assert [each["revoked"] for each in results] == counts
         assert workers.alive == 0
         assert workers.refused <= 8
-    assert took(results) <= 3 * 8
+    assert took(results) <= 60
 
 
 @pytest.mark.promise("redis-away")
@@ -193,7 +193,7 @@ def test_places_of_a_killed_worker_are_freed(redis_server: RedisServer) -> None:
         results = workers.results()
         assert [each["revoked"] for each in results] == [200] * 3
         assert workers.refused <= 8
-    assert took(results) <= 3 * 8
+    assert took(results) <= 60
 
 
 @pytest.mark.promise("shared-limit")

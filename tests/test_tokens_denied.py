@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from clients import ONCE, client_of, sync_client_of
+from leaps import leap, leaping
 
 from clerk_async import (
     AsyncTokenVerifier,
@@ -181,15 +182,20 @@ async def test_a_stopped_run_allows_what_it_never_attempted(
     assert sorted(refused) == sorted([found[0].id, found[1].id, found[-1].id])
 
 
-async def test_a_stopped_run_allows_what_still_waited_for_the_rate_limit(
-    fake: FakeClerk, client: AsyncSessionsApi
-) -> None:
+@leaping
+async def test_a_stopped_run_allows_what_still_waited_for_the_rate_limit(fake: FakeClerk) -> None:
     """It was about to be revoked and never was."""
-    client._denials.is_watched = True
     ids = [fake.add_session(user_id="user_1").id for _ in range(3)]
-    report = await client.revoke_many(ids, rate_limit=RateLimit(1, per=60.0), deadline=0.3)
-    assert (report.revoked, report.not_attempted) == (1, 2)
-    assert [client._denials.denies(each) for each in ids] == [True, False, False]
+    async with client_of(fake, timeout=600.0) as client:
+        client._denials.is_watched = True
+        run = asyncio.create_task(
+            client.revoke_many(ids, rate_limit=RateLimit(1, per=600.0), deadline=60.0)
+        )
+        await fake.until(lambda: fake.requests)
+        leap(60.0)
+        report = await run
+        assert (report.revoked, report.not_attempted) == (1, 2)
+        assert [client._denials.denies(each) for each in ids] == [True, False, False]
 
 
 @pytest.mark.promise("denied-at-once")
