@@ -25,6 +25,7 @@ from clerk_async.testing import Fault
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from clerk_async import RevocationOutcome
     from clerk_async.testing import FakeClerk
 
 pytestmark = pytest.mark.usefixtures("each_private_loop")
@@ -402,6 +403,27 @@ def test_errors_are_raised_unchanged(fake: FakeClerk) -> None:
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
     assert any(str(entry.path) == __file__ for entry in caught.traceback)
+
+
+@pytest.mark.parametrize("how", ["revoke_many", "revoke_stream"])
+def test_ids_do_not_wait_for_an_iterable_that_pauses(how: str, fake: FakeClerk) -> None:
+    """Such as lines of a pipe, whose next one comes later or never."""
+    ids = [fake.add_session().id for _ in range(4)]
+
+    def read() -> Iterator[str]:
+        yield from ids[:3]
+        fake.wait_for(
+            lambda: all(fake.sessions[one].status == "revoked" for one in ids[:3]), timeout=30
+        )
+        yield ids[3]
+
+    with sync_client_of(fake) as client:
+        outcomes: list[RevocationOutcome] = []
+        if how == "revoke_many":
+            client.revoke_many(read(), on_outcome=outcomes.append)
+        else:
+            outcomes += client.revoke_stream(read())
+    assert [outcome.status for outcome in outcomes] == ["revoked"] * 4
 
 
 def test_async_only_inputs_are_rejected(fake: FakeClerk) -> None:

@@ -33,6 +33,8 @@ CHUNK: Final = 256
 """The most ids to fetch from the caller's iterable at once."""
 CHUNK_SECONDS: Final = 0.005
 """How long to fetch at once, so that ids wait no longer for a slow iterable's next ones."""
+LONGEST_WAIT: Final = 0.5
+"""The most seconds that ids wait for an iterable that stops in the middle of a chunk."""
 
 
 class CallerThread:
@@ -199,31 +201,43 @@ def read_in_caller_thread(
 async def _fetched(caller: CallerThread, items: Iterable[str]) -> AsyncGenerator[str, None]:
     """Fetch from an iterable in the caller's thread, in chunks."""
     iterator = await caller.run(iter, items)
+    chunk: collections.deque[str] = collections.deque()
     while True:
-        taken = None if iterator is None else await caller.run(_take, iterator)
+        taking = asyncio.ensure_future(caller.run(_take, iterator, chunk))
+        seconds = CHUNK_SECONDS
+        try:
+            while not taking.done():
+                await asyncio.wait([taking], timeout=seconds)
+                seconds = min(2 * seconds, LONGEST_WAIT)
+                while chunk:
+                    yield chunk.popleft()
+        finally:
+            taking.cancel()
+        taken = taking.result()
         if taken is None:  # the caller was interrupted, so the run is cancelled too
             raise asyncio.CancelledError
-        chunk, is_last, error = taken
-        for item in chunk:
-            yield item
+        is_last, error = taken
         if error is not None:
             raise error
         if is_last:
             return
 
 
-def _take(iterator: Iterator[str]) -> tuple[list[str], bool, Exception | None]:
-    """Return the items that arrive quickly, whether they are the last, and the error after them."""
-    chunk: list[str] = []
+def _take(
+    iterator: Iterator[str] | None, chunk: collections.deque[str]
+) -> tuple[bool, Exception | None] | None:
+    """Add the items that arrive quickly; return whether they are the last, and the error after."""
+    if iterator is None:
+        return None
     until = monotonic() + CHUNK_SECONDS
     try:
         for item in iterator:
             chunk.append(item)
             if len(chunk) >= CHUNK or monotonic() >= until:
-                return chunk, False, None
+                return False, None
     except Exception as error:  # noqa: BLE001 - raised where the ids are awaited
-        return chunk, True, error
-    return chunk, True, None
+        return True, error
+    return True, None
 
 
 def iterated(
