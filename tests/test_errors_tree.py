@@ -195,7 +195,6 @@ def test_everything_shaped_like_a_secret_is_redacted(text: str) -> None:
 
 
 @pytest.mark.promise("hostile-input")
-@pytest.mark.timeout(20)
 @pytest.mark.parametrize("piece", ["eyJ", "eyJ-", "eyJ.", "__session", "__client_", "a=", "a.-="])
 def test_no_response_makes_redaction_slow(
     piece: str, fake: FakeClerk, monkeypatch: pytest.MonkeyPatch

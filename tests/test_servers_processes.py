@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from clerk_async.testing import FakeClerk
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 USERS: Final = [f"user_{number}" for number in range(12)]
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from clerk_async.testing import FakeClerk
     from clerk_async.testing.state import FakeSession
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 UVICORN: Final = ("-m", "uvicorn", "--fd", "{fd}", "--no-access-log")
 # Longer than anything takes here, so that a hanging worker is not killed unnoticed.

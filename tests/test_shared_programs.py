@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from redis_servers import RedisServer
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 WORKER = """
     import asyncio, json, logging, sys, time

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("each_private_loop")]
 
 AS_AFTER_CTRL_C: Final = """
 import _imp, faulthandler, os, sys
-faulthandler.dump_traceback_later(20, exit=True)
+faulthandler.dump_traceback_later(50, exit=True)
 from clerk_async import *
 _imp.acquire_lock()
 token, expired, refresh_token, *ids = sys.argv[1:]

@@ -128,7 +128,7 @@ LOGGING = """
 import faulthandler, logging, os, signal, sys
 from clerk_async import SessionsApi, TokenVerifier
 
-faulthandler.dump_traceback_later(20, exit=True)
+faulthandler.dump_traceback_later(50, exit=True)
 one, token = sys.argv[1:]
 
 
@@ -191,7 +191,7 @@ CONFIGURING = """
 import faulthandler, logging.config, signal, sys
 from clerk_async import SessionsApi
 
-faulthandler.dump_traceback_later(20, exit=True)
+faulthandler.dump_traceback_later(50, exit=True)
 one = sys.argv[1]
 client = SessionsApi()
 client.get(one)
