@@ -395,9 +395,10 @@ def test_journals_are_equal_by_path_and_flag() -> None:
     """A journal is a value."""
     assert Journal("a.jsonl") == Journal(Path("a.jsonl"))
     assert Journal("a.jsonl") != Journal("a.jsonl", accept_other_key=True)
-    wrong: Any = 5
-    with pytest.raises(InvalidArgumentError):
-        Journal(wrong)
+    wrong: Any
+    for wrong in (5, "", "a\0b", "a\ud800"):
+        with pytest.raises(InvalidArgumentError):
+            Journal(wrong)
 
 
 async def test_a_journal_error_shows_nothing_of_the_key(path: Path) -> None:

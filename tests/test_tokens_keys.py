@@ -468,12 +468,15 @@ def test_a_missing_extra_is_named() -> None:
         ("cryptography.hazmat.bindings._rust", "ModuleNotFoundError('No module', name='_cffi')"),
         ("cryptography.hazmat.primitives.hashes", "OSError('cannot open shared object file')"),
         ("cryptography.exceptions", "SystemError('initialized once')"),
+        ("cryptography.hazmat.bindings._rust", "PanicException('Python API call failed')"),
     ],
 )
 def test_a_broken_extra_is_not_called_missing(module: str, error: str) -> None:
     """The message says what went wrong, and sends nobody to pip."""
     program = f"""
         import sys
+        class PanicException(BaseException):
+            __module__ = "pyo3_runtime"
         class Broken:
             def find_spec(self, name, path=None, target=None):
                 if name == {module!r}:

@@ -330,6 +330,22 @@ async def test_iterate_reports_unreadable_entries(
                 assert logged(caplog) == []
 
 
+async def test_many_unreadable_entries_are_two_lines_a_page(
+    fake: FakeClerk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first one says why, and the second one how many more there are."""
+    user = fake.add_user()
+    for _ in range(50):
+        fake.add_session(user_id=user)
+    fake.inject(Fault.null("status", operation="list", count=None))
+    async with client_of(fake) as client:
+        assert [session async for session in client.iterate(user_id=user)] == []
+    assert [line.partition(":")[0] for line in caplog.messages] == [
+        "skipping list entry 0",
+        "skipping 49 more entries of that page",
+    ]
+
+
 async def test_iterate_skips_unreadable_entries(fake: FakeClerk) -> None:
     """An unreadable entry has its place in the list, and is reported once."""
     user = fake.add_user()

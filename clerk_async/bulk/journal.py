@@ -80,7 +80,11 @@ def _to_path(path: str | os.PathLike[str]) -> Path:
     if not isinstance(path, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidArgumentError(f"journal must be a path, not {type(path).__name__}")
     text = os.fspath(path)
-    if not isinstance(text, str) or not text or "\0" in text:  # pyright: ignore[reportUnnecessaryIsInstance]
+    try:
+        is_usable = isinstance(text, str) and text and "\0" not in text and os.fsencode(text)  # pyright: ignore[reportUnnecessaryIsInstance]
+    except UnicodeEncodeError:
+        is_usable = False
+    if not is_usable:
         raise InvalidArgumentError("journal is not a usable path")
     return Path(text)
 

@@ -356,12 +356,16 @@ async def iterate_pages(
         ResponseDecodeError: If the list doesn't end.
     """
     while not walk.is_over:
-        offset = walk.offset
+        offset, skipped = walk.offset, 0
         for entry in walk.take(await fetch(offset)):
             if not isinstance(entry, UnreadableItem):
                 if is_meant(where, entry):
                     yield entry
             elif on_unreadable is None:
-                logger.warning("skipping list entry %d: %s", offset + entry.index, entry.error)
+                skipped += 1
+                if skipped == 1:
+                    logger.warning("skipping list entry %d: %s", offset + entry.index, entry.error)
             elif inspect.isawaitable(told := on_unreadable(entry)):
                 await told
+        if skipped > 1:
+            logger.warning("skipping %d more entries of that page", skipped - 1)

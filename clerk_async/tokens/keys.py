@@ -90,11 +90,14 @@ def require_cryptography() -> None:
                 "pip install 'clerk-async[jwt]'"
             ) from None
         raise _broken(error) from None
-    except Exception as error:  # noqa: BLE001 - a build for another machine may raise anything
+    except BaseException as error:  # a build for another machine may raise anything
+        is_panic = type(error).__module__ == "pyo3_runtime"  # Rust's, if cffi can't be loaded
+        if not isinstance(error, Exception) and not is_panic:
+            raise
         raise _broken(error) from None
 
 
-def _broken(error: Exception) -> ConfigurationError:
+def _broken(error: BaseException) -> ConfigurationError:
     return ConfigurationError(
         "Verifying session tokens needs cryptography, which is installed but can't be "
         f"loaded ({type(error).__name__}: {error})."
