@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import subprocess
 import time
@@ -128,6 +129,29 @@ async def test_tls_works(
         where = f"rediss://127.0.0.1:{free}/0"
         await assert_shared(fake, lambda: f"{where}?ssl_ca_certs={tmp_path}/authority.pem")
         assert "CERTIFICATE_VERIFY_FAILED" in await reason_of_absence(where, caplog)
+
+
+@pytest.mark.promise("redis-away")
+@pytest.mark.parametrize("reply", [b"+OK\r\n", b"$-1\r\n", b"*0\r\n", b":7\r\n"])
+async def test_a_server_that_replies_nonsense_counts_as_away(
+    reply: bytes, fake: FakeClerk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A bulk run goes on alone instead of waiting forever, and the log says why."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(65536):
+                writer.write(reply)
+        writer.close()
+
+    session = fake.add_session(user_id="user_1")
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+        assert "its reply can't be read" in await reason_of_absence(url, caplog)
+        async with make(fake, url) as sessions:
+            report = await sessions.revoke_many([session.id])
+    assert report.ok
+    assert not [each for each in caplog.records if each.levelno >= logging.ERROR]
 
 
 @pytest.mark.slow

@@ -31,6 +31,11 @@ class AwayError(Exception):
     """Redis didn't reply, or replied with an error; the command may or may not have run."""
 
 
+def unreadable(error: Exception) -> AwayError:
+    """Return the error for a reply that is none of ours: whatever replies there is not Redis."""
+    return AwayError(f"its reply can't be read: {type(error).__name__}")
+
+
 class RedisConnection:
     """A redis-py client in one event loop."""
 

@@ -220,7 +220,7 @@ class Feed:
         while True:
             try:
                 await self._read_on(connection)
-            except AwayError:
+            except (AwayError, ValueError, TypeError, LookupError):  # or it can't be read
                 self.check()
                 await asyncio.sleep(wait)
                 wait = min(2 * wait, RETRY_AFTER[1])

@@ -20,7 +20,7 @@ from clerk_async.denials.table import Denials
 from clerk_async.pacing.key_window import SCRIPT, KeyWindow
 from clerk_async.pacing.shared_gate import SharedGate
 from clerk_async.redaction import redact
-from clerk_async.shared.connection import AwayError, RedisConnection
+from clerk_async.shared.connection import AwayError, RedisConnection, unreadable
 from clerk_async.shared.feed import Feed
 from clerk_async.shared.state import SharedStatus
 from clerk_async.under_test import WeakCallback, monotonic, settle
@@ -42,7 +42,6 @@ CLOSE_WITHIN: Final = 1.0
 _DIGEST: Final = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 _RETRY_AFTER: Final = (0.05, 0.5)
 """Bounds for the seconds between two tries while Redis is away."""
-_AFTER_A_BUG: Final = 1.0
 
 
 class Link:
@@ -289,9 +288,12 @@ class Link:
         try:
             text = window.message(sent_at, is_last=is_last)
             reply = await connection.run_script(SCRIPT, _DIGEST, self._keys, text)
-            now = self._heard_at = loop.time()
+            now = loop.time()
             if window.heard(reply, sent_at, now):
                 self.feed.check()
+            self._heard_at = now
+        except (ValueError, TypeError, LookupError) as error:
+            raise unreadable(error) from None
         finally:
             for each in told:
                 settle(each)
