@@ -10,5 +10,5 @@ for requirement in [
     *project["dependencies"],
     *(each for name in ("jwt", "cli", "redis", "webhooks", "speed") for each in extras[name]),
 ]:
-    name, lowest = re.fullmatch(r"([\w-]+)>=([\w.]+)", requirement).groups()
+    name, lowest = re.fullmatch(r"([\w-]+)>=([\w.]+)(?:;.*)?", requirement).groups()
     print(f"{name}=={lowest}")
