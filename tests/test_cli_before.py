@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -307,15 +309,20 @@ def test_the_printed_command_has_a_fixed_time_instead_of_a_span(cli: InProcess) 
     assert "--idle" not in command
 
 
+@pytest.mark.parametrize("is_full", [False, True])
 def test_an_unusable_folder_for_journals_does_not_stop_a_run(
-    cli: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_full: bool
 ) -> None:
     """In an incident the sessions must be revoked; the run says that it keeps no journal."""
-    blocked = tmp_path / "a file"
-    blocked.touch()
-    monkeypatch.setenv("XDG_STATE_HOME", str(blocked))
+    if is_full:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    else:
+        blocked = tmp_path / "a file"
+        blocked.touch()
+        monkeypatch.setenv("XDG_STATE_HOME", str(blocked))
     ended = cli("revoke", "--from", write(tmp_path / "ids", add(cli.fake, 26)), "-y")
     assert (ended.code, "no journal is kept" in ended.err) == (0, True)
+    assert ("No space left on device" in ended.err) is is_full
 
 
 def test_a_relative_state_home_is_ignored(

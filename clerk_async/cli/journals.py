@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
+import shutil
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
     from clerk_async.bulk.report import RevocationReport
     from clerk_async.cli.app import Settings
     from clerk_async.cli.output import Output
+
+
+_LEAST_FREE: Final = 64 * 1024
+"""Bytes that a disk must have free: a journal that can't be written would end its run."""
 
 
 def state_folder() -> Path:
@@ -48,8 +54,7 @@ def new_journal(out: Output, kind: RunKind) -> Journal | None:
     try:
         folder = state_folder()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(13, os.strerror(13))
+        _check_folder(folder)
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
         why = getattr(error, "strerror", None) or str(error)
         out.error(
@@ -60,6 +65,13 @@ def new_journal(out: Output, kind: RunKind) -> Journal | None:
     name = f"{kind}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}"
     names = chain([f"{name}.jsonl"], (f"{name}-{number}.jsonl" for number in count(2)))
     return Journal(next(path for one in names if not (path := folder / one).exists()))
+
+
+def _check_folder(folder: Path) -> None:
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    if shutil.disk_usage(folder).free < _LEAST_FREE:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def done_by(journal: Journal, *, instance: str, run: RunKind, dry_run: bool) -> set[str]:
