@@ -205,7 +205,7 @@ class SessionClaims:
         claims from data: only a verifier creates them.
         https://docs.pydantic.dev/latest/concepts/types/#customizing-validation-with-__get_pydantic_core_schema__
         """
-        serialization = {"type": "function-plain", "function": cls.to_dict}
+        serialization = {"type": "function-plain", "function": cls.to_dict, "when_used": "json"}
         return {"type": "is-instance", "cls": cls, "serialization": serialization}
 
     @classmethod
@@ -273,8 +273,15 @@ def read_claims(payload: dict[str, Any], shared: Shared | None = None) -> Sessio
 
 
 _STRING: Final = {"type": "string"}
-_TEXT: Final = {"type": ["string", "null"]}
-_TIME: Final = {"type": ["string", "null"], "format": "date-time"}
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [schema, {"type": "null"}]}  # older FastAPI refuses a list of types
+
+
+_MOMENT: Final = {"type": "string", "format": "date-time"}
+_TEXT: Final = _or_null(_STRING)
+_TIME: Final = _or_null(_MOMENT)
 _STRINGS: Final = {"type": "array", "items": _STRING}
 _ACTOR: Final = {"user_id": _TEXT, "session_id": _TEXT, "issuer": _TEXT}
 _ORGANIZATION: Final = {"id": _STRING, "slug": _TEXT, "role": _TEXT, "permissions": _STRINGS}
@@ -283,15 +290,15 @@ _JSON_PROPERTIES: Final[dict[str, dict[str, Any]]] = {
     "session_id": _TEXT,
     "issuer": _TEXT,
     "issued_at": _TIME,
-    "expires_at": {"type": "string", "format": "date-time"},
+    "expires_at": _MOMENT,
     "not_before": _TIME,
     "token_id": _TEXT,
     "authorized_party": _TEXT,
     "version": {"type": "integer"},
     "status": _TEXT,
-    "factor_verification_age": {"type": ["array", "null"], "items": {"type": "integer"}},
-    "actor": {"type": ["object", "null"], "properties": _ACTOR},
-    "organization": {"type": ["object", "null"], "properties": _ORGANIZATION},
+    "factor_verification_age": _or_null({"type": "array", "items": {"type": "integer"}}),
+    "actor": _or_null({"type": "object", "properties": _ACTOR}),
+    "organization": _or_null({"type": "object", "properties": _ORGANIZATION}),
     "plan": _TEXT,
     "features": _STRINGS,
     "raw": {"type": "object", "additionalProperties": True},
