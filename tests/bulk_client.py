@@ -36,7 +36,7 @@ def sends(fake: FakeClerk) -> Counter[str | None]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for something that happens in another thread, or that gives no notice."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         while not condition():  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.001)
 

@@ -284,7 +284,7 @@ class ChaosProxy:
         """Cut every connection with a reset."""
         self._loop.call_soon_threadsafe(self._drop)
 
-    def wait_for(self, predicate: Callable[[], object], timeout: float = 5.0) -> bool:
+    def wait_for(self, predicate: Callable[[], object], timeout: float = 20.0) -> bool:
         """Block until a condition holds; return False if it does not within the given seconds."""
         ends_at = time.monotonic() + timeout
         with self._changed:

@@ -88,7 +88,7 @@ def run(
     *arguments: str,
     stdin: str | None = None,
     env: Mapping[str, str | None] | None = None,
-    timeout: float = 40,
+    timeout: float = 60,
 ) -> Ended:
     """Run a program with pipes and without a terminal, so that nobody can be asked."""
     ended = subprocess.run(
@@ -176,7 +176,7 @@ class Terminal:
         self._raw += part
         return bool(part)
 
-    def wait_for(self, text: str, timeout: float = 20) -> None:
+    def wait_for(self, text: str, timeout: float = 40) -> None:
         """Wait until a text was drawn."""
         end = time.monotonic() + timeout
         while text not in self.text:
@@ -190,7 +190,7 @@ class Terminal:
         """Type on the keyboard; character 3 is Ctrl-C."""
         os.write(self._terminal, text.encode())
 
-    def end(self, timeout: float = 30) -> int:
+    def end(self, timeout: float = 60) -> int:
         """Wait for the program's end, and return its exit code."""
         end = time.monotonic() + timeout
         while self._read(max(0.0, end - time.monotonic())):

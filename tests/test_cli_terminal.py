@@ -89,7 +89,7 @@ def test_no_color_turns_colours_off(fake: FakeClerk, ids: Path, env: dict[str, s
     with Terminal(fake, "revoke", "--from", str(ids), "--yes", env=env) as terminal:
         if "NO_COLOR" in env:
             terminal.wait_for("59/60")
-        fake.wait_for(lambda: fake.held == 1, timeout=20)
+        fake.wait_for(lambda: fake.held == 1, timeout=40)
         fake.release()
         assert terminal.end() == 0
         assert "\x1b[3" not in terminal.raw
@@ -142,7 +142,7 @@ def test_the_first_ctrl_c_finishes_requests_in_flight_and_prints_how_to_resume(
     arguments = ("revoke", "--from", str(ids), "--yes", "--journal", str(journal))
     fake.inject(Fault.hold(operation="revoke", process_first=True, after=10, count=4))
     with Terminal(fake, *arguments, "--rate", "20/60") as terminal:
-        fake.wait_for(lambda: fake.held == 4, timeout=20)
+        fake.wait_for(lambda: fake.held == 4, timeout=40)
         terminal.type("\x03")
         terminal.wait_for("stopping once the requests in flight have ended")
         fake.release()
@@ -161,11 +161,11 @@ def test_the_second_ctrl_c_exits_at_once(fake: FakeClerk, ids: Path) -> None:
     """It does not wait for responses; the terminal is left clean."""
     fake.inject(Fault.hold(operation="revoke", count=None))
     with Terminal(fake, "revoke", "--from", str(ids), "--yes") as terminal:
-        fake.wait_for(lambda: fake.held > 0, timeout=20)
+        fake.wait_for(lambda: fake.held > 0, timeout=40)
         terminal.type("\x03")
         terminal.wait_for("Ctrl-C again")
         terminal.type("\x03")
-        assert terminal.end(timeout=20) == 130, terminal.text
+        assert terminal.end() == 130, terminal.text
         assert "may or may not" in terminal.text
         assert f"revoke --from {ids} --yes" in terminal.text
     fake.release()
@@ -197,7 +197,7 @@ def test_ctrl_c_in_a_single_call_exits_with_130(fake: FakeClerk) -> None:
     """It prints no traceback."""
     fake.inject(Fault.hold(operation="get"))
     with Terminal(fake, "get", "sess_1") as terminal:
-        fake.wait_for(lambda: fake.held == 1, timeout=20)
+        fake.wait_for(lambda: fake.held == 1, timeout=40)
         terminal.type("\x03")
         assert terminal.end() == 130, terminal.text
         assert "Traceback" not in terminal.text
@@ -234,7 +234,7 @@ def test_a_paused_bar_shows_the_reason(fake: FakeClerk, ids: Path) -> None:
     fake.inject(Fault.status(429, retry_after=2, operation="revoke", after=5))
     with Terminal(fake, "revoke", "--from", str(ids), "--yes", env={"COLUMNS": "160"}) as terminal:
         terminal.wait_for("the service said 429")
-        assert terminal.end(timeout=50) == 0, terminal.text
+        assert terminal.end() == 0, terminal.text
 
 
 @pytest.mark.promise("cli-true-endings")

@@ -178,7 +178,7 @@ class SyncStub(Service):
 
 async def until(condition: Any) -> None:
     """Run the loop until something has happened."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 40
     while not condition():
         assert time.monotonic() < deadline
         await asyncio.sleep(0)
