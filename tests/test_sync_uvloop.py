@@ -74,7 +74,7 @@ def test_libuv_starts_no_thread_of_its_own(fake: FakeClerk, redis_server: RedisS
     pytest.importorskip("uvloop", reason="the extra speed is not installed")
     ended = run_program(
         """
-        import os, pathlib, sys, warnings
+        import os, pathlib, sys, time, warnings
         from clerk_async import ConnectError, RetryPolicy, SessionsApi
         warnings.simplefilter("ignore", DeprecationWarning)
         once = RetryPolicy(attempts=1)
@@ -86,6 +86,9 @@ def test_libuv_starts_no_thread_of_its_own(fake: FakeClerk, redis_server: RedisS
             nobody.list(user_id="user_1")
         except ConnectError:
             print("no such host")
+        ends = time.monotonic() + 20
+        while not client.shared_status().connected and time.monotonic() < ends:
+            time.sleep(0.01)
         names = [each.read_text() for each in pathlib.Path("/proc/self/task").glob("*/comm")]
         print([each for each in names if "uv" in each], client.shared_status().connected)
         child = os.fork()
