@@ -44,6 +44,12 @@ class LoopThread:
         self._is_closed = False
         _alive[id(self)] = weakref.ref(self)
 
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise TypeError(
+            "a client and its parts can't be pickled or copied because they hold a thread and open "
+            "connections: make one in each process"
+        )
+
     def forget_parents(self, but: int | None = None) -> None:
         """Start anew in a child process, without touching the loops of its parents.
 
