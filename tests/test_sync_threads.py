@@ -9,14 +9,17 @@ import contextvars
 import gc
 import itertools
 import logging
+import os
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
 from clients import ONCE, OPERATIONS, invoke, sync_client_of
+from served_apps import until
 
 from clerk_async import ClientClosedError, NotFoundError, SessionsApi, WrongLoopError
 from clerk_async.sync.private_loop import Crossing
@@ -168,7 +171,7 @@ def test_a_call_that_arrives_as_the_loop_ends_is_rejected(fake: FakeClerk) -> No
         private.loop.call_soon_threadsafe(may_go_on.wait, 30)
         private.loop.call_soon_threadsafe(private.loop.stop)
         calls = [threads.submit(client.get, "sess_1") for _ in range(2)]
-        fake.wait_for(lambda: len(private._arrivals) == 2)
+        until(lambda: len(private._arrivals) == 2)
         may_go_on.set()
         for call in calls:
             error = call.exception(10)  # or the answer, if it came in that turn
@@ -221,6 +224,48 @@ def test_a_call_that_arrives_as_the_loop_goes_to_sleep_is_made(fake: FakeClerk) 
         assert client.get(session).id == session
         assert late.wait(10)
         assert late.outcome().id == session
+
+
+def test_a_caller_that_is_woken_in_vain_waits_on(fake: FakeClerk) -> None:
+    """What wakes it may also be rung for the call before, or by a fork that shares it."""
+    session = fake.add_session().id
+    with sync_client_of(fake) as client:
+        client.get(session)
+        for bell in client._thread.private().bells:
+            bell.ring()
+        assert client.get(session).id == session
+
+
+def test_calls_work_where_there_is_nothing_to_ring(
+    fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without eventfd, as on macOS and Windows, or without a free file descriptor."""
+    monkeypatch.delattr(os, "eventfd", raising=False)
+    session = fake.add_session().id
+    with sync_client_of(fake) as client:
+        for _ in range(3):
+            assert client.get(session).id == session
+
+
+@pytest.mark.skipif(not hasattr(os, "eventfd"), reason="Linux's own")
+def test_concurrent_calls_leave_no_file_open_after_close(fake: FakeClerk) -> None:
+    """Each waiting thread has a descriptor; closing the client closes all of them."""
+    session = fake.add_session().id
+
+    def rung() -> int:
+        links = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
+        return sum("eventfd" in link for link in links)
+
+    before = rung()
+    with sync_client_of(fake) as client, ThreadPoolExecutor(8) as threads:
+        fake.inject(Fault.hold(count=8))
+        calls = [threads.submit(client.get, session) for _ in range(8)]
+        fake.wait_for(lambda: fake.held == 8)
+        assert rung() - before >= 8
+        fake.release()
+        assert {call.result(10).id for call in calls} == {session}
+    gc.collect()
+    assert rung() <= before
 
 
 def test_a_closed_client_rejects_every_call(fake: FakeClerk) -> None:

@@ -16,6 +16,7 @@ import functools
 import logging
 import math
 import os
+import select
 import threading
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
 
@@ -82,6 +83,67 @@ class Latch:
             with contextlib.suppress(ValueError):
                 self._waiting.remove(mine.release)
         return self.is_open
+
+
+class Bell:
+    """Wakes the thread that waits for it, which must expect to be woken in vain.
+
+    A lock is released by a thread that goes on running Python code, so the woken thread would have
+    to wait again, for the interpreter's lock. While this system call rings, that lock is free.
+
+    Raises:
+        OSError: If no file descriptor is left.
+        AttributeError: If this system is not Linux.
+    """
+
+    _number = -1
+
+    def __init__(self) -> None:
+        self._number = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poll = select.poll()
+        self._poll.register(self._number, select.POLLIN)
+
+    def ring(self) -> None:
+        """Wake the thread that waits, or the next one to wait."""
+        if self._number >= 0:  # else it and its call were garbage together, and nobody waits
+            os.eventfd_write(self._number, 1)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until it rings; return false on a timeout."""
+        if not self._poll.poll(seconds * 1000):
+            return False
+        with contextlib.suppress(BlockingIOError):  # a forked process that has it too was faster
+            os.eventfd_read(self._number)
+        return True
+
+    def __del__(self, close: Callable[[int], object] = os.close) -> None:
+        number, self._number = self._number, -1
+        if number >= 0:
+            close(number)
+
+
+class LockBell:
+    """A bell that is a lock, and rings only once."""
+
+    def __init__(self) -> None:
+        self._lock = _thread.allocate_lock()
+        self._lock.acquire()
+
+    def ring(self) -> None:
+        """Wake the thread that waits, or the next one to wait."""
+        self._lock.release()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until it rings; return false on a timeout."""
+        return self._lock.acquire(timeout=seconds)
+
+
+def new_bell() -> Bell | LockBell:
+    """Make a bell of the best kind that can be made here and now."""
+    try:
+        return Bell()
+    except (AttributeError, OSError):
+        return LockBell()
 
 
 class Errand(Generic[T]):

@@ -14,6 +14,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from clerk_async.errors import ClientClosedError, ConfigurationError, WrongLoopError
+from clerk_async.http.errand import Bell, LockBell, new_bell
 from clerk_async.sync.fast_loop import loop_factory
 from clerk_async.sync.private_loop import Crossing, PrivateLoop
 
@@ -99,7 +100,12 @@ class LoopThread:
         raised; a second interruption is raised at once.
         """
         private = self.private()
-        crossing = Crossing(function, args, kwargs)
+        bell: Bell | LockBell
+        try:
+            bell = private.bells.pop()
+        except IndexError:
+            bell = new_bell()
+        crossing = Crossing(function, args, kwargs, bell=bell)
         try:
             private.hand_over(crossing)
             crossing.wait()
@@ -111,6 +117,8 @@ class LoopThread:
             crossing.lines.is_over = True
             if crossing.lines:
                 crossing.lines.write()
+            if type(bell) is Bell and not private.is_closing:
+                private.bells.append(bell)
         return crossing.outcome()
 
     def close(self, grace: float = CLOSE_GRACE) -> None:

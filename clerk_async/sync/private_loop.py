@@ -18,7 +18,15 @@ import sys
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from clerk_async.errors import ClientClosedError, ConfigurationError, ConnectError, WrongLoopError
-from clerk_async.http.errand import SLICE, Errand, Lines, lines_of_this_call, past_here
+from clerk_async.http.errand import (
+    SLICE,
+    Bell,
+    Errand,
+    Lines,
+    LockBell,
+    lines_of_this_call,
+    past_here,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -45,6 +53,7 @@ class Crossing(Generic[T]):
         arguments: Positional arguments for the function.
         options: Keyword arguments for the function.
         notify: Called in the loop's thread when the call has ended.
+        bell: Rung when the call has ended, for the caller that waits.
 
     Attributes:
         caller: The thread that waits for it; 0 if that was interrupted.
@@ -54,9 +63,9 @@ class Crossing(Generic[T]):
 
     __slots__ = (
         "_arguments",
+        "_bell",
         "_claim",
         "_context",
-        "_done",
         "_error",
         "_function",
         "_is_refused",
@@ -76,6 +85,7 @@ class Crossing(Generic[T]):
         arguments: tuple[Any, ...] = (),
         options: dict[str, Any] | None = None,
         notify: Callable[[], object] | None = None,
+        bell: Bell | LockBell | None = None,
     ) -> None:
         self.caller: int = _thread.get_ident()
         self.lines: Lines = Lines()
@@ -86,10 +96,7 @@ class Crossing(Generic[T]):
         self._context = contextvars.copy_context()
         self._notify = notify
         self._claim = _thread.allocate_lock()  # acquired once, by the thread that starts or ends it
-        self._done = (
-            _thread.allocate_lock()
-        )  # held until it has ended; only the caller waits for it
-        self._done.acquire()
+        self._bell = LockBell() if bell is None else bell
         self.is_settled: bool = False
         self._is_running = False
         self._is_refused = False
@@ -122,7 +129,7 @@ class Crossing(Generic[T]):
 
     def _settle(self) -> None:
         self.is_settled = True
-        self._done.release()
+        self._bell.ring()
         if self._notify is not None:
             self._notify()
 
@@ -145,9 +152,8 @@ class Crossing(Generic[T]):
         waited = 0.0
         while not self.is_settled and waited < seconds:
             step = min(SLICE, seconds - waited)
-            if self._done.acquire(timeout=step):
-                break
-            waited += step  # not by a clock: users' tests may freeze it
+            if not self._bell.wait(step):
+                waited += step  # not by a clock: users' tests may freeze it
         return self.is_settled
 
     def outcome(self) -> T:
@@ -181,6 +187,10 @@ class PrivateLoop:
         name: The thread's name.
         make: Makes the loop, in its thread.
         on_close: Awaited before the loop ends.
+
+    Attributes:
+        bells: Those that no caller waits for now. A late ring for an earlier call does no harm.
+            Nothing closes a bell that a call may still ring: that could write to another file.
     """
 
     def __init__(
@@ -200,6 +210,7 @@ class PrivateLoop:
         self._grace = 0.0
         self._arrivals: collections.deque[Crossing[Any]] = collections.deque()
         self._under_way: set[Crossing[Any]] = set()
+        self.bells: collections.deque[Bell] = collections.deque()
         self._turn = 0
         self._woken_in = -1
         self._closing: asyncio.Task[None] | None = None
@@ -252,6 +263,7 @@ class PrivateLoop:
         """
         self._grace = self._grace or grace
         self.is_closing = True
+        self.bells.clear()
         self.call_soon(self._begin_to_end)
         me = _thread.get_ident()
         calls = (*self._arrivals.copy(), *self._under_way.copy())
