@@ -475,9 +475,52 @@ async def _swallows_cancellations(ids: list[str]) -> AsyncIterator[str]:
             await asyncio.Event().wait()
 
 
+async def _wait_for_good() -> None:
+    while True:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+
+async def _does_both(ids: list[str]) -> AsyncIterator[str]:
+    try:
+        for session_id in ids:
+            yield session_id
+        await _wait_for_good()
+    finally:
+        await _wait_for_good()
+
+
+@pytest.mark.promise("stops")
+@leaping
+async def test_an_input_whose_clean_up_fails_after_a_stop_costs_no_report(
+    fake: FakeClerk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The connection of its cursor is gone; the error is logged."""
+    ids = add_sessions(fake, 3)
+
+    async def source() -> AsyncIterator[str]:
+        try:
+            for session_id in ids:
+                yield session_id
+            await asyncio.Event().wait()
+        finally:
+            raise ValueError("the pool is gone")
+
+    told: list[RevocationOutcome] = []
+    async with bulk_client(fake) as client:
+        run = asyncio.create_task(
+            client.revoke_many(source(), on_outcome=told.append, deadline=60.0)
+        )
+        await until(lambda: len(told) == 3)
+        leap(60.0)
+        report = await run
+    assert (report.revoked, report.stopped_by, report.exhausted) == (3, "deadline", False)
+    assert "the pool is gone" in caplog.text
+
+
 @pytest.mark.slow
 @pytest.mark.promise("stops")
-@pytest.mark.parametrize("source", [_hangs_in_its_end, _swallows_cancellations])
+@pytest.mark.parametrize("source", [_hangs_in_its_end, _swallows_cancellations, _does_both])
 @pytest.mark.parametrize("how", ["deadline", "should_stop", "max_failures", "cancel", "stream"])
 @leaping
 async def test_an_input_that_never_closes_is_abandoned(

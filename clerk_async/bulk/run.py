@@ -9,6 +9,7 @@ period.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -50,6 +51,8 @@ ROUNDS_WHEN_REFUSED: Final = 10
 DEFERRED_AT_MOST: Final = 1000
 """When this many ids wait for another round, it starts before the input ends."""
 BREATH: Final = 256
+
+_log = logging.getLogger("clerk_async")
 
 
 class BulkRun:
@@ -241,7 +244,10 @@ class BulkRun:
         try:
             return None if self._is_stopped else await self._patience.wait(self._work.take())
         except Exception as error:  # noqa: BLE001 - the input's own: raised once all is finished
-            self._abort(error)
+            if self._is_stopped:  # its clean-up failed, as when it was cancelled
+                _log.warning("the input raised after the run was stopped", exc_info=True)
+            else:
+                self._abort(error)
             return None
 
     def _wake(self) -> None:
