@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
+from chaos_world import open_files
 from clients import ONCE, OPERATIONS, invoke, sync_client_of
 from served_apps import until
 
@@ -439,6 +440,20 @@ async def test_it_works_in_a_running_loop(fake: FakeClerk) -> None:
     with sync_client_of(fake) as client:
         assert client.get(session).id == session
         assert (await asyncio.to_thread(client.get, session)).id == session
+
+
+def test_a_kept_error_keeps_no_file_open(fake: FakeClerk) -> None:
+    """Its traceback has the frames of the call, after the client was closed too."""
+    before = events_open()
+    with sync_client_of(fake) as client, pytest.raises(NotFoundError) as kept:
+        client.get("sess_nobody")
+    assert kept.value.attempts == 1
+    assert events_open() == before
+
+
+def events_open() -> int:
+    """Return how many files of this process are events, with which threads wake each other."""
+    return sum("eventfd" in each for each in open_files())
 
 
 def test_errors_are_raised_unchanged(fake: FakeClerk) -> None:

@@ -119,6 +119,7 @@ class LoopThread:
                 crossing.lines.write()
             if type(bell) is Bell and not private.is_closing:
                 private.bells.append(bell)
+            del bell
         return crossing.outcome()
 
     def close(self, grace: float = CLOSE_GRACE) -> None:

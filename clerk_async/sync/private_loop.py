@@ -96,7 +96,7 @@ class Crossing(Generic[T]):
         self._context = contextvars.copy_context()
         self._notify = notify
         self._claim = _thread.allocate_lock()  # acquired once, by the thread that starts or ends it
-        self._bell = LockBell() if bell is None else bell
+        self._bell: Bell | LockBell | None = LockBell() if bell is None else bell
         self.is_settled: bool = False
         self._is_running = False
         self._is_refused = False
@@ -128,8 +128,10 @@ class Crossing(Generic[T]):
         self._settle()
 
     def _settle(self) -> None:
+        bell = self._bell  # the caller lets go of it as soon as this is settled
         self.is_settled = True
-        self._bell.ring()
+        if bell is not None:
+            bell.ring()
         if self._notify is not None:
             self._notify()
 
@@ -152,12 +154,13 @@ class Crossing(Generic[T]):
         waited = 0.0
         while not self.is_settled and waited < seconds:
             step = min(SLICE, seconds - waited)
-            if not self._bell.wait(step):
+            if self._bell is None or not self._bell.wait(step):
                 waited += step  # not by a clock: users' tests may freeze it
         return self.is_settled
 
     def outcome(self) -> T:
         """Return the coroutine's result, or raise its error."""
+        self._bell = None  # whoever keeps the error keeps this object, and a bell is an open file
         if self._error is not None:
             error, self._error = self._error, None
             try:
