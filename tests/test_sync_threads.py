@@ -167,10 +167,16 @@ def test_a_call_that_arrives_as_the_loop_ends_is_rejected(fake: FakeClerk) -> No
     client.get(fake.add_session().id)
     private = client._thread.private()
     assert private.loop is not None
-    may_go_on = threading.Event()
+    is_busy, may_go_on = threading.Event(), threading.Event()
+
+    def keep_busy() -> None:
+        is_busy.set()
+        may_go_on.wait(30)
+
     with ThreadPoolExecutor(2) as threads:
-        private.loop.call_soon_threadsafe(may_go_on.wait, 30)
+        private.loop.call_soon_threadsafe(keep_busy)
         private.loop.call_soon_threadsafe(private.loop.stop)
+        assert is_busy.wait(10)
         calls = [threads.submit(client.get, "sess_1") for _ in range(2)]
         until(lambda: len(private._arrivals) == 2)
         may_go_on.set()
@@ -254,6 +260,7 @@ def test_concurrent_calls_leave_no_file_open_after_close(fake: FakeClerk) -> Non
     session = fake.add_session().id
 
     def rung() -> int:
+        gc.collect()  # of this test and of those before
         links = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
         return sum("eventfd" in link for link in links)
 
@@ -265,7 +272,6 @@ def test_concurrent_calls_leave_no_file_open_after_close(fake: FakeClerk) -> Non
         assert rung() - before >= 8
         fake.release()
         assert {call.result(10).id for call in calls} == {session}
-    gc.collect()
     assert rung() <= before
 
 

@@ -91,6 +91,9 @@ class Bell:
     A lock is released by a thread that goes on running Python code, so the woken thread would have
     to wait again, for the interpreter's lock. While this system call rings, that lock is free.
 
+    Attributes:
+        ring: Wakes the thread that waits, or the next one to wait.
+
     Raises:
         OSError: If no file descriptor is left.
         AttributeError: If this system is not Linux.
@@ -102,24 +105,30 @@ class Bell:
         self._number = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll = select.poll()
         self._poll.register(self._number, select.POLLIN)
+        # no method, because each call rings twice
+        self.ring: Callable[[], object] = functools.partial(os.eventfd_write, self._number, 1)
 
-    def ring(self) -> None:
-        """Wake the thread that waits, or the next one to wait."""
-        if self._number >= 0:  # else it and its call were garbage together, and nobody waits
-            os.eventfd_write(self._number, 1)
+    def fileno(self) -> int:
+        """The file descriptor, which can be read from while it rings: for event loops."""
+        return self._number
+
+    def hush(self) -> None:
+        """Stop ringing."""
+        with contextlib.suppress(BlockingIOError):  # a forked process that has it too was faster
+            os.eventfd_read(self._number)
 
     def wait(self, seconds: float) -> bool:
         """Wait until it rings; return false on a timeout."""
         if not self._poll.poll(seconds * 1000):
             return False
-        with contextlib.suppress(BlockingIOError):  # a forked process that has it too was faster
+        with contextlib.suppress(BlockingIOError):  # as in `hush`, which would be one more call
             os.eventfd_read(self._number)
         return True
 
     def __del__(self, close: Callable[[int], object] = os.close) -> None:
-        number, self._number = self._number, -1
-        if number >= 0:
-            close(number)
+        self.ring = int  # nothing: its call may be garbage too, and end later
+        if self._number >= 0:
+            close(self._number)
 
 
 class LockBell:

@@ -25,6 +25,7 @@ from clerk_async.http.errand import (
     Lines,
     LockBell,
     lines_of_this_call,
+    new_bell,
     past_here,
 )
 
@@ -214,6 +215,7 @@ class PrivateLoop:
         self._arrivals: collections.deque[Crossing[Any]] = collections.deque()
         self._under_way: set[Crossing[Any]] = set()
         self.bells: collections.deque[Bell] = collections.deque()
+        self._doorbell: Bell | None = None
         self._turn = 0
         self._woken_in = -1
         self._closing: asyncio.Task[None] | None = None
@@ -229,12 +231,15 @@ class PrivateLoop:
         if self.is_closing:
             raise ClientClosedError("this client was closed")
         self._arrivals.append(crossing)
-        turn, loop = self._turn, self.loop
+        turn, loop, doorbell = self._turn, self.loop, self._doorbell
         if loop is None:
             self._start()
         elif self._woken_in != turn:
             try:
-                loop.call_soon_threadsafe(self._receive)
+                if doorbell is None:
+                    loop.call_soon_threadsafe(self._receive)
+                else:  # one system call less, and no handle
+                    doorbell.ring()
                 # Only now, and only for the turn read before: a thread that reads this value can
                 # rely on the loop having been woken and not having looked since.
                 self._woken_in = turn
@@ -280,6 +285,7 @@ class PrivateLoop:
         # The child shares the parent's selector: closing or even finalizing the loop could
         # unregister what the parent waits for. So we only mark it, which also avoids a warning.
         self.is_over = True
+        self._doorbell = None  # the parent's loop would hear it
         with contextlib.suppress(AttributeError):
             cast("Any", self.loop)._closed = True  # noqa: SLF001
         error = WrongLoopError("this call continues in the parent process, not in the fork")
@@ -309,6 +315,7 @@ class PrivateLoop:
             self._refuse_all(ConnectError(f"the client can't start its event loop: {why}"))
             return
         try:
+            self._hang_doorbell(loop)
             self.loop = loop
             loop.call_soon(self._receive)
             if self.is_closing:  # `end` may have found no loop yet
@@ -320,10 +327,22 @@ class PrivateLoop:
             loop.run_until_complete(_cut_off())
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
+            self._doorbell = None
             loop.close()
             _loop_threads.discard(self.ident)
             self.is_over = True  # before we look: later callers see it and don't wait
             self._refuse_all(asyncio.CancelledError())
+
+    def _hang_doorbell(self, loop: asyncio.AbstractEventLoop) -> None:
+        bell = new_bell()
+        if isinstance(bell, Bell):
+            with contextlib.suppress(NotImplementedError):  # a loop of the user's own kind
+                loop.add_reader(bell, self._answer, bell)
+                self._doorbell = bell
+
+    def _answer(self, bell: Bell) -> None:
+        bell.hush()
+        self._receive()
 
     def _receive(self) -> None:
         self._turn += 1  # before we look: later callers must wake the loop again
