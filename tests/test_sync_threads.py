@@ -264,6 +264,7 @@ def test_concurrent_calls_leave_no_file_open_after_close(fake: FakeClerk) -> Non
         links = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
         return sum("eventfd" in link for link in links)
 
+    gc.collect()  # bells of earlier tests
     before = rung()
     with sync_client_of(fake) as client, ThreadPoolExecutor(8) as threads:
         fake.inject(Fault.hold(count=8))
