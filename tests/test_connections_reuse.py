@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 import pytest
 import trustme
+from bulk_client import until
 from clients import ONCE
 from leaps import here, leaping
 from talkative import Talkative, http, jwt_of, right, session
@@ -336,7 +337,9 @@ async def test_after_an_odd_response_the_next_call_gets_its_own(
     with Talkative(answer) as server:
         async with client_at(server, is_theirs=is_theirs) as client:
             for number in range(4):
+                rests.clear()
                 odd = asyncio.ensure_future(client.get(f"sess_odd{number}"))
+                await until(lambda: bool(rests))
                 await asyncio.wait([odd], timeout=0.1)
                 server.say(rests[-1])
                 with contextlib.suppress(ClerkError):
