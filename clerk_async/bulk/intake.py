@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 DUPLICATES_WINDOW: Final = 50_000
 """How many ids back a duplicate is still recognized and not sent again."""
-PARTS: Final = 220
-"""Tables of 227 ids on average, which leave room in CPython's dicts for 341."""
-REBUILT_AFTER: Final = 60
+PARTS: Final = 196
+"""Tables of 255 ids on average, which leave room in CPython's dicts for 341."""
+REBUILT_AFTER: Final = 40
 """After this many evictions, the next table is rebuilt without the traces of what it has lost.
 
 That is before the traces fill the table, for which CPython would double it.
