@@ -109,6 +109,9 @@ class Connection:
         except TimeoutError:
             raise AwayError("late") from None
 
+    async def connect(self) -> None:
+        """Do nothing: there is always a connection."""
+
     async def command(self, *_: object, **__: object) -> Any:
         """Wait forever, because the feed is not simulated."""
         await asyncio.Event().wait()

@@ -14,7 +14,7 @@ import pytest
 import trustme
 from redis_servers import RedisServer, program_of
 
-from clerk_async import AsyncSessionsApi, SharedState
+from clerk_async import AsyncSessionsApi, RateLimit, SharedState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -152,6 +152,33 @@ async def test_a_server_that_replies_nonsense_counts_as_away(
             report = await sessions.revoke_many([session.id])
     assert report.ok
     assert not [each for each in caplog.records if each.levelno >= logging.ERROR]
+
+
+@pytest.mark.promise("redis-away")
+async def test_a_redis_that_is_always_too_slow_holds_nobody_up(
+    fake: FakeClerk, redis_server: RedisServer
+) -> None:
+    """It replies in time while connecting, which may take longer, and never afterwards."""
+
+    async def pump(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float = 0.0
+    ) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                await asyncio.sleep(delay)
+                writer.write(data)
+        writer.close()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        replies, commands = await asyncio.open_connection("127.0.0.1", redis_server.port)
+        await asyncio.gather(pump(reader, commands), pump(replies, writer, 0.1))
+
+    ids = [fake.add_session(user_id="user_1").id for _ in range(40)]
+    async with await asyncio.start_server(relay, "127.0.0.1", 0) as server:
+        url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+        async with make(fake, SharedState(url, timeout=0.02)) as sessions:
+            report = await sessions.revoke_many(ids, rate_limit=RateLimit(40, per=2.0))
+    assert report.ok
 
 
 @pytest.mark.slow

@@ -46,6 +46,15 @@ class RedisConnection:
         self._connect_timeout = max(state.timeout, CONNECT_TIMEOUT)
         self._is_open = False
 
+    async def connect(self) -> None:
+        """Connect unless that is done, so that the next command has its own timeout.
+
+        Raises:
+            AwayError: As `command` does.
+        """
+        if not self._is_open:
+            await self.command("TIME")
+
     async def command(self, *words: str | bytes | float, wait: float = 0.0) -> Any:
         """Send a command and return its reply, as redis-py does.
 
@@ -93,6 +102,8 @@ class RedisConnection:
             told = f"no answer within {seconds:g} s"
         except MovedError:
             told = _ONE_OF_A_CLUSTER
+        except (ValueError, TypeError, LookupError) as error:  # redis-py couldn't read the reply
+            told = str(unreadable(error))
         except (RedisError, OSError, RuntimeError) as error:
             told = redact(str(error))[:_LONGEST_REASON] or type(error).__name__
         else:

@@ -283,6 +283,8 @@ class Link:
         if connection is None:
             raise AwayError("this client was closed")
         loop, window = connection.loop, self.window
+        # A slow Redis, which replies in time only while connecting, must not seem to come and go.
+        await connection.connect()
         sent_at = loop.time()
         told, self._told = self._told, []
         try:
