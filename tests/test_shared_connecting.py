@@ -8,7 +8,7 @@ import logging
 import subprocess
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import pytest
 import trustme
@@ -17,7 +17,7 @@ from redis_servers import RedisServer, program_of
 from clerk_async import AsyncSessionsApi, RateLimit, SharedState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
     from pathlib import Path
 
     from clerk_async.testing import FakeClerk
@@ -55,6 +55,29 @@ async def assert_shared(fake: FakeClerk, open_state: Callable[[], str | SharedSt
                 await asyncio.sleep(0.005)
             while not one.shared_status().connected or one.shared_status().processes != 2:  # noqa: ASYNC110 - likewise
                 await asyncio.sleep(0.005)
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncGenerator[str]:
+    """Yield the URL of a server whose connections are handled so, and end all of them."""
+    tasks: list[asyncio.Task[None]] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.append(cast("asyncio.Task[None]", asyncio.current_task()))
+        try:
+            with contextlib.suppress(ConnectionError):
+                await handle(reader, writer)
+        finally:
+            writer.transport.abort()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        await asyncio.sleep(0)  # the event loop closes the sockets of aborted transports
 
 
 async def reason_of_absence(url: str | SharedState, caplog: pytest.LogCaptureFixture) -> str:
@@ -139,14 +162,11 @@ async def test_a_server_that_replies_nonsense_counts_as_away(
     """A bulk run goes on alone instead of waiting forever, and the log says why."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
-            while await reader.read(65536):
-                writer.write(reply)
-        writer.close()
+        while await reader.read(65536):
+            writer.write(reply)
 
     session = fake.add_session(user_id="user_1")
-    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-        url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+    async with serving(answer) as url:
         assert "its reply can't be read" in await reason_of_absence(url, caplog)
         async with make(fake, url) as sessions:
             report = await sessions.revoke_many([session.id])
@@ -163,21 +183,20 @@ async def test_a_redis_that_is_always_too_slow_holds_nobody_up(
     async def pump(
         reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float = 0.0
     ) -> None:
-        with contextlib.suppress(ConnectionError):
-            while data := await reader.read(65536):
-                await asyncio.sleep(delay)
-                writer.write(data)
-        writer.close()
+        while data := await reader.read(65536):
+            await asyncio.sleep(delay)
+            writer.write(data)
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         replies, commands = await asyncio.open_connection("127.0.0.1", redis_server.port)
-        await asyncio.gather(pump(reader, commands), pump(replies, writer, 0.1))
+        try:
+            await asyncio.gather(pump(reader, commands), pump(replies, writer, 0.1))
+        finally:
+            commands.transport.abort()
 
     ids = [fake.add_session(user_id="user_1").id for _ in range(40)]
-    async with await asyncio.start_server(relay, "127.0.0.1", 0) as server:
-        url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
-        async with make(fake, SharedState(url, timeout=0.02)) as sessions:
-            report = await sessions.revoke_many(ids, rate_limit=RateLimit(40, per=2.0))
+    async with serving(relay) as url, make(fake, SharedState(url, timeout=0.02)) as sessions:
+        report = await sessions.revoke_many(ids, rate_limit=RateLimit(40, per=2.0))
     assert report.ok
 
 
