@@ -150,9 +150,11 @@ class Lateness:
         loop = asyncio.get_running_loop()
         now = loop.time()
         while True:
-            await asyncio.sleep(LOOK_EVERY)
-            before, now = now, loop.time()
-            self.seconds = max(self.seconds, now - before - LOOK_EVERY)
+            try:
+                await asyncio.sleep(LOOK_EVERY)
+            finally:  # a delay may be what the last call before the end has met
+                before, now = now, loop.time()
+                self.seconds = max(self.seconds, now - before - LOOK_EVERY)
 
 
 @attrs.define

@@ -86,6 +86,7 @@ async def test_a_deadline_is_accurate_to_5_percent(fake: FakeClerk) -> None:
         watch = asyncio.create_task(measure_the_end(lateness))
         took = dict(zip(waits, await asyncio.gather(*waits.values()), strict=True))
     watch.cancel()
+    await asyncio.wait([watch])
     most = DEADLINE * 1.05 + 2 * lateness.seconds
     assert {name: seconds for name, seconds in took.items() if seconds > most} == {}
     assert {name: seconds for name, seconds in took.items() if seconds < DEADLINE / 2} == {}
