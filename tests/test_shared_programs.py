@@ -54,10 +54,15 @@ PRODUCT = """
             print("ready", flush=True)
             sys.stdin.readline()
             ends = time.monotonic() + float(seconds)
-            async def call():
+            async def timed(request):
                 begun = time.monotonic()
-                await sessions.get(session_id)
-                times.append(time.monotonic() - begun)
+                await request
+                return time.monotonic() - begun
+            async def call():  # the key set has no limit, but the same service and machine
+                own, bare = await asyncio.gather(
+                    timed(sessions.get(session_id)), timed(sessions._fetch_jwks())
+                )
+                times.append(own - bare)
             async with asyncio.TaskGroup() as group:
                 while time.monotonic() < ends:
                     group.create_task(call())
@@ -217,7 +222,8 @@ def test_a_product_beside_bulk_runs_is_neither_rejected_nor_delayed(
             assert [each["revoked"] for each in workers.results()] == [800] * 2
             assert workers.refused == 0
     times = json.loads(ended.out)
-    assert len(times) > 100
-    # Calls that waited for the window would take up to ten seconds. A machine that stalls delays
-    # some calls by a second or two. `python -m benchmarks.shared_bounds` measures the rest.
+    assert len(times) > 50
+    # Each is compared with a request of the same moment that no limit delays. A call that waited
+    # for the window would take up to ten seconds longer. `python -m benchmarks.shared_bounds`
+    # measures the rest.
     assert len([each for each in times if each > 3.0]) <= len(times) / 10, times
