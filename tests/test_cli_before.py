@@ -10,6 +10,7 @@ import stat
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import pytest
 from cli_programs import Terminal, run
@@ -315,7 +316,7 @@ def test_an_unusable_folder_for_journals_does_not_stop_a_run(
 ) -> None:
     """In an incident the sessions must be revoked; the run says that it keeps no journal."""
     if is_full:
-        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+        monkeypatch.setattr(shutil, "disk_usage", Mock(return_value=SimpleNamespace(free=0)))
     else:
         blocked = tmp_path / "a file"
         blocked.touch()
