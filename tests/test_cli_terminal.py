@@ -243,7 +243,8 @@ def test_the_bar_shows_an_outage_and_the_run_continues_after_it(
     fake: FakeClerk, ids: Path, width: str
 ) -> None:
     """Sessions that only wait for a retry are not called failed."""
-    fake.inject(Fault.cut("before", operation="revoke", after=10, count=None))
+    # Each try takes a second, so that no session has used up its six when the outage ends.
+    fake.inject(Fault.cut("before", operation="revoke", after=10, count=None, delay=1.0))
     arguments = ("revoke", "--from", str(ids), "--yes", "--rate", "100000/1")
     with Terminal(fake, *arguments, env={"COLUMNS": width}) as terminal:
         terminal.wait_for("can't connect, retrying")
