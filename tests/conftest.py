@@ -7,7 +7,6 @@ import itertools
 import logging
 import os
 import signal
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from unittest.mock import Mock
 
@@ -91,14 +90,6 @@ def _clean_environment(
     for name in list(os.environ):
         if name.startswith(_FROM_OUTSIDE) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
-
-
-@pytest.fixture(params=["asyncio", *["uvloop"] * (find_spec("uvloop") is not None)])
-def each_private_loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Run the test once with each event loop that a sync client can have; return its name."""
-    kind: str = request.param
-    monkeypatch.setenv("CLERK_ASYNC_NO_UVLOOP", "1" if kind == "asyncio" else "")
-    return kind
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(300),
-    pytest.mark.usefixtures("each_private_loop"),
 ]
 
 STRIKES = Path(__file__).parent / "strikes.py"

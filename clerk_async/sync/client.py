@@ -60,9 +60,6 @@ class SessionsApi(BulkRevocation, Sharing, TokenSources):
         ...     for session in sessions.iterate(user_id="user_1"):
         ...         print(session.id, session.status)
 
-    With the extra `speed` (uvloop 0.23 or newer), its event loop is uvloop's, except on
-    free-threaded Python, or if the variable `CLERK_ASYNC_NO_UVLOOP` is set when you create it.
-
     Every operation can raise `ApiError` (with a subclass per status, see `clerk_async.errors`),
     `TransportError`, `ResponseDecodeError`, `ClientClosedError` and `WrongLoopError`. It raises
     `InvalidArgumentError` before it sends anything.
