@@ -98,7 +98,8 @@ def test_ctrl_c_leaves_sessions_that_wait_for_their_second_round(
 ) -> None:
     """They were tried, and the next run tries them again."""
     ids = write(tmp_path / "ids", add(fake, 60))
-    fake.inject(Fault.status(500, operation="revoke", after=20, count=None))
+    # Each try takes a second, so that no session has used up its six when the run is stopped.
+    fake.inject(Fault.status(500, operation="revoke", after=20, count=None, delay=1.0))
     with Terminal(fake, "revoke", "--from", ids, "-y", *FAST) as terminal:
         terminal.wait_for("the service fails, retrying")
         terminal.type("\x03")
