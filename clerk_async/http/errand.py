@@ -86,10 +86,10 @@ class Latch:
 
 
 class Bell:
-    """Wakes the thread that waits for it, which must expect to be woken in vain.
+    """Wakes a waiting thread, which must expect to be woken for no reason.
 
     A lock is released by a thread that goes on running Python code, so the woken thread would have
-    to wait again, for the interpreter's lock. While this system call rings, that lock is free.
+    to wait again, for the interpreter's lock. This system call releases that lock first.
 
     Attributes:
         ring: Wakes the thread that waits, or the next one to wait.
@@ -148,7 +148,7 @@ class LockBell:
 
 
 def new_bell() -> Bell | LockBell:
-    """Make a bell of the best kind that can be made here and now."""
+    """Return a `Bell` if this system can make one, else a `LockBell`."""
     try:
         return Bell()
     except (AttributeError, OSError):

@@ -32,7 +32,7 @@ class AwayError(Exception):
 
 
 def unreadable(error: Exception) -> AwayError:
-    """Return the error for a reply that is none of ours: whatever replies there is not Redis."""
+    """Return the error for a reply that can't be read: the server there is not Redis."""
     return AwayError(f"its reply can't be read: {type(error).__name__}")
 
 

@@ -162,7 +162,7 @@ class Crossing(Generic[T]):
 
     def outcome(self) -> T:
         """Return the coroutine's result, or raise its error."""
-        self._bell = None  # whoever keeps the error keeps this object, and a bell is an open file
+        self._bell = None  # it is an open file, and an error that is kept would keep it open
         if self._error is not None:
             error, self._error = self._error, None
             try:

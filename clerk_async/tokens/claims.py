@@ -404,7 +404,7 @@ def _frozen(value: object) -> object:
 
 
 def thawed(value: object) -> object:
-    """Return a copy that can be changed, and pickled."""
+    """Return a copy that can be changed and pickled."""
     if isinstance(value, Mapping):
         members = cast("Mapping[str, object]", value)
         return {name: thawed(member) for name, member in members.items()}
