@@ -160,6 +160,7 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
     },
     "The package": {
         "windows-names": "Nothing needs a name that Windows lacks",
+        "extras": "An extra that is missing is named; one that is installed but broken is never called missing, and the message says what is wrong with it",
         "public-surface": "Names, docstrings and layers match their description; imports are light",
         "readme-examples": "The README's examples run, and its defaults are the real ones",
         "websockets": "The example of a WebSocket ends with its session, and not with its token",

@@ -161,7 +161,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error says how to install it."""
     monkeypatch.setitem(sys.modules, "redis", None)
     monkeypatch.setitem(sys.modules, "redis.asyncio", None)
-    with pytest.raises(ConfigurationError, match=r'pip install "clerk-async\[redis\]"'):
+    with pytest.raises(ConfigurationError, match=r"pip install 'clerk-async\[redis\]'"):
         AsyncSessionsApi(KEY, shared_state=URL)
 
 

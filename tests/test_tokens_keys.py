@@ -461,41 +461,6 @@ def test_a_missing_extra_is_named() -> None:
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=60)
 
 
-@pytest.mark.parametrize(
-    ("module", "error"),
-    [
-        ("cryptography.hazmat.bindings._rust", "ImportError('version GLIBC_2.99 not found')"),
-        ("cryptography.hazmat.bindings._rust", "ModuleNotFoundError('No module', name='_cffi')"),
-        ("cryptography.hazmat.primitives.hashes", "OSError('cannot open shared object file')"),
-        ("cryptography.exceptions", "SystemError('initialized once')"),
-        ("cryptography.hazmat.bindings._rust", "PanicException('Python API call failed')"),
-    ],
-)
-def test_a_broken_extra_is_not_called_missing(module: str, error: str) -> None:
-    """The message says what went wrong, and sends nobody to pip."""
-    program = f"""
-        import sys
-        class PanicException(BaseException):
-            __module__ = "pyo3_runtime"
-        class Broken:
-            def find_spec(self, name, path=None, target=None):
-                if name == {module!r}:
-                    raise {error}
-        sys.meta_path.insert(0, Broken())
-        from clerk_async import AsyncTokenVerifier, ConfigurationError, TokenVerifier
-        for verifier in (TokenVerifier, AsyncTokenVerifier, TokenVerifier):
-            try:
-                verifier(issuer="https://clerk.example.com", authorized_parties=["https://a"])
-            except ConfigurationError as error:
-                assert "is installed but can't be loaded" in str(error), error
-                assert str({error}) in str(error), error
-                assert "pip" not in str(error), error
-            else:
-                raise SystemExit("no error")
-    """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=60)
-
-
 def test_a_program_that_only_verifies_imports_little() -> None:
     """It imports neither the client nor asyncio and TLS until something needs them."""
     program = f"""

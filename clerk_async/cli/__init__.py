@@ -23,13 +23,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: The arguments after the program's name; by default, those of the process.
     """
+    trouble = ""
     if any(find_spec(name) is None for name in _NEEDED):
-        message = (
-            "clerk-async: the command line needs the extra `cli`, which is not installed: "
-            "pip install 'clerk-async[cli]'"
-        )
+        trouble = "the extra `cli`, which is not installed: pip install 'clerk-async[cli]'"
+    else:
+        from clerk_async.extras import trouble_with  # noqa: PLC0415 - only to run a command
+
+        trouble = trouble_with("cli")
+    if trouble:
         if sys.stderr is not None:  # pyright: ignore[reportUnnecessaryComparison] - it may be closed
-            sys.stderr.write(message + "\n")
+            sys.stderr.write(f"clerk-async: the command line needs {trouble}\n")
         return 2
     from clerk_async.cli.app import run  # noqa: PLC0415 - click is an extra
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from clerk_async.cli.columns import SESSIONS, USERS
 from clerk_async.cli.output import cell, paint, terminal_width
+from clerk_async.extras import DRAWING, require
 from clerk_async.redaction import json_of
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ def _no_formula(text: str | None) -> str | None:
 
 def table(sessions: Sequence[Session], out: Output, *, now: datetime) -> str:
     """Draw sessions as a table with one line each, even on a narrow terminal."""
+    require("cli", DRAWING, needed_for="tables need")
     from rich.cells import cell_len  # noqa: PLC0415 - rich, only when drawing
 
     columns = {

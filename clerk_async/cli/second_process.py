@@ -19,13 +19,13 @@ import sys
 import tempfile
 import time
 from contextlib import asynccontextmanager, suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 import attrs
 
 from clerk_async.errors import TokenVerificationError
+from clerk_async.extras import trouble_with
 from clerk_async.reasons import TokenVerificationReason
 from clerk_async.sessions import AsyncSessionsApi
 from clerk_async.tokens.verifier import AsyncTokenVerifier
@@ -159,15 +159,14 @@ def _server() -> str:
     """Return the Redis server to start.
 
     Raises:
-        SecondProcessError: If there is none, or redis-py is not installed.
+        SecondProcessError: If there is none, or redis-py can't be used.
     """
     server = next(filter(None, map(shutil.which, _SERVERS)), None)
     if server is None or not hasattr(socket, "AF_UNIX") or not sys.executable:
         raise SecondProcessError("there is no redis-server on this machine")
-    if find_spec("redis") is None:
-        raise SecondProcessError(
-            "redis-py is not installed here (pip install 'clerk-async[redis]')"
-        )
+    trouble = trouble_with("redis")
+    if trouble:
+        raise SecondProcessError(f"sharing state needs {trouble}")
     return server
 
 

@@ -319,9 +319,9 @@ async def _lock_out_unless(
     try:
         session = fake.add_session(user_id=story.leaked[-1])
         token = fake.mint(session)
-    except RuntimeError:
+    except RuntimeError as error:
         if not out.is_json:
-            out.result("\nTo see a user locked out as well: pip install 'clerk-async[jwt]'")
+            out.result(f"\nThe demo can't lock a user out as well: {error}")
         return None
     work = asyncio.create_task(lock_out(fake, session, token))
     asked = asyncio.create_task(interrupts.wait())

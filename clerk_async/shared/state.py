@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -13,6 +12,7 @@ import attrs
 from clerk_async.config import SHARED_STATE_VARIABLE, check_number
 from clerk_async.denials.table import DEFAULT_KEEP
 from clerk_async.errors import ConfigurationError
+from clerk_async.extras import require
 from clerk_async.redaction import sealed
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class SharedState:
         keep: float = DEFAULT_KEEP,
         client: Redis | None = None,
     ) -> None:
-        _check_extra()
+        require("redis", needed_for="shared_state needs")  # only its users pay for the import
         if (url is None) == (client is None):
             raise ConfigurationError("SharedState takes either a URL or a client")
         if url is not None:
@@ -146,15 +146,6 @@ def resolve_shared_state(shared_state: str | SharedState | None) -> SharedState:
     return SharedState(shared_state)
 
 
-def _check_extra() -> None:
-    try:
-        import_module("redis.asyncio")  # only users of shared state pay for this import
-    except ImportError:
-        raise ConfigurationError(
-            'shared_state needs redis-py: pip install "clerk-async[redis]"'
-        ) from None
-
-
 def _check_url(url: object) -> None:
     """Reject a URL that redis-py can't use, without repeating it: it may contain a password."""
     if not isinstance(url, str):
@@ -175,7 +166,7 @@ def _check_url(url: object) -> None:
 
 
 def _make_client(url: str) -> Any:
-    import redis  # noqa: PLC0415 - see _check_extra
+    import redis  # noqa: PLC0415 - an extra
     from redis.asyncio import Redis  # noqa: PLC0415
     from redis.asyncio.retry import Retry  # noqa: PLC0415
     from redis.backoff import NoBackoff  # noqa: PLC0415

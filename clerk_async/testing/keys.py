@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from attrs import field, frozen
 
+from clerk_async.extras import SERIALIZATION, trouble_with
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -25,7 +27,7 @@ _COORDINATE = 32  # bytes of a number on P-256
 
 
 class CryptographyMissingError(RuntimeError):
-    """A token or key is needed, but cryptography is not installed."""
+    """A token or key is needed, but cryptography is not installed or can't be loaded."""
 
 
 @frozen(eq=False)
@@ -68,19 +70,17 @@ def make_key(kid: str | None, algorithm: str, borrower: object) -> SigningKey:
 
     Raises:
         ValueError: If the algorithm is not RS256, ES256 or EdDSA.
-        CryptographyMissingError: If cryptography is not installed.
+        CryptographyMissingError: If cryptography is not installed or can't be loaded.
     """
     if algorithm not in ALGORITHMS:
         raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, not {algorithm!r}")
-    try:
-        from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
-            Encoding,
-            PublicFormat,
-        )
-    except ImportError:
-        raise CryptographyMissingError(
-            "FakeClerk's tokens and keys need cryptography: pip install 'clerk-async[jwt]'"
-        ) from None
+    trouble = trouble_with("jwt", SERIALIZATION)
+    if trouble:
+        raise CryptographyMissingError(f"FakeClerk's tokens and keys need {trouble}")
+    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
+        Encoding,
+        PublicFormat,
+    )
 
     private = _lend(algorithm, borrower)
     public = private.public_key()

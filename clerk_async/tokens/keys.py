@@ -11,13 +11,13 @@ import binascii
 import math
 import re
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from typing import Any, Final, NamedTuple, cast
 
 import attrs
 import msgspec
 
 from clerk_async.errors import ConfigurationError
+from clerk_async.extras import SERIALIZATION, require
 from clerk_async.tokens.jose import canonical_base64url
 from clerk_async.tokens.refusals import cut
 
@@ -34,15 +34,7 @@ _ED25519_SMALL: Final = frozenset(
     {0, 1, _ED25519_PRIME - 1, _ED25519_ORDER_8, _ED25519_PRIME - _ED25519_ORDER_8}
 )
 """The y of all points of small order; for those keys anyone can forge signatures."""
-_NEEDED: Final = (
-    "cryptography",
-    "cryptography.exceptions",
-    "cryptography.hazmat.primitives.asymmetric.ec",
-    "cryptography.hazmat.primitives.asymmetric.ed25519",
-    "cryptography.hazmat.primitives.asymmetric.padding",
-    "cryptography.hazmat.primitives.asymmetric.rsa",
-    "cryptography.hazmat.primitives.hashes",
-)
+_NEEDED_FOR: Final = "Verifying session tokens needs"
 _WRAPPED_PEM: Final = "LS0tLS1CRUdJTi"  # -----BEGIN, base64-encoded
 
 Check = Callable[[bytes, bytes], bool]
@@ -80,28 +72,7 @@ def require_cryptography() -> None:
     Raises:
         ConfigurationError: If the extra `jwt` is not installed or can't be loaded.
     """
-    try:
-        for module in _NEEDED:
-            import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name == "cryptography":
-            raise ConfigurationError(
-                "Verifying session tokens needs the extra `jwt`, which is not installed: "
-                "pip install 'clerk-async[jwt]'"
-            ) from None
-        raise _broken(error) from None
-    except BaseException as error:  # a build for another machine may raise anything
-        is_panic = type(error).__module__ == "pyo3_runtime"  # Rust's, if cffi can't be loaded
-        if not isinstance(error, Exception) and not is_panic:
-            raise
-        raise _broken(error) from None
-
-
-def _broken(error: BaseException) -> ConfigurationError:
-    return ConfigurationError(
-        "Verifying session tokens needs cryptography, which is installed but can't be "
-        f"loaded ({type(error).__name__}: {error})."
-    )
+    require("jwt", needed_for=_NEEDED_FOR)
 
 
 def key_from(
@@ -135,6 +106,7 @@ _ARMOUR = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DO
 
 
 def _from_pem(text: str) -> VerificationKey:
+    require("jwt", SERIALIZATION, needed_for=_NEEDED_FOR)
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - heavy
     from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415 - heavy
         load_pem_public_key,

@@ -12,10 +12,10 @@ import os
 import re
 from collections.abc import Iterable
 from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from clerk_async.errors import ConfigurationError, InvalidArgumentError, WebhookVerificationError
+from clerk_async.extras import require
 from clerk_async.http.shapes import Losses
 from clerk_async.redaction import sealed
 from clerk_async.tokens.credentials import read_credentials
@@ -44,7 +44,7 @@ class _Receiver:
     """The verification that both receivers share; it never blocks."""
 
     def __init__(self, signing_secret: str | Sequence[str] | None) -> None:
-        _require_extra()
+        require("webhooks", needed_for="webhooks need")
         self._losses = Losses()
         self._is_settled = signing_secret is not None
         self._signers = _signers(signing_secret)
@@ -251,16 +251,6 @@ def _no_secret() -> ConfigurationError:
         f"no signing secret: set {SECRET_VARIABLE} or pass signing_secret (you find it under "
         '"Webhooks" in the Clerk Dashboard; it begins with whsec_)'
     )
-
-
-def _require_extra() -> None:
-    try:
-        import_module("standardwebhooks")
-    except ModuleNotFoundError:
-        raise ConfigurationError(
-            "webhooks need the extra `webhooks`, which is not installed: "
-            "pip install 'clerk-async[webhooks]'"
-        ) from None
 
 
 def _signer(secret: str) -> Webhook:
