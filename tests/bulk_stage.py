@@ -122,6 +122,9 @@ class Client(RevocationTarget):
         self.in_flight = 0
         self.most_in_flight = 0
 
+    def pause_before_round(self) -> float:
+        return 1.0
+
     async def revoke(self, session_id: str, lane: Lane) -> ApiResponse[Session]:
         last: ClerkError | None = None
         for sent in range(1, self.attempts + 1):

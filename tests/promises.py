@@ -103,6 +103,7 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
         "any-input": "Any iterable works, even an endless one; memory does not grow; duplicates are sent once; a bad id is an outcome",
         "streams-end": "A stream always ends, whatever the timing of workers and reader",
         "pacing": "No rate-limit window of the service is exceeded, and little time is lost",
+        "rounds": "A session that failed for a passing reason is tried again after a pause, which delays no other session",
         "stops": "A run stops for a rejected key, too many failures, a deadline, `should_stop` or cancellation, and finishes what is in flight",
         "kill-9": "kill -9 loses nothing and leaves no false outcome; a second run resumes",
         "foreign-journals": "A journal of another instance or kind is rejected and left unchanged",

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bulk_client import add_sessions, bulk_client, live, sends, until
-from leaps import leap, leaping
+from bulk_client import add_sessions, bulk_client, by_status, live, sends, until
+from leaps import leap, leaping, time_stands_still
 
 from clerk_async import (
+    AsyncSessionsApi,
     BulkRevocationError,
     InvalidArgumentError,
     NotFoundError,
+    RetryPolicy,
     RevocationStatus,
     ServerError,
+    SessionsApi,
     SessionStatus,
 )
 from clerk_async.errors import BadRequestError, ResponseDecodeError
@@ -234,6 +238,108 @@ async def test_a_temporary_failure_gets_a_second_round_at_the_end(fake: FakeCler
     assert report.revoked == 10
     assert order == [*ids[1:], ids[0]]
     assert sends(fake)[ids[0]] == 4
+
+
+def _pausing_client(fake: FakeClerk, pause: float) -> AsyncSessionsApi:
+    """Make a client that waits this long between two rounds, and not at all within one."""
+    client = bulk_client(fake, retry=RetryPolicy(base_delay=pause / 4, max_delay=pause))
+    client._shared.draw = lambda: 0.0
+    return client
+
+
+@pytest.mark.promise("rounds")
+@pytest.mark.parametrize("how", ["revoke_many", "revoke_stream", "revoke_all", "sync", "listing"])
+async def test_the_second_round_begins_after_a_pause(how: str, fake: FakeClerk) -> None:
+    """An outage that is shorter leaves no session live, however fast its attempts fail."""
+    ids = add_sessions(fake, 4, user_id="user_1")
+    if how == "listing":
+        fake.inject(Fault.status(503, operation="list", count=3))
+    else:
+        for session_id in ids:
+            fake.inject(Fault.status(503, operation="revoke", session_id=session_id, count=3))
+    async with _pausing_client(fake, 0.1) as client:
+        started = time.monotonic()
+        if how == "revoke_many":
+            assert (await client.revoke_many(ids)).ok
+        elif how == "revoke_stream":
+            assert [each.status async for each in client.revoke_stream(ids)] == ["revoked"] * 4
+        elif how == "sync":
+            await asyncio.to_thread(_revoke_in_sync, fake, ids)
+        else:
+            assert (await client.revoke_all(user_id="user_1")).ok
+        assert time.monotonic() - started >= 0.1
+    assert not live(fake)
+
+
+def _revoke_in_sync(fake: FakeClerk, ids: list[str]) -> None:
+    with SessionsApi(
+        fake.secret_key, base_url=fake.base_url, retry=RetryPolicy(base_delay=0.025)
+    ) as client:
+        assert client.revoke_many(ids).ok
+
+
+@pytest.mark.promise("rounds")
+@leaping
+async def test_the_pause_delays_neither_other_sessions_nor_the_end(fake: FakeClerk) -> None:
+    """It is over when the last of the others is revoked, and nothing more waits."""
+    ids = add_sessions(fake, 10)
+    fake.inject(Fault.status(503, operation="revoke", session_id=ids[0], count=3))
+    fake.inject(Fault.hold(operation="revoke", session_id=ids[9]))
+    told: list[str | None] = []
+    async with _pausing_client(fake, 60.0) as client:
+        run = asyncio.create_task(
+            client.revoke_many(
+                ids, concurrency=1, on_outcome=lambda outcome: told.append(outcome.session_id)
+            )
+        )
+        await until(lambda: ids[9] in sends(fake))
+        assert told == ids[1:9]
+        leap(60.0)
+        with time_stands_still():
+            fake.release()
+            report = await run
+    assert told == [*ids[1:], ids[0]]
+    assert report.ok
+    assert sends(fake)[ids[0]] == 4
+
+
+@leaping
+async def test_the_second_round_begins_at_once_if_the_deadline_would_come_first(
+    fake: FakeClerk,
+) -> None:
+    """Otherwise the session would get no second round."""
+    ids = add_sessions(fake, 3)
+    fake.inject(Fault.status(503, operation="revoke", session_id=ids[1], count=3))
+    async with _pausing_client(fake, 600.0) as client:
+        with time_stands_still():
+            report = await client.revoke_many(ids, deadline=600.0)
+    assert (report.ok, report.stopped_by) == (True, None)
+
+
+@pytest.mark.parametrize("how", ["should_stop", "cancel"])
+@leaping
+async def test_a_stop_does_not_wait_for_the_second_round(how: str, fake: FakeClerk) -> None:
+    """The session that waits for it is left, with its error."""
+    ids = add_sessions(fake, 3)
+    fake.inject(Fault.status(503, operation="revoke", session_id=ids[1], count=3))
+    told: list[RevocationOutcome] = []
+    async with _pausing_client(fake, 600.0) as client:
+        run = asyncio.create_task(
+            client.revoke_many(
+                ids,
+                on_outcome=told.append,
+                should_stop=lambda: how == "should_stop" and len(told) == 2,
+            )
+        )
+        await until(lambda: len(told) == 2)
+        if how == "cancel":
+            run.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await run
+        else:
+            assert (await run).stopped_by == "should_stop"
+    assert by_status(told) == {"revoked": 2, "not_attempted": 1}
+    assert isinstance(told[-1].error, ServerError)
 
 
 async def test_a_lasting_failure_is_reported_after_two_rounds(fake: FakeClerk) -> None:

@@ -1,8 +1,9 @@
 """Bulk revocation: many sessions, paced, journaled, with one outcome each.
 
 To read the code, begin with `methods` (what users call), then `run` (the engine), `work` and
-`sweep` (where its jobs come from), `verdict` (what a response means), `ledger` (who is notified),
-and `journal`. The rest of this text explains why a run behaves the way it does.
+`sweep` (where its jobs come from), `rounds` (which of them are tried again), `verdict` (what a
+response means), `ledger` (who is notified), and `journal`. The rest of this text explains why a run
+behaves the way it does.
 
 The limit
 ---------
@@ -31,9 +32,11 @@ Rounds
 ------
 In each round, a session is tried as often as the client's retry policy allows. If it failed for a
 reason that may pass (a lost connection, a 5xx, a 429), it gets another round once the input is
-exhausted, or once 1,000 such sessions wait. A session gets two rounds, or ten if the last response
-was a 429. After a 400, or a response that can't be read, the run looks the session up once to find
-out what became of it.
+exhausted, or once 1,000 such sessions wait (fewer if `max_failures` is lower). All attempts of a
+round may fall into one short outage, so the next round begins no sooner than four times the
+policy's `base_delay` after it: a second by default. Only if the deadline would come first, it
+begins at once. A session gets two rounds, or ten if the last response was a 429. After a 400, or a
+response that can't be read, the run looks the session up once to find out what became of it.
 
 Stops
 -----

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from clerk_async.bulk.intake import Patience
@@ -18,14 +17,14 @@ from clerk_async.bulk.journal import open_journal
 from clerk_async.bulk.ledger import Callbacks, Ledger, Meter
 from clerk_async.bulk.lockout import Lockout
 from clerk_async.bulk.report import RevocationOutcome, RevocationReport, RevocationStatus
+from clerk_async.bulk.rounds import ROUNDS, Deferred, gets_another_round
 from clerk_async.bulk.stream import OutcomeStream, told_by
 from clerk_async.bulk.verdict import Verdict, cut_off, is_answer, let_go_of_frames, revoke_one
 from clerk_async.bulk.work import RunEnded
-from clerk_async.errors import JournalError, RateLimitedError
+from clerk_async.errors import JournalError
 from clerk_async.http.daemon import running_loop, shielded
 from clerk_async.http.error_bodies import refuses_key
 from clerk_async.http.paging import is_async
-from clerk_async.http.retry import is_passing
 from clerk_async.pacing.gate import RunPacer
 from clerk_async.pacing.window import SendRefused
 from clerk_async.under_test import settle
@@ -37,17 +36,12 @@ if TYPE_CHECKING:
     from clerk_async.bulk.report import StopReason
     from clerk_async.bulk.verdict import RevocationTarget
     from clerk_async.bulk.work import Job, Work
-    from clerk_async.errors import ClerkError
     from clerk_async.pacing.gate import Lane
 
 CANCEL_GRACE: Final = 2.0
 """Seconds that a cancelled run waits for requests in flight, and a stopped one for its input."""
 TICK: Final = 0.25
 """Seconds between two progress snapshots."""
-ROUNDS: Final = 2
-"""Rounds for an id that fails for a passing reason; each has all attempts of the retry policy."""
-ROUNDS_WHEN_REFUSED: Final = 10
-"""The same if the last response was a 429, which says nothing about the session."""
 DEFERRED_AT_MOST: Final = 1000
 """When this many ids wait for another round, it starts before the input ends."""
 BREATH: Final = 256
@@ -76,7 +70,7 @@ class BulkRun:
         self._callbacks = Callbacks()
         self._ledger = Ledger(self._callbacks, options.on_outcome)
         self._lockout = work.lockout = Lockout(target.denials, is_dry=options.dry_run)
-        self._deferred: deque[Job] = deque()
+        self._deferred = Deferred(target.pause_before_round, self._wake)
         self._workers: set[asyncio.Task[None]] = set()
         self._patience = Patience(self._remove_worker)
         self._idle: list[asyncio.Future[None]] = []
@@ -127,6 +121,7 @@ class BulkRun:
             for clock in clocks:
                 clock.cancel()
             self._patience.close()
+            self._deferred.close()
             self._lockout.end()
             with shielded():
                 if (trouble := await self._ledger.close()) is not None:
@@ -147,6 +142,7 @@ class BulkRun:
         if options.deadline == 0:
             self.stop("deadline")
         elif options.deadline is not None:
+            self._deferred.end_in(options.deadline)
             clocks.append(loop.call_later(options.deadline, self.stop, "deadline"))
         if options.on_progress is not None or options.should_stop is not None:
             clocks.append(loop.create_task(self._tick()))
@@ -222,19 +218,18 @@ class BulkRun:
                     self._wake()
 
     async def _next_job(self) -> Job | None:
+        deferred = self._deferred
         while not self._is_stopped:
-            if self._deferred and (
-                self._work.is_read or len(self._deferred) >= self._most_deferred()
-            ):
-                return self._deferred.popleft()
-            job = await self._read()
+            is_full = bool(deferred) and len(deferred) >= self._most_deferred()
+            job = deferred.take() if is_full or self._work.is_read else None
+            if job is None and not is_full:
+                job = await self._read()
             if job is not None:
                 return job
-            if self._deferred:
-                continue
-            if not self._busy:
+            if not deferred and not self._busy:
                 self._wake()
                 return None
+            deferred.watch()
             change: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._idle.append(change)
             await change
@@ -301,20 +296,15 @@ class BulkRun:
         if (hindrance := verdict.hindrance) is not None:
             if refuses_key(hindrance):
                 self.stop("authentication")
-            elif self._gets_another_round(job, hindrance):
+            elif gets_another_round(job, hindrance):
                 job.error = verdict.error
                 job.attempts = verdict.attempts
                 job.may_have_arrived = verdict.may_have_arrived
                 if not self._is_stopped:
-                    self._deferred.append(job)
+                    self._deferred.add(job)
                     return
                 verdict.status = RevocationStatus.NOT_ATTEMPTED
         await self._tell(job, verdict)
-
-    def _gets_another_round(self, job: Job, error: ClerkError) -> bool:
-        job.rounds += 1
-        most = ROUNDS_WHEN_REFUSED if isinstance(error, RateLimitedError) else ROUNDS
-        return job.rounds < most and is_passing(error)
 
     async def _list(self, job: Job, lane: Lane) -> None:
         try:
@@ -329,9 +319,9 @@ class BulkRun:
             job.error = error
             if refuses_key(error):
                 self.stop("authentication")
-            elif self._gets_another_round(job, error):
+            elif gets_another_round(job, error):
                 if not self._is_stopped:
-                    self._deferred.append(job)
+                    self._deferred.add(job)
                 return
             await self._tell(job, Verdict(RevocationStatus.FAILED, error))
 
@@ -412,8 +402,7 @@ class BulkRun:
 
     async def _tell_deferred(self) -> None:
         """Report the jobs that wait for another round: they count as left, not as failed."""
-        while self._deferred:
-            job = self._deferred.popleft()
+        while (job := self._deferred.drop()) is not None:
             if not job.is_listing:
                 left = Verdict(RevocationStatus.NOT_ATTEMPTED, job.error, job.attempts)
                 await self._tell(job, left)

@@ -28,7 +28,7 @@ from clerk_async.errors import (
 from clerk_async.http import operations
 from clerk_async.http.decode import decode_page, decode_session
 from clerk_async.http.error_bodies import refuses_key
-from clerk_async.http.retry import is_passing
+from clerk_async.http.retry import backoff, is_passing
 from clerk_async.pacing.window import SendRefused
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from clerk_async.pacing.gate import Gates, Lane
 
 
+ROUND_PAUSE: Final = 4
+"""The pause before another round, as a multiple of the longest wait before the first retry."""
 _WHOSE: Final = {"$.id", "$.object"}
 """The places of a response that say what it is about."""
 
@@ -68,6 +70,12 @@ class RevocationTarget:
     pool_size: int
     gates: Gates
     denials: Denials
+
+    def pause_before_round(self) -> float:
+        """Return the seconds before another round: a second by default, and up to a tenth more."""
+        policy = self.calls.policy
+        pause = min(ROUND_PAUSE * policy.base_delay, policy.max_delay)
+        return backoff(policy, 1, pause, self.calls.shared.draw)
 
     async def revoke(self, session_id: str, lane: Lane) -> ApiResponse[Session]:
         """POST /sessions/{id}/revoke."""
