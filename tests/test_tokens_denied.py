@@ -599,6 +599,43 @@ async def test_tasks_share_a_session_check(fake: FakeClerk, client: AsyncSession
 
 
 @pytest.mark.promise("look-ups")
+async def test_a_session_check_that_comes_too_late_to_share_finds_its_result(
+    fake: FakeClerk, client: AsyncSessionsApi
+) -> None:
+    """It was decided on before the other ended, and starts after that: one request for both."""
+    token = fake.mint(fake.add_session())
+    verifier: Any = AsyncTokenVerifier(
+        sessions=client, jwt_key=fake.jwt_key, authorized_parties=PARTIES
+    )
+    needs = _two_needs(verifier, token)
+    assert [await verifier._meet(need) for need in needs] == ["active", "active"]
+    assert asked(fake) == 1
+
+
+@pytest.mark.promise("look-ups")
+def test_a_sync_session_check_that_comes_too_late_to_share_finds_its_result(
+    fake: FakeClerk,
+) -> None:
+    """The same holds in the sync verifier."""
+    token = fake.mint(fake.add_session())
+    with sync_client_of(fake) as client:
+        verifier: Any = TokenVerifier(
+            sessions=client, jwt_key=fake.jwt_key, authorized_parties=PARTIES
+        )
+        needs = _two_needs(verifier, token)
+        assert [verifier._meet(need) for need in needs] == ["active", "active"]
+    assert asked(fake) == 1
+
+
+def _two_needs(verifier: Any, token: str) -> list[Any]:
+    checks = [
+        verifier._verification.verify(token, check_session=30, accept_pending=None)
+        for _ in range(2)
+    ]
+    return [next(check) for check in checks]
+
+
+@pytest.mark.promise("look-ups")
 def test_threads_share_a_session_check(fake: FakeClerk) -> None:
     """The same holds in the sync verifier."""
     token = fake.mint(fake.add_session(user_id="user_1"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from clerk_async.errors import ConfigurationError, DenialsUnavailableError, InvalidArgumentError
@@ -132,12 +133,17 @@ class LookUps:
         is_recent = status not in _PASSING or self._clock() - at < max_age
         return status if is_recent else None
 
-    def note(self, session_id: str, status: str) -> None:
-        """Record a status that the service has just returned; evict the oldest if full."""
+    def note(self, session_id: str, status: str) -> str:
+        """Record a status that the service has just returned, and return it; may evict the oldest.
+
+        A look-up records it before it ends, so that whoever comes too late to share it finds this.
+        """
         self._seen.pop(session_id, None)
         self._seen[session_id] = (self._clock(), status)
         while len(self._seen) > _MAX_LOOK_UPS:
-            self._seen.pop(next(iter(self._seen)), None)
+            with suppress(StopIteration, RuntimeError):  # another thread makes room, too
+                self._seen.pop(next(iter(self._seen)), None)
+        return status
 
 
 def max_age_of(check_session: object) -> float | None:

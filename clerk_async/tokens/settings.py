@@ -173,13 +173,14 @@ class Verifier(Generic[SourceT]):
                 home=self._home,
             )
         denials: Denials | None = getattr(sessions, "_denials", None) if check_denials else None
+        self._look_ups = LookUps(ages)
         self._verification = Verification(
             rules=rules,
             keys=keys,
             cache_size=token_cache_size,
             can_look_up=sessions is not None,
             clock=clock or wall_clock,
-            look_ups=LookUps(ages),
+            look_ups=self._look_ups,
             denial_check=None
             if denials is None
             else DenialCheck(denials, rules.clock_skew, link, denials_max_age),

@@ -7,8 +7,9 @@ import math
 import os
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from clerk_async.errors import ClerkError
+from clerk_async.errors import ClerkError, NotFoundError
 from clerk_async.redaction import empty_frames
+from clerk_async.tokens.denied import GONE
 from clerk_async.tokens.key_set import Flight, KeysNeeded
 from clerk_async.tokens.settings import Verifier
 from clerk_async.tokens.sources import SessionsSource, fetch_published, load_client
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from clerk_async.http.errand import Errand
-    from clerk_async.models import Session
     from clerk_async.tokens.claims import SessionClaims
     from clerk_async.tokens.requests import RequestState
 
@@ -202,10 +202,21 @@ class TokenVerifier(Verifier[SessionsSource]):
             lambda: self._recent.get(need.shared_by) or self._refresh(need, sessions),
         )
 
-    def _meet_session(self, need: SessionNeeded, sessions: SessionsSource) -> Session:
-        if not need.is_shared:
-            return sessions.get(need.session_id)
-        return self._once(("get", need.session_id), lambda: sessions.get(need.session_id))
+    def _meet_session(self, need: SessionNeeded, sessions: SessionsSource) -> str:
+        if not need.max_age:
+            return self._look_up(need, sessions)
+        return self._once(("get", need.session_id), lambda: self._look_up(need, sessions))
+
+    def _look_up(self, need: SessionNeeded, sessions: SessionsSource) -> str:
+        # Look again: a request that was in flight just before has ended and left its result.
+        status = self._look_ups.status(need.session_id, need.max_age)
+        if status is not None:
+            return status
+        try:
+            status = str(sessions.get(need.session_id).status)
+        except NotFoundError:
+            status = GONE
+        return self._look_ups.note(need.session_id, status)
 
     def _once(self, shared_by: tuple[str, ...], ask: Callable[[], T]) -> T:
         """Ask the service once for all callers that need the same thing at the same time."""

@@ -20,7 +20,6 @@ from clerk_async.errors import (
     ClerkError,
     ConfigurationError,
     InvalidArgumentError,
-    NotFoundError,
     TokenVerificationError,
 )
 from clerk_async.reasons import TokenVerificationReason as Reason
@@ -53,15 +52,16 @@ _NO_SESSION: Final = (None, "")
 
 
 class SessionNeeded(NamedTuple):
-    """A request to look up a session; the result is the session.
+    """A request to look up a session; the result is its status, `GONE` if there is no session.
 
     Attributes:
         session_id: The session.
-        is_shared: Whether all callers that need it at the same time may share one lookup.
+        max_age: How old the status may be, in seconds. All callers that need one at the same time
+            share one lookup, unless this is 0.
     """
 
     session_id: str
-    is_shared: bool
+    max_age: float
 
 
 class RefreshNeeded(NamedTuple):
@@ -352,13 +352,7 @@ class Verification:
         session_id = claims.session_id
         status = self._look_ups.status(session_id, max_age)
         if status is None:
-            try:
-                session = yield SessionNeeded(session_id, is_shared=max_age > 0)
-            except NotFoundError:
-                status = GONE
-            else:
-                status = str(session.status)
-            self._look_ups.note(session_id, status)
+            status = yield SessionNeeded(session_id, max_age)
         if status == GONE:
             raise refused(Reason.SESSION_INACTIVE, "The token's session no longer exists.")
         if status == "active" or (status == "pending" and self._accepts_pending(accept_pending)):

@@ -6,9 +6,10 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from clerk_async.errors import ClerkError
+from clerk_async.errors import ClerkError, NotFoundError
 from clerk_async.http.daemon import running_loop
 from clerk_async.redaction import empty_frames
+from clerk_async.tokens.denied import GONE
 from clerk_async.tokens.key_set import LOOK_AGAIN, Flight, KeysNeeded
 from clerk_async.tokens.settings import Verifier
 from clerk_async.tokens.sources import AsyncSessionsSource, fetch_published
@@ -18,7 +19,6 @@ from clerk_async.under_test import settle
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from clerk_async.models import Session
     from clerk_async.tokens.claims import SessionClaims
     from clerk_async.tokens.requests import RequestState
 
@@ -196,10 +196,21 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
             return recent
         return await self._once(need.shared_by, lambda: self._refresh(need, sessions))
 
-    async def _meet_session(self, need: SessionNeeded, sessions: AsyncSessionsSource) -> Session:
-        if not need.is_shared:
-            return await sessions.get(need.session_id)
-        return await self._once(("get", need.session_id), lambda: sessions.get(need.session_id))
+    async def _meet_session(self, need: SessionNeeded, sessions: AsyncSessionsSource) -> str:
+        if not need.max_age:
+            return await self._look_up(need, sessions)
+        return await self._once(("get", need.session_id), lambda: self._look_up(need, sessions))
+
+    async def _look_up(self, need: SessionNeeded, sessions: AsyncSessionsSource) -> str:
+        # Look again: a request that was in flight just before has ended and left its result.
+        status = self._look_ups.status(need.session_id, need.max_age)
+        if status is not None:
+            return status
+        try:
+            status = str((await sessions.get(need.session_id)).status)
+        except NotFoundError:
+            status = GONE
+        return self._look_ups.note(need.session_id, status)
 
     async def _once(
         self, shared_by: tuple[str, ...], ask: Callable[[], Coroutine[Any, Any, T]]
