@@ -381,6 +381,9 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing, AsyncTokenSources):
     async def aclose(self) -> None:
         """Close the connections; calls in flight raise `ClientClosedError`. You can call it twice.
 
+        So do bulk runs, even those that only wait for their input. Each outcome that is known by
+        then has been passed to `on_outcome` and the journal.
+
         Raises:
             WrongLoopError: If the client is in use in another running loop.
         """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import selectors
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
@@ -21,7 +22,7 @@ from clerk_async.pacing.gate import Gates
 from clerk_async.pacing.window import SendRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Generator
 
     from clerk_async import RevocationReport
     from clerk_async.errors import ClerkError
@@ -121,6 +122,11 @@ class Client(RevocationTarget):
         self.attempts = attempts
         self.in_flight = 0
         self.most_in_flight = 0
+
+    @contextmanager
+    def until_closed(self, end_run: Callable[[], None]) -> Generator[None, None, None]:
+        del end_run  # nothing closes it
+        yield
 
     def pause_before_round(self) -> float:
         return 1.0

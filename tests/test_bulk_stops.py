@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ from clerk_async import (
     ConnectionLostError,
     PermissionDeniedError,
     RateLimit,
+    RetryPolicy,
     ServerError,
     SessionsApi,
 )
@@ -27,7 +30,7 @@ from clerk_async.testing import Fault
 from clerk_async.testing.settings import SlidingWindow
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
     from pathlib import Path
 
     from clerk_async import RevocationOutcome, RevocationProgress, RevocationReport
@@ -442,6 +445,94 @@ async def test_closing_the_client_ends_the_run_with_its_error(
         await run
     assert len(outcomes) == 4
     fake.release()
+
+
+@pytest.mark.promise("stops")
+@pytest.mark.parametrize("how", ["revoke_many", "dry_run", "revoke_stream", "revoke_all"])
+@pytest.mark.parametrize("count", [0, 3])
+async def test_closing_the_client_ends_a_run_that_waits_for_its_input(
+    how: str, count: int, fake: FakeClerk
+) -> None:
+    """It has no call in flight; its input is closed, and each outcome was reported."""
+    users = [f"user_{number}" for number in range(count)]
+    ids = [fake.add_session(user_id=user_id).id for user_id in users]
+    told: list[RevocationOutcome] = []
+    is_waiting, is_closed = asyncio.Event(), asyncio.Event()
+
+    async def source(values: list[str]) -> AsyncIterator[str]:
+        try:
+            for value in values:
+                yield value
+            is_waiting.set()
+            await asyncio.Event().wait()
+        finally:
+            is_closed.set()
+
+    async def read() -> None:
+        async for _ in client.revoke_stream(source(ids), **options):
+            pass
+
+    client = bulk_client(fake)
+    options: dict[str, Any] = {"on_outcome": told.append}
+    calls: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
+        "revoke_many": lambda: client.revoke_many(source(ids), **options),
+        "dry_run": lambda: client.revoke_many(source(ids), dry_run=True, **options),
+        "revoke_stream": read,
+        "revoke_all": lambda: client.revoke_all(user_ids=source(users), **options),
+    }
+    before = asyncio.all_tasks()
+    run = asyncio.create_task(calls[how]())
+    await is_waiting.wait()
+    await until(lambda: len(told) == count)
+    await client.aclose()
+    with pytest.raises(ClientClosedError):
+        await run
+    assert is_closed.is_set()
+    assert by_status(told) == ({"planned" if how == "dry_run" else "revoked": 3} if count else {})
+    assert asyncio.all_tasks() == before
+    with pytest.raises(ClientClosedError):
+        await client.revoke_many([])
+
+
+async def test_closing_the_client_ends_a_run_that_waits_for_the_second_round(
+    fake: FakeClerk,
+) -> None:
+    """It has no call in flight either; the session is left, with its error."""
+    ids = add_sessions(fake, 2)
+    fake.inject(Fault.status(503, operation="revoke", session_id=ids[0], count=3))
+    told: list[RevocationOutcome] = []
+    client = bulk_client(fake, retry=RetryPolicy(base_delay=600.0, max_delay=600.0))
+    client._shared.draw = lambda: 0.0  # no wait before a retry, but one before the second round
+    run = asyncio.create_task(client.revoke_many(ids, on_outcome=told.append))
+    await until(lambda: sends(fake)[ids[0]] == 3 and len(told) == 1)
+    await until(lambda: not fake.in_flight)
+    await client.aclose()
+    with pytest.raises(ClientClosedError):
+        await run
+    assert by_status(told) == {"revoked": 1, "not_attempted": 1}
+    assert isinstance(told[-1].error, ServerError)
+
+
+def test_closing_a_sync_client_ends_a_run_that_waits_for_its_input(fake: FakeClerk) -> None:
+    """The call raises as soon as the iterator returns, which nothing can interrupt."""
+    ids = add_sessions(fake, 3)
+    is_waiting, may_go_on = threading.Event(), threading.Event()
+
+    def source() -> Iterator[str]:
+        yield from ids
+        is_waiting.set()
+        assert may_go_on.wait(60)
+        yield from add_sessions(fake, 1)
+
+    client = SessionsApi(fake.secret_key, base_url=fake.base_url)
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(client.revoke_many, source())
+        assert is_waiting.wait(60)
+        client.close()
+        may_go_on.set()
+        with pytest.raises(ClientClosedError, match="during the run"):
+            run.result()
+    assert len(sends(fake)) <= 3
 
 
 async def test_no_task_is_left_whatever_ended_the_run(fake: FakeClerk) -> None:

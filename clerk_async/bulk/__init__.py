@@ -41,11 +41,11 @@ response that can't be read, the run looks the session up once to find out what 
 Stops
 -----
 A rejected key, a journal that can't be written, `max_failures`, `deadline` and `should_stop` end a
-run. The run then sends nothing
-more, finishes what is in flight, reports those outcomes, and returns its report. Sessions that were
-not sent, or were due for another try, are `not_attempted`. A cancelled run does the same, but after
-two seconds it cuts off the requests that have no response yet. If the input or `should_stop` still
-blocks by then, the run abandons it.
+run. The run then sends nothing more, finishes what is in flight, reports those outcomes, and
+returns its report. Sessions that were not sent, or were due for another try, are `not_attempted`. A
+cancelled run does the same, but after two seconds it cuts off the requests that have no response
+yet. If the input or `should_stop` still blocks by then, the run abandons it. If the client is
+closed, its runs end too, whatever they wait for, and raise `ClientClosedError`.
 
 The journal
 -----------

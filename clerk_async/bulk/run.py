@@ -21,7 +21,7 @@ from clerk_async.bulk.rounds import ROUNDS, Deferred, gets_another_round
 from clerk_async.bulk.stream import OutcomeStream, told_by
 from clerk_async.bulk.verdict import Verdict, cut_off, is_answer, let_go_of_frames, revoke_one
 from clerk_async.bulk.work import RunEnded
-from clerk_async.errors import JournalError
+from clerk_async.errors import ClientClosedError, JournalError
 from clerk_async.http.daemon import running_loop, shielded
 from clerk_async.http.error_bodies import refuses_key
 from clerk_async.http.paging import is_async
@@ -105,11 +105,12 @@ class BulkRun:
             self._work.journal = self._ledger.journal
         clocks = self._start_clocks()
         try:
-            await self._work.deny_input()
-            await self._send_all()
-            await self._tell_rest()
-            if self._trouble is None:
-                await self._tell_progress()
+            with self._target.until_closed(self._end_by_close):
+                await self._work.deny_input()
+                await self._send_all()
+                await self._tell_rest()
+                if self._trouble is None:
+                    await self._tell_progress()
         except RunEnded as end:
             self._abort(end)
         except asyncio.CancelledError:
@@ -170,6 +171,9 @@ class BulkRun:
         self._pacer.stop()
         self._patience.end(CANCEL_GRACE)
         self._wake()
+
+    def _end_by_close(self) -> None:
+        self._abort(ClientClosedError("the client was closed during the run"))
 
     # -- workers -------------------------------------------------------------------------------
 

@@ -11,6 +11,8 @@ may never have arrived.
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TypeGuard
 
 import attrs
@@ -20,6 +22,7 @@ from clerk_async.errors import (
     ApiError,
     BadRequestError,
     ClerkError,
+    ClientClosedError,
     ConnectionLostError,
     NotFoundError,
     ResponseDecodeError,
@@ -32,6 +35,8 @@ from clerk_async.http.retry import backoff, is_passing
 from clerk_async.pacing.window import SendRefused
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
     from clerk_async.bulk.work import Job
     from clerk_async.config import RateLimit
     from clerk_async.denials.table import Denials
@@ -70,6 +75,22 @@ class RevocationTarget:
     pool_size: int
     gates: Gates
     denials: Denials
+
+    @contextmanager
+    def until_closed(self, end_run: Callable[[], None]) -> Generator[None, None, None]:
+        """Call `end_run` if the client is closed during a run: it may have no call in flight.
+
+        Raises:
+            ClientClosedError: If the client is closed already.
+        """
+        shared = self.calls.shared
+        if shared.is_closed:
+            raise ClientClosedError("this client was closed")
+        shared.runs[end_run] = asyncio.get_running_loop()
+        try:
+            yield
+        finally:
+            del shared.runs[end_run]
 
     def pause_before_round(self) -> float:
         """Return the seconds before another round: a second by default, and up to a tenth more."""

@@ -72,6 +72,7 @@ class ClientState:
         now: The wall clock.
         sleep: Sleeps for a number of seconds.
         draw: Returns a random number from 0 to 1.
+        runs: How to end each bulk run under way, and its loop.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class ClientState:
         self.sleep: Callable[[float], Awaitable[None]] = sleep
         self.draw: Callable[[], float] = random.random
         self.quota: RetryQuota = RetryQuota()
+        self.runs: dict[Callable[[], None], asyncio.AbstractEventLoop] = {}
         self.paused_until: float = 0.0
         self.is_closed: bool = False
         self._wire: Wire | None = None
@@ -158,13 +160,14 @@ class ClientState:
         return left
 
     async def aclose(self) -> None:
-        """Close permanently; calls in flight raise `ClientClosedError`."""
-        loop = None if self._wire is None else running_loop()
+        """Close permanently; calls in flight and bulk runs raise `ClientClosedError`."""
+        loop = running_loop() if self._wire is not None or self.runs else None
         self.is_closed = True
         wire, self._wire = self._wire, None
         if wire is None:
-            pass
+            self._end_runs(loop)
         elif wire.loop is loop and wire.pid == os.getpid():
+            self._end_runs(loop)
             await wire.aclose()
         elif wire.is_dead:
             wire.abandon()
@@ -173,6 +176,11 @@ class ClientState:
             raise WrongLoopError("this client is in use in another event loop: close it there")
         if self.peers is not None:
             await self.peers.aclose()
+
+    def _end_runs(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        for end_run, its_loop in list(self.runs.items()):
+            if its_loop is loop:
+                end_run()
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         raise TypeError(

@@ -352,6 +352,9 @@ class SessionsApi(BulkRevocation, Sharing, TokenSources):
     def close(self) -> None:
         """Close the connections; calls in flight raise `ClientClosedError`. You can call it twice.
 
+        So do bulk runs, even those that only wait for their input. Each outcome that is known by
+        then has been passed to `on_outcome` and the journal.
+
         Raises:
             WrongLoopError: If called in the client's own thread, for example by a trace hook.
         """
