@@ -129,11 +129,12 @@ class TlsFront(Relay):
 class Refusing:
     """A blocking server that does a TLS handshake as its context says, and sends every alert.
 
-    It closes each accepted connection right after the handshake.
+    It closes each accepted connection right after the handshake, and then sets `has_closed_one`.
     """
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self.accepted = 0
+        self.has_closed_one = threading.Event()
         self._context = context
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.base_url = f"https://localhost:{self._listener.getsockname()[1]}/v1"
@@ -168,6 +169,7 @@ class Refusing:
                 with secured, contextlib.suppress(OSError):
                     secured.do_handshake()
                 bare.shutdown(socket.SHUT_WR)
+                self.has_closed_one.set()
                 while bare.recv(65_536):  # closing with unread bytes would send a reset
                     pass
 

@@ -4,15 +4,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import traceback
 import warnings
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+import aiohttp
 import pytest
 import trustme
-from clients import MODES, Mode, run
+from clients import MODES, Mode, client_of, run
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -111,6 +113,30 @@ def test_a_failed_tls_connection_is_tried_once_and_gives_the_reason(
     assert "load it into the ssl_context" in str(error)
     assert error.__cause__ is None
     assert fake.secret_key not in "".join(traceback.format_exception(error)) + repr(error)
+
+
+@pytest.mark.parametrize("hook", ["on_connection_create_end", "on_request_headers_sent"])
+async def test_a_refusal_between_the_handshake_and_the_request_is_told(
+    hook: str, fake: FakeClerk
+) -> None:
+    """In TLS 1.3, the server's alert can arrive before the request is written."""
+
+    async def wait(*_: object) -> None:
+        await asyncio.to_thread(front.has_closed_one.wait, LIMIT)
+        await asyncio.sleep(0.05)  # the loop reads the alert, which is in the socket now
+
+    tracing = aiohttp.TraceConfig()
+    getattr(tracing, hook).append(wait)
+    with Refusing(demanding_server()) as front:
+        async with client_of(
+            fake,
+            base_url=front.base_url,
+            ssl_context=client_context(),
+            trace_configs=[tracing],
+        ) as client:
+            with pytest.raises(ConnectError, match="alert certificate required") as caught:
+                await client.create(user_id="user_1")
+    assert caught.value.attempts == 1
 
 
 def lax_authority() -> tuple[trustme.CA, ssl.SSLContext]:

@@ -47,6 +47,9 @@ asyncio's own 256 KiB exceed the 128 KiB above which malloc maps memory from the
 it again, for each response.
 """
 
+_LOST_SOON: Final = 0.1
+"""Seconds within which the loop reports why it is closing a connection."""
+
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([2-5]\d\d)[ \r\n]")
 
 
@@ -62,7 +65,8 @@ class _Protocol(ResponseHandler):
     """Remembers how a response begins, in case the rest of it can't be parsed.
 
     In that case it also raises an error for the reader of the body, which aiohttp would leave
-    waiting until the timeout.
+    waiting until the timeout. If a request can't be written because its connection is closing, it
+    waits for the reason, such as a TLS alert.
     """
 
     _begun_for: object = None
@@ -75,18 +79,33 @@ class _Protocol(ResponseHandler):
         if hasattr(reader, "max_size"):
             reader.max_size = READ_AT_ONCE
 
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        if isinstance(self._exception, aiohttp.ClientOSError) and self._exception is not exc:
+            self._exception.__cause__ = exc  # aiohttp itself tells only those who already wait
+
     def data_received(self, data: bytes) -> None:
         if self._begun_for is not self._parser:  # each request has its own parser
             self._begun_for, self._beginning = self._parser, data
         ResponseHandler.data_received(self, data)  # super() would cost one more call per request
 
     def set_exception(self, exc: Any, *args: Any, **options: Any) -> None:
+        if isinstance(exc.__cause__, aiohttp.ClientConnectionResetError):  # nothing was written
+            if self._exception is None and self.transport is not None:
+                self._loop.call_later(_LOST_SOON, self._give_up, exc)
+            else:
+                self._give_up(exc)
+            return
         super().set_exception(exc, *args, **options)
         if isinstance(exc, HttpProcessingError):
             unparsable: Any = exc
             unparsable.beginning = self._beginning
             if self._payload is not None and not self._payload.is_eof():
                 self._payload.set_exception(UnparsableBodyError(exc.message), exc)
+
+    def _give_up(self, exc: Exception) -> None:
+        if self._exception is None:
+            super().set_exception(exc)
 
 
 def status_of(error: BaseException) -> int:
@@ -138,7 +157,10 @@ class Connector(aiohttp.TCPConnector):
         self, connection: aiohttp.connector.Connection, protocol: Any
     ) -> aiohttp.connector.Connection:
         if protocol.should_close or not protocol.is_connected() or _is_spoken_on(protocol):
+            reason = protocol.exception()
             connection.close()
+            if isinstance(reason, aiohttp.ClientOSError):
+                raise reason
             raise SpokeFirstError("the new connection was closed, or received unsolicited data")
         for known in list(self._polls):
             if not known.is_connected():
