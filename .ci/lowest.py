@@ -8,7 +8,7 @@ project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["pro
 extras = project["optional-dependencies"]
 for requirement in [
     *project["dependencies"],
-    *(each for name in ("jwt", "cli", "redis", "webhooks") for each in extras[name]),
+    *(each for name in ("jwt", "cli", "redis", "webhooks", "speed") for each in extras[name]),
 ]:
     name, lowest = re.fullmatch(r"([\w-]+)>=([\w.]+)(?:;.*)?", requirement).groups()
     print(f"{name}=={lowest}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import threading
 import time
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ WARM_UP = 100
 def _ours(job: Job) -> Generator[Callable[[str], object]]:
     from clerk_async import SessionsApi  # noqa: PLC0415
 
+    os.environ["CLERK_ASYNC_NO_UVLOOP"] = "" if job.loop == "uvloop" else "1"
     with SessionsApi(SECRET_KEY, base_url=job.base_url) as sessions:
         yield sessions.revoke
 

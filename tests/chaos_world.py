@@ -27,6 +27,7 @@ from clerk_async import (
     Timeouts,
     TokenVerifier,
 )
+from clerk_async.sync.fast_loop import loop_factory
 from clerk_async.testing import Fault
 
 if TYPE_CHECKING:
@@ -127,6 +128,8 @@ class World:
             max_retry_after=2 * patience,
         )
         self._threads_before = self._started_threads()
+        if is_sync:
+            loop_factory()().close()  # with uvloop's first loop, libuv opens a pipe for good
         self._fds_before = open_files()
         options: dict[str, Any] = {
             "base_url": proxy.base_url,

@@ -7,6 +7,8 @@ import itertools
 import logging
 import os
 import signal
+import sys
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from unittest.mock import Mock
 
@@ -90,6 +92,29 @@ def _clean_environment(
     for name in list(os.environ):
         if name.startswith(_FROM_OUTSIDE) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(params=["asyncio", *["uvloop"] * (find_spec("uvloop") is not None)])
+def each_programs_loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Let sync clients of programs run once on asyncio and once on uvloop; return the loop's name.
+
+    In development mode they never use uvloop, so those programs check only their memory.
+    """
+    kind: str = request.param
+    monkeypatch.setenv("CLERK_ASYNC_NO_UVLOOP", "1" if kind == "asyncio" else "")
+    if kind == "uvloop":
+        monkeypatch.setenv("PYTHONDEVMODE", "")
+        monkeypatch.setenv("PYTHONMALLOC", "debug")
+        monkeypatch.setenv("PYTHONFAULTHANDLER", "1")
+    return kind
+
+
+@pytest.fixture
+def each_private_loop(each_programs_loop: str) -> str:
+    """Let sync clients of the test itself run once on asyncio and once on uvloop."""
+    if each_programs_loop == "uvloop" and sys.flags.dev_mode:
+        pytest.skip("development mode keeps sync clients on asyncio's loop")
+    return each_programs_loop
 
 
 @pytest.fixture(scope="session")

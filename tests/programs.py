@@ -32,7 +32,8 @@ def environment(fake: FakeClerk | None) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(("COVERAGE", "COV_CORE"))
     }
-    found |= {"PYTHONDEVMODE": "1", "PYTHONWARNINGS": "error", "PYTHONUNBUFFERED": "1"}
+    found.setdefault("PYTHONDEVMODE", "1")
+    found |= {"PYTHONWARNINGS": "error", "PYTHONUNBUFFERED": "1"}
     if fake is not None:
         found |= {"CLERK_SECRET_KEY": fake.secret_key, "CLERK_API_URL": fake.base_url}
     return found

@@ -96,6 +96,7 @@ PROMISES: Final[dict[str, dict[str, str]]] = {
         "caller-thread": "A call from the client's own loop raises a clear error; callbacks run in the caller's thread",
         "many-threads": "Sixteen threads share clients and verifiers, with and without the GIL",
         "real-servers": "It works in real servers, worker pools and notebooks",
+        "sync-uvloop": "The sync client runs on uvloop if that is installed, safely under forks, and on asyncio otherwise, as in debug mode",
         "other-loops": "It works on uvloop and with eager tasks (Python 3.12)",
     },
     "Bulk revocation": {

@@ -103,10 +103,10 @@ def program(
 ) -> Generator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
     """Run a program with the fake in its environment; the block leaves no process of it."""
     environment = {
+        "PYTHONDEVMODE": "1",
         **os.environ,
         "CLERK_API_URL": fake.base_url,
         "CLERK_SECRET_KEY": fake.secret_key,
-        "PYTHONDEVMODE": "1",
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": os.pathsep.join([str(APPS), str(APPS.parent.parent)]),
         **(environ or {}),

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 PACKAGE: Final = str(Path(clerk_async.__file__).parent)
-SOON: Final = 1.5
+SOON: Final = 4.0
 """Seconds of a running machine; the client itself waits at least 2 for requests in flight."""
 LIMIT: Final = 600.0
 """Seconds after which the program prints where it hangs."""

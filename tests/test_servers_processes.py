@@ -25,6 +25,7 @@ USERS: Final = [f"user_{number}" for number in range(12)]
 
 
 @pytest.mark.promise("real-servers")
+@pytest.mark.usefixtures("each_programs_loop")
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_a_process_pool_signs_users_out(method: str, fake: FakeClerk) -> None:
     """Each worker uses the client of the module, and our errors get back to the parent."""
@@ -38,6 +39,7 @@ def test_a_process_pool_signs_users_out(method: str, fake: FakeClerk) -> None:
     assert {session.status for session in sessions} == {"revoked"}
 
 
+@pytest.mark.usefixtures("each_programs_loop")
 @pytest.mark.parametrize(("way", "code"), [("sys.exit", 7), ("os._exit", 7), ("exception", 1)])
 def test_a_child_forked_during_a_call_works_and_exits_normally(
     way: str, code: int, fake: FakeClerk
@@ -133,6 +135,7 @@ def broker(tmp_path: Path) -> str:
     return str(tmp_path / "redis.sock")
 
 
+@pytest.mark.usefixtures("each_programs_loop")
 def test_celery_prefork_workers_sign_users_out_and_exit_cleanly(
     fake: FakeClerk, broker: str, tmp_path: Path
 ) -> None:

@@ -231,6 +231,7 @@ def test_reloads_under_load_lose_no_request(server: str, fake: FakeClerk) -> Non
         app.assert_clean()
 
 
+@pytest.mark.usefixtures("each_programs_loop")
 @pytest.mark.parametrize("server", FLASKS)
 def test_a_master_in_mid_call_at_the_fork_harms_no_worker(server: str, fake: FakeClerk) -> None:
     """A loop, thread and locks in use at the fork hang neither worker nor master."""

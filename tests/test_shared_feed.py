@@ -468,6 +468,7 @@ async def test_a_verifier_with_stale_denials_says_that_it_can_not_know(
 
 
 @pytest.mark.promise("shared-denials")
+@pytest.mark.usefixtures("each_programs_loop")
 def test_a_forked_child_has_its_own_link(fake: FakeClerk, redis_server: RedisServer) -> None:
     """Parent and child learn of each other's later denials; both exit quietly."""
     ended = run_program(

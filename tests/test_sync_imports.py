@@ -17,7 +17,7 @@ from clerk_async.testing import Fault
 if TYPE_CHECKING:
     from clerk_async.testing import FakeClerk
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("each_programs_loop")]
 
 AS_AFTER_CTRL_C: Final = """
 import _imp, faulthandler, os, sys

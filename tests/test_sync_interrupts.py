@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(300),
+    pytest.mark.usefixtures("each_programs_loop"),
 ]
 
 STRIKES = Path(__file__).parent / "strikes.py"

@@ -15,7 +15,7 @@ from clerk_async.testing import Fault
 if TYPE_CHECKING:
     from clerk_async.testing import FakeClerk
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("each_programs_loop")]
 
 USE = """
 import atexit, os, sys, threading, time
@@ -292,25 +292,25 @@ def test_a_fork_while_another_thread_starts_the_loop_works(fake: FakeClerk) -> N
     session = fake.add_session().id
     ended = run_program(
         """
-        import asyncio, os, signal, sys, threading, warnings
+        import os, signal, sys, threading, warnings
         from clerk_async import SessionsApi
         warnings.simplefilter("ignore", DeprecationWarning)
         client = SessionsApi()
-        make, is_starting, may_go_on = asyncio.new_event_loop, threading.Event(), threading.Event()
+        make, is_starting, may_go_on = client._thread._make, threading.Event(), threading.Event()
 
         def make_slowly():
             is_starting.set()
             may_go_on.wait()
             return make()
 
-        asyncio.new_event_loop = make_slowly
+        client._thread._make = make_slowly
         first = threading.Thread(target=client.get, args=sys.argv[1:])
         first.start()
         is_starting.wait()
         child = os.fork()
         if child == 0:
             signal.alarm(15)
-            asyncio.new_event_loop = make
+            client._thread._make = make
             os._exit(3 if client.get(sys.argv[1]).status == "active" else 4)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         may_go_on.set()

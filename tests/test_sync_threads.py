@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from clerk_async import RevocationOutcome
     from clerk_async.testing import FakeClerk
 
+pytestmark = pytest.mark.usefixtures("each_private_loop")
+
 
 def own_threads() -> list[threading.Thread]:
     """Return the live threads of sync clients."""

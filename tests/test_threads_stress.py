@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from clerk_async.testing import FakeClerk
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("each_private_loop")]
 
 THREADS = 16
 ROUNDS = 60

@@ -60,6 +60,10 @@ class SessionsApi(BulkRevocation, Sharing, TokenSources):
         ...     for session in sessions.iterate(user_id="user_1"):
         ...         print(session.id, session.status)
 
+    With the extra `speed` (uvloop 0.23 or newer), its event loop is uvloop's. It is asyncio's on
+    free-threaded Python, in asyncio's debug mode (and so in Python's development mode), or if the
+    variable `CLERK_ASYNC_NO_UVLOOP` is set when you create the client.
+
     Every operation can raise `ApiError` (with a subclass per status, see `clerk_async.errors`),
     `TransportError`, `ResponseDecodeError`, `ClientClosedError` and `WrongLoopError`. It raises
     `InvalidArgumentError` before it sends anything.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from clerk_async.errors import ClientClosedError, ConfigurationError, WrongLoopError
 from clerk_async.http.errand import Bell, LockBell, new_bell
+from clerk_async.sync.fast_loop import loop_factory
 from clerk_async.sync.private_loop import Crossing, PrivateLoop
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class LoopThread:
     def __init__(self, name: str, on_close: Callable[[], Coroutine[Any, Any, None]]) -> None:
         check_threads()
         self._name = name
+        self._make = loop_factory()
         self._on_close = on_close
         self._privates: dict[int, PrivateLoop] = {}  # by process id; setdefault is atomic
         self._left_behind: list[PrivateLoop] = []
@@ -77,7 +79,9 @@ class LoopThread:
         if private is None:
             check_threads()
             self.forget_parents(but=pid)  # after a fork that Python can't see, such as uWSGI's
-            private = self._privates.setdefault(pid, PrivateLoop(self._name, self._on_close))
+            private = self._privates.setdefault(
+                pid, PrivateLoop(self._name, self._make, self._on_close)
+            )
         if self._is_closed:
             raise ClientClosedError("this client was closed")
         if _thread.get_ident() == private.ident:

@@ -28,7 +28,6 @@ from clerk_async.http.errand import (
     new_bell,
     past_here,
 )
-from clerk_async.under_test import new_event_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -190,6 +189,7 @@ class PrivateLoop:
 
     Args:
         name: The thread's name.
+        make: Makes the loop, in its thread.
         on_close: Awaited before the loop ends.
 
     Attributes:
@@ -197,13 +197,19 @@ class PrivateLoop:
             Nothing closes a bell that a call may still ring: that could write to another file.
     """
 
-    def __init__(self, name: str, on_close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        make: Callable[[], asyncio.AbstractEventLoop],
+        on_close: Callable[[], Coroutine[Any, Any, None]],
+    ) -> None:
         self.ident: int | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self.is_closing: bool = False
         self.is_ending: bool = False
         self.is_over: bool = False
         self._name = name
+        self._make = make
         self._on_close = on_close
         self._grace = 0.0
         self._arrivals: collections.deque[Crossing[Any]] = collections.deque()
@@ -301,7 +307,7 @@ class PrivateLoop:
         self.ident = _thread.get_ident()
         _loop_threads.add(self.ident)
         try:
-            loop = new_event_loop()
+            loop = self._make()
         except Exception as error:  # noqa: BLE001 - no descriptors left, or the user's loop policy
             _loop_threads.discard(self.ident)
             self._thread = Errand(self._name, self._run)  # the next call tries again
