@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from clerk_async import Cookies, ResponseDecodeError, Session, SessionStatus, Token
 from clerk_async.http import decode
+from clerk_async.http import tolerant as tolerant_module
 from clerk_async.http.decode import decode_page, decode_refreshed, decode_session, decode_token
 from clerk_async.http.shapes import Losses, UnreadableError
 from clerk_async.http.tolerant import converter_for
@@ -328,6 +330,28 @@ def tolerant(body: bytes) -> Session | str:
     except UnreadableError as error:
         return f"${error.where}"
     return session
+
+
+def test_no_thread_uses_a_decoder_that_another_has_not_finished(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The threads of a web app share one webhook receiver."""
+    losses, read = Losses(), list[Session]()
+    make_hook = tolerant_module._object_hook
+
+    def structure() -> None:
+        read.append(converter_for(losses).structure(WHOLE, Session))
+
+    def make_slowly(*arguments: Any) -> Any:
+        monkeypatch.undo()  # the other thread makes its own at once
+        other = threading.Thread(target=structure)
+        other.start()
+        other.join()
+        return make_hook(*arguments)
+
+    monkeypatch.setattr(tolerant_module, "_object_hook", make_slowly)
+    structure()
+    assert [session.id for session in read] == ["sess_1", "sess_1"]
 
 
 @settings(max_examples=300)

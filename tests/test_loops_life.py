@@ -8,6 +8,7 @@ import contextlib
 import copy
 import gc
 import json
+import os
 import pickle
 import threading
 import warnings
@@ -28,11 +29,13 @@ from clerk_async import (
     RetryPolicy,
     WrongLoopError,
 )
+from clerk_async.http import transport
 from clerk_async.testing import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
 
+    from clerk_async.http.settings import WireSettings
     from clerk_async.testing import FakeClerk
 
 
@@ -122,6 +125,57 @@ async def test_another_running_loop_is_rejected(fake: FakeClerk) -> None:
         await client.get(session)
 
 
+@pytest.mark.may_block
+@pytest.mark.promise("dead-loops")
+def test_of_two_loops_that_make_the_first_call_at_once_one_is_rejected(
+    fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second comes while the first opens the connection pool."""
+    session = fake.add_session().id
+    client = AsyncSessionsApi(fake.secret_key, base_url=fake.base_url)
+    rejected: list[object] = []
+
+    async def second() -> None:
+        try:
+            rejected.append(await client.get(session))
+        except ClerkError as error:
+            rejected.append(type(error))
+
+    async def first() -> None:
+        async with client:
+            assert (await client.get(session)).id == session
+            assert (await client.get(session)).id == session
+
+    def open_slowly(settings: WireSettings) -> transport.Wire:
+        monkeypatch.undo()
+        thread = threading.Thread(target=asyncio.run, args=(second(),))
+        thread.start()
+        thread.join()
+        return open_wire(settings)
+
+    open_wire = transport.open_wire
+    monkeypatch.setattr(transport, "open_wire", open_slowly)
+    asyncio.run(first())
+    assert rejected == [WrongLoopError]
+
+
+@pytest.mark.promise("dead-loops")
+def test_a_loop_that_ended_while_it_opened_the_pool_keeps_nobody_out(fake: FakeClerk) -> None:
+    """Ctrl-C may come at any point of it."""
+    session = fake.add_session().id
+    client: Any = AsyncSessionsApi(fake.secret_key, base_url=fake.base_url)
+    interrupted = asyncio.new_event_loop()
+    client._shared._opening[os.getpid()] = interrupted
+    interrupted.close()
+
+    async def use() -> None:
+        async with client:
+            assert (await client.get(session)).id == session
+
+    asyncio.run(use())
+
+
+@pytest.mark.promise("dead-loops")
 def test_an_aiohttp_session_of_another_loop_is_rejected(fake: FakeClerk) -> None:
     """A session that the user passes in belongs to its loop."""
 

@@ -98,6 +98,7 @@ class ClientState:
         self.paused_until: float = 0.0
         self.is_closed: bool = False
         self._wire: Wire | None = None
+        self._opening: dict[int, asyncio.AbstractEventLoop] = {}  # by process id, while it opens
         on_reset(self.forget)
         # aiohttp is heavy: we import it with the first client, not in the loop of the first call.
         import_module("clerk_async.http.transport")
@@ -121,17 +122,22 @@ class ClientState:
             return wire
         if self.is_closed:
             raise ClientClosedError("this client was closed")
-        if wire is not None:
-            if not wire.is_dead:
-                raise WrongLoopError(
-                    "this client is in use in another running event loop: "
-                    "make a client for each loop, or use SessionsApi from threads"
-                )
-            wire.abandon()
-            self.quota = RetryQuota()
-        return self._open()
+        pid = os.getpid()
+        owner = self._opening.setdefault(pid, loop)  # atomic: loops of other threads may be here
+        if owner is not loop and owner.is_running():  # else it was interrupted here, and has ended
+            raise _wrong_loop()
+        try:
+            return self._open()
+        finally:
+            self._opening.pop(pid, None)
 
     def _open(self) -> Wire:
+        wire = self._wire
+        if wire is not None:
+            if not wire.is_dead:
+                raise _wrong_loop()
+            wire.abandon()
+            self.quota = RetryQuota()
         from clerk_async.http.transport import open_wire  # noqa: PLC0415 - see __init__
 
         owner = getattr(self.settings.client_session, "_loop", None)
@@ -201,3 +207,10 @@ class ClientState:
                 stacklevel=2,
             )
         wire.abandon()
+
+
+def _wrong_loop() -> WrongLoopError:
+    return WrongLoopError(
+        "this client is in use in another running event loop: "
+        "make a client for each loop, or use SessionsApi from threads"
+    )

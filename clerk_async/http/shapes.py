@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import count
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -55,15 +56,13 @@ class Losses:
 
     def __init__(self) -> None:
         self.converter: Converter | None = None
-        self._counts: dict[tuple[str, str], int] = {}
-        self._count_at: dict[tuple[str, str], int] = {}
+        self._counts: dict[tuple[str, str], count[int]] = {}
 
     def note(self, cls: type, name: str, what: str, where: str = "") -> None:
         """Record that a field of a model could not be read, and what was wrong with it."""
         field = (cls.__name__, name)
-        count = self._counts[field] = self._counts.get(field, 0) + 1
-        if count == 1:
+        times = next(self._counts.setdefault(field, count(1)))  # atomic: threads share a receiver
+        if times == 1:
             logger.warning("%s.%s%s can't be read and is None: %s", *field, where, what)
-        elif count >= self._count_at.setdefault(field, _FIRST_COUNT):
-            self._count_at[field] = 10 * count
-            logger.warning("%s.%s could not be read %d times so far", *field, count)
+        elif times >= _FIRST_COUNT and times == 10 ** (len(str(times)) - 1):
+            logger.warning("%s.%s could not be read %d times so far", *field, times)

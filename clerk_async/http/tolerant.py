@@ -74,13 +74,14 @@ def converter_for(losses: Losses) -> Converter:
     """Return the converter that records unreadable fields in `losses`, created on first use."""
     converter = losses.converter
     if converter is None:
-        converter = losses.converter = make_converter(detailed_validation=False)
+        converter = make_converter(detailed_validation=False)
         converter.register_structure_hook(str, partial(_exactly, str, "a string"))
         converter.register_structure_hook(bool, partial(_exactly, bool, "a boolean"))
         converter.register_structure_hook(int, _time)  # every integer of a model is a time
         converter.register_structure_hook(SessionStatus, _status)
         for model in (SessionTask, SessionActivity, Session, Token, Cookies):
             converter.register_structure_hook(model, _object_hook(model, converter, losses))
+        losses.converter = converter  # now, because other threads use it as soon as it is there
     return converter
 
 
