@@ -10,6 +10,7 @@ import gc
 import itertools
 import logging
 import os
+import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -438,6 +439,37 @@ def test_a_client_dropped_in_its_own_thread_ends_too(fake: FakeClerk) -> None:
     assert not thread.is_alive()
     assert loop.is_closed()
     fake.wait_for(lambda: fake.open_connections == 0)
+
+
+def test_a_run_that_ends_early_leaves_nothing_to_the_garbage_collector(fake: FakeClerk) -> None:
+    """What it closes at some later moment prints whatever a signal handler raises then."""
+    ids = [fake.add_session(user_id=f"user_{number}").id for number in range(20)]
+    left: list[object] = []
+
+    async def watch(*_: object) -> None:
+        sys.set_asyncgen_hooks(finalizer=left.append)
+
+    tracing = aiohttp.TraceConfig()
+    tracing.on_request_start.append(watch)
+    with sync_client_of(fake, trace_configs=[tracing]) as client:
+        client.get(ids[0])
+        told: list[object] = []
+        report = client.revoke_many(
+            iter(ids), concurrency=1, should_stop=lambda: len(told) > 1, on_outcome=told.append
+        )
+        assert report.stopped_by == "should_stop"
+        iterators: list[Any] = [
+            client.revoke_stream(iter(ids)),
+            client.iterate(user_id="user_19"),
+        ]
+        for iterator in iterators:
+            next(iterator)
+            iterator.close()
+        client.revoke_all(
+            user_ids=(f"user_{number}" for number in range(20)), should_stop=lambda: True
+        )
+    gc.collect()
+    assert left == []
 
 
 @pytest.mark.may_block

@@ -7,7 +7,7 @@ import collections
 import contextlib
 import queue
 from collections.abc import AsyncIterable, Collection
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar, cast
 
 import attrs
 
@@ -53,12 +53,17 @@ class CallerThread:
 
         Returns None if the caller was interrupted and no longer runs functions.
         """
+        result = self.ask(function, *args)
+        return None if result is None else cast("T | None", await result)
+
+    def ask(self, function: Callable[..., object], *args: Any) -> asyncio.Future[Any] | None:
+        """Begin what `run` does, without waiting for the result."""
         if self._private is None or self._private.is_ending:
             return None
         work = _Work(self._private, function, args)
         self._inbox.append(work)
         self._wake.put(None)
-        return cast("T | None", await work.done)
+        return work.done
 
     def serve(
         self,
@@ -195,32 +200,51 @@ def read_in_caller_thread(
         raise InvalidArgumentError(f"{name} must be an ordinary iterable in the sync client")
     if isinstance(items, Collection | str | bytes) or not hasattr(items, "__iter__"):
         return items
-    return _fetched(caller, items)
+    return _Fetched(caller, items)
 
 
-async def _fetched(caller: CallerThread, items: Iterable[str]) -> AsyncGenerator[str, None]:
-    """Fetch from an iterable in the caller's thread, in chunks."""
-    iterator = await caller.run(iter, items)
-    chunk: collections.deque[str] = collections.deque()
-    while True:
-        taking = asyncio.ensure_future(caller.run(_take, iterator, chunk))
+class _Fetched:
+    """Fetches from an iterable in the caller's thread, in chunks.
+
+    It is no async generator, because nobody would close it if the run ends early.
+    """
+
+    def __init__(self, caller: CallerThread, items: Iterable[str]) -> None:
+        self._caller = caller
+        self._items = items
+        self._iterator: Iterator[str] | None = None
+        self._chunk: collections.deque[str] = collections.deque()
+        self._taking: asyncio.Future[Any] | None = None
+        self._is_over = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        if self._iterator is None:
+            self._iterator = await self._caller.run(iter, self._items)
         seconds = CHUNK_SECONDS
-        try:
-            while not taking.done():
-                await asyncio.wait([taking], timeout=seconds)
+        while not self._chunk:
+            if self._taking is not None and self._taking.done():
+                self._end_taking(self._taking.result())
+            elif self._is_over:
+                raise StopAsyncIteration
+            elif self._taking is not None:
+                await asyncio.wait([self._taking], timeout=seconds)
                 seconds = min(2 * seconds, LONGEST_WAIT)
-                while chunk:
-                    yield chunk.popleft()
-        finally:
-            taking.cancel()
-        taken = taking.result()
+            else:
+                self._taking = self._caller.ask(_take, self._iterator, self._chunk)
+                if self._taking is None:
+                    raise asyncio.CancelledError
+        return self._chunk.popleft()
+
+    def _end_taking(self, taken: tuple[bool, Exception | None] | None) -> None:
+        self._taking = None
         if taken is None:  # the caller was interrupted, so the run is cancelled too
             raise asyncio.CancelledError
-        is_last, error = taken
+        self._is_over, error = taken
         if error is not None:
             raise error
-        if is_last:
-            return
 
 
 def _take(
