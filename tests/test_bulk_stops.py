@@ -256,7 +256,7 @@ def test_a_deadline_after_the_last_outcome_stops_nothing() -> None:
 
     async def on_progress(progress: RevocationProgress) -> None:
         if progress.done == 3:
-            await asyncio.sleep(9)
+            await asyncio.sleep(6)
             told.append(progress.done)
 
     client = Client(Service())
@@ -674,6 +674,101 @@ async def test_a_should_stop_that_hangs_does_not_delay_the_deadline(
     async with bulk_client(fake) as client, asyncio.timeout(20):
         report = await client.revoke_many(ids, should_stop=should_stop, deadline=0.2)
     assert (report.stopped_by, report.not_attempted) == ("deadline", 10)
+
+
+async def _hangs(*_: object) -> None:
+    await asyncio.Event().wait()
+
+
+async def _read(
+    stream: AsyncIterator[RevocationOutcome], outcomes: list[RevocationOutcome]
+) -> None:
+    async for outcome in stream:
+        outcomes.append(outcome)  # noqa: PERF401 - each counts, whatever ends the stream
+
+
+async def _ignores_cancellations(*_: object) -> None:
+    await _wait_for_good()
+
+
+@pytest.mark.promise("stops")
+@pytest.mark.parametrize("hanging", [_hangs, _ignores_cancellations])
+@pytest.mark.parametrize("how", ["deadline", "should_stop", "max_failures", "stream", "close"])
+@pytest.mark.parametrize("name", ["on_outcome", "on_progress"])
+@leaping
+async def test_a_callback_that_hangs_does_not_keep_a_stopped_run_from_ending(
+    name: str, how: str, hanging: Any, fake: FakeClerk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is called once; the report, the journal and the stream have the outcomes of all."""
+    ids = add_sessions(fake, 10)
+    is_hanging, is_enough = asyncio.Event(), False
+    calls = 0
+
+    async def callback(*values: object) -> None:
+        nonlocal calls
+        calls += 1
+        is_hanging.set()
+        await hanging(*values)
+
+    every: dict[str, dict[str, Any]] = {
+        "should_stop": {"should_stop": lambda: is_enough},
+        "max_failures": {"max_failures": 1},
+    }
+    told: list[RevocationOutcome] = []
+    options: dict[str, Any] = {"deadline": 60.0, **every.get(how, {})}
+    options |= {"on_outcome": told.append, name: callback}
+    if how == "max_failures":
+        fake.inject(Fault.status(422, operation="revoke", session_id=ids[9]))
+    streamed: list[RevocationOutcome] = []
+    async with bulk_client(fake, timeout=600.0) as client:
+        run: asyncio.Task[Any] = asyncio.create_task(
+            _read(client.revoke_stream(ids, **options), streamed)
+            if how == "stream"
+            else client.revoke_many(ids, **options)
+        )
+        await is_hanging.wait()
+        await until(lambda: len(sends(fake)) == 10 and not fake.in_flight)
+        if name == "on_progress":  # the run needs only to tell of its end
+            await until(lambda: len(told) == 10)
+            await turns()
+        is_enough = True
+        if how == "close":
+            await client.aclose()
+        elif how in {"deadline", "stream"} or name == "on_progress":
+            leap(60.0)
+        for _ in range(40):  # the two seconds, and half a second for each clean-up
+            await turns()
+            leap(0.1)
+        assert run.done()
+    assert calls == 1
+    assert [f"{name} did not return" in record.message for record in logged(caplog)] == [True]
+    if how == "stream":
+        assert len(streamed) == 10
+    elif how == "close" and name == "on_outcome":
+        assert isinstance(run.exception(), ClientClosedError)
+    else:
+        report: RevocationReport = run.result()
+        assert (report.total, report.failed) == (10, int(how == "max_failures"))
+        assert report.revoked == 10 - report.failed
+
+
+def test_a_slow_callback_gets_each_outcome_after_a_stop() -> None:
+    """It has two seconds for each; only one that takes longer is left out."""
+
+    async def main() -> None:
+        told: list[RevocationOutcome] = []
+
+        async def on_outcome(outcome: RevocationOutcome) -> None:
+            await asyncio.sleep(1.9)
+            told.append(outcome)
+
+        ids = [f"sess_{number}" for number in range(10)]
+        client = Client(Service(), limit=RateLimit(5, per=60.0))
+        report = await revoke_many(client, ids, deadline=1, on_outcome=on_outcome)
+        assert (report.stopped_by, report.revoked, report.not_attempted) == ("deadline", 5, 5)
+        assert len(told) == 10
+
+    simulate(main())
 
 
 @pytest.mark.promise("stops")

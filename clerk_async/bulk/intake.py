@@ -213,14 +213,20 @@ class Patience:
     def _leave_behind(self) -> None:
         for task in list(self._waiting):
             _log.warning("the input or should_stop ignored its cancellation and was abandoned")
-            with suppress(RuntimeError, ValueError):  # it ignores cancellation, but may honour this
-                cast("Coroutine[Any, Any, Any]", task.get_coro()).close()
             self._waiting.discard(task)
-            task.add_done_callback(lambda left: left.cancelled() or left.exception())
-            task.cancel()
+            leave_behind(task)
             self._leave(task)
 
     def close(self) -> None:
         """Cancel the timer, because the run is over and nothing waits any more."""
         if self._timer is not None:
             self._timer.cancel()
+
+
+def leave_behind(task: asyncio.Task[Any]) -> None:
+    """Wait no longer for a task that ignores its cancellation."""
+    if not task.done():
+        with suppress(RuntimeError, ValueError):  # it may honour this
+            cast("Coroutine[Any, Any, Any]", task.get_coro()).close()
+        task.cancel()
+    task.add_done_callback(lambda left: left.cancelled() or left.exception())

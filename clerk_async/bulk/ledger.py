@@ -6,8 +6,11 @@ import asyncio
 import inspect
 import logging
 from collections import deque
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from clerk_async.bulk.intake import LAST_GRACE, leave_behind
 from clerk_async.bulk.report import (
     RevocationOutcome,
     RevocationPause,
@@ -17,6 +20,7 @@ from clerk_async.bulk.report import (
 )
 from clerk_async.bulk.work import RunEnded
 from clerk_async.errors import JournalError
+from clerk_async.under_test import call_later, settle
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -29,31 +33,56 @@ if TYPE_CHECKING:
     from clerk_async.bulk.work import Job, Work
     from clerk_async.config import RateLimit
     from clerk_async.pacing.window import PauseReason
+    from clerk_async.under_test import Timer
 
 _log = logging.getLogger("clerk_async")
 
+_NOT_BEGUN: Final = inspect.CORO_CREATED
+_HUNG: Final = object()
+_LEFT: Final = (
+    "%s did not return within %g s after the run was stopped; it was cancelled, and is not called "
+    "any more"
+)
 RATE_OVER: Final = 10.0
 """Seconds over which the rate is measured."""
 SAMPLES: Final = 200
 
 
 class Callbacks:
-    """Calls the user's callbacks: plain functions at once, coroutine functions one at a time."""
+    """Calls the user's callbacks: plain functions at once, coroutine functions one at a time.
+
+    Each coroutine runs in a task of its own, so that a stopped run need not wait for one that
+    hangs.
+    """
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
+        self._grace: float | None = None
+        self._over: asyncio.Future[Any] | None = None
+        self._timer: Timer | None = None
+        self._hung: set[str] = set()
         self._has_logged: set[str] = set()
+
+    def end(self, grace: float) -> None:
+        """Wait no longer than this for a coroutine, from now on, or from its beginning."""
+        if self._grace is None:
+            self._grace = grace
+            self._set_timer()
 
     async def call(self, name: str, callback: Callable[..., Any], *values: Any) -> Any:
         """Call it and return its result; None if it raises, which is logged once for each name.
 
+        One that hung after the end is not called any more.
+
         Raises:
             RunEnded: If it raised KeyboardInterrupt or SystemExit, which end the program.
         """
+        if name in self._hung:
+            return None
         try:
             answer = callback(*values)
             if inspect.isawaitable(answer):
-                answer = await self._in_turn(answer)
+                answer = await self._in_turn(name, answer)
         except (KeyboardInterrupt, SystemExit) as error:  # the program ends, and so does the run
             raise RunEnded(error) from None
         except asyncio.CancelledError:
@@ -72,13 +101,50 @@ class Callbacks:
             self._has_logged.add(name)
             _log.exception("%s raised; the run continues, and this is logged only once", name)
 
-    async def _in_turn(self, answer: Awaitable[Any]) -> Any:
+    async def _in_turn(self, name: str, answer: Awaitable[Any]) -> Any:
         try:
             async with self._turn:
-                return await answer
+                return None if name in self._hung else await self._wait_for(name, answer)
         finally:
-            if inspect.iscoroutine(answer):
-                answer.close()  # needed if its turn never came; else it is done
+            if inspect.iscoroutine(answer) and inspect.getcoroutinestate(answer) == _NOT_BEGUN:
+                answer.close()  # its turn never came
+
+    async def _wait_for(self, name: str, answer: Awaitable[Any]) -> Any:
+        loop = asyncio.get_running_loop()
+        self._over = over = loop.create_future()
+        task = loop.create_task(_carry(answer, over))
+        self._set_timer()
+        try:
+            result = await over
+            if result is _HUNG:
+                self._hung.add(name)
+                _log.warning(_LEFT, name, self._grace)
+        finally:
+            self._over = None
+            if self._timer is not None:
+                self._timer.cancel()
+            if not task.done():
+                task.cancel()
+                try:
+                    await asyncio.wait([task], timeout=LAST_GRACE)
+                finally:
+                    leave_behind(task)
+        return None if result is _HUNG else result
+
+    def _set_timer(self) -> None:
+        if self._grace is not None and self._over is not None:
+            give_up = partial(settle, self._over, _HUNG)
+            self._timer = call_later(asyncio.get_running_loop(), self._grace, give_up)
+
+
+async def _carry(answer: Awaitable[Any], over: asyncio.Future[Any]) -> None:
+    """Await a coroutine, and settle `over` with its result or error."""
+    try:
+        settle(over, await answer)
+    except BaseException as error:  # noqa: BLE001 - raised where it is awaited
+        is_interruption = isinstance(error, KeyboardInterrupt | SystemExit)
+        with suppress(asyncio.InvalidStateError):
+            over.set_exception(RunEnded(error) if is_interruption else error)
 
 
 class Ledger:

@@ -57,7 +57,8 @@ class RunOptions:
         on_progress: Called with a snapshot a few times a second.
 
     The callbacks may be coroutine functions. If one raises, the error is logged once and the run
-    continues.
+    continues. If a coroutine takes more than two seconds after the run was stopped, it is cancelled
+    and its function is not called any more.
 
     Raises:
         InvalidArgumentError: If one of them is invalid.

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from clerk_async.pacing.gate import Lane
 
 CANCEL_GRACE: Final = 2.0
-"""Seconds that a cancelled run waits for requests in flight, and a stopped one for its input."""
+"""Seconds that a cancelled run waits for requests in flight, and a stopped one for user code."""
 TICK: Final = 0.25
 """Seconds between two progress snapshots."""
 DEFERRED_AT_MOST: Final = 1000
@@ -164,6 +164,7 @@ class BulkRun:
 
     def stop(self, reason: StopReason | None) -> None:
         """Send nothing more; the report names the first reason given."""
+        self._callbacks.end(CANCEL_GRACE)
         if self._is_stopped or self._is_over:
             return
         self._is_stopped = True
@@ -173,7 +174,10 @@ class BulkRun:
         self._wake()
 
     def _end_by_close(self) -> None:
-        self._abort(ClientClosedError("the client was closed during the run"))
+        if self._is_over:  # all outcomes are known, and a callback may be hanging
+            self.stop(None)
+        else:
+            self._abort(ClientClosedError("the client was closed during the run"))
 
     # -- workers -------------------------------------------------------------------------------
 
