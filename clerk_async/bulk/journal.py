@@ -27,7 +27,8 @@ Special cases
 -------------
 - A torn last line (without a newline, and not JSON) is cut off, and its session is sent again.
 - A line in the middle that is unreadable or has an unknown status is skipped with one warning, and
-  its session is sent again. Empty lines are skipped. An empty file is a new journal.
+  its session is sent again. Empty lines are skipped. An empty file is a new journal. Windows line
+  ends and a byte order mark, which an editor may have added, change nothing.
 - The run raises `JournalError` before any request, and leaves the file as it is, if the first line
   is not a header, or is the header of another version, kind of run or instance; and if the path is
   a symbolic link, is not a regular file, can't be written, belongs to another user, or is in use by
@@ -35,8 +36,8 @@ Special cases
 - If a line can't be written (a full disk, a quota, a lost mount), the run finishes what is in
   flight, ends, and raises `JournalError`. A line that was cut short counts as torn.
 - If the file is removed or replaced during a run, the run ends with `JournalError` too.
-- Of two concurrent runs, the second is rejected. The lock is flock(2)'s, so it ends with the
-  process.
+- Of two concurrent runs, the second is rejected, except on Windows. The lock is flock(2)'s, so it
+  ends with the process.
 - A dry run reads the journal, if there is one, and writes nothing.
 
 A run also keeps the ids that it has done in memory, about 150 bytes each, so that it recognizes a

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import logging
 import os
@@ -207,7 +208,7 @@ def _read(file: BinaryIO, path: Path, run: RunKind, is_wanted: Callable[[], bool
         if not raw.endswith(b"\n"):
             tail = raw
             break
-        line = _line(raw)
+        line = _line(raw if found.whole else raw.removeprefix(codecs.BOM_UTF8))
         if not found.whole or (line is not None and line.clerk_async_journal is not None):
             found.instance = _check_header(line, path, run)
         elif line is None or not line.id or line.status not in _KNOWN:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shlex
 import shutil
 import sys
 from contextlib import suppress
@@ -19,6 +18,7 @@ from clerk_async.bulk.journal import Journal
 from clerk_async.bulk.journal_file import open_file
 from clerk_async.cli.app import program_name
 from clerk_async.cli.filters import Filters, with_fixed_times
+from clerk_async.cli.output import shell_words
 from clerk_async.errors import JournalError
 from clerk_async.redaction import redact
 
@@ -146,5 +146,5 @@ class Resume:
             how += ", with the same ids on stdin"
         if any(word.startswith("/dev/fd/") for word in arguments):
             how += ", with the same input in place of /dev/fd/…"
-        again = redact(shlex.join([*program_name().split(), *arguments]))
+        again = redact(shell_words([*program_name().split(), *arguments]))
         self.settings.out.error(f"{how}:\n  {again}")

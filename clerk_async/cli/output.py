@@ -302,3 +302,19 @@ def paint(stream: Stream, text: str, style: str) -> str:
 def terminal_width() -> int:
     """Return how many characters fit in a line."""
     return shutil.get_terminal_size((_WIDTH_UNKNOWN, 24)).columns
+
+
+def shell_words(words: Sequence[str]) -> str:
+    """Return a command as it is typed in this system's shell."""
+    if sys.platform == "win32":
+        from subprocess import list2cmdline  # noqa: PLC0415 - only there
+
+        return list2cmdline(words)
+    import shlex  # noqa: PLC0415 - only for a hint
+
+    return shlex.join(words)
+
+
+def shell_variable(name: str, value: str) -> str:
+    """Return the line that sets an environment variable in this system's shell."""
+    return f'$env:{name} = "{value}"' if sys.platform == "win32" else f"export {name}={value}"

@@ -162,7 +162,8 @@ def _server() -> str:
         SecondProcessError: If there is none, or redis-py can't be used.
     """
     server = next(filter(None, map(shutil.which, _SERVERS)), None)
-    if server is None or not hasattr(socket, "AF_UNIX") or not sys.executable:
+    is_unix = hasattr(socket, "AF_UNIX") and hasattr(os, "killpg")
+    if server is None or not is_unix or not sys.executable:
         raise SecondProcessError("there is no redis-server on this machine")
     trouble = trouble_with("redis")
     if trouble:

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, TypeAlias, cast
 import click
 
 from clerk_async.cli.exits import Refused
-from clerk_async.cli.output import harmless
+from clerk_async.cli.output import harmless, shell_variable
 from clerk_async.testing import FakeClerk, Fault
 
 if TYPE_CHECKING:
@@ -298,8 +298,8 @@ def users_of(fake: FakeClerk) -> list[str]:
 
 def how_to_reach(fake: FakeClerk) -> Iterator[str]:
     """Return lines for a shell, with comments that describe the content."""
-    yield f"export CLERK_API_URL={fake.base_url.removesuffix('/v1')}"
-    yield f"export CLERK_SECRET_KEY={fake.secret_key}"
+    yield shell_variable("CLERK_API_URL", fake.base_url.removesuffix("/v1"))
+    yield shell_variable("CLERK_SECRET_KEY", fake.secret_key)
     users = users_of(fake)
     if users:
         yield f"# {len(fake.sessions)} sessions of {len(users)} users; the first is {users[0]}"

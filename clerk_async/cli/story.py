@@ -13,7 +13,7 @@ import attrs
 
 from clerk_async.cli.exits import DONE, FAILED, INTERRUPTED
 from clerk_async.cli.interrupts import Interrupts
-from clerk_async.cli.output import terminal_width
+from clerk_async.cli.output import shell_variable, terminal_width
 from clerk_async.cli.progress import duration, number, progress_view
 from clerk_async.cli.second_process import LockOut, lock_out
 from clerk_async.config import SHARED_STATE_VARIABLE
@@ -150,7 +150,7 @@ async def _play(
     out.result()
     if is_good:
         out.result(out.good(out.strong(f"It worked, in {took}.")) + " With your own instance:")
-        out.result("  export CLERK_SECRET_KEY=sk_…")
+        out.result(f"  {shell_variable('CLERK_SECRET_KEY', 'sk_…')}")
         out.result("  clerk-async revoke-all --users-from leaked.txt --dry-run")
         out.result("  clerk-async revoke-all --users-from leaked.txt")
     else:
