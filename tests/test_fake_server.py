@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import gzip
+import inspect
 import os
 import socket
 import ssl
@@ -302,6 +303,10 @@ class TestWaiting:
     def test_waiting_for_a_condition_that_never_holds_times_out(self, fake: FakeClerk) -> None:
         with pytest.raises(TimeoutError, match="0 requests in flight"):
             fake.wait_for(lambda: fake.requests, timeout=0.01)
+
+    @pytest.mark.parametrize("wait", [FakeClerk.wait_for, FakeClerk.until])
+    def test_the_default_timeout_outlasts_the_stalls_of_a_busy_machine(self, wait: Any) -> None:
+        assert inspect.signature(wait).parameters["timeout"].default == 30
 
     async def test_until_does_not_block_the_loop(self, fake: FakeClerk) -> None:
         fake.inject(Fault.hold(count=None))

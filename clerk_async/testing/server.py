@@ -337,19 +337,28 @@ class Server:
         """The number of requests that `Fault.hold` is holding now."""
         return self._gauges.held
 
-    def wait_for(self, predicate: Callable[[], object], timeout: float = 5.0) -> None:
+    def wait_for(self, predicate: Callable[[], object], timeout: float = 30.0) -> None:
         """Block until a condition is true, as in `fake.wait_for(lambda: fake.held == 3)`.
 
+        Args:
+            predicate: The condition; called after each event of the service.
+            timeout: Seconds to wait at most. The default is long because a busy machine, such as
+                one of a CI service, may stall for seconds; a wait ends as soon as it can.
+
         Raises:
-            TimeoutError: If it is not true within the timeout, in seconds.
+            TimeoutError: If it is not true within the timeout.
         """
         self._gauges.wait_for(predicate, timeout)
 
-    async def until(self, predicate: Callable[[], object], timeout: float = 5.0) -> None:  # noqa: ASYNC109
+    async def until(self, predicate: Callable[[], object], timeout: float = 30.0) -> None:  # noqa: ASYNC109
         """Wait like `wait_for`, but without blocking the event loop of an async test.
 
+        Args:
+            predicate: The condition; called after each event of the service.
+            timeout: Seconds to wait at most.
+
         Raises:
-            TimeoutError: If it is not true within the timeout, in seconds.
+            TimeoutError: If it is not true within the timeout.
         """
         await self._gauges.until(predicate, timeout)
 
