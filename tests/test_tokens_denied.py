@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
+from base64 import urlsafe_b64encode
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from threading import Thread
@@ -104,6 +106,57 @@ async def test_a_denied_session_has_no_pending_claims(
 
 
 @pytest.mark.promise("denied-at-once")
+@pytest.mark.promise("denied-at-once")
+@pytest.mark.parametrize("denied", ["session", "user", "everyone"])
+async def test_a_denied_token_is_rejected_even_if_the_keys_are_unavailable(
+    denied: str, fake: FakeClerk, client: AsyncSessionsApi
+) -> None:
+    """Nobody needs its signature to know that it lets nobody in."""
+    session = fake.add_session(user_id="user_1")
+    token = fake.mint(session)
+    fake.inject(Fault.status(500, operation="jwks", count=None))
+    verifier = verifier_of(client)
+    headers = {"Authorization": f"Bearer {token}"}
+    assert await reason(verifier, token) == Reason.JWK_FAILED_TO_LOAD
+    every: dict[str, dict[str, Any]] = {
+        "session": {"session_id": session.id},
+        "user": {"user_id": "user_1"},
+        "everyone": {"everyone": True, "signed_in_before": datetime.now(UTC)},
+    }
+    await client.deny(**every[denied])
+    assert await reason(verifier, token) == Reason.SESSION_REVOKED
+    state = await verifier.authenticate_request(headers)
+    assert (state.status, state.reason) == ("signed_out", Reason.SESSION_REVOKED)
+    await client.allow(**every[denied])
+    state = await verifier.authenticate_request(headers)
+    assert (state.status, state.reason) == ("unknown", Reason.JWK_FAILED_TO_LOAD)
+
+
+def test_a_sync_verifier_rejects_a_denied_token_even_if_the_keys_are_unavailable(
+    fake: FakeClerk,
+) -> None:
+    """Whatever else its claims contain; a token that can't be read stays unknown."""
+    session = fake.add_session(user_id="user_1")
+    header, payload, signature = fake.mint(session).split(".")
+    fake.inject(Fault.status(500, operation="jwks", count=None))
+    with sync_client_of(fake, retry=ONCE) as client:
+        verifier = TokenVerifier(sessions=client, authorized_parties=PARTIES)
+        client.deny(session_id=session.id)
+        for claims, expected in (
+            (payload, Reason.SESSION_REVOKED),
+            (_encoded({"sub": "user_1", "sid": [session.id]}), Reason.JWK_FAILED_TO_LOAD),
+            (_encoded({"sid": session.id}), Reason.JWK_FAILED_TO_LOAD),
+            (_encoded([session.id]), Reason.JWK_FAILED_TO_LOAD),
+        ):
+            with pytest.raises(TokenVerificationError) as refused:
+                verifier.verify(f"{header}.{claims}.{signature}")
+            assert refused.value.reason == expected
+
+
+def _encoded(value: object) -> str:
+    return urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+
+
 async def test_a_404_denies_and_no_other_error_does(
     fake: FakeClerk, client: AsyncSessionsApi
 ) -> None:

@@ -7,8 +7,15 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from clerk_async.errors import ConfigurationError, DenialsUnavailableError, InvalidArgumentError
+from clerk_async.errors import (
+    ConfigurationError,
+    DenialsUnavailableError,
+    InvalidArgumentError,
+    TokenVerificationError,
+)
 from clerk_async.reasons import TokenVerificationReason as Reason
+from clerk_async.tokens.claims import read_claims
+from clerk_async.tokens.jose import json_object
 from clerk_async.tokens.refusals import refused
 from clerk_async.under_test import on_reset
 
@@ -17,6 +24,7 @@ if TYPE_CHECKING:
 
     from clerk_async.denials.table import Denials
     from clerk_async.shared.link import Link
+    from clerk_async.tokens.rules import Rules
 
 GONE: Final = ""  # the status of a session that the service doesn't know
 _PASSING: Final = frozenset({"active", "pending", GONE})
@@ -50,28 +58,44 @@ class DenialCheck:
 
         Raises:
             TokenVerificationError: If its session or user was denied.
-            DenialsUnavailableError: If `max_age` is set and knowledge of denials is too old.
+            DenialsUnavailableError: If it wasn't, as far as is known, but `max_age` is set and
+                knowledge of denials is too old.
         """
-        if self._max_age is not None:
-            self.check_knowledge()
         denials, session_id = self._denials, payload.get("sid")
         if not denials.has_cuts:  # the common case, kept fast
-            if session_id is None or not denials.denies(session_id):
-                return
-        elif not denials.refuses(
-            session_id,
-            payload["sub"],
-            payload.get("iat"),
-            _first_factor_age(payload),
-            self._skew,
-            actor=_actor(payload),
-            is_pending=payload.get("sts") == "pending",
-        ):
-            return
-        raise refused(
-            Reason.SESSION_REVOKED,
-            "The token's session was revoked or its user was denied: they must sign in again.",
-        )
+            is_denied = session_id is not None and denials.denies(session_id)
+        else:
+            is_denied = denials.refuses(
+                session_id,
+                payload["sub"],
+                payload.get("iat"),
+                _first_factor_age(payload),
+                self._skew,
+                actor=_actor(payload),
+                is_pending=payload.get("sts") == "pending",
+            )
+        if is_denied:
+            raise refused(
+                Reason.SESSION_REVOKED,
+                "The token's session was revoked or its user was denied: they must sign in again.",
+            )
+        if self._max_age is not None:
+            self.check_knowledge()
+
+    def check_unverified(self, payload_segment: bytes, rules: Rules, now: float) -> None:
+        """Check a token whose key is unavailable: if it was denied, even a genuine one is invalid.
+
+        Raises:
+            TokenVerificationError: If it can be read, and its session or user was denied.
+        """
+        try:
+            payload = json_object(payload_segment, "payload")
+            rules.check(payload, now)
+            read_claims(payload, {})
+            self.check(payload)
+        except TokenVerificationError as error:
+            if error.reason is Reason.SESSION_REVOKED:
+                raise
 
     def check_knowledge(self) -> None:
         """Check that what is known of other processes' denials is recent enough.

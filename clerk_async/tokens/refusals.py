@@ -34,6 +34,14 @@ def of_another_kind(message: str) -> TokenVerificationError:
     return refused(TokenVerificationReason.TOKEN_TYPE_MISMATCH, f"Not a session token: {message}.")
 
 
+def wrong_algorithm(algorithm: str) -> TokenVerificationError:
+    """Return the error for a token whose key is for another algorithm."""
+    return refused(
+        TokenVerificationReason.TOKEN_INVALID_ALGORITHM,
+        f"The token says that it is signed with {cut(algorithm)}, but its key is for another one.",
+    )
+
+
 def unavailable(message: str, cause: ClerkError | None) -> KeysUnavailableError:
     """Return the error for a token that could not be checked."""
     return KeysUnavailableError(

@@ -20,6 +20,7 @@ from clerk_async.errors import (
     ClerkError,
     ConfigurationError,
     InvalidArgumentError,
+    KeysUnavailableError,
     TokenVerificationError,
 )
 from clerk_async.reasons import TokenVerificationReason as Reason
@@ -36,7 +37,14 @@ from clerk_async.tokens.jose import (
 )
 from clerk_async.tokens.key_set import KeySetStatus, KeysNeeded
 from clerk_async.tokens.keys import ALGORITHMS, VerificationKey
-from clerk_async.tokens.refusals import Tally, cut, malformed, of_another_kind, refused
+from clerk_async.tokens.refusals import (
+    Tally,
+    cut,
+    malformed,
+    of_another_kind,
+    refused,
+    wrong_algorithm,
+)
 from clerk_async.tokens.rules import check_flag, pending
 from clerk_async.under_test import on_reset
 
@@ -252,7 +260,12 @@ class Verification:
             token = plain(token)
         parts = parse(token)
         header = self._header_of(parts)
-        key = yield from self.keys.find(header.kid)
+        try:
+            key = yield from self.keys.find(header.kid)
+        except KeysUnavailableError:
+            if self.denial_check is not None:
+                self.denial_check.check_unverified(parts.payload_segment, self.rules, self._clock())
+            raise
         entry = self._cache.get(token)
         if entry is not None and entry.key is key:
             return self._again(entry, session_only=session_only)
@@ -263,7 +276,7 @@ class Verification:
         if header is None:
             header = read_header(parts.header_segment)
             if header.algorithm not in ALGORITHMS:
-                raise _wrong_algorithm(header.algorithm)
+                raise wrong_algorithm(header.algorithm)
         return header
 
     def _again(self, entry: Examined, *, session_only: bool) -> Examined:
@@ -287,7 +300,7 @@ class Verification:
         session_only: bool,
     ) -> Examined:
         if key.algorithm != header.algorithm:
-            raise _wrong_algorithm(header.algorithm)
+            raise wrong_algorithm(header.algorithm)
         signature = canonical_base64url(parts.signature_segment)
         if signature is None or not key.is_signed_by(signature, parts.signing_input):
             raise refused(
@@ -411,11 +424,4 @@ def _other_kind(payload: Mapping[str, Any]) -> TokenVerificationError:
     return of_another_kind(
         f"it {named}, like one made from a JWT template; `verify` accepts such tokens, but they "
         "sign nobody in"
-    )
-
-
-def _wrong_algorithm(algorithm: str) -> TokenVerificationError:
-    return refused(
-        Reason.TOKEN_INVALID_ALGORITHM,
-        f"The token says that it is signed with {cut(algorithm)}, but its key is for another one.",
     )
