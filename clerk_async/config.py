@@ -15,7 +15,7 @@ import socket
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import attrs
 from attrs.validators import optional
@@ -35,6 +35,7 @@ DEFAULT_POOL_SIZE: Final = 128
 SHARED_STATE_VARIABLE: Final = "CLERK_ASYNC_SHARED_STATE"
 
 _LIVE_KEY_PREFIX: Final = "sk_live_"
+_PRINTABLE = re.compile(r"[!-\[\]-~]*")  # ASCII without a backslash
 _VERSION = re.compile(r"\d{4}-\d{2}-\d{2}")
 _OLD_IPV4 = re.compile(r"(?:0[xX][0-9a-fA-F]+|[0-9]+)(?:\.(?:0[xX][0-9a-fA-F]+|[0-9]+)){0,3}")
 
@@ -283,12 +284,12 @@ def _find_endpoint(
     if base_url is None:
         from_environment = environ.get("CLERK_API_URL")
         if from_environment:
-            url = _check_url("CLERK_API_URL", from_environment, allow_insecure=allow_insecure)
+            url = _check_base_url("CLERK_API_URL", from_environment, allow_insecure=allow_insecure)
             base_url = url if urlsplit(url).path else f"{url}/v1"
         else:
             base_url = DEFAULT_BASE_URL
     else:
-        base_url = _check_url("base_url", base_url, allow_insecure=allow_insecure)
+        base_url = _check_base_url("base_url", base_url, allow_insecure=allow_insecure)
     if not isinstance(api_version, str) or not _VERSION.fullmatch(api_version):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigurationError("api_version must look like 2026-05-12")
     return Endpoint(key, base_url, api_version)
@@ -307,30 +308,65 @@ def _check_key(secret_key: object) -> str:
     return key
 
 
-def _check_url(name: str, value: object, *, allow_insecure: bool) -> str:
-    if not isinstance(value, str):
-        raise ConfigurationError(f"{name} must be a str, not {type(value).__name__}")
-    try:
-        parts = urlsplit(value.strip())
-        port = parts.port
-    except ValueError:
-        raise ConfigurationError(f"{name} is not a URL") from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ConfigurationError(f"{name} must be an http or https URL with a host")
-    if parts.username is not None or parts.password is not None:
-        raise ConfigurationError(f"{name} must not contain credentials")
-    if parts.query or parts.fragment or "?" in value or "#" in value:
-        raise ConfigurationError(f"{name} must not have a query or a fragment")
-    if re.search(r"[^!-~]|\\", value.strip()) or port == 0:
-        raise ConfigurationError(f"{name} is not a valid URL (non-ASCII must be percent-encoded)")
-    if parts.scheme == "http" and not (allow_insecure or is_loopback(parts.hostname)):
+def _check_base_url(name: str, value: object, *, allow_insecure: bool) -> str:
+    url = check_url(name, value)
+    if not allow_insecure and is_in_the_clear(url):
         raise ConfigurationError(
             f"{name} is http://, which would send the secret key in the clear: "
             "use https://, or pass allow_insecure=True if you must"
         )
+    return url
+
+
+def split_url(name: str, value: object) -> SplitResult:
+    """Split an http or https URL; no error quotes it, because it may contain a password.
+
+    Raises:
+        ConfigurationError: If it isn't a URL with such a scheme, an ASCII host, and, if it has a
+            port, one from 1 to 65535.
+    """
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{name} must be a URL as a str, not {type(value).__name__}")
+    parts = port = None
+    with suppress(ValueError):  # which may quote the password
+        split = urlsplit(value)
+        port, parts = split.port, split
+    if parts is None or port == 0 or not _PRINTABLE.fullmatch(parts.netloc.rpartition("@")[2]):
+        raise ConfigurationError(
+            f"{name} is not a valid URL: its host must be ASCII, and its port from 1 to 65535"
+        )
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ConfigurationError(f"{name} must be a URL with http:// or https:// and a host")
+    return parts
+
+
+def check_url(name: str, value: object) -> str:
+    """Check a URL below which requests are sent; return it in its usual form, without a last slash.
+
+    Proxies and Redis have other rules, because their URLs may have credentials and more: see
+    `clerk_async.http.settings.parse_proxy` and `clerk_async.shared.state`.
+
+    Raises:
+        ConfigurationError: If it has no http or https scheme, no host, an invalid port,
+            credentials, a query or a fragment, or characters that must be percent-encoded.
+    """
+    parts = split_url(name, value.strip() if isinstance(value, str) else value)
+    text = str(value).strip()
+    if parts.username is not None or parts.password is not None:
+        raise ConfigurationError(f"{name} must not contain credentials")
+    if "?" in text or "#" in text:
+        raise ConfigurationError(f"{name} must not have a query or a fragment")
+    if not _PRINTABLE.fullmatch(text):
+        raise ConfigurationError(f"{name} is not a valid URL (non-ASCII must be percent-encoded)")
     host = parts.netloc.partition(":")[0]  # aiohttp understands only the usual form of an address
     netloc = parts.netloc.replace(host, _usual_address(host), 1) if host else parts.netloc
     return f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}"
+
+
+def is_in_the_clear(url: str) -> bool:
+    """Whether others could read or change what is sent to a URL, or what comes from there."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and not is_loopback(parts.hostname or "")
 
 
 def is_loopback(host: str) -> bool:

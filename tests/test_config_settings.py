@@ -12,16 +12,41 @@ import pytest
 
 from clerk_async import (
     AsyncSessionsApi,
+    AsyncTokenVerifier,
     ConfigurationError,
     InvalidArgumentError,
     RateLimit,
     RetryPolicy,
     SessionsApi,
     Timeouts,
+    TokenVerifier,
 )
 from clerk_async.config import DEFAULT_BASE_URL, LateEndpoint, is_loopback
 from clerk_async.http.settings import parse_proxy
 
+UNUSABLE_URLS = [
+    "",
+    "clerk.example.com",
+    "ftp://clerk.example.com",
+    "https://",
+    "https://[::1",
+    "https://me@clerk.example.com",
+    "https://me:secret@clerk.example.com",
+    "https://:secret@clerk.example.com",
+    "https://clerk.example.com:0",
+    "https://clerk.example.com:99999",
+    "https://clerk.example.com:port",
+    "https://clerk.example.com?x=1",
+    "https://clerk.example.com?",
+    "https://clerk.example.com#",
+    "https://clerk.example.com/a b",
+    "https://clerk.example.com/a\nb",
+    "https://clerk.example.com/ä",
+    "https://bücher.example",
+    "https://clerk.example.com\\@evil.example",
+    "http://clerk.example.com",
+]
+"""As a base URL or an issuer, whose keys are fetched from there."""
 KEY = "sk_test_abc"
 CLIENTS = [AsyncSessionsApi, SessionsApi]
 
@@ -29,6 +54,26 @@ CLIENTS = [AsyncSessionsApi, SessionsApi]
 def base_url_of(client: Any) -> Any:
     """Return the address to which a client would send."""
     return getattr(client, "_async", client)._endpoint.base_url
+
+
+@pytest.mark.promise("settings")
+@pytest.mark.parametrize("url", UNUSABLE_URLS)
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (AsyncSessionsApi, "base_url"),
+        (SessionsApi, "base_url"),
+        (AsyncTokenVerifier, "issuer"),
+        (TokenVerifier, "issuer"),
+    ],
+)
+def test_an_unusable_url_is_rejected_by_the_same_rules_everywhere(
+    make: Any, name: str, url: str
+) -> None:
+    """The error names the argument, and never quotes what may be a password."""
+    with pytest.raises(ConfigurationError, match=f"^{name} ") as caught:
+        make(**{name: url})
+    assert "secret@" not in str(caught.value)
 
 
 @pytest.mark.promise("settings")
@@ -137,6 +182,8 @@ def test_the_address_in_the_environment_is_checked_too(
         {"proxy": "socks5://127.0.0.1:9"},
         {"proxy": "http://:80"},
         {"proxy": "http://host:port"},
+        {"proxy": "http://host:0"},
+        {"proxy": "http://host\\x"},
         {"proxy": "http://[::1:9"},
         {"proxy": "http://a b"},
         {"proxy": "http://bücher.example"},

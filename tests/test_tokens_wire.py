@@ -299,6 +299,17 @@ async def test_an_issuer_needs_no_secret_key(fake: FakeClerk) -> None:
     assert verifier.key_status().source == "issuer"
 
 
+@pytest.mark.parametrize("host", [" http://127.1", "http://0x7f000001", "http://LOCALHOST"])
+async def test_an_issuers_keys_are_fetched_however_its_address_is_spelled(
+    host: str, fake: FakeClerk
+) -> None:
+    """As with a base URL; the tokens must spell it like the argument."""
+    fake.issuer = f"{host.strip()}:{fake.port}"
+    verifier = AsyncTokenVerifier(issuer=f"{host}:{fake.port}/ ", authorized_parties=[ORIGIN])
+    made = fake.mint(fake.add_session(user_id="user_1"))
+    assert (await verifier.verify(made)).user_id == "user_1"
+
+
 def test_an_issuer_works_in_sync_code_too(fake: FakeClerk) -> None:
     """A trailing slash makes no difference; a token of another issuer is rejected."""
     session = fake.add_session(user_id="user_1")

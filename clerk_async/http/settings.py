@@ -7,11 +7,11 @@ import urllib.request
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import attrs
 
-from clerk_async.config import check_integer, is_loopback
+from clerk_async.config import check_integer, is_loopback, split_url
 from clerk_async.errors import ConfigurationError
 from clerk_async.redaction import sealed
 from clerk_async.version import __version__
@@ -148,7 +148,7 @@ def check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def parse_proxy(name: str, value: object) -> Proxy:
-    """Separate a proxy's URL from its credentials.
+    """Separate a proxy's URL from its credentials, and drop its path, which has no meaning.
 
     Args:
         name: Where the URL comes from, for errors, which never quote the URL.
@@ -157,21 +157,9 @@ def parse_proxy(name: str, value: object) -> Proxy:
     Raises:
         ConfigurationError: If it isn't an http or https URL with a host.
     """
-    if not isinstance(value, str):
-        raise ConfigurationError(f"{name} must be a URL as a str, not {type(value).__name__}")
-    parts: SplitResult | None
-    try:
-        parts = urlsplit(value if "://" in value else f"http://{value}")
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        parts = host = None
-    if parts is None:  # outside the except block: that error may quote the password
-        raise ConfigurationError(f"{name} is not a URL")
-    if parts.scheme not in {"http", "https"} or not host:
-        raise ConfigurationError(f"{name} must be an http or https URL with a host")
+    has_no_scheme = isinstance(value, str) and "://" not in value
+    parts = split_url(name, f"http://{value}" if has_no_scheme else value)
     address = parts.netloc.rpartition("@")[2]
-    if not all("!" <= character <= "~" for character in address):
-        raise ConfigurationError(f"{name} has a host that isn't an ASCII name or address")
     login, password = unquote(parts.username or ""), unquote(parts.password or "")
     if ":" in login:  # RFC 7617, section 2
         raise ConfigurationError(f"{name} has a user name that contains a colon")

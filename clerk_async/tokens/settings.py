@@ -249,29 +249,16 @@ def _issuers(issuer: str | Iterable[str] | None) -> tuple[str, ...] | None:
 
 
 def _checked_issuer(issuer: object) -> str:
-    from urllib.parse import urlsplit  # noqa: PLC0415 - seldom needed
+    from clerk_async.config import check_url  # noqa: PLC0415 - heavy, seldom needed
 
-    if not isinstance(issuer, str):
-        raise ConfigurationError("issuer must be a str, such as https://clerk.example.com.")
-    try:
-        parts = urlsplit(issuer)
-        well_formed = parts.scheme in {"http", "https"} and bool(parts.hostname)
-    except ValueError:
-        well_formed = False
-    else:
-        well_formed = well_formed and not (parts.query or parts.fragment or parts.username)
-    if not well_formed:
-        raise ConfigurationError("issuer must be a URL, such as https://clerk.example.com.")
-    return issuer.rstrip("/")
+    check_url("issuer", issuer)
+    return str(issuer).strip().rstrip("/")  # as it is written: tokens must have the same
 
 
 def _check_trustworthy(issuer: str) -> None:
-    from urllib.parse import urlsplit  # noqa: PLC0415 - seldom needed
+    from clerk_async.config import is_in_the_clear  # noqa: PLC0415 - heavy, seldom needed
 
-    from clerk_async.config import is_loopback  # noqa: PLC0415 - heavy, seldom needed
-
-    parts = urlsplit(issuer)
-    if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
+    if is_in_the_clear(issuer):
         raise ConfigurationError("issuer must be an https:// URL: its keys decide who gets in.")
 
 

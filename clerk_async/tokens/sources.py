@@ -112,7 +112,7 @@ async def fetch_published(issuer: str) -> bytes:
     Raises:
         ClerkError: If the key set can't be fetched.
     """
-    from clerk_async.config import RetryPolicy, Timeouts  # noqa: PLC0415 - heavy, as the next two
+    from clerk_async.config import RetryPolicy, Timeouts, check_url  # noqa: PLC0415 - heavy
     from clerk_async.http.calls import Calls  # noqa: PLC0415
     from clerk_async.http.client_state import ClientState  # noqa: PLC0415
     from clerk_async.http.operations import Operation, Request  # noqa: PLC0415
@@ -124,7 +124,9 @@ async def fetch_published(issuer: str) -> bytes:
         "User-Agent": USER_AGENT,
     }
     request = Request(Operation("published keys", "GET", _WELL_KNOWN), _WELL_KNOWN)
-    shared = ClientState(WireSettings(base_url=issuer, headers=headers, pool_size=1))
+    shared = ClientState(
+        WireSettings(base_url=check_url("issuer", issuer), headers=headers, pool_size=1)
+    )
     try:
         answer = await Calls(shared, RetryPolicy(), Timeouts()).call(request)
         return answer.body
