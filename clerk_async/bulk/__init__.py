@@ -49,6 +49,18 @@ seconds for each call after the stop; a coroutine that takes longer is cancelled
 is not called any more. The report, the journal and the stream still have those outcomes. If the
 client is closed, its runs end too, whatever they wait for, and raise `ClientClosedError`.
 
+Denials
+-------
+A run denies its sessions as soon as it knows their ids, long before their turn, so the client's
+verifiers, and those of all processes with the same shared state, reject their tokens at once. A
+session stays denied for `keep` seconds, whatever became of its revocation. Only the denials of
+sessions that a stopped run never tried are withdrawn, unless they were denied by someone else, too.
+
+A run in another process counts as someone else even if it is stopped as well: neither run knows
+whether the other still needs the denial. So if runs in two processes share sessions, and both are
+stopped before they try them, these sessions stay denied for `keep` seconds although they were not
+revoked. `allow` withdraws such a denial. See `clerk_async.bulk.lockout`.
+
 The journal
 -----------
 A run writes each outcome to the journal before it reports it, so a killed run loses no outcome and

@@ -26,9 +26,11 @@ class Lockout:
     A session is denied as soon as its id is known, and stays denied whatever became of its
     revocation. At the end, denials of sessions that were never attempted are withdrawn: the run may
     have been stopped because the ids were the wrong ones. Sessions that anyone else has denied in
-    the meantime, or that another run is still going to revoke, stay denied. If no verifier uses the
-    list, sessions of a large input are denied as they are sent, because the list would not keep all
-    of them anyway.
+    the meantime, or that another run is still going to revoke, stay denied. A run in another
+    process always counts as someone else, because it doesn't tell when it no longer needs a denial:
+    if both runs are stopped, the sessions that they share stay denied until the denials expire. If
+    no verifier uses the list, sessions of a large input are denied as they are sent, because the
+    list would not keep all of them anyway.
 
     Args:
         denials: The client's list of denials.
