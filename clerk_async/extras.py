@@ -3,12 +3,14 @@
 A library that is installed but can't be loaded is never called missing: pip would say that it is
 there already. It may be built for another machine, lack a shared library, be too old, or refuse to
 load in a second sub-interpreter. So each use of an extra asks here before it imports names from it.
+
+Type hints name libraries too, and must resolve without loading them before (`Late`).
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Final
+from typing import Any, Final
 
 _NEEDED: Final = {
     "cli": ("click:ClickException",),
@@ -87,3 +89,19 @@ def require(extra: str, *more: str, needed_for: str) -> None:
         from clerk_async.errors import ConfigurationError  # noqa: PLC0415 - attrs, not for help
 
         raise ConfigurationError(f"{needed_for} {trouble}.")
+
+
+class Late:
+    """A module that is loaded when something reads a name of it: a tool that resolves type hints.
+
+    If it can't be loaded, each of its names is `Any`.
+    """
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return getattr(import_module(self._module), name)
+        except ImportError:
+            return Any

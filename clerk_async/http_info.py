@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from clerk_async.denials.table import Denials
 from clerk_async.errors import GoneError, NotFoundError
 from clerk_async.http import operations
+from clerk_async.http.calls import Calls
 from clerk_async.http.decode import decode_page, decode_refreshed, decode_session, decode_token
+from clerk_async.models import ApiResponse, Cookies, Session, SessionPage, SessionStatus, Token
 from clerk_async.redaction import sealed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
-
-    from clerk_async.denials.table import Denials
-    from clerk_async.http.calls import Calls
     from clerk_async.http.shapes import Losses
-    from clerk_async.models import ApiResponse, Cookies, Session, SessionPage, SessionStatus, Token
 
 VERIFY_ADVICE: Final = (
     "verify is deprecated by Clerk and was removed in API version 2025-04-10: verify session "

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ssl
 import warnings
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
+import clerk_async
 from clerk_async.bulk.methods import AsyncBulkRevocation
 from clerk_async.config import (
     DEFAULT_API_VERSION,
@@ -20,6 +23,7 @@ from clerk_async.config import (
     check_timeouts,
 )
 from clerk_async.errors import NotFoundError
+from clerk_async.extras import Late
 from clerk_async.http import operations
 from clerk_async.http.calls import Calls
 from clerk_async.http.client_state import ClientState
@@ -28,26 +32,17 @@ from clerk_async.http.decode import decode_page, decode_refreshed, decode_sessio
 from clerk_async.http.paging import Walk, check_where, iterate_pages
 from clerk_async.http.settings import wire_settings
 from clerk_async.http_info import VERIFY_ADVICE, AsyncSessionsWithHttpInfo
+from clerk_async.models import Cookies, Session, SessionPage, SessionStatus, Token, UnreadableItem
 from clerk_async.redaction import sealed
 from clerk_async.sharing import AsyncSharing
 from clerk_async.tokens.token_source import AsyncTokenSources
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
-
     import aiohttp
 
     from clerk_async.bulk.verdict import RevocationTarget
-    from clerk_async.models import (
-        Cookies,
-        Session,
-        SessionPage,
-        SessionStatus,
-        Token,
-        UnreadableItem,
-    )
-    from clerk_async.shared.state import SharedState
+else:
+    aiohttp = Late("aiohttp")
 
 DEFAULT_TIMEOUTS: Final = Timeouts()
 DEFAULT_RETRY: Final = RetryPolicy()
@@ -119,7 +114,7 @@ class AsyncSessionsApi(AsyncBulkRevocation, AsyncSharing, AsyncTokenSources):
         trace_configs: Sequence[aiohttp.TraceConfig] = (),
         headers: Mapping[str, str] | None = None,
         allow_insecure: bool = False,
-        shared_state: str | SharedState | None = None,
+        shared_state: str | clerk_async.SharedState | None = None,
     ) -> None:
         endpoint = LateEndpoint(secret_key, base_url, api_version, allow_insecure=allow_insecure)
         settings = wire_settings(

@@ -10,6 +10,7 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
+import clerk_async
 from clerk_async.config import SHARE_ALONE, SHARE_TOGETHER, SHARED_STATE_VARIABLE
 from clerk_async.denials.table import Denials
 from clerk_async.errors import InvalidArgumentError
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from clerk_async.config import Endpoint, LateEndpoint, RateLimit
     from clerk_async.http.client_state import ClientState
     from clerk_async.shared.link import Link
-    from clerk_async.shared.state import SharedState, SharedStatus
 
 
 class AsyncSharing:
@@ -39,7 +39,7 @@ class AsyncSharing:
 
     def _share(
         self,
-        shared_state: str | SharedState | None,
+        shared_state: str | clerk_async.SharedState | None,
         endpoint: LateEndpoint,
         rate_limit: RateLimit | None,
     ) -> None:
@@ -181,7 +181,7 @@ class AsyncSharing:
         if self._link is not None:
             self._link.start()
 
-    def shared_status(self) -> SharedStatus:
+    def shared_status(self) -> clerk_async.SharedStatus:
         """Return what this process knows about the shared state; does no I/O.
 
         Without `shared_state`, `connected` is False and the rest covers this process alone.

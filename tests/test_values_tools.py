@@ -70,6 +70,64 @@ def test_type_hints_of_all_exported_classes_resolve(tool: str, order: str) -> No
     assert (ended.code, ended.err) == (0, "")
 
 
+HINTS = """
+    import functools, inspect, sys, typing
+    import clerk_async, clerk_async.testing
+    from clerk_async import AsyncSessionsApi, SessionsApi
+
+    def functions():
+        api = SessionsApi("sk_test_x"), AsyncSessionsApi("sk_test_x")
+        for value in (
+            *(getattr(module, name) for module in (clerk_async, clerk_async.testing)
+              for name in module.__all__),
+            *(type(client.with_http_info) for client in api),
+        ):
+            if not inspect.isclass(value):
+                yield from [value] if callable(value) else []
+                continue
+            for name in dir(value):
+                if name.startswith("_") and name not in {"__init__", "__aenter__", "__enter__"}:
+                    continue
+                found = inspect.getattr_static(value, name)
+                found = getattr(found, "fget", getattr(found, "__func__", found))
+                if inspect.isfunction(found):
+                    yield found
+
+    seen = {each for each in functions() if each.__module__.startswith("clerk_async")}
+    assert len(seen) > 200, len(seen)
+    loaded = set(sys.modules)
+    wrong = []
+    for function in seen:
+        for use in (
+            typing.get_type_hints,
+            functools.partial(inspect.get_annotations, eval_str=True),
+            functools.partial(inspect.signature, eval_str=True),
+        ):
+            try:
+                use(function)
+            except NameError as error:
+                wrong.append((function.__qualname__, str(error)))
+    assert not wrong, sorted(set(wrong))
+    import aiohttp, redis.asyncio
+    hints = typing.get_type_hints(AsyncSessionsApi.__init__)
+    assert hints["client_session"] == aiohttp.ClientSession | None
+    assert hints["shared_state"] == str | clerk_async.SharedState | None
+    hints = typing.get_type_hints(clerk_async.TokenVerifier.authenticate_request)
+    assert hints["return"] is clerk_async.RequestState
+    hints = typing.get_type_hints(clerk_async.SharedState.__init__)
+    assert hints["client"] == redis.asyncio.Redis | None
+    sys.modules["redis.asyncio"] = None
+    assert typing.get_type_hints(clerk_async.SharedState.__init__)["client"]
+"""
+
+
+@pytest.mark.promise("tools")
+def test_type_hints_of_all_methods_and_functions_resolve() -> None:
+    """Frameworks that inject dependencies resolve them; an extra that is missing counts as Any."""
+    ended = run_program(HINTS, None)
+    assert (ended.code, ended.err) == (0, "")
+
+
 @pytest.mark.promise("tools")
 @pytest.mark.parametrize(
     "take_apart",

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from datetime import datetime
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import os
-    from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
-    from datetime import datetime
+from clerk_async.bulk.journal import Journal
+from clerk_async.bulk.options import OnOutcome, OnProgress, ShouldStop
+from clerk_async.bulk.report import RevocationOutcome, RevocationReport
+from clerk_async.config import RateLimit
+from clerk_async.models import Session
 
-    from clerk_async.bulk.journal import Journal
-    from clerk_async.bulk.options import OnOutcome, OnProgress, ShouldStop
-    from clerk_async.bulk.report import RevocationOutcome, RevocationReport
+if TYPE_CHECKING:
     from clerk_async.bulk.verdict import RevocationTarget
-    from clerk_async.config import RateLimit
-    from clerk_async.models import Session
 
 
 class AsyncBulkRevocation:

@@ -12,11 +12,13 @@ import attrs
 from clerk_async.config import SHARED_STATE_VARIABLE, check_number
 from clerk_async.denials.table import DEFAULT_KEEP
 from clerk_async.errors import ConfigurationError
-from clerk_async.extras import require
+from clerk_async.extras import Late, require
 from clerk_async.redaction import sealed
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
+    import redis.asyncio as redis_asyncio
+else:
+    redis_asyncio = Late("redis.asyncio")
 
 DEFAULT_TIMEOUT: Final = 0.25
 _SCHEMES: Final = ("redis", "rediss", "unix")
@@ -69,7 +71,7 @@ class SharedState:
         namespace: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         keep: float = DEFAULT_KEEP,
-        client: Redis | None = None,
+        client: redis_asyncio.Redis | None = None,
     ) -> None:
         require("redis", needed_for="shared_state needs")  # only its users pay for the import
         if (url is None) == (client is None):

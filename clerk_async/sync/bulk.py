@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Generator, Iterable
+from datetime import datetime
 from typing import TYPE_CHECKING
 
+from clerk_async.bulk.journal import Journal
+from clerk_async.bulk.report import RevocationOutcome, RevocationProgress, RevocationReport
+from clerk_async.config import RateLimit
+from clerk_async.models import Session
 from clerk_async.sync.caller_thread import (
     BULK_GRACE,
     CallerThread,
@@ -13,15 +20,7 @@ from clerk_async.sync.caller_thread import (
 )
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable, Generator, Iterable
-    from datetime import datetime
-
-    from clerk_async.bulk.journal import Journal
-    from clerk_async.bulk.report import RevocationOutcome, RevocationProgress, RevocationReport
     from clerk_async.bulk.verdict import RevocationTarget
-    from clerk_async.config import RateLimit
-    from clerk_async.models import Session
     from clerk_async.sync.loop_thread import LoopThread
 
 

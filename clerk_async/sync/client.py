@@ -6,15 +6,27 @@ loop in a separate thread. This module only repeats the signatures.
 
 from __future__ import annotations
 
+import ssl
 import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+import clerk_async
+
 # Now, because the loop's thread imports nothing.
-import clerk_async.http.tolerant  # noqa: F401  # pyright: ignore[reportUnusedImport]
-from clerk_async.config import DEFAULT_API_VERSION, DEFAULT_POOL_SIZE
+import clerk_async.http.tolerant  # pyright: ignore[reportUnusedImport]
+from clerk_async.config import (
+    DEFAULT_API_VERSION,
+    DEFAULT_POOL_SIZE,
+    RateLimit,
+    RetryPolicy,
+    Timeouts,
+)
+from clerk_async.extras import Late
 from clerk_async.http.paging import check_where, is_meant
 from clerk_async.http_info import VERIFY_ADVICE
+from clerk_async.models import Cookies, Session, SessionPage, SessionStatus, Token, UnreadableItem
 from clerk_async.redaction import sealed
 from clerk_async.sessions import (
     DEFAULT_PAGE_SIZE,
@@ -29,22 +41,11 @@ from clerk_async.sync.loop_thread import LoopThread
 from clerk_async.sync.sharing import Sharing, TokenSources
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
     import aiohttp
 
     from clerk_async.bulk.verdict import RevocationTarget
-    from clerk_async.config import RateLimit, RetryPolicy, Timeouts
-    from clerk_async.models import (
-        Cookies,
-        Session,
-        SessionPage,
-        SessionStatus,
-        Token,
-        UnreadableItem,
-    )
-    from clerk_async.shared.state import SharedState
+else:
+    aiohttp = Late("aiohttp")
 
 
 class SessionsApi(BulkRevocation, Sharing, TokenSources):
@@ -112,7 +113,7 @@ class SessionsApi(BulkRevocation, Sharing, TokenSources):
         trace_configs: Sequence[aiohttp.TraceConfig] = (),
         headers: Mapping[str, str] | None = None,
         allow_insecure: bool = False,
-        shared_state: str | SharedState | None = None,
+        shared_state: str | clerk_async.SharedState | None = None,
     ) -> None:
         self._async = AsyncSessionsApi(
             secret_key,

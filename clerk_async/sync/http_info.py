@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
-from clerk_async.http_info import VERIFY_ADVICE
+from clerk_async.http_info import VERIFY_ADVICE, AsyncSessionsWithHttpInfo
+from clerk_async.models import ApiResponse, Cookies, Session, SessionPage, SessionStatus, Token
 from clerk_async.redaction import sealed
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from clerk_async.http_info import AsyncSessionsWithHttpInfo
-    from clerk_async.models import ApiResponse, Cookies, Session, SessionPage, SessionStatus, Token
-    from clerk_async.sync.loop_thread import LoopThread
+from clerk_async.sync.loop_thread import LoopThread
 
 
 class SessionsWithHttpInfo:

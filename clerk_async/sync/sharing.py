@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING
+
+import clerk_async
+from clerk_async.models import Token
+from clerk_async.sync.loop_thread import LoopThread
+from clerk_async.tokens.token_source import AsyncTokenSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
 
     from clerk_async.denials.table import Denials
-    from clerk_async.models import Token
     from clerk_async.sessions import AsyncSessionsApi
     from clerk_async.shared.link import Link
-    from clerk_async.shared.state import SharedStatus
-    from clerk_async.sync.loop_thread import LoopThread
-    from clerk_async.tokens.token_source import AsyncTokenSource
 
 
 class Sharing:
@@ -101,7 +102,7 @@ class Sharing:
             signed_in_before=signed_in_before,
         )
 
-    def shared_status(self) -> SharedStatus:
+    def shared_status(self) -> clerk_async.SharedStatus:
         """Return what this process knows about the shared state; does no I/O.
 
         Without `shared_state`, `connected` is False and the rest covers this process alone.

@@ -5,13 +5,11 @@ Codes and statuses follow Clerk's error catalogue, https://clerk.com/docs/errors
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 from attrs import define, field, frozen
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 JSON = "application/json"
 

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import random
+import ssl
 import weakref
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from typing import Any
 
 import attrs
 
 from .checks import function, json_object, must_be, number
+from .exchange import ReceivedRequest
 from .faults import Armed, Fault, Injected
 from .gauges import monotonic as monotonic_clock
 from .operations import Operations
 from .refresh import cookie_suffix, publishable_key
 from .server import Server
-from .settings import Settings
-from .state import ORIGIN, Sessions, State, wall_clock
+from .settings import Latency, LimitLike, Settings
+from .state import ORIGIN, FakeSession, Sessions, State, wall_clock
 from .tokens import Tokens
 from .webhooks import Webhooks
 from .wire import Wire
-
-if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Callable, Iterable, Mapping
-    from datetime import datetime
-
-    from .exchange import ReceivedRequest
-    from .settings import Latency, LimitLike
-    from .state import FakeSession
 
 SECRET_KEY = "sk_test_FakeClerkFakeClerkFakeClerkFakeClerk00"  # noqa: S105 - only fakes accept it
 LIVE_SECRET_KEY = "sk_live_FakeClerkFakeClerkFakeClerkFakeClerk00"  # noqa: S105 - likewise

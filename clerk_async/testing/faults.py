@@ -7,7 +7,8 @@ several armed faults match a request, the first of them happens to it.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, cast
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack, cast
 
 import msgspec
 from attrs import Factory, field, frozen
@@ -17,8 +18,6 @@ from .operations import OPERATIONS
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Mapping
-    from typing import Unpack
 
     from .operations import Route
 

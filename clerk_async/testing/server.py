@@ -11,6 +11,7 @@ import ssl
 import threading
 import weakref
 from collections import deque
+from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -21,7 +22,7 @@ from .checks import must_be
 from .gauges import Gauges, monotonic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator
 
     from aiohttp.web_protocol import RequestHandler
 

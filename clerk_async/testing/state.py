@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from bisect import insort
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from .checks import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
 ORIGIN = "http://localhost:3000"

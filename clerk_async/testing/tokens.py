@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
+
+import clerk_async
 
 from .checks import milliseconds, must_be, number
 from .claims import SESSION, TEMPLATE, session_claims, template_claims, usual_claims
 from .keys import SigningKey, encode_jws, make_key, read_jws
-from .state import ORIGIN, FakeSession
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from clerk_async import Actor, Organization, SessionClaims
-
-    from .state import State
+from .state import ORIGIN, FakeSession, State
 
 VERSIONS = (1, 2)
 
@@ -264,14 +259,14 @@ def make_claims(
     *,
     user_id: str = "user_1",
     session_id: str | None = "sess_1",
-    organization: Organization | None = None,
+    organization: clerk_async.Organization | None = None,
     organization_id: str | None = None,
     role: str | None = None,
     permissions: Iterable[str] | None = None,
     features: Iterable[str] | None = None,
     plan: str | None = None,
     status: str = "active",
-    actor: Actor | Mapping[str, Any] | None = None,
+    actor: clerk_async.Actor | Mapping[str, Any] | None = None,
     issuer: str = "https://clerk.example.com",
     issued_at: datetime | None = None,
     expires_at: datetime | None = None,
@@ -280,7 +275,7 @@ def make_claims(
     factor_verification_age: tuple[int, int] | None = (0, -1),
     version: int = 2,
     claims: Mapping[str, Any] | None = None,
-) -> SessionClaims:
+) -> clerk_async.SessionClaims:
     """Return the claims of a session token without a token, for tests that replace a verifier.
 
     Example:

@@ -13,7 +13,9 @@ import hashlib
 import hmac
 import random
 from collections import deque
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -21,13 +23,8 @@ import msgspec
 from attrs import define, field
 
 from .checks import json_object, milliseconds, must_be, number
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-    from datetime import datetime
-
-    from .gauges import Gauges
-    from .state import FakeSession, State
+from .gauges import Gauges
+from .state import FakeSession, State
 
 Message: TypeAlias = tuple[dict[str, str], bytes]
 """The headers and body of one request."""

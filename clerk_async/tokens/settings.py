@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from functools import partial
 from inspect import iscoroutinefunction
@@ -24,7 +24,6 @@ from clerk_async.under_test import wall_clock
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Mapping
 
     from clerk_async.denials.table import Denials
     from clerk_async.shared.link import Link

@@ -7,8 +7,10 @@ import math
 import os
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import clerk_async
 from clerk_async.errors import ClerkError, NotFoundError
 from clerk_async.redaction import empty_frames
+from clerk_async.tokens.claims import SessionClaims
 from clerk_async.tokens.denied import GONE
 from clerk_async.tokens.key_set import Flight, KeysNeeded
 from clerk_async.tokens.settings import Verifier
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from clerk_async.http.errand import Errand
-    from clerk_async.tokens.claims import SessionClaims
     from clerk_async.tokens.requests import RequestState
 
 T = TypeVar("T")
@@ -98,7 +99,7 @@ class TokenVerifier(Verifier[SessionsSource]):
         check_session: float = False,
         refresh_if_expired: bool = False,
         accept_pending: bool | None = None,
-    ) -> RequestState:
+    ) -> clerk_async.RequestState:
         """Find out who sent a request.
 
         It uses the token of the Authorization header (`Bearer`), else the first valid one of the

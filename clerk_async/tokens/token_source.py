@@ -7,6 +7,7 @@ may differ. The signature is not checked, because the token comes directly from 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,14 +23,10 @@ from clerk_async.errors import (
 )
 from clerk_async.http.daemon import running_loop
 from clerk_async.http.operations import template_token_request, token_request
+from clerk_async.models import Token
 from clerk_async.redaction import redact
 from clerk_async.tokens.jose import json_object, parse
 from clerk_async.under_test import monotonic, on_reset, wall_clock
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
-    from clerk_async.models import Token
 
 RENEWED_AT: Final = 0.75
 """The fraction of its lifetime after which a token is renewed."""

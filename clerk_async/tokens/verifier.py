@@ -6,9 +6,11 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import clerk_async
 from clerk_async.errors import ClerkError, NotFoundError
 from clerk_async.http.daemon import running_loop
 from clerk_async.redaction import empty_frames
+from clerk_async.tokens.claims import SessionClaims
 from clerk_async.tokens.denied import GONE
 from clerk_async.tokens.key_set import LOOK_AGAIN, Flight, KeysNeeded
 from clerk_async.tokens.settings import Verifier
@@ -19,7 +21,6 @@ from clerk_async.under_test import settle
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from clerk_async.tokens.claims import SessionClaims
     from clerk_async.tokens.requests import RequestState
 
 T = TypeVar("T")
@@ -97,7 +98,7 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
         check_session: float = False,
         refresh_if_expired: bool = False,
         accept_pending: bool | None = None,
-    ) -> RequestState:
+    ) -> clerk_async.RequestState:
         """Find out who sent a request.
 
         It uses the token of the Authorization header (`Bearer`), else the first valid one of the

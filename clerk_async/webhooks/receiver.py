@@ -10,25 +10,20 @@ import base64
 import binascii
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
+import clerk_async
 from clerk_async.errors import ConfigurationError, InvalidArgumentError, WebhookVerificationError
 from clerk_async.extras import require
 from clerk_async.http.shapes import Losses
 from clerk_async.redaction import sealed
 from clerk_async.tokens.credentials import read_credentials
-from clerk_async.webhooks.events import apply_event, has_effect, read_event
+from clerk_async.webhooks.events import WebhookEvent, apply_event, has_effect, read_event
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from standardwebhooks import Webhook
-
-    from clerk_async.sessions import AsyncSessionsApi
-    from clerk_async.sync import SessionsApi
-    from clerk_async.webhooks.events import WebhookEvent
 
 SECRET_VARIABLE: Final = "CLERK_WEBHOOK_SIGNING_SECRET"  # noqa: S105 - its name
 _SIGNATURE: Final = re.compile(r"v1,[A-Za-z0-9+/]{43}=")  # HMAC-SHA256, in base64
@@ -121,7 +116,10 @@ class AsyncWebhookReceiver(_Receiver):
 
     @sealed
     def __init__(
-        self, *, sessions: AsyncSessionsApi, signing_secret: str | Sequence[str] | None = None
+        self,
+        *,
+        sessions: clerk_async.AsyncSessionsApi,
+        signing_secret: str | Sequence[str] | None = None,
     ) -> None:
         super().__init__(signing_secret)
         self._sessions = sessions
@@ -181,7 +179,10 @@ class WebhookReceiver(_Receiver):
 
     @sealed
     def __init__(
-        self, *, sessions: SessionsApi, signing_secret: str | Sequence[str] | None = None
+        self,
+        *,
+        sessions: clerk_async.SessionsApi,
+        signing_secret: str | Sequence[str] | None = None,
     ) -> None:
         super().__init__(signing_secret)
         self._sessions = sessions
