@@ -91,7 +91,7 @@ class ErrorDetail:
     message: str
     long_message: str
     code: str
-    meta: Mapping[str, Any] | None = None
+    meta: Mapping[str, Any] | None = attrs.field(default=None, hash=False)
 
     def _redacted(self, secrets: Iterable[str]) -> ErrorDetail:
         told = (self.message, self.long_message, self.code, self.meta)

@@ -137,7 +137,7 @@ class Session(JsonValue):
     status: SessionStatus
     user_id: str | None
     client_id: str | None
-    actor: Mapping[str, Any] | None
+    actor: Mapping[str, Any] | None = attrs.field(hash=False)
     last_active_organization_id: str | None
     latest_activity: SessionActivity | None
     tasks: tuple[SessionTask, ...] | None
@@ -335,6 +335,6 @@ class ApiResponse(Generic[T]):
 
     data: T
     status: int
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = attrs.field(hash=False)
     attempts: int
     trace_id: str | None = None

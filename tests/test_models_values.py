@@ -16,13 +16,16 @@ from hypothesis import strategies as st
 from clerk_async import (
     ApiResponse,
     Cookies,
+    ErrorDetail,
     InvalidArgumentError,
+    RevocationProgress,
     Session,
     SessionActivity,
     SessionPage,
     SessionStatus,
     SessionTask,
     Token,
+    WebhookEvent,
 )
 from clerk_async.models import FIRST_MILLISECOND, LAST_MILLISECOND, datetime_of
 from clerk_async.redaction import ResponseHeaders
@@ -100,6 +103,38 @@ def test_values_can_be_pickled_and_copied(value: Any, protocol: int) -> None:
     assert again == value
     assert copy.copy(value) == value
     assert copy.deepcopy(value) == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *VALUES,
+        ErrorDetail("m", "l", "c", {"param_name": "id"}),
+        RevocationProgress(
+            done=1,
+            total=2,
+            counts={},
+            resumed=0,
+            rate=1.0,
+            eta=None,
+            pause=None,
+            elapsed=1.0,
+            users=1,
+        ),
+        WebhookEvent(
+            type="session.ended",
+            time=datetime.now(UTC),
+            id="msg_1",
+            instance_id=None,
+            data={"id": "sess_1"},
+            session=SESSION,
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_values_can_be_in_a_set(value: Any) -> None:
+    """Also one with a mapping, such as the session of an impersonator."""
+    assert len({value, copy.copy(value)}) == 1
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)

@@ -145,7 +145,7 @@ class RevocationProgress(JsonValue):
 
     done: int
     total: int | None
-    counts: dict[RevocationStatus, int]
+    counts: dict[RevocationStatus, int] = attrs.field(hash=False)
     resumed: int
     rate: float
     eta: float | None

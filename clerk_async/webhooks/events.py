@@ -48,7 +48,7 @@ class WebhookEvent:
     time: datetime
     id: str
     instance_id: str | None
-    data: Mapping[str, Any] = attrs.field(repr=False)
+    data: Mapping[str, Any] = attrs.field(repr=False, hash=False)
     session: Session | None = attrs.field(repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
