@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.slow, pytest.mark.may_block]
 
 PACKAGE: Final = str(Path(clerk_async.__file__).parent)
-STRIKES: Final = 60
+STRIKES: Final = 40
 POOL: Final = 4
 
 
