@@ -323,6 +323,7 @@ PROGRAM = """
 import asyncio, resource, sys
 from clerk_async import AsyncSessionsApi, JournalError, RateLimit
 path, base_url, key, size, *ids = sys.argv[1:]
+sys.dont_write_bytecode = True  # Python would cut it at the same size, and break later programs
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(size), int(size)))
 async def main():
     done = []
