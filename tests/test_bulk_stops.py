@@ -752,6 +752,23 @@ async def test_a_callback_that_hangs_does_not_keep_a_stopped_run_from_ending(
         assert report.revoked == 10 - report.failed
 
 
+@pytest.mark.slow
+def test_a_sync_run_waits_for_a_slow_callback_after_a_stop(fake: FakeClerk) -> None:
+    """Its caller's thread runs the callback, so the call could not return any sooner."""
+    ids = add_sessions(fake, 5)
+    told: list[RevocationOutcome] = []
+    has_time = threading.Event()
+
+    def on_outcome(outcome: RevocationOutcome) -> None:
+        if not told:
+            assert not has_time.wait(2.2)  # longer than a coroutine would have
+        told.append(outcome)
+
+    with SessionsApi(fake.secret_key, base_url=fake.base_url) as client:
+        report = client.revoke_many(ids, on_outcome=on_outcome, deadline=0.1)
+    assert (report.stopped_by, report.total, len(told)) == ("deadline", 5, 5)
+
+
 def test_a_slow_callback_gets_each_outcome_after_a_stop() -> None:
     """It has two seconds for each; only one that takes longer is left out."""
 

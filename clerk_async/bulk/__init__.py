@@ -44,8 +44,8 @@ A rejected key, a journal that can't be written, `max_failures`, `deadline` and 
 run. The run then sends nothing more, finishes what is in flight, reports those outcomes, and
 returns its report. Sessions that were not sent, or were due for another try, are `not_attempted`. A
 cancelled run does the same, but after two seconds it cuts off the requests that have no response
-yet. If the input or `should_stop` still blocks by then, the run abandons it. A callback gets two
-seconds for each call after the stop; a coroutine that takes longer is cancelled, and its function
+yet. If the input or `should_stop` still blocks by then, the run abandons it. A coroutine callback
+gets two seconds for each call after the stop; if it takes longer, it is cancelled, and its function
 is not called any more. The report, the journal and the stream still have those outcomes. If the
 client is closed, its runs end too, whatever they wait for, and raise `ClientClosedError`.
 

@@ -53,20 +53,24 @@ class Callbacks:
 
     Each coroutine runs in a task of its own, so that a stopped run need not wait for one that
     hangs.
+
+    Args:
+        grace: Seconds that a coroutine may take after the end; None means any time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, grace: float | None) -> None:
         self._turn = asyncio.Lock()
-        self._grace: float | None = None
+        self._grace = grace
+        self._is_ended = False
         self._over: asyncio.Future[Any] | None = None
         self._timer: Timer | None = None
         self._hung: set[str] = set()
         self._has_logged: set[str] = set()
 
-    def end(self, grace: float) -> None:
-        """Wait no longer than this for a coroutine, from now on, or from its beginning."""
-        if self._grace is None:
-            self._grace = grace
+    def end(self) -> None:
+        """Wait no longer than the grace period for a coroutine, from now or from its beginning."""
+        if not self._is_ended:
+            self._is_ended = True
             self._set_timer()
 
     async def call(self, name: str, callback: Callable[..., Any], *values: Any) -> Any:
@@ -132,7 +136,7 @@ class Callbacks:
         return None if result is _HUNG else result
 
     def _set_timer(self) -> None:
-        if self._grace is not None and self._over is not None:
+        if self._is_ended and self._grace is not None and self._over is not None:
             give_up = partial(settle, self._over, _HUNG)
             self._timer = call_later(asyncio.get_running_loop(), self._grace, give_up)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 from attrs.validators import optional
@@ -15,6 +15,8 @@ from clerk_async.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     import os
+
+CALLBACK_GRACE: Final = 2.0
 
 OnOutcome = Callable[[RevocationOutcome], Awaitable[object] | object]
 OnProgress = Callable[[RevocationProgress], Awaitable[object] | object]
@@ -55,10 +57,11 @@ class RunOptions:
             a few times a second while no request is in flight; True stops the run.
         on_outcome: Called with each outcome.
         on_progress: Called with a snapshot a few times a second.
+        callback_grace: Seconds that a coroutine may take after the run was stopped; one that takes
+            longer is cancelled, and its function is not called any more. None means any time.
 
     The callbacks may be coroutine functions. If one raises, the error is logged once and the run
-    continues. If a coroutine takes more than two seconds after the run was stopped, it is cancelled
-    and its function is not called any more.
+    continues.
 
     Raises:
         InvalidArgumentError: If one of them is invalid.
@@ -79,3 +82,4 @@ class RunOptions:
     should_stop: ShouldStop | None = attrs.field(default=None, validator=_CALLABLE)
     on_outcome: OnOutcome | None = attrs.field(default=None, validator=_CALLABLE)
     on_progress: OnProgress | None = attrs.field(default=None, validator=_CALLABLE)
+    callback_grace: float | None = CALLBACK_GRACE

@@ -67,7 +67,7 @@ class BulkRun:
         may_send = None if ask is None else self._may_send
         self._pacer = RunPacer(target.gates.gate(limit), may_send, asks_first=is_async(ask))
         self._most_workers = min(options.concurrency or target.pool_size, target.pool_size)
-        self._callbacks = Callbacks()
+        self._callbacks = Callbacks(options.callback_grace)
         self._ledger = Ledger(self._callbacks, options.on_outcome)
         self._lockout = work.lockout = Lockout(target.denials, is_dry=options.dry_run)
         self._deferred = Deferred(target.pause_before_round, self._wake)
@@ -164,7 +164,7 @@ class BulkRun:
 
     def stop(self, reason: StopReason | None) -> None:
         """Send nothing more; the report names the first reason given."""
-        self._callbacks.end(CANCEL_GRACE)
+        self._callbacks.end()
         if self._is_stopped or self._is_over:
             return
         self._is_stopped = True

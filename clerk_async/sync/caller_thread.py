@@ -184,12 +184,15 @@ def in_caller_thread(
 
 
 def told_in(caller: CallerThread, options: RunOptions) -> RunOptions:
-    """Wrap all callbacks of a bulk run so that they run in the caller's thread."""
+    """Wrap all callbacks of a bulk run so that they run in the caller's thread.
+
+    The run waits for them even after a stop, because its caller could not go on any sooner.
+    """
     names = ("should_stop", "on_outcome", "on_progress")
     hopping: dict[str, Any] = {
         name: in_caller_thread(caller, name, getattr(options, name)) for name in names
     }
-    return attrs.evolve(options, **hopping)
+    return attrs.evolve(options, callback_grace=None, **hopping)
 
 
 def read_in_caller_thread(
