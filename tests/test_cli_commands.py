@@ -170,11 +170,12 @@ def test_verify_prints_its_deprecation_as_one_line(cli: InProcess) -> None:
     assert "clerk-async verify-token" in line
 
 
-def test_verify_token_with_the_key_in_a_file(cli: InProcess, tmp_path: Path) -> None:
-    """The service is not called."""
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_verify_token_with_the_key_in_a_file(encoding: str, cli: InProcess, tmp_path: Path) -> None:
+    """The service is not called. PowerShell writes UTF-16."""
     session = cli.fake.add_session(user_id="user_1")
     path = tmp_path / "key.pem"
-    path.write_text(cli.fake.jwt_key)
+    path.write_bytes(cli.fake.jwt_key.replace("\n", "\r\n").encode(encoding))
     ended = cli("verify-token", cli.fake.mint(session), "--jwt-key-file", str(path))
     assert ended.code == 0
     assert "user_1" in ended.out

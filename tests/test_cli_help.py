@@ -70,6 +70,26 @@ def test_help_loads_neither_aiohttp_nor_rich_nor_asyncio() -> None:
     subprocess.run(line, check=True, timeout=20, stdout=subprocess.DEVNULL)
 
 
+def test_verify_token_with_a_key_loads_nothing_of_a_client(fake: FakeClerk) -> None:
+    """Neither an event loop nor TLS, because it asks nobody."""
+    program = """
+        import sys
+        from clerk_async.cli import main
+        assert main(["verify-token", *sys.argv[1:]]) == 0
+        heavy = {"aiohttp", "asyncio", "ssl", "rich", "csv", "clerk_async.sessions"}
+        assert not heavy & set(sys.modules), heavy & set(sys.modules)
+    """
+    token = fake.mint(fake.add_session())
+    line = [sys.executable, "-c", textwrap.dedent(program), token]
+    subprocess.run(
+        [*line, "--authorized-party", "http://localhost:3000"],
+        check=True,
+        timeout=50,
+        stdout=subprocess.DEVNULL,
+        env=environment(fake) | {"CLERK_JWT_KEY": fake.jwt_key},
+    )
+
+
 @pytest.mark.parametrize("missing", ["click", "rich"])
 def test_without_its_extra_the_program_says_how_to_install_it(missing: str) -> None:
     """Exit code 2, one line."""

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import time
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -192,6 +191,8 @@ def _instance_id(body: bytes) -> str | None:
 
 
 def _clock_ahead(headers: Mapping[str, str], now: float) -> float | None:
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - heavy, and seldom needed
+
     try:
         date = parsedate_to_datetime(headers["Date"])
         # The header is cut to whole seconds, so half a second later is the likeliest time.
@@ -200,15 +201,24 @@ def _clock_ahead(headers: Mapping[str, str], now: float) -> float | None:
         return None
 
 
-def _read_key(path: str) -> str:
+def text_of(path: str, what: str) -> str:
+    """Return the text of a small file, which may be UTF-16, as PowerShell writes it.
+
+    Raises:
+        Refused: If it can't be read.
+    """
     try:
         with Path(path).open("rb") as file:
             data = file.read(_KEY_FILE_AT_MOST)
         is_wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        text = data.decode("utf-16" if is_wide else "utf-8-sig")
+        return data.decode("utf-16" if is_wide else "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise Refused(f"can't read the key file {path}: {why}") from None
+        raise Refused(f"can't read {what}: {why}") from None
+
+
+def _read_key(path: str) -> str:
+    text = text_of(path, f"the key file {path}")
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
     settings = [match for line in lines if (match := _ASSIGNMENT.fullmatch(line))]

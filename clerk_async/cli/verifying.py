@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clerk_async.cli.client import has_key, make_client
+from clerk_async.cli.client import has_key, make_client, text_of
 from clerk_async.cli.exits import DONE, Refused
-from clerk_async.cli.inputs import read_secret_lines
 from clerk_async.cli.messages import STDIN, error_text, show_log
 from clerk_async.errors import ConfigurationError
-from clerk_async.tokens.verifier import AsyncTokenVerifier
+from clerk_async.tokens.sync_verifier import TokenVerifier
 
 if TYPE_CHECKING:
     from clerk_async.cli.app import Settings
@@ -38,11 +35,19 @@ def verify_token(
         ClerkError: If the token is rejected, or the keys can't be fetched.
     """
     if token == STDIN:
+        from clerk_async.cli.inputs import read_secret_lines  # noqa: PLC0415 - heavy
+
         (token,) = read_secret_lines(settings.out, "token")
     show_log(settings.out, is_verbose=settings.is_verbose)
     jwt_key = _jwt_key(jwt_key_file)
     try:
-        claims = asyncio.run(_verify(settings, token, jwt_key, rules, is_looked_up=is_looked_up))
+        if jwt_key is not None and not is_looked_up:
+            claims = TokenVerifier(jwt_key=jwt_key, **rules).verify(token)
+        else:
+            import asyncio  # noqa: PLC0415 - heavy, like all that asks the service
+
+            asking = _verify(settings, token, jwt_key, rules, is_looked_up=is_looked_up)
+            claims = asyncio.run(asking)
     except ConfigurationError as error:
         where = "CLERK_JWT_KEY" if jwt_key_file is None else jwt_key_file
         raise Refused(error_text(error).replace("jwt_key", where, 1)) from None
@@ -58,13 +63,15 @@ async def _verify(
     *,
     is_looked_up: bool,
 ) -> SessionClaims:
+    from clerk_async.tokens.verifier import AsyncTokenVerifier  # noqa: PLC0415 - heavy
+
     has_secret_key = has_key(settings)
     if is_looked_up:
         async with make_client(settings) as sessions:
             verifier = AsyncTokenVerifier(sessions=sessions, jwt_key=jwt_key, **rules)
             return await verifier.verify(token, check_session=True)
-    if jwt_key is not None or (rules["issuer"] is not None and not has_secret_key):
-        return await AsyncTokenVerifier(jwt_key=jwt_key, **rules).verify(token)
+    if rules["issuer"] is not None and not has_secret_key:
+        return await AsyncTokenVerifier(**rules).verify(token)
     if not has_secret_key:
         raise Refused(
             "no key to verify with: pass --jwt-key-file FILE or --issuer URL, or set CLERK_JWT_KEY "
@@ -77,11 +84,7 @@ async def _verify(
 def _jwt_key(path: str | None) -> str | None:
     if path is None:
         return os.environ.get("CLERK_JWT_KEY", "").strip() or None
-    try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise Refused(f"can't read {path}: {why}") from None
+    return text_of(path, path)
 
 
 def _show(out: Output, claims: SessionClaims) -> None:
