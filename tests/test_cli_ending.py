@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from cli_programs import Terminal, run
+from leaps import leap, leaping, turns
 
+from clerk_async.cli.output import WAITING_AT_MOST, BackgroundLines
 from clerk_async.testing import FakeClerk, Fault
 
 if TYPE_CHECKING:
@@ -362,3 +366,33 @@ def test_known_users_may_look_like_anything(cli: InProcess) -> None:
     cli.fake.add_session(user_id="0815", status="ended")
     ended = cli("revoke-all", "--user", "anna@example.com", "0815")
     assert (ended.code, ended.err.startswith("Done: 2 revoked")) == (0, True)
+
+
+@leaping
+async def test_a_reader_who_stops_reading_blocks_no_line_for_long() -> None:
+    """Otherwise a stopped run would give up on its callback, and later lines would be lost."""
+    may_write = threading.Event()
+    written: list[str] = []
+
+    class Stalled:
+        def write(self, text: str) -> None:
+            assert may_write.wait(60)
+            written.append(text)
+
+    stream: Any = Stalled()
+    lines = BackgroundLines(stream)
+    texts = [f"{number}\n" for number in range(2 * WAITING_AT_MOST + 10)]
+
+    async def put_all() -> None:
+        for text in texts:
+            await lines.put(text)
+
+    putting = asyncio.create_task(put_all())
+    for _ in texts:
+        await turns(5)
+        leap(1.0)
+    assert putting.done()
+    assert not written
+    may_write.set()
+    await lines.close()
+    assert "".join(written) == "".join(texts)

@@ -226,6 +226,22 @@ def test_a_reader_who_stops_reading_stops_no_request(fake: FakeClerk, tmp_path: 
     assert sum(request.operation == "revoke" for request in fake.requests) == count
 
 
+@pytest.mark.slow
+def test_a_reader_who_stops_reading_gets_each_line_of_a_stopped_run(fake: FakeClerk) -> None:
+    """It reads on only after a stopped run would have given up on a callback."""
+    fake.inject(Fault.status(401, operation="revoke", count=None))
+    ids = [f"sess_{number:06}" for number in range(4000)]  # more than fit into a pipe
+    line = command_line(["--json", "revoke", "--yes", *ids])
+    with subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(fake)
+    ) as program:
+        fake.wait_for(lambda: fake.requests, timeout=40)
+        with pytest.raises(subprocess.TimeoutExpired):
+            program.wait(4)
+        out, _ = program.communicate(timeout=60)
+    assert len(out.splitlines()) == len(ids) + 1
+
+
 def free_port() -> int:
     """Return a port on which nothing listens."""
     with socket.socket() as probe:

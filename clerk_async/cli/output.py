@@ -49,7 +49,9 @@ _WIDTH_UNKNOWN: Final = 80
 LAST_WORDS: Final = 0.2
 """Seconds that a slow reader may delay the end of the program."""
 WAITING_AT_MOST: Final = 1000
-"""The most lines that may wait; after that, writing another line blocks."""
+"""How many lines may wait before writing another one waits, too."""
+FULL_WAIT: Final = 1.0
+"""The most seconds that it waits: a stopped run gives a callback two, and then calls it no more."""
 
 
 class Stream:
@@ -132,7 +134,7 @@ class BackgroundLines:
         threading.Thread(target=self._write, daemon=True).start()
 
     async def put(self, line: str) -> None:
-        """Queue a line; wait while too many are queued."""
+        """Queue a line; if too many are queued, wait a while for the reader."""
         with self._change:
             self._lines.append(line)
             is_full = len(self._lines) > WAITING_AT_MOST
@@ -141,7 +143,11 @@ class BackgroundLines:
                 self._room.clear()
             self._change.notify()
         if is_full:
-            await self._room.wait()
+            import asyncio  # noqa: PLC0415 - as in __init__
+
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FULL_WAIT):
+                    await self._room.wait()
 
     async def close(self) -> None:
         """Wait until all lines are written."""
