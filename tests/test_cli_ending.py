@@ -59,7 +59,7 @@ def test_a_run_stopped_by_failures_reports_done_left_and_failed(
 ) -> None:
     """Unread sessions count too; exit code 1, and it prints the command that resumes."""
     ids = add(cli.fake, 1600)
-    cli.fake.inject(Fault.status(422, operation="revoke", after=1200, count=None))
+    cli.fake.inject(Fault.status(422, operation="revoke", after=300, count=None))
     given = ids if source == "arguments" else ["--from", write(tmp_path / "ids", ids)]
     ended = cli("revoke", *given, "-y", *FAST, "--max-failures", "2")
     done, total, left, failed = numbers(ended.err)

@@ -38,7 +38,7 @@ def walk_over(
 
 
 @pytest.mark.promise("complete-iteration")
-@settings(max_examples=1000, derandomize=True)
+@settings(max_examples=500, derandomize=True)
 @given(
     count=st.integers(0, 14),
     page_size=st.integers(1, 6),

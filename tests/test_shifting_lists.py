@@ -75,7 +75,7 @@ def revoked_all(mode: Mode, fake: FakeClerk, **options: Any) -> RevocationReport
 def test_iterate_skips_and_repeats_no_session(mode: Mode, shared: FakeClerk) -> None:
     """Sessions end, begin, are purged and revoked meanwhile; totals are wrong, pages are short."""
 
-    @settings(max_examples=40, derandomize=True)
+    @settings(max_examples=20, derandomize=True)
     @given(
         count=st.integers(0, 12),
         page_size=st.integers(1, 5),
@@ -116,7 +116,7 @@ def test_iterate_skips_and_repeats_no_session(mode: Mode, shared: FakeClerk) -> 
 def test_revoke_all_leaves_no_session_live(mode: Mode, shared: FakeClerk) -> None:
     """The same; sessions that ended by themselves are `already_inactive` or not found."""
 
-    @settings(max_examples=40, derandomize=True)
+    @settings(max_examples=20, derandomize=True)
     @given(
         count=st.integers(0, 12),
         ended=st.integers(0, 5),
@@ -182,12 +182,12 @@ async def test_a_run_may_be_fed_by_iterate(fake: FakeClerk) -> None:
 
 def test_a_sync_run_may_be_fed_by_iterate(fake: FakeClerk) -> None:
     """Both use the caller's thread in turn."""
-    add_sessions(fake, 1100, user_id="user_1")
+    add_sessions(fake, 600, user_id="user_1")
     with SessionsApi(fake.secret_key, **_options(fake)) as client:
         report = client.revoke_many(
             session.id for session in client.iterate(user_id="user_1", status="active")
         )
-    assert (report.revoked, report.ok) == (1100, True)
+    assert (report.revoked, report.ok) == (600, True)
     assert not live(fake)
 
 
@@ -201,9 +201,9 @@ def test_a_sync_run_may_be_fed_by_iterate(fake: FakeClerk) -> None:
         (250, 100, "of the page"),
         (250, 100, "always 3"),
         (30, 1, "none"),
-        (1200, None, "too low"),
-        (1200, None, "none"),
-        (1200, None, "always 0"),
+        (600, None, "too low"),
+        (600, None, "none"),
+        (600, None, "always 0"),
         (7, None, "too high"),
     ],
 )
