@@ -70,6 +70,31 @@ def test_help_loads_neither_aiohttp_nor_rich_nor_asyncio() -> None:
     subprocess.run(line, check=True, timeout=20, stdout=subprocess.DEVNULL)
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "cp437", "latin-1"])
+def test_help_can_be_written_in_any_encoding(encoding: str) -> None:
+    """Such as that of a Windows console."""
+    program = """
+        import sys
+        from clerk_async.cli import main
+        for command in ([], *([name] for name in sys.argv[1:])):
+            assert main([*command, "--help"]) == 0
+    """
+    ended = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            textwrap.dedent(program),
+            *(name for rows in COMMANDS.values() for name in rows),
+        ],
+        check=True,
+        timeout=50,
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": f"{encoding}:strict"},
+    )
+    assert b"--suffixed-cookies" in ended.stdout
+    assert b"\\u" not in ended.stdout
+
+
 def test_verify_token_with_a_key_loads_nothing_of_a_client(fake: FakeClerk) -> None:
     """Neither an event loop nor TLS, because it asks nobody."""
     program = """

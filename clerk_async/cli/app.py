@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from clerk_async.cli.exits import DONE, FAILED, INTERRUPTED, USAGE, Refused, exit_code_of
-from clerk_async.cli.output import Output
+from clerk_async.cli.output import Output, escape_unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -240,6 +240,8 @@ def program_name() -> str:
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code."""
     settings = Settings(arguments)
+    for stream in (sys.stdout, sys.stderr):  # click writes help to them
+        escape_unknown(stream)
     try:
         code = _invoke(settings)
     except SystemExit as end:

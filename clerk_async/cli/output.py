@@ -69,10 +69,7 @@ class Stream:
         self.has_unicode: bool = encoding.replace("-", "") == "utf8"
         self.is_direct: bool = False  # bypass Python's buffer, if a signal has interrupted a write
         self._encoding = encoding
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            with suppress(OSError, ValueError):  # it flushes first; the next write reports errors
-                reconfigure(errors="backslashreplace")
+        escape_unknown(stream)
 
     def write(self, text: str) -> None:
         """Write and flush, or do nothing if there is no reader any more."""
@@ -303,6 +300,14 @@ def cell(text: str) -> str:
 def paint(stream: Stream, text: str, style: str) -> str:
     """Colour text if the stream shows colours."""
     return f"{_STYLES[style]}{text}{_RESET}" if stream.has_colour else text
+
+
+def escape_unknown(stream: TextIO | None) -> None:
+    """Let a stream escape the characters that its encoding lacks, rather than raise an error."""
+    reconfigure = getattr(stream, "reconfigure", None)
+    if reconfigure is not None:
+        with suppress(OSError, ValueError):  # it flushes first; the next write reports errors
+            reconfigure(errors="backslashreplace")
 
 
 def terminal_width() -> int:

@@ -100,7 +100,7 @@ def token_command(
 @click.option(
     "--suffixed-cookies/--no-suffixed-cookies",
     default=None,
-    help="Whether the request's cookies had a suffix (__session_…), so that the new ones get it "
+    help="Whether the request's cookies had a suffix (__session_*), so that the new ones get it "
     "too; default: the service decides.",
 )
 @click.option(
