@@ -228,6 +228,27 @@ def test_imports_go_down_the_layers() -> None:
     assert wrong == []
 
 
+@pytest.mark.promise("public-surface")
+def test_no_package_imports_its_own_modules() -> None:
+    """If it did, two threads that import it and one of them at once would wait for each other.
+
+    Python then ends one of the imports with a `_DeadlockError`. The version alone is imported,
+    because nothing imports it before the package.
+    """
+    for path in PACKAGE.rglob("__init__.py"):
+        package = ".".join(("clerk_async", *path.parent.relative_to(PACKAGE).parts))
+        at_once = [
+            node
+            for node in ast.parse(path.read_text(encoding="utf-8")).body
+            if isinstance(node, ast.Import | ast.ImportFrom)
+        ]
+        names = {
+            getattr(node, "module", None) or alias.name for node in at_once for alias in node.names
+        }
+        own = {name for name in names if name.startswith(package)}
+        assert own <= {"clerk_async.version"}, path
+
+
 def test_there_are_no_import_cycles() -> None:
     """Imports for types count too: a cycle means that files should be merged or split."""
     graph = arrows()

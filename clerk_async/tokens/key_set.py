@@ -68,7 +68,7 @@ class KeySetStatus:
         kids: The ids of the current keys.
         age: Seconds since the keys were fetched; None if there are none, or if they never age.
         is_stale: Whether the keys are older than `key_ttl`, as happens while fetches fail.
-        hits: The number of tokens whose key was in the set, so that no fetch for that key was needed.
+        hits: The number of tokens whose key was in the set, so that none was fetched for them.
         fetches: The number of fetches, including failed ones.
         failed_fetches: The number of failed fetches.
         last_error: Why the last fetch failed; None if it succeeded.
