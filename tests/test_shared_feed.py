@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import random
+import threading
 import time
 from datetime import UTC, datetime
 from functools import partial
@@ -552,3 +553,69 @@ def test_a_program_that_never_closes_exits_quietly(
         str(kept),
     )
     assert (ended.code, ended.out, ended.err) == (0, "", "")
+
+
+# --- several event loops ---
+
+
+@pytest.mark.promise("shared-denials")
+async def test_any_loop_may_deny_and_warm_up_while_another_one_shares(
+    redis_server: RedisServer, fake: FakeClerk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frameworks run async code in a loop of its own for each thread; one of them has the link."""
+    token = fake.mint(fake.add_session(user_id="user_1"))
+    async with clients(redis_server.url, 2) as (ours, others):
+        verifier = AsyncTokenVerifier(
+            sessions=ours, jwt_key=fake.jwt_key, authorized_parties=None, denials_max_age=60
+        )
+        link: Any = ours._link
+        waited_in: list[object] = []
+
+        async def wait_for(wait: Callable[[], Any]) -> None:
+            waited_in.append(asyncio.get_running_loop())
+            await wait()
+
+        for name in ("sent", "current"):  # their events belong to the loop of the link
+            monkeypatch.setattr(link.feed, name, partial(wait_for, getattr(link.feed, name)))
+
+        async def elsewhere() -> None:
+            await verifier.warm_up()
+            assert (await verifier.verify(token)).user_id == "user_1"
+            await ours.deny(user_id="user_1")
+
+        await asyncio.to_thread(asyncio.run, elsewhere())
+        assert waited_in == [asyncio.get_running_loop()] * 2
+        await until(lambda: refuses(others, "sess_1", issued_at=time.time() - 9))
+        with pytest.raises(TokenVerificationError):
+            await verifier.verify(token)
+
+
+@pytest.mark.may_block
+def test_of_two_loops_that_start_to_share_at_once_one_does(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second comes while the first starts, and leaves it to that one."""
+    sessions: Any = client(redis_server.url)
+    link, started = sessions._link, list[object]()
+
+    async def second() -> None:
+        link.start()
+
+    def start_slowly(loop: asyncio.AbstractEventLoop) -> None:
+        started.append(loop)
+        if len(started) == 1:
+            thread = threading.Thread(target=asyncio.run, args=(second(),))
+            thread.start()
+            thread.join()
+        start(loop)
+
+    start = link._start
+    monkeypatch.setattr(link, "_start", start_slowly)
+
+    async def first() -> None:
+        async with sessions:
+            await sessions._catch_up()
+            assert sessions.shared_status().connected
+            assert started == [asyncio.get_running_loop()]
+
+    asyncio.run(first())

@@ -40,6 +40,7 @@ CLOSE_WITHIN: Final = 1.0
 """Seconds for sending the last news when a client is closed."""
 
 _DIGEST: Final = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+_A_MOMENT: Final = 0.001
 _RETRY_AFTER: Final = (0.05, 0.5)
 """Bounds for the seconds between two tries while Redis is away."""
 
@@ -84,6 +85,7 @@ class Link:
         self._has_tried = asyncio.Event()
         self._told: list[asyncio.Future[None]] = []
         self._heard_at = -math.inf
+        self._starting: dict[int, asyncio.AbstractEventLoop] = {}  # by process id, while it starts
         self._is_connected = False
         self._is_closed = False
         self._has_been_away = False
@@ -133,8 +135,18 @@ class Link:
         """Start the tasks in the running event loop, unless they run already; never blocks."""
         if self.is_running or self._is_closed:
             return
+        loop, pid = asyncio.get_running_loop(), os.getpid()
+        owner = self._starting.setdefault(pid, loop)  # atomic: loops of other threads may be here
+        if owner is not loop and owner.is_running():  # else it was interrupted here, and has ended
+            return
+        try:
+            if not self.is_running:
+                self._start(loop)
+        finally:
+            self._starting.pop(pid, None)
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         window = self.window
-        loop = asyncio.get_running_loop()
         has_forked = self._pid not in {0, os.getpid()}
         self._leave_behind(is_parents=has_forked)
         self._loop, self._pid = loop, os.getpid()
@@ -177,18 +189,39 @@ class Link:
 
     async def caught_up(self) -> None:
         """Wait until the denials of other processes are known, or Redis counts as away."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CATCH_UP_WITHIN):
-                await self.joined()
-                if self._is_connected:
-                    await self.feed.current()
+
+        async def work() -> None:
+            await self.joined()
+            if self._is_connected:
+                await self.feed.current()
+
+        await self._in_its_loop(work, CATCH_UP_WITHIN)
 
     async def told(self) -> None:
         """Wait until Redis has the denials of this process, or has timed out."""
-        self.start()
+        await self._in_its_loop(self.feed.sent, 2 * self._state.timeout)
+
+    async def _in_its_loop(
+        self, work: Callable[[], Coroutine[Any, Any, None]], seconds: float
+    ) -> None:
+        """Do work in the loop that runs the tasks, maybe in another thread, within a time limit."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(2 * self._state.timeout):
-                await self.feed.sent()
+            async with asyncio.timeout(seconds):
+                self.start()
+                while not (self.is_running or self._is_closed):  # another loop is starting them
+                    await asyncio.sleep(_A_MOMENT)
+                    self.start()
+                loop = self._loop
+                if loop is None or loop is asyncio.get_running_loop():
+                    await work()
+                    return
+                coroutine = work()
+                try:
+                    done = asyncio.run_coroutine_threadsafe(coroutine, loop)
+                except RuntimeError:  # it has ended meanwhile
+                    coroutine.close()
+                    return
+                await asyncio.wrap_future(done)
 
     def age(self) -> float:
         """Return the seconds since all denials of others were known; inf if they never were."""
