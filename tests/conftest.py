@@ -58,7 +58,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--chaos-seeds", type=int, default=240, help="seeds of chaos to run")
     group.addoption("--chaos-seed", type=int, default=None, help="the one seed to repeat")
     group.addoption("--chaos-order", type=int, default=None, help="the one search to repeat")
-    group.addoption("--soak-seconds", type=float, default=20.0, help="how long the soak lasts")
+    group.addoption("--soak-seconds", type=float, default=60.0, help="how long the soak lasts")
     group.addoption(
         "--redis-server",
         default="redis-server",

@@ -68,7 +68,7 @@ def _claims(path: Path) -> list[str]:
 
 @pytest.mark.promise("kill-9")
 @pytest.mark.timeout(300)
-def test_a_run_killed_at_random_moments_and_resumed_revokes_every_session(
+def test_a_run_killed_at_50_random_moments_and_resumed_revokes_every_session(
     tmp_path: Path,
 ) -> None:
     """The journal never lists what was not done; only requests in flight are sent twice."""
@@ -76,9 +76,9 @@ def test_a_run_killed_at_random_moments_and_resumed_revokes_every_session(
     draw = random.Random(3)
     kills = 0
     with FakeClerk(seed=3) as fake:
-        ids = add_sessions(fake, 2500)
+        ids = add_sessions(fake, 5000)
         fake.inject(Fault.delayed(0.002, operation="revoke", count=None, process_first=True))
-        while kills < 25:
+        while kills < 50:
             arrived = len(fake.requests) + draw.randint(0, 40)
             program = _start(path, fake, ids)
             while len(fake.requests) < arrived and program.poll() is None:
@@ -97,12 +97,12 @@ def test_a_run_killed_at_random_moments_and_resumed_revokes_every_session(
         total, resumed = (int(word) for word in program.stdout.read().split())
         assert program.wait() == 0
         program.stdout.close()
-        assert total == 2500
+        assert total == 5000
         assert resumed > 0
         assert not live(fake)
         assert sorted(_claims(path)) == sorted(ids)
         assert set(sends(fake)) == set(ids)
-        assert sum(sends(fake).values()) <= 2500 + kills * IN_FLIGHT
+        assert sum(sends(fake).values()) <= 5000 + kills * IN_FLIGHT
 
 
 MEMORY = """
