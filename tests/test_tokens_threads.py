@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from token_samples import PARTY, AsyncStub, Clock, SyncStub, claims, token
+from token_samples import OTHER, OURS, PARTY, AsyncStub, Clock, SyncStub, claims, key_set, token
 
 from clerk_async import AsyncTokenVerifier, TokenVerificationError, TokenVerifier
 from clerk_async.testing import Fault
@@ -297,3 +297,63 @@ def test_two_threads_that_decide_to_fetch_share_one() -> None:
     verifier._meet_keys(late)
     assert verifier.verify(GOOD).user_id == "user_1"
     assert (verifier.key_status().fetches, stub.fetches) == (1, 0)
+
+
+@pytest.mark.promise("one-fetch")
+def test_a_key_that_comes_with_the_last_awaited_fetch_counts() -> None:
+    """Other threads' fetches, begun before a rotation, use up what a token waits for."""
+    verifier = TokenVerifier(sessions=SyncStub(), authorized_parties=[PARTY], clock=Clock())
+    keys: Any = verifier._verification.keys
+    keys.land(keys._take_off(0, patience=None).flight, key_set(OURS))
+    finding = keys.find("ins_other")
+    for body in (key_set(OURS), key_set(OURS), key_set(OURS, OTHER)):
+        theirs = keys._take_off(keys._ended, patience=None)
+        needed = next(finding)
+        assert (needed.start, needed.flight) == (False, theirs.flight)
+        keys.land(theirs.flight, body)
+    with pytest.raises(StopIteration) as found:
+        next(finding)
+    assert found.value.value.kid == "ins_other"
+
+
+def test_fetches_that_have_just_ended_are_not_waited_for() -> None:
+    """However many there are, the token then has its own."""
+    verifier = TokenVerifier(sessions=SyncStub(), authorized_parties=[PARTY], clock=Clock())
+    keys: Any = verifier._verification.keys
+    keys.land(keys._take_off(0, patience=None).flight, key_set(OURS))
+    finding = keys.find("ins_other")
+    take_off = keys._take_off
+    for _ in range(5):
+        keys._take_off = lambda ended, patience: take_off(ended - 1, patience=patience)
+        assert next(finding).flight.landed.is_open
+    keys._take_off = take_off
+    needed = next(finding)
+    assert needed.start
+    keys.land(needed.flight, key_set(OURS, OTHER))
+    with pytest.raises(StopIteration) as found:
+        next(finding)
+    assert found.value.value.kid == "ins_other"
+
+
+def test_a_fetch_that_begins_while_a_token_reads_the_clock_is_awaited() -> None:
+    """The token would find that the cooldown has begun, but not why."""
+    verifier = TokenVerifier(sessions=SyncStub(), authorized_parties=[PARTY], clock=Clock())
+    keys: Any = verifier._verification.keys
+    keys.land(keys._take_off(0, patience=None).flight, key_set(OURS))
+    clock, theirs = keys._clock, list[Any]()
+    calls = iter(range(100))
+
+    def another_begins() -> float:
+        now: float = clock()
+        if next(calls) == 1:  # after the look at the age of the keys
+            theirs.append(keys._take_off(keys._ended, patience=None).flight)
+            keys._unknown_at = now + 1.0
+        return now
+
+    keys._clock = another_begins
+    finding = keys.find("ins_other")
+    assert next(finding).flight is theirs[0]
+    keys.land(theirs[0], key_set(OURS, OTHER))
+    with pytest.raises(StopIteration) as found:
+        next(finding)
+    assert found.value.value.kid == "ins_other"

@@ -196,8 +196,8 @@ class FetchedKeys:
                 Reason.JWK_KID_MISMATCH, "The token has no key id (kid), unlike all Clerk tokens."
             )
         yield from self.prepare()
-        asked = False
-        for _ in range(_MAX_JOINS):
+        asked, joins = False, 0
+        while True:
             ended = self._ended
             key = self._keys.get(kid)
             if isinstance(key, VerificationKey):
@@ -209,10 +209,15 @@ class FetchedKeys:
                     Reason.JWK_FAILED_TO_RESOLVE,
                     f"The instance's key {cut(kid)} can't be used: {key.why}.",
                 )
-            needed = self._look_again(kid, ended, may_start=not asked)
+            needed = None
+            if joins < _MAX_JOINS:  # after the last one, the key may be there
+                needed = self._look_again(kid, ended, may_start=not asked)
             if needed is None:
-                break
+                if self._ended == ended:
+                    break
+                continue  # a fetch has ended in the meantime, and may have brought the key
             asked = asked or needed.start
+            joins += not needed.flight.landed.is_open  # one that has just ended costs no wait
             yield needed
         if self._failures_in_a_row:
             raise unavailable(
@@ -274,11 +279,12 @@ class FetchedKeys:
         )
 
     def _look_again(self, kid: str, ended: int, *, may_start: bool) -> KeysNeeded | None:
-        if self._current.get(None) is not None:
-            return self._take_off(ended, patience=None)
         now = self._clock()
         count, not_before = self._misses.get(kid, (0, float("-inf")))
-        if not may_start or now < max(self._unknown_at, not_before):
+        may_start = may_start and now >= max(self._unknown_at, not_before)
+        if self._current.get(None) is not None:  # last: who sets those times has begun a fetch
+            return self._take_off(ended, patience=None)
+        if not may_start:
             return None
         needed = self._take_off(ended, patience=None)
         if needed.start:
