@@ -323,8 +323,12 @@ def test_fetches_that_have_just_ended_are_not_waited_for() -> None:
     keys.land(keys._take_off(0, patience=None).flight, key_set(OURS))
     finding = keys.find("ins_other")
     take_off = keys._take_off
+
+    def one_has_just_ended(ended: int, patience: float | None) -> Any:
+        return take_off(ended - 1, patience=patience)
+
     for _ in range(5):
-        keys._take_off = lambda ended, patience: take_off(ended - 1, patience=patience)
+        keys._take_off = one_has_just_ended
         assert next(finding).flight.landed.is_open
     keys._take_off = take_off
     needed = next(finding)
