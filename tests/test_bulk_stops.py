@@ -739,7 +739,7 @@ async def test_a_callback_that_hangs_does_not_keep_a_stopped_run_from_ending(
         for _ in range(40):  # the two seconds, and half a second for each clean-up
             await turns()
             leap(0.1)
-        assert run.done()
+        await until(run.done)
     assert calls == 1
     assert [f"{name} did not return" in record.message for record in logged(caplog)] == [True]
     if how == "stream":
