@@ -4,7 +4,7 @@ A library that is installed but can't be loaded is never called missing: pip wou
 there already. It may be built for another machine, lack a shared library, be too old, or refuse to
 load in a second sub-interpreter. So each use of an extra asks here before it imports names from it.
 
-Type hints name libraries too, and must resolve without loading them before (`Late`).
+Type hints name libraries too. They must resolve even if nothing has loaded the library (`Late`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _NEEDED: Final = {
 }
 """By extra: the modules to load, each with a name that it must have."""
 _CALLED: Final = {"redis": "redis-py"}
-"""The names of libraries that are not called like their module."""
+"""The names of libraries that differ from the names of their modules."""
 
 SERIALIZATION: Final = "cryptography.hazmat.primitives.serialization:load_pem_public_key"
 """The slowest part of cryptography, which only PEMs need."""
@@ -92,9 +92,9 @@ def require(extra: str, *more: str, needed_for: str) -> None:
 
 
 class Late:
-    """A module that is loaded when something reads a name of it: a tool that resolves type hints.
+    """Stands for a module in type hints, and loads it when a tool resolves them.
 
-    If it can't be loaded, each of its names is `Any`.
+    If the module can't be loaded, each of its names is `Any`.
     """
 
     def __init__(self, module: str) -> None:

@@ -98,7 +98,7 @@ def _clean_environment(
 def each_programs_loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Let sync clients of programs run once on asyncio and once on uvloop; return the loop's name.
 
-    In development mode they never use uvloop, so those programs check only their memory.
+    Development mode rules uvloop out, so the second run uses Python's memory checks instead.
     """
     kind: str = request.param
     monkeypatch.setenv("CLERK_ASYNC_NO_UVLOOP", "1" if kind == "asyncio" else "")

@@ -250,7 +250,7 @@ def _pausing_client(fake: FakeClerk, pause: float) -> AsyncSessionsApi:
 @pytest.mark.promise("rounds")
 @pytest.mark.parametrize("how", ["revoke_many", "revoke_stream", "revoke_all", "sync", "listing"])
 async def test_the_second_round_begins_after_a_pause(how: str, fake: FakeClerk) -> None:
-    """An outage that is shorter leaves no session live, however fast its attempts fail."""
+    """A shorter outage leaves no session live, however fast the attempts fail."""
     ids = add_sessions(fake, 4, user_id="user_1")
     if how == "listing":
         fake.inject(Fault.status(503, operation="list", count=3))

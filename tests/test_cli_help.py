@@ -72,7 +72,7 @@ def test_help_loads_neither_aiohttp_nor_rich_nor_asyncio() -> None:
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp437", "latin-1"])
 def test_help_can_be_written_in_any_encoding(encoding: str) -> None:
-    """Such as that of a Windows console."""
+    """For example, in that of a Windows console."""
     program = """
         import sys
         from clerk_async.cli import main

@@ -133,7 +133,7 @@ def test_values_can_be_pickled_and_copied(value: Any, protocol: int) -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_values_can_be_in_a_set(value: Any) -> None:
-    """Also one with a mapping, such as the session of an impersonator."""
+    """Even one that holds a mapping, such as the session of an impersonator."""
     assert len({value, copy.copy(value)}) == 1
 
 

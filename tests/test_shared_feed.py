@@ -594,7 +594,7 @@ async def test_any_loop_may_deny_and_warm_up_while_another_one_shares(
 def test_of_two_loops_that_start_to_share_at_once_one_does(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second comes while the first starts, and leaves it to that one."""
+    """The second asks while the first is starting, and starts nothing itself."""
     sessions: Any = client(redis_server.url)
     link, started = sessions._link, list[object]()
 

@@ -442,7 +442,7 @@ def test_a_client_dropped_in_its_own_thread_ends_too(fake: FakeClerk) -> None:
 
 
 def test_a_run_that_ends_early_leaves_nothing_to_the_garbage_collector(fake: FakeClerk) -> None:
-    """What it closes at some later moment prints whatever a signal handler raises then."""
+    """The collector would close it later, and print what a signal handler raises just then."""
     ids = [fake.add_session(user_id=f"user_{number}").id for number in range(20)]
     left: list[object] = []
 

@@ -106,12 +106,11 @@ async def test_a_denied_session_has_no_pending_claims(
 
 
 @pytest.mark.promise("denied-at-once")
-@pytest.mark.promise("denied-at-once")
 @pytest.mark.parametrize("denied", ["session", "user", "everyone"])
 async def test_a_denied_token_is_rejected_even_if_the_keys_are_unavailable(
     denied: str, fake: FakeClerk, client: AsyncSessionsApi
 ) -> None:
-    """Nobody needs its signature to know that it lets nobody in."""
+    """It must be rejected whether or not its signature is valid."""
     session = fake.add_session(user_id="user_1")
     token = fake.mint(session)
     fake.inject(Fault.status(500, operation="jwks", count=None))
@@ -655,7 +654,7 @@ async def test_tasks_share_a_session_check(fake: FakeClerk, client: AsyncSession
 async def test_a_session_check_that_comes_too_late_to_share_finds_its_result(
     fake: FakeClerk, client: AsyncSessionsApi
 ) -> None:
-    """It was decided on before the other ended, and starts after that: one request for both."""
+    """It is needed before the other ends and starts afterwards: one request serves both."""
     token = fake.mint(fake.add_session())
     verifier: Any = AsyncTokenVerifier(
         sessions=client, jwt_key=fake.jwt_key, authorized_parties=PARTIES

@@ -299,28 +299,37 @@ def test_two_threads_that_decide_to_fetch_share_one() -> None:
     assert (verifier.key_status().fetches, stub.fetches) == (1, 0)
 
 
-@pytest.mark.promise("one-fetch")
-def test_a_key_that_comes_with_the_last_awaited_fetch_counts() -> None:
-    """Other threads' fetches, begun before a rotation, use up what a token waits for."""
+def keys_before_a_rotation() -> Any:
+    """Return the fetched keys of a verifier, which lack the next one."""
     verifier = TokenVerifier(sessions=SyncStub(), authorized_parties=[PARTY], clock=Clock())
     keys: Any = verifier._verification.keys
     keys.land(keys._take_off(0, patience=None).flight, key_set(OURS))
+    return keys
+
+
+def assert_found(finding: Any) -> None:
+    """Check that the search ends with the next key."""
+    with pytest.raises(StopIteration) as found:
+        next(finding)
+    assert found.value.value.kid == "ins_other"
+
+
+@pytest.mark.promise("one-fetch")
+def test_a_key_that_comes_with_the_last_awaited_fetch_counts() -> None:
+    """A token waits for a few fetches only, and other threads began those before the rotation."""
+    keys = keys_before_a_rotation()
     finding = keys.find("ins_other")
     for body in (key_set(OURS), key_set(OURS), key_set(OURS, OTHER)):
         theirs = keys._take_off(keys._ended, patience=None)
         needed = next(finding)
         assert (needed.start, needed.flight) == (False, theirs.flight)
         keys.land(theirs.flight, body)
-    with pytest.raises(StopIteration) as found:
-        next(finding)
-    assert found.value.value.kid == "ins_other"
+    assert_found(finding)
 
 
 def test_fetches_that_have_just_ended_are_not_waited_for() -> None:
-    """However many there are, the token then has its own."""
-    verifier = TokenVerifier(sessions=SyncStub(), authorized_parties=[PARTY], clock=Clock())
-    keys: Any = verifier._verification.keys
-    keys.land(keys._take_off(0, patience=None).flight, key_set(OURS))
+    """After any number of them, the token starts a fetch of its own."""
+    keys = keys_before_a_rotation()
     finding = keys.find("ins_other")
     take_off = keys._take_off
 
@@ -334,16 +343,12 @@ def test_fetches_that_have_just_ended_are_not_waited_for() -> None:
     needed = next(finding)
     assert needed.start
     keys.land(needed.flight, key_set(OURS, OTHER))
-    with pytest.raises(StopIteration) as found:
-        next(finding)
-    assert found.value.value.kid == "ins_other"
+    assert_found(finding)
 
 
 def test_a_fetch_that_begins_while_a_token_reads_the_clock_is_awaited() -> None:
-    """The token would find that the cooldown has begun, but not why."""
-    verifier = TokenVerifier(sessions=SyncStub(), authorized_parties=[PARTY], clock=Clock())
-    keys: Any = verifier._verification.keys
-    keys.land(keys._take_off(0, patience=None).flight, key_set(OURS))
+    """Otherwise the token would see the cooldown, but not the fetch that began it."""
+    keys = keys_before_a_rotation()
     clock, theirs = keys._clock, list[Any]()
     calls = iter(range(100))
 
@@ -358,6 +363,4 @@ def test_a_fetch_that_begins_while_a_token_reads_the_clock_is_awaited() -> None:
     finding = keys.find("ins_other")
     assert next(finding).flight is theirs[0]
     keys.land(theirs[0], key_set(OURS, OTHER))
-    with pytest.raises(StopIteration) as found:
-        next(finding)
-    assert found.value.value.kid == "ins_other"
+    assert_found(finding)

@@ -34,9 +34,9 @@ In each round, a session is tried as often as the client's retry policy allows. 
 reason that may pass (a lost connection, a 5xx, a 429), it gets another round once the input is
 exhausted, or once 1,000 such sessions wait (fewer if `max_failures` is lower). All attempts of a
 round may fall into one short outage, so the next round begins no sooner than four times the
-policy's `base_delay` after it: a second by default. Only if the deadline would come first, it
-begins at once. A session gets two rounds, or ten if the last response was a 429. After a 400, or a
-response that can't be read, the run looks the session up once to find out what became of it.
+policy's `base_delay` after it: a second by default. If the deadline would come first, the next
+round begins at once. A session gets two rounds, or ten if the last response was a 429. After a 400,
+or a response that can't be read, the run looks the session up once to find out what became of it.
 
 Stops
 -----

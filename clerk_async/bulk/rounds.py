@@ -39,7 +39,7 @@ class Deferred:
     """The jobs that wait for another round, first come, first served.
 
     Args:
-        pause: Returns the seconds that a job waits at least.
+        pause: Returns the least number of seconds that a job waits.
         wake: Called when a job is due while workers wait for one.
     """
 

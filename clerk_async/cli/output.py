@@ -49,9 +49,9 @@ _WIDTH_UNKNOWN: Final = 80
 LAST_WORDS: Final = 0.2
 """Seconds that a slow reader may delay the end of the program."""
 WAITING_AT_MOST: Final = 1000
-"""How many lines may wait before writing another one waits, too."""
+"""How many lines may be queued before the next one must wait."""
 FULL_WAIT: Final = 1.0
-"""The most seconds that it waits: a stopped run gives a callback two, and then calls it no more."""
+"""Seconds that it waits at most: less than the two that a stopped run allows a callback."""
 
 
 class Stream:

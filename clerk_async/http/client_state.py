@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 from clerk_async.errors import ClientClosedError, WrongLoopError
-from clerk_async.http.daemon import running_loop
+from clerk_async.http.daemon import running_loop, sole_entry
 from clerk_async.http.decode import Reader
 from clerk_async.http.retry import RetryQuota
 from clerk_async.under_test import monotonic, on_reset, sleep, wall_clock
@@ -122,14 +122,10 @@ class ClientState:
             return wire
         if self.is_closed:
             raise ClientClosedError("this client was closed")
-        pid = os.getpid()
-        owner = self._opening.setdefault(pid, loop)  # atomic: loops of other threads may be here
-        if owner is not loop and owner.is_running():  # else it was interrupted here, and has ended
-            raise _wrong_loop()
-        try:
+        with sole_entry(self._opening) as may_open:
+            if not may_open:
+                raise _wrong_loop()
             return self._open()
-        finally:
-            self._opening.pop(pid, None)
 
     def _open(self) -> Wire:
         wire = self._wire

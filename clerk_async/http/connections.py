@@ -82,7 +82,7 @@ class _Protocol(ResponseHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
         if isinstance(self._exception, aiohttp.ClientOSError) and self._exception is not exc:
-            self._exception.__cause__ = exc  # aiohttp itself tells only those who already wait
+            self._exception.__cause__ = exc  # aiohttp sets it only for those who already wait
 
     def data_received(self, data: bytes) -> None:
         if self._begun_for is not self._parser:  # each request has its own parser

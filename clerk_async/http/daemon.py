@@ -1,4 +1,6 @@
-"""Runs slow work, such as a DNS lookup, in a separate daemon thread.
+"""What event loops and threads need: which loop runs, who comes first, and slow work elsewhere.
+
+Slow work, such as a DNS lookup, runs in a separate daemon thread.
 
 A loop's executor rejects work once the main thread has ended, although other threads may still make
 calls. It also keeps its threads until the loop is closed.
@@ -10,17 +12,18 @@ import asyncio
 
 # Now, because `socket.getaddrinfo` would import it in its thread.
 import encodings.idna  # noqa: F401  # pyright: ignore[reportUnusedImport]
+import os
 import socket
 import sys
 import threading
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from clerk_async.config import is_localhost
 from clerk_async.errors import WrongLoopError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from contextlib import AbstractContextManager
 
 T = TypeVar("T")
@@ -39,6 +42,25 @@ def running_loop() -> asyncio.AbstractEventLoop:
             "asyncio only: the async clients and verifiers need a running asyncio event loop, but "
             "there is none here. Under trio or curio, use the sync ones in a worker thread."
         ) from None
+
+
+@contextmanager
+def sole_entry(entered: dict[int, asyncio.AbstractEventLoop]) -> Generator[bool]:
+    """Yield whether the running loop may do what only one loop of this process may do at a time.
+
+    Args:
+        entered: By process id, the loop that does it now. A loop that has ended in the middle of
+            it, because it was interrupted, keeps nobody out.
+    """
+    loop, pid = asyncio.get_running_loop(), os.getpid()
+    owner = entered.setdefault(pid, loop)  # atomic: loops of other threads may be here
+    if owner is not loop and owner.is_running():
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        entered.pop(pid, None)
 
 
 def shielded() -> AbstractContextManager[object]:

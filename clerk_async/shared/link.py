@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from clerk_async.denials.table import Denials
+from clerk_async.http.daemon import sole_entry
 from clerk_async.pacing.key_window import SCRIPT, KeyWindow
 from clerk_async.pacing.shared_gate import SharedGate
 from clerk_async.redaction import redact
@@ -135,15 +136,9 @@ class Link:
         """Start the tasks in the running event loop, unless they run already; never blocks."""
         if self.is_running or self._is_closed:
             return
-        loop, pid = asyncio.get_running_loop(), os.getpid()
-        owner = self._starting.setdefault(pid, loop)  # atomic: loops of other threads may be here
-        if owner is not loop and owner.is_running():  # else it was interrupted here, and has ended
-            return
-        try:
-            if not self.is_running:
-                self._start(loop)
-        finally:
-            self._starting.pop(pid, None)
+        with sole_entry(self._starting) as may_start:
+            if may_start and not self.is_running:
+                self._start(asyncio.get_running_loop())
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         window = self.window

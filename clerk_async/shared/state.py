@@ -151,7 +151,7 @@ def resolve_shared_state(shared_state: str | SharedState | None) -> SharedState:
 def _check_url(url: object) -> None:
     """Reject a URL that redis-py can't use, without repeating it: it may contain a password.
 
-    Other than `clerk_async.config.check_url`, it allows what redis-py does: credentials, a database
+    Unlike `clerk_async.config.check_url`, it allows what redis-py allows: credentials, a database
     and options.
     """
     if not isinstance(url, str):

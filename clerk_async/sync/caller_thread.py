@@ -209,7 +209,7 @@ def read_in_caller_thread(
 class _Fetched:
     """Fetches from an iterable in the caller's thread, in chunks.
 
-    It is no async generator, because nobody would close it if the run ends early.
+    It is not an async generator, because a run that ends early would leave that unclosed.
     """
 
     def __init__(self, caller: CallerThread, items: Iterable[str]) -> None:

@@ -160,7 +160,8 @@ class LookUps:
     def note(self, session_id: str, status: str) -> str:
         """Record a status that the service has just returned, and return it; may evict the oldest.
 
-        A look-up records it before it ends, so that whoever comes too late to share it finds this.
+        A look-up records the status before it ends: a caller who is too late to share the look-up
+        finds the status here.
         """
         self._seen.pop(session_id, None)
         self._seen[session_id] = (self._clock(), status)
