@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 
 import attrs
 from chaos_talk import HABITS, Asked, Habit, Talker, Told
+from relays import stop_accepting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -328,8 +329,7 @@ class ChaosProxy:
     async def _unlisten(self) -> None:
         server, self._server = self._server, None
         if server is not None:
-            server.close()
-            await asyncio.sleep(0)
+            await stop_accepting(server)
 
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

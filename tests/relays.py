@@ -18,11 +18,25 @@ if TYPE_CHECKING:
 
 ELSEWHERE: Final = "0.0.0.0"
 """Counts as another machine, so proxies are used, but leads to this one on Linux."""
+_TURNS_TO_CONNECT: Final = 4
 
 
 def fake_elsewhere(fake: FakeClerk) -> dict[str, Any]:
     """Return client options that make the fake appear to be on another machine."""
     return {"base_url": f"http://{ELSEWHERE}:{fake.port}/v1", "allow_insecure": True}
+
+
+async def stop_accepting(server: asyncio.Server) -> None:
+    """Close a server, and lose no connection that it accepts at this moment.
+
+    asyncio makes the transport of an accepted connection a turn of the loop later. If the server is
+    closed in between, older Pythons drop the transport and leave its socket open.
+    """
+    for each in server.sockets:
+        asyncio.get_running_loop().remove_reader(each.fileno())
+    for _ in range(_TURNS_TO_CONNECT):
+        await asyncio.sleep(0)
+    server.close()
 
 
 class Relay:
@@ -59,7 +73,7 @@ class Relay:
         self.port = server.sockets[0].getsockname()[1]
         self._started.set()
         await self._stop.wait()
-        server.close()
+        await stop_accepting(server)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1

@@ -13,6 +13,8 @@ import threading
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import parse_qs, urlsplit
 
+from relays import stop_accepting
+
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
@@ -166,7 +168,7 @@ class Talkative:
             server = runner.run(self._listen())
             self._ready.set()
             self._loop.run_forever()
-            server.close()
+            runner.run(stop_accepting(server))
             for writer in self._open:
                 writer.transport.abort()
 

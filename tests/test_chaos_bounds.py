@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import socket
+import threading
+from contextlib import suppress
+from threading import Timer
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
@@ -11,6 +16,8 @@ from chaos_books import Lateness
 from chaos_proxy import ChaosProxy, Way
 from clients import client_of
 from leaps import leap, leaping
+from relays import Relay
+from talkative import Talkative
 
 from clerk_async import ClerkError, RequestTimeoutError, RetryPolicy, Timeouts
 from clerk_async.testing import FakeClerk, Fault
@@ -130,3 +137,49 @@ async def test_a_response_that_stops_halfway_keeps_no_connection(
             gone = await asyncio.to_thread(proxy.wait_for, lambda: not proxy.open_connections)
             assert gone, f"{proxy.open_connections} connections are left"
             assert proxy.total == 3
+
+
+class NoTls(Relay):
+    """Forwards bytes to a port."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__()
+        self._target = port
+
+    async def _prepare(self, *_: object) -> int:
+        return self._target
+
+
+@pytest.mark.parametrize("kind", ["proxy", "relay", "talkative"])
+def test_the_servers_of_tests_lose_no_connection_that_comes_as_they_close(
+    kind: str, fake: FakeClerk
+) -> None:
+    """Otherwise its socket stays open, and a random later test is blamed for it."""
+    make: dict[str, Callable[[], Any]] = {
+        "proxy": lambda: ChaosProxy(fake.port),
+        "relay": lambda: NoTls(fake.port),
+        "talkative": Talkative,
+    }
+    server = make[kind]()
+    blocked, may_go_on = threading.Event(), threading.Event()
+
+    def block() -> None:
+        blocked.set()
+        assert may_go_on.wait(30)
+
+    def connect() -> socket.socket:
+        """Connect, and let the server see that at the same moment as the request to stop."""
+        server._loop.call_soon_threadsafe(block)
+        assert blocked.wait(30)
+        connection = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+        Timer(0.05, may_go_on.set).start()
+        return connection
+
+    with server:
+        connection = connect()
+        if kind == "proxy":
+            server.stop_listening()
+            server.drop_all()
+    with connection, suppress(ConnectionError):
+        assert connection.recv(1) == b""
+    gc.collect()  # any socket left open fails the test
