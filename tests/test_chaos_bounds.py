@@ -146,7 +146,8 @@ class NoTls(Relay):
         super().__init__()
         self._target = port
 
-    async def _prepare(self, *_: object) -> int:
+    async def _prepare(self, reader: object, writer: object) -> int:
+        del reader, writer
         return self._target
 
 
