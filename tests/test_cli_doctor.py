@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import ssl
-import threading
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
 import pytest
 import trustme
+from relays import Refusing
 
 from clerk_async.testing import FakeClerk, Fault
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from cli_programs import InProcess
@@ -174,46 +172,23 @@ def test_a_response_without_a_usable_date_leaves_the_clock_unchecked(cli: InProc
     assert (ended.code, told(ended.out)["clock"][0]) == (0, "-")
 
 
-@contextmanager
-def tls_server(context: ssl.SSLContext | None) -> Generator[int]:
-    """Run a server that does a TLS handshake, and closes the connection after a request."""
-    loop = asyncio.new_event_loop()
-
-    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.close()
-
-    server = loop.run_until_complete(asyncio.start_server(hang_up, "127.0.0.1", 0, ssl=context))
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        server.close()
-        loop.run_until_complete(asyncio.sleep(0))
-        loop.close()
-
-
 def test_tls_is_reported_with_version_and_certificate_or_the_problem(
     cli: InProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A certificate of an unknown authority exits with 4, and the message names the remedy."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)  # pyright: ignore[reportUnknownMemberType]
-    with tls_server(context) as port:
-        url = f"https://127.0.0.1:{port}/v1"
-        ended = cli("doctor", "--base-url", url)
+    authority.issue_cert("localhost").configure_cert(context)  # pyright: ignore[reportUnknownMemberType]
+    with Refusing(context) as front:
+        ended = cli("doctor", "--base-url", front.base_url)
         line = told(ended.out)["TLS"]
         assert (ended.code, line[0], "SSL_CERT_FILE" in line) == (4, "✗", True)
         authority.cert_pem.write_to_path(tmp_path / "authority.pem")
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
-        line = told(cli("doctor", "--base-url", url).out)["TLS"]
+        line = told(cli("doctor", "--base-url", front.base_url).out)["TLS"]
         assert line.startswith("✓ TLSv1.3, certificate valid until ")
-    with tls_server(None) as port:
-        ended = cli("doctor", "--base-url", f"https://127.0.0.1:{port}/v1")
-        assert (ended.code, told(ended.out)["TLS"][0]) == (4, "✗")
+    ended = cli("doctor", "--base-url", f"https://localhost:{cli.fake.port}/v1")
+    assert (ended.code, told(ended.out)["TLS"][0]) == (4, "✗")
 
 
 def test_a_shared_state_is_checked_if_one_is_set(
