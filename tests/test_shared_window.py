@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from bulk_stage import Service, most_in_any_window, simulate
-from shared_stage import Process, Redis, draw
+from shared_stage import TIMEOUT, Process, Redis, draw
 
 from clerk_async import RateLimit
 from clerk_async.testing.settings import SlidingWindow
@@ -77,6 +77,23 @@ def test_one_process_alone_is_hardly_slower_than_without_redis() -> None:
         return took
 
     assert simulate(main()) <= 9 * 1.03 + 1.0
+    assert service.refused == 0
+
+
+def test_processes_that_start_together_while_redis_is_slow_once_reject_nothing() -> None:
+    """None of them takes the whole limit because its first message got no reply in time."""
+    service = Service(SlidingWindow(100, 1.0), there=lambda: 0.005)
+    redis = Redis()
+
+    async def main() -> None:
+        redis.freeze()
+        processes = [Process(redis, service, LIMIT) for _ in range(4)]
+        together = asyncio.create_task(run_together(processes, [100] * 4))
+        await asyncio.sleep(1.1 * TIMEOUT)
+        redis.thaw()
+        await together
+
+    simulate(main())
     assert service.refused == 0
 
 

@@ -6,12 +6,12 @@ when the next message is due. A message states which places the process holds, r
 answered since the last message, and asks for several places at a time. It also reports single
 calls, which don't ask for places.
 
-A process is in one of four modes. It is `new` until Redis has answered once, and `together` while
-Redis answers. When Redis is away, the process is `silent` for one window, because it may hold more
-than its share at that moment. Then it is `alone`, with an equal share for each process that was
-running. When Redis is back, the process states all that it held in the meantime. A full statement
-replaces whatever Redis has recorded, so a message that may or may not have arrived does no harm,
-whenever it runs.
+A process is in one of four modes. It is `new` until Redis has answered once or counts as away, and
+`together` while Redis answers. When Redis is away, the process is `silent` for one window, because
+it may hold more than its share at that moment. Then it is `alone`, with an equal share for each
+process that was running. When Redis is back, the process states all that it held in the meantime. A
+full statement replaces whatever Redis has recorded, so a message that may or may not have arrived
+does no harm, whenever it runs.
 """
 
 from __future__ import annotations
@@ -369,16 +369,11 @@ class KeyWindow:
         self._failures += 1
         self._is_joining = True
         self.news.failed()
-        if self.mode == "new":
-            self.mode = "alone"
-        elif self.mode == "together":
-            if self._failures == 1:
-                self._silent_until = now + self.limit.per + self._timeout
-            if self._failures < FAILURES_UNTIL_AWAY:
-                return False
-            self.mode = "silent"
-        else:
+        if self.mode == "together" and self._failures == 1:
+            self._silent_until = now + self.limit.per + self._timeout
+        if self.mode in {"silent", "alone"} or self._failures < FAILURES_UNTIL_AWAY:
             return False
+        self.mode = "alone" if self.mode == "new" else "silent"
         for claim in self._claims:
             claim.let_out()
         return True
