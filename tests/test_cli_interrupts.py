@@ -146,6 +146,38 @@ def test_the_second_ctrl_c_exits_in_the_middle_of_a_write() -> None:
     assert b"Error" not in told
 
 
+SIGNALLED = """
+    import asyncio, os, signal, sys
+    from clerk_async.cli.interrupts import Interrupts
+    from clerk_async.cli.output import Output
+
+    async def main():
+        out = Output()
+        before = set(sys.modules)
+        with Interrupts(out, lambda: out.error("To go on, run this")):
+            os._exit = lambda code: print(code, set(sys.modules) - before)
+            for _ in range(2):
+                signal.raise_signal(signal.SIGINT)
+                await asyncio.sleep(0)
+
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.promise("second-ctrl-c")
+def test_handling_a_signal_imports_nothing() -> None:
+    """The signal may have interrupted the same import, which would then fail."""
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(SIGNALLED)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert ended.stdout == "130 set()\n"
+    assert "To go on, run this" in ended.stderr
+
+
 def _read_into(told: list[bytes], stream: IO[bytes]) -> None:
     told.append(stream.read())
 

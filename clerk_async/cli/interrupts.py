@@ -13,6 +13,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from clerk_async import redaction  # noqa: F401 - a signal may interrupt an import, but not this one
 from clerk_async.cli.exits import INTERRUPTED
 
 if TYPE_CHECKING:
