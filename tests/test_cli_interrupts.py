@@ -149,12 +149,12 @@ def test_the_second_ctrl_c_exits_in_the_middle_of_a_write() -> None:
 SIGNALLED = """
     import asyncio, os, signal, sys
     from clerk_async.cli.interrupts import Interrupts
-    from clerk_async.cli.output import Output
+    from clerk_async.cli.output import Output, shell_words
 
     async def main():
         out = Output()
         before = set(sys.modules)
-        with Interrupts(out, lambda: out.error("To go on, run this")):
+        with Interrupts(out, lambda: out.error("To go on, run " + shell_words(["this"]))):
             os._exit = lambda code: print(code, set(sys.modules) - before)
             for _ in range(2):
                 signal.raise_signal(signal.SIGINT)

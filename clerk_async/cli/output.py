@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import select
+import shlex
 import shutil
 import sys
 import threading
@@ -321,8 +322,6 @@ def shell_words(words: Sequence[str]) -> str:
         from subprocess import list2cmdline  # noqa: PLC0415 - only there
 
         return list2cmdline(words)
-    import shlex  # noqa: PLC0415 - only for a hint
-
     return shlex.join(words)
 
 
