@@ -51,7 +51,8 @@ class News:
 
     def pause(self, until: float, reason: PauseReason) -> None:
         """Note that the service asked to wait until a time."""
-        self._pause = (until, reason)
+        if self._pause is None or until > self._pause[0]:
+            self._pause = (until, reason)
 
     def told(self, now: float, *, is_alone: bool) -> dict[str, Any]:
         """Return the news for the next message; it is not repeated unless that message fails."""
@@ -72,7 +73,8 @@ class News:
 
     def failed(self) -> None:
         """Repeat the news, because the message may not have arrived."""
-        self._pause = self._pause or self._told_pause
+        if self._told_pause is not None:
+            self.pause(*self._told_pause)
         if self._told_level:
             self._verdicts = -1
 
