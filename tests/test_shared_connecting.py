@@ -155,7 +155,7 @@ async def test_tls_works(
 
 
 @pytest.mark.promise("redis-away")
-@pytest.mark.parametrize("reply", [b"+OK\r\n", b"$-1\r\n", b"*0\r\n", b":7\r\n"])
+@pytest.mark.parametrize("reply", [b"+OK\r\n", b"$-1\r\n", b"*0\r\n", b":7\r\n", b"$2\r\n{}\r\n"])
 async def test_a_server_that_replies_nonsense_counts_as_away(
     reply: bytes, fake: FakeClerk, caplog: pytest.LogCaptureFixture
 ) -> None:

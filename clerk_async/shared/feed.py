@@ -80,7 +80,7 @@ class Feed:
 
     Attributes:
         is_current: Whether the stream has been read to its end in this event loop.
-        read_at: When Redis last answered the reader, in the event loop's time.
+        read_at: When the stream was last read to its end, in the event loop's time.
         block: Seconds that Redis waits for an entry before it replies that there is none.
         on_look: Called when an entry asks to check the window, because a process was told to pause.
     """
@@ -124,9 +124,14 @@ class Feed:
         """Wait until the stream has been read to its end."""
         await self._became_current.wait()
 
+    @property
+    def is_sent(self) -> bool:
+        """Whether Redis has all changes of this process."""
+        return not self._waiting and all(each.sent_at >= 0 for each in self._pending.values())
+
     async def sent(self) -> None:
         """Wait until Redis has all changes of this process."""
-        while self._waiting or any(each.sent_at < 0 for each in self._pending.values()):
+        while not self.is_sent:
             self._has_sent.clear()
             await self._has_sent.wait()
 
@@ -161,7 +166,9 @@ class Feed:
                     self._bundle()
                     await self._refill(loop.time())
                     for number in self._due(loop.time()):
-                        await self._send(connection, number, self._pending[number])
+                        entry = self._pending.get(number)  # may have been read back meanwhile
+                        if entry is not None:
+                            await self._send(connection, number, entry)
                         wait = RETRY_AFTER[0]
             except AwayError:
                 await asyncio.sleep(wait)
@@ -241,8 +248,8 @@ class Feed:
         for entry_id, fields in entries:
             self._position = entry_id
             self._receive(entry_id, fields)
-        self.read_at = loop.time()
         if len(entries) < ENTRIES_PER_READ:
+            self.read_at = loop.time()
             if self._anchor == _START:
                 self._anchor = self._position
             if not self.is_current:
