@@ -10,7 +10,7 @@ from bulk_stage import Client, Service, latency, most_in_any_window, revoke_many
 
 from clerk_async.config import RateLimit
 from clerk_async.pacing.gate import Gate, Gates, RunPacer
-from clerk_async.pacing.window import SendRefused
+from clerk_async.pacing.window import SendRefused, Ticket
 from clerk_async.testing.settings import SlidingWindow
 
 PER_SECOND = RateLimit(100, per=1.0)
@@ -241,3 +241,20 @@ def test_may_send_is_called_right_before_the_send() -> None:
         return asked
 
     assert simulate(main()) == pytest.approx([0.0, 5.0, 10.0], abs=0.1)
+
+
+def test_a_request_of_a_loop_that_is_gone_counts_once() -> None:
+    """It may be collected long after the next loop has begun, and then nothing may be in flight."""
+    gate = Gate(PER_SECOND)
+
+    async def begin() -> Ticket:
+        return await gate.acquire(RunPacer(gate))
+
+    async def call() -> None:
+        gate.answered(await begin(), 200, None)
+
+    left = asyncio.run(begin())
+    asyncio.run(call())
+    gate.answered(left, None, None)
+    assert gate._window.in_flight == 0
+    asyncio.run(call())

@@ -34,8 +34,8 @@ class Peers(Protocol):
         """Register a method to call with the seconds of each pause that a peer reports."""
         ...
 
-    def start(self) -> None:
-        """Connect to the peers in the running loop; cheap, and never waits."""
+    def start(self, *, here: bool = False) -> None:
+        """Connect to the peers in a running loop, and in this one if `here`; never waits."""
         ...
 
     def send_single(self) -> None:
@@ -145,7 +145,7 @@ class ClientState:
             self.secrets = self.reader.secrets = (endpoint.secret_key,)
         self._wire = wire = open_wire(self.settings)
         if self.peers is not None:
-            self.peers.start()
+            self.peers.start(here=True)
         return wire
 
     def pause(self, seconds: float) -> None:

@@ -163,7 +163,16 @@ class Gate:
     def _leave(self, now: float, *, has_arrived: bool) -> None:
         self._window.leave(now, has_arrived=has_arrived)
 
+    def _is_here(self) -> bool:
+        """Whether this runs in the loop of the requests that wait, which may be gone."""
+        try:
+            return asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            return False
+
     def _let_out(self) -> None:
+        if not self._is_here():
+            return
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -207,11 +207,19 @@ class KeyWindow:
         else:
             self._books[claim.kind].in_flight += 1
 
+    def let_out_alone(self) -> None:
+        """Let out what waits for another gate's request; no reply does that while Redis is away."""
+        if self.mode == "alone":
+            for claim in self._claims:
+                claim.let_out()
+
     def leave(self, claim: Claim, now: float, *, has_arrived: bool) -> None:
         """Note that a request is no longer in flight, and whether the server may count it."""
         self._leave(claim.kind, now, has_arrived=has_arrived)
 
     def _leave(self, kind: str, now: float, *, has_arrived: bool) -> None:
+        if not self._books[kind].in_flight:
+            return  # of an event loop that is gone: `restart` has counted it
         self._books[kind].leave(now, has_arrived=has_arrived)
         if has_arrived:
             self._done[kind] = self._done.get(kind, 0) + 1
@@ -316,13 +324,13 @@ class KeyWindow:
     def heard(self, text: bytes | str, sent_at: float, now: float) -> bool:
         """Apply the reply to the last message, and tell whether Redis has lost its state."""
         reply: dict[str, Any] = json.loads(text)
-        self._failures = 0
         self._redis = (int(reply["now"]), sent_at)
         self._epoch, was = str(reply["epoch"]), self._epoch
         has_begun_anew = bool(was) and self._epoch != was
         if has_begun_anew:
             self.news.forgotten()
         if reply["verdict"] != "ok":
+            self._failures = 0
             self._is_joining = True
             return has_begun_anew
         self._heard = self._seq
@@ -340,6 +348,7 @@ class KeyWindow:
         self.ramp.runners = max(1, self.standing.running)
         self.news.heard(reply, now)
         self._take_grants(reply, now)
+        self._failures = 0
         return has_begun_anew
 
     def _take_grants(self, reply: dict[str, Any], now: float) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from clerk_async.config import RateLimit
     from clerk_async.pacing.key_window import KeyWindow
+    from clerk_async.pacing.window import Ticket
 
 
 class SharedGate(Gate):
@@ -40,6 +41,12 @@ class SharedGate(Gate):
     async def told(self) -> None:
         """Wait until the others know of the last places, or Redis has timed out."""
         await self._tell()
+
+    def answered(self, ticket: Ticket, status: int | None, retry_after: float | None) -> int:
+        """Note the end of a send as `Gate` does, which may also free places for other gates."""
+        refusals = super().answered(ticket, status, retry_after)
+        self._keys.let_out_alone()
+        return refusals
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         super()._start(loop)
@@ -69,13 +76,13 @@ class SharedGate(Gate):
 
     def _let_out(self) -> None:
         super()._let_out()
-        if self._waiting and self._wanted(self._now()) > self._claim.in_hand:
+        if self._wanted(self._now()) > self._claim.in_hand:
             self._keys.on_due()
 
     def _wanted(self, now: float) -> int:
         """Return how many places this gate could use now, or soon if it shares with a neighbour."""
         ramp = self._ramp
-        if not self._waiting or now < ramp.paused_until:
+        if not self._waiting or now < ramp.paused_until or not self._is_here():
             return 0
         most = min(len(self._waiting), int(ramp.concurrency) - self._keys.in_flight)
         if self._has_own_window:

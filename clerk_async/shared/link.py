@@ -132,13 +132,20 @@ class Link:
         loop = self._loop
         return loop is not None and self._pid == os.getpid() and loop.is_running()
 
-    def start(self) -> None:
-        """Start the tasks in the running event loop, unless they run already; never blocks."""
-        if self.is_running or self._is_closed:
+    def start(self, *, here: bool = False) -> None:
+        """Start the tasks in the running event loop, unless they run already; never blocks.
+
+        Args:
+            here: Whether they must run in this loop: bulk runs need that, verifiers don't mind.
+        """
+        if self._is_closed or self._has_started(here=here):
             return
         with sole_entry(self._starting) as may_start:
-            if may_start and not self.is_running:
+            if may_start and not self._has_started(here=here):
                 self._start(asyncio.get_running_loop())
+
+    def _has_started(self, *, here: bool) -> bool:
+        return self.is_running and not (here and self._loop is not asyncio.get_running_loop())
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         window = self.window
@@ -172,6 +179,10 @@ class Link:
         """Drop what belongs to an event loop that can no longer run here."""
         connection, self._connection = self._connection, None
         if connection is not None:
+            if not is_parents:  # their loop may run on, or again
+                with suppress(RuntimeError):  # it is closed
+                    for task in self._tasks:
+                        connection.loop.call_soon_threadsafe(task.cancel)
             connection.abandon(is_parents=is_parents)
             # keep the tasks: if they were collected, they would use their loop
             self._left_behind.append((self._tasks, connection))
@@ -180,7 +191,8 @@ class Link:
     async def joined(self) -> None:
         """Wait until Redis has answered or counts as away; start the tasks if necessary."""
         self.start()
-        await self._has_tried.wait()
+        if not self._is_closed:
+            await self._has_tried.wait()
 
     async def caught_up(self) -> None:
         """Wait until the denials of other processes are known, or Redis counts as away."""
@@ -235,11 +247,16 @@ class Link:
             self.abandon()
             return
         connection, tasks = self._connection, self._tasks
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_WITHIN):
-                await self._say_goodbye(tasks)
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_WITHIN):
+                    await self._say_goodbye(tasks)
+        except asyncio.CancelledError:
+            self.abandon()
+            raise
         for task in tasks:
             task.cancel()
+        self._has_tried.set()
         if tasks:
             await asyncio.wait(tasks, timeout=CLOSE_WITHIN)
         if connection is not None:
@@ -247,7 +264,9 @@ class Link:
         self._connection, self._tasks, self._loop = None, [], None
 
     async def _say_goodbye(self, tasks: list[asyncio.Task[None]]) -> None:
-        if self._is_connected or self.window.mode == "new":
+        if self.window.mode == "new" and not self.feed.is_sent:
+            await self._has_tried.wait()
+        if self._is_connected:
             await self.feed.sent()
         if self._is_connected:
             tasks[0].cancel()
@@ -257,11 +276,6 @@ class Link:
 
     def abandon(self) -> None:
         """End without telling Redis, because the client or its event loop is gone."""
-        loop, tasks = self._loop, self._tasks
-        if loop is not None and self._pid == os.getpid() and loop.is_running():
-            with suppress(RuntimeError):
-                for task in tasks:
-                    loop.call_soon_threadsafe(task.cancel)
         self._leave_behind(is_parents=self._pid != os.getpid())
         self._loop = None
 
@@ -273,7 +287,8 @@ class Link:
 
     def end_single(self, status: int | None) -> None:
         """Note how a single call ended."""
-        self.window.end_single(status, asyncio.get_running_loop().time())
+        with suppress(RuntimeError):  # no loop runs: the call is garbage of one that is gone
+            self.window.end_single(status, asyncio.get_running_loop().time())
 
     def pause(self, seconds: float, reason: PauseReason) -> None:
         """Tell the others that the service asked to wait this many seconds."""
@@ -284,7 +299,7 @@ class Link:
     async def _keep_window(self, connection: RedisConnection) -> None:
         loop = connection.loop
         wait = _RETRY_AFTER[0]
-        while True:
+        while connection is self._connection:  # else it has moved to another loop
             self._wake.clear()
             due = self.window.due(loop.time())
             if due > loop.time():
