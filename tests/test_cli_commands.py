@@ -340,6 +340,7 @@ def test_main_takes_the_process_arguments(
 ) -> None:
     """The installed script calls it this way."""
     monkeypatch.setattr("sys.argv", ["clerk-async", "--version"])
+    monkeypatch.setattr("clerk_async.cli._let_ctrl_c_end_at_once", lambda: None)  # this process
     assert main() == 0
     assert capsys.readouterr().out.startswith("clerk-async ")
 

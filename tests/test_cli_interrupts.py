@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING
 
 import pytest
 from cli_programs import command_line, environment
+from programs import run_program
 
 if TYPE_CHECKING:
     from clerk_async.testing import FakeClerk
@@ -89,6 +90,51 @@ def test_a_signal_stops_a_run_and_prints_how_to_resume(
     assert program.returncode == 130, told
     assert "stopping once the requests in flight have ended" in told
     assert "To resume" in told
+
+
+STRUCK = """
+    import signal, sys
+
+    class CtrlC:
+        names = sys.argv.pop(1).split()
+
+        def find_spec(self, name, *_):
+            if name in self.names:
+                self.names.remove(name)
+                raise KeyboardInterrupt
+
+    sys.meta_path.insert(0, CtrlC())
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    from clerk_async.cli import main
+    sys.exit(main())
+"""
+
+
+@pytest.mark.promise("second-ctrl-c")
+@pytest.mark.parametrize(
+    ("imports", "arguments"),
+    [
+        (["click"], ["list"]),
+        (["clerk_async.cli.app"], ["list"]),
+        (["clerk_async.cli.commands.sessions", "clerk_async.redaction"], ["list"]),
+        (["clerk_async.redaction"], ["list", "--no-such-option"]),
+    ],
+)
+def test_ctrl_c_during_an_import_prints_one_line(imports: list[str], arguments: list[str]) -> None:
+    """While the program loads, or loads what a message needs, even that of an earlier Ctrl-C."""
+    ended = run_program(STRUCK, None, " ".join(imports), *arguments)
+    told = ended.err.lstrip()  # click prints an empty line after the terminal's ^C
+    assert (ended.code, ended.out, told) == (130, "", "clerk-async: interrupted\n")
+
+
+@pytest.mark.promise("second-ctrl-c")
+@pytest.mark.parametrize("argument", ["--version", "--no-such-option"])
+def test_ctrl_c_after_the_command_ends_the_program_silently(argument: str) -> None:
+    """While Python exits, for example while logging is shut down."""
+    program = "import atexit, signal; atexit.register(signal.raise_signal, signal.SIGINT)"
+    undisturbed = run_program(STRUCK, None, "", argument)
+    ended = run_program(f"{program}\n{textwrap.dedent(STRUCK)}", None, "", argument)
+    assert (ended.code, ended.err) == (-signal.SIGINT, undisturbed.err)
 
 
 DRAWING = """
