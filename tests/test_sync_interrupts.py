@@ -124,6 +124,27 @@ def test_a_signal_handler_may_use_a_verifier(scenario: str, kind: str, fake: Fak
     assert strike(fake, scenario, kind, "verify_too") > 0
 
 
+EXITING = """
+import signal, sys
+from clerk_async import SessionsApi
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+first, second = SessionsApi(), SessionsApi()
+number = getattr(signal, sys.argv[1])
+first._thread.private().end = lambda grace: signal.raise_signal(number)
+second._thread.private().end = lambda grace: print("the second one is closed")
+"""
+
+
+@pytest.mark.promise("interruptions")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_while_python_exits_only_ends_the_wait(name: str, fake: FakeClerk) -> None:
+    """Python would print the exception, and the other clients would not be closed."""
+    ended = run_program(EXITING, fake, name)
+    assert (ended.code, ended.out, ended.err) == (0, "the second one is closed\n", "")
+
+
 LOGGING = """
 import faulthandler, logging, os, signal, sys
 from clerk_async import SessionsApi, TokenVerifier

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _thread
 import atexit
+import contextlib
 import os
 import sys
 import weakref
@@ -161,7 +162,8 @@ def _at_exit() -> None:
     for each in list(_alive.values()):
         live = each()
         if live is not None:
-            live.close(EXIT_GRACE)
+            with contextlib.suppress(KeyboardInterrupt, SystemExit):  # of a signal: only wait less
+                live.close(EXIT_GRACE)
 
 
 if hasattr(os, "register_at_fork"):
