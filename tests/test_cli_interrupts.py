@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +11,7 @@ import textwrap
 import threading
 import time
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -222,6 +225,42 @@ def test_handling_a_signal_imports_nothing() -> None:
     )
     assert ended.stdout == "130 set()\n"
     assert "To go on, run this" in ended.stderr
+
+
+FULL = """
+    import asyncio, os, signal
+    from clerk_async.cli.interrupts import Interrupts
+    from clerk_async.cli.output import Output
+
+    async def main():
+        out = Output()
+        with Interrupts(out, lambda: out.error("To go on, run " + "this " * 100_000)):
+            for _ in range(2):
+                signal.raise_signal(signal.SIGINT)
+
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.promise("second-ctrl-c")
+def test_the_second_ctrl_c_exits_though_nobody_reads_its_message() -> None:
+    """Even if there is room for the beginning: here, two pages of the pipe to its reader."""
+    reader, writer = os.pipe()
+    with FileIO(reader) as told, FileIO(writer, "w") as stderr:
+        os.set_blocking(writer, False)
+        filled = 0
+        while size := stderr.write(bytes(mmap.PAGESIZE)):
+            filled += size
+        os.set_blocking(writer, True)
+        told.read(2 * mmap.PAGESIZE)
+        ended = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(FULL)], stderr=stderr, timeout=60, check=False
+        )
+        stderr.close()
+        rest = told.read()[filled - 2 * mmap.PAGESIZE :]
+    assert ended.returncode == 130
+    assert b"interrupted at once" in rest
+    assert b"To go on, run this" in rest
 
 
 def _read_into(told: list[bytes], stream: IO[bytes]) -> None:

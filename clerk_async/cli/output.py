@@ -48,7 +48,9 @@ _IN_JSON: Final = {
 _CLEAR_LINE: Final = "\r\x1b[2K"
 _WIDTH_UNKNOWN: Final = 80
 LAST_WORDS: Final = 0.2
-"""Seconds that a slow reader may delay the end of the program."""
+"""Seconds that the end of the program waits for a reader that doesn't read."""
+_PIECE: Final[int] = getattr(select, "PIPE_BUF", 512)
+"""The most bytes that a pipe is sure to take at once when `select` calls it writable."""
 WAITING_AT_MOST: Final = 1000
 """How many lines may be queued before the next one must wait."""
 FULL_WAIT: Final = 1.0
@@ -88,10 +90,11 @@ class Stream:
     def _write_directly(self, text: str) -> None:
         data = text.encode(self._encoding, "backslashreplace")
         try:
-            if sys.platform != "win32":
-                self.is_open = bool(select.select([], [self._descriptor], [], LAST_WORDS)[1])
-            if self.is_open:
-                os.write(self._descriptor, data)
+            while data and self.is_open:
+                if sys.platform != "win32":
+                    self.is_open = bool(select.select([], [self._descriptor], [], LAST_WORDS)[1])
+                if self.is_open:
+                    data = data[os.write(self._descriptor, data[:_PIECE]) :]
         except (OSError, ValueError):
             self.is_open = False
 
