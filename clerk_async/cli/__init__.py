@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # while it loads, tells of an error, or ends
         _let_ctrl_c_end_at_once()
         _tell("interrupted")
-        return 130
+        return 130  # INTERRUPTED, which needs click
     return code
 
 
