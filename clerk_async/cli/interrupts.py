@@ -13,7 +13,8 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from clerk_async import redaction  # noqa: F401 - a signal may interrupt an import, but not this one
+# Messages need it, and a signal's handler must import nothing: it may have interrupted that import.
+from clerk_async import redaction  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from clerk_async.cli.exits import INTERRUPTED
 
 if TYPE_CHECKING:
