@@ -49,6 +49,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -128,6 +129,7 @@ class OpenJournal:
         self._is_synced = True
         self._synced_at = monotonic()
         self._syncing: asyncio.Future[None] | None = None
+        _open.add(self)
 
     def was_done_earlier(self, session_id: str) -> bool:
         """Return whether an earlier run did this session; True only once for each id."""
@@ -176,6 +178,12 @@ class OpenJournal:
         if self._syncing is not None:  # the fsync still uses the file
             self._syncing.add_done_callback(lambda _: os.close(fd))
         else:
+            os.close(fd)
+
+    def leave_to_parent(self) -> None:
+        """Close a forked child's copy: the lock is the file's, and would outlast the run."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
             os.close(fd)
 
     def _make_safe(self, fd: int) -> None:
@@ -269,3 +277,15 @@ class _Opening:
             opened, self.opened = self.opened, None
         if opened is not None:
             opened.abandon()
+
+
+_open: Final[weakref.WeakSet[OpenJournal]] = weakref.WeakSet()
+
+
+def _in_child() -> None:
+    for journal in list(_open):
+        journal.leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
