@@ -250,6 +250,8 @@ class FetchedKeys:
         if now < self._fresh_until:
             return None
         age, flight = self._age(now), self._current.get(None)
+        if flight is not None and self.abandon_if_stranded(flight):
+            flight = None
         if age is None or age >= self._max_age:
             if waited is not None and waited.failed:  # don't wait for one failure after another
                 raise self._nothing_to_go_by()

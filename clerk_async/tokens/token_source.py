@@ -20,6 +20,7 @@ from clerk_async.errors import (
     ServerError,
     TokenVerificationError,
     TransportError,
+    WrongLoopError,
 )
 from clerk_async.http.daemon import running_loop
 from clerk_async.http.operations import template_token_request, token_request
@@ -143,7 +144,7 @@ class AsyncTokenSource:
             token = await self._create()
         except ClerkError as error:
             self._retry_at = monotonic() + RETRY_AFTER
-            if not isinstance(error, _PASSING):
+            if not isinstance(error, (*_PASSING, WrongLoopError)):
                 self._held = None
             raise
         self._held = _Held(token, _lifetime(token), at, at_wall)
