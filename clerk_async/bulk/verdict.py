@@ -12,6 +12,7 @@ may never have arrived.
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TypeGuard
 
@@ -29,6 +30,7 @@ from clerk_async.errors import (
     TransportError,
 )
 from clerk_async.http import operations
+from clerk_async.http.client_state import RunUnderWay
 from clerk_async.http.decode import decode_page, decode_session
 from clerk_async.http.error_bodies import refuses_key
 from clerk_async.http.retry import backoff, is_passing
@@ -86,11 +88,12 @@ class RevocationTarget:
         shared = self.calls.shared
         if shared.is_closed:
             raise ClientClosedError("this client was closed")
-        shared.runs[end_run] = asyncio.get_running_loop()
+        run = RunUnderWay(asyncio.get_running_loop(), os.getpid(), end_run)
+        shared.runs.add(run)
         try:
             yield
         finally:
-            del shared.runs[end_run]
+            shared.runs.discard(run)
 
     def pause_before_round(self) -> float:
         """Return the seconds before another round: a second by default, and up to a tenth more."""

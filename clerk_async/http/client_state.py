@@ -6,8 +6,11 @@ import asyncio
 import os
 import random
 import warnings
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
+
+import attrs
 
 from clerk_async.errors import ClientClosedError, WrongLoopError
 from clerk_async.http.daemon import running_loop, sole_entry
@@ -59,6 +62,27 @@ class Peers(Protocol):
         ...
 
 
+@attrs.frozen(eq=False)
+class RunUnderWay:
+    """A bulk run, as its client sees it.
+
+    Attributes:
+        loop: Its event loop.
+        pid: Its process.
+        end: Ends it, because the client is closed; called in its loop.
+    """
+
+    loop: asyncio.AbstractEventLoop
+    pid: int
+    end: Callable[[], None]
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it runs in another event loop of this process."""
+        here = asyncio._get_running_loop()  # noqa: SLF001 - documented; None if none runs
+        return self.pid == os.getpid() and self.loop is not here and self.loop.is_running()
+
+
 class ClientState:
     """The state that all views of a client share: the wire, the brake, the quota and the peers.
 
@@ -94,7 +118,7 @@ class ClientState:
         self.sleep: Callable[[float], Awaitable[None]] = sleep
         self.draw: Callable[[], float] = random.random
         self.quota: RetryQuota = RetryQuota()
-        self.runs: dict[Callable[[], None], asyncio.AbstractEventLoop] = {}
+        self.runs: set[RunUnderWay] = set()
         self.paused_until: float = 0.0
         self.is_closed: bool = False
         self._wire: Wire | None = None
@@ -164,25 +188,30 @@ class ClientState:
     async def aclose(self) -> None:
         """Close permanently; calls in flight and bulk runs raise `ClientClosedError`."""
         loop = running_loop() if self._wire is not None or self.runs else None
-        self.is_closed = True
-        wire, self._wire = self._wire, None
-        if wire is None:
-            self._end_runs(loop)
-        elif wire.loop is loop and wire.pid == os.getpid():
-            self._end_runs(loop)
-            await wire.aclose()
-        elif wire.is_dead:
-            wire.abandon()
-        else:
-            self._wire, self.is_closed = wire, False
+        wire = self._wire
+        is_here = wire is not None and wire.loop is loop and wire.pid == os.getpid()
+        is_elsewhere = wire is not None and not is_here and not wire.is_dead
+        if is_elsewhere or any(run.is_elsewhere for run in self.runs):
             raise WrongLoopError("this client is in use in another event loop: close it there")
-        if self.peers is not None:
-            await self.peers.aclose()
+        self.is_closed = True
+        self._wire = None
+        self._end_runs(loop)
+        try:
+            if wire is not None and is_here:
+                await wire.aclose()
+            elif wire is not None:
+                wire.abandon()
+        finally:
+            if self.peers is not None:
+                await self.peers.aclose()
 
     def _end_runs(self, loop: asyncio.AbstractEventLoop | None) -> None:
-        for end_run, its_loop in list(self.runs.items()):
-            if its_loop is loop:
-                end_run()
+        for run in list(self.runs):
+            if run.loop is loop:
+                run.end()
+            elif run.pid == os.getpid():  # its loop stands still, but may run again
+                with suppress(RuntimeError):  # it is closed
+                    run.loop.call_soon_threadsafe(run.end)
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         raise TypeError(

@@ -298,12 +298,14 @@ class Wire:
         self._timer.stop()
         for call in list(self.calls):  # a task is cancelled once for each of its nested calls
             call.task.cancel()
-        for _ in range(100):  # a cancelled call needs a few loop iterations to end
-            if not self.calls:
-                break
-            await asyncio.sleep(0)
-        if self._is_ours:
-            await self._session.close()
+        try:
+            for _ in range(100):  # a cancelled call needs a few loop iterations to end
+                if not self.calls:
+                    break
+                await asyncio.sleep(0)
+        finally:
+            if self._is_ours:
+                await self._session.close()
 
     def abandon(self) -> None:
         """Close the connections of a wire whose client is gone or whose loop can't run any more."""
