@@ -92,7 +92,7 @@ def require(extra: str, *more: str, needed_for: str) -> None:
 
 
 class Late:
-    """Stands for a module in type hints, and loads it when a tool resolves them.
+    """A stand-in for a module in type hints; it loads the module when a tool resolves the hints.
 
     If the module can't be loaded, each of its names is `Any`.
     """

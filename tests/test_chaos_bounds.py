@@ -152,7 +152,7 @@ class NoTls(Relay):
 
 
 @pytest.mark.parametrize("kind", ["proxy", "relay", "talkative"])
-def test_the_servers_of_tests_lose_no_connection_that_comes_as_they_close(
+def test_servers_in_tests_lose_no_connection_that_arrives_as_they_close(
     kind: str, fake: FakeClerk
 ) -> None:
     """Otherwise its socket stays open, and a random later test is blamed for it."""

@@ -216,15 +216,9 @@ SIGNALLED = """
 @pytest.mark.promise("second-ctrl-c")
 def test_handling_a_signal_imports_nothing() -> None:
     """The signal may have interrupted the same import, which would then fail."""
-    ended = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(SIGNALLED)],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    assert ended.stdout == "130 set()\n"
-    assert "To go on, run this" in ended.stderr
+    ended = run_program(SIGNALLED, None)
+    assert ended.out == "130 set()\n"
+    assert "To go on, run this" in ended.err
 
 
 FULL = """

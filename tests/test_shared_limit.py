@@ -44,7 +44,7 @@ async def clients(
         made = [await stack.enter_async_context(client(fake, url, **options)) for _ in range(count)]
         for each in made:
             assert each._link is not None
-            while not each.shared_status().connected:  # on a busy machine it may be too late
+            while not each.shared_status().connected:  # on a busy machine, Redis may seem away
                 await each._link.joined()
                 await asyncio.sleep(0.01)
         yield made

@@ -33,7 +33,7 @@ WORKER = """
     async def main():
         limit = RateLimit(int(count), per=float(per))
         async with AsyncSessionsApi(shared_state=url, rate_limit=limit) as sessions:
-            while not sessions.shared_status().connected:  # on a busy machine it may be too late
+            while not sessions.shared_status().connected:  # on a busy machine, Redis may seem away
                 await sessions._link.joined()
                 await asyncio.sleep(0.01)
             print("ready", flush=True)

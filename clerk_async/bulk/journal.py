@@ -181,7 +181,7 @@ class OpenJournal:
             os.close(fd)
 
     def leave_to_parent(self) -> None:
-        """Close a forked child's copy: the lock is the file's, and would outlast the run."""
+        """Close the copy in a forked child, which would hold the lock after the run has ended."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)

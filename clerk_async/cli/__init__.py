@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = _run(sys.argv[1:])
         _let_ctrl_c_end_at_once()
-    except KeyboardInterrupt:  # while it loads, tells of an error, or ends
+    except KeyboardInterrupt:  # while the program loads, prints an error, or ends
         _let_ctrl_c_end_at_once()
         _tell("interrupted")
         return 130  # INTERRUPTED, which needs click

@@ -38,7 +38,7 @@ class Peers(Protocol):
         ...
 
     def start(self, *, here: bool = False) -> None:
-        """Connect to the peers in a running loop, and in this one if `here`; never waits."""
+        """Connect to the peers, in this very loop if `here` is true; never waits."""
         ...
 
     def send_single(self) -> None:
@@ -209,7 +209,7 @@ class ClientState:
         for run in list(self.runs):
             if run.loop is loop:
                 run.end()
-            elif run.pid == os.getpid():  # its loop stands still, but may run again
+            elif run.pid == os.getpid():  # its loop is paused, and may run again
                 with suppress(RuntimeError):  # it is closed
                     run.loop.call_soon_threadsafe(run.end)
 

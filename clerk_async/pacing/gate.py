@@ -164,7 +164,7 @@ class Gate:
         self._window.leave(now, has_arrived=has_arrived)
 
     def _is_here(self) -> bool:
-        """Whether this runs in the loop of the requests that wait, which may be gone."""
+        """Whether the running loop is that of the waiting requests, whose loop may be gone."""
         try:
             return asyncio.get_running_loop() is self._loop
         except RuntimeError:

@@ -208,7 +208,7 @@ class KeyWindow:
             self._books[claim.kind].in_flight += 1
 
     def let_out_alone(self) -> None:
-        """Let out what waits for another gate's request; no reply does that while Redis is away."""
+        """While Redis is away, let requests out after another gate has freed a place."""
         if self.mode == "alone":
             for claim in self._claims:
                 claim.let_out()
@@ -219,7 +219,7 @@ class KeyWindow:
 
     def _leave(self, kind: str, now: float, *, has_arrived: bool) -> None:
         if not self._books[kind].in_flight:
-            return  # of an event loop that is gone: `restart` has counted it
+            return  # its loop is gone, and `restart` has counted it
         self._books[kind].leave(now, has_arrived=has_arrived)
         if has_arrived:
             self._done[kind] = self._done.get(kind, 0) + 1

@@ -43,7 +43,7 @@ class SharedGate(Gate):
         await self._tell()
 
     def answered(self, ticket: Ticket, status: int | None, retry_after: float | None) -> int:
-        """Note the end of a send as `Gate` does, which may also free places for other gates."""
+        """Note the end of a send, as `Gate` does, and let requests of other gates out."""
         refusals = super().answered(ticket, status, retry_after)
         self._keys.let_out_alone()
         return refusals

@@ -89,7 +89,7 @@ class SendWindow:
     def leave(self, now: float, *, has_arrived: bool) -> None:
         """Note that a request is no longer in flight, and whether the server may count it."""
         if not self.in_flight:
-            return  # of an event loop that is gone: it was counted when the next one began
+            return  # its loop is gone, and it was counted when the next loop began
         self.in_flight -= 1
         if not has_arrived:
             return

@@ -105,7 +105,7 @@ class RedisConnection:
         except (ValueError, TypeError, LookupError) as error:  # redis-py couldn't read the reply
             told = str(unreadable(error))
         except (RedisError, OSError, RuntimeError) as error:
-            if not self.loop.is_running():  # this coroutine is garbage: redis-py hides that
+            if not self.loop.is_running():  # a GeneratorExit that redis-py has replaced
                 raise GeneratorExit from None
             told = redact(str(error))[:_LONGEST_REASON] or type(error).__name__
         else:

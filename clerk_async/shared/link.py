@@ -136,7 +136,7 @@ class Link:
         """Start the tasks in the running event loop, unless they run already; never blocks.
 
         Args:
-            here: Whether they must run in this loop: bulk runs need that, verifiers don't mind.
+            here: Whether they must run in this loop. Bulk runs need that; verifiers don't.
         """
         if self._is_closed or self._has_started(here=here):
             return
@@ -179,7 +179,7 @@ class Link:
         """Drop what belongs to an event loop that can no longer run here."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            if not is_parents:  # their loop may run on, or again
+            if not is_parents:  # their loop may still run, now or later
                 with suppress(RuntimeError):  # it is closed
                     for task in self._tasks:
                         connection.loop.call_soon_threadsafe(task.cancel)
@@ -287,7 +287,7 @@ class Link:
 
     def end_single(self, status: int | None) -> None:
         """Note how a single call ended."""
-        with suppress(RuntimeError):  # no loop runs: the call is garbage of one that is gone
+        with suppress(RuntimeError):  # the call is collected after its loop was closed
             self.window.end_single(status, asyncio.get_running_loop().time())
 
     def pause(self, seconds: float, reason: PauseReason) -> None:
@@ -299,7 +299,7 @@ class Link:
     async def _keep_window(self, connection: RedisConnection) -> None:
         loop = connection.loop
         wait = _RETRY_AFTER[0]
-        while connection is self._connection:  # else it has moved to another loop
+        while connection is self._connection:  # until the link moves to another loop
             self._wake.clear()
             due = self.window.due(loop.time())
             if due > loop.time():

@@ -162,7 +162,7 @@ def _at_exit() -> None:
     for each in list(_alive.values()):
         live = each()
         if live is not None:
-            with contextlib.suppress(KeyboardInterrupt, SystemExit):  # of a signal: only wait less
+            with contextlib.suppress(KeyboardInterrupt, SystemExit):  # signals only end the wait
                 live.close(EXIT_GRACE)
 
 

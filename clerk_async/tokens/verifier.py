@@ -221,7 +221,7 @@ class AsyncTokenVerifier(Verifier[AsyncSessionsSource]):
         key = (loop, *shared_by)
         task: asyncio.Task[T] | None = under_way.get(key)
         if task is None:
-            for each in [each for each in list(under_way) if each[0].is_closed()]:
+            for each in [each for each in list(under_way) if each[0].is_closed()]:  # never done
                 under_way.pop(each, None)
             # A separate task, because a caller that gives up must not end it for the others.
             task = loop.create_task(ask(), name="clerk_async: asking the service")
